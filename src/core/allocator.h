@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "lamella/core/device.h"
+#include "lamella/core/memory.h"
+
+namespace lamella::detail {
+
+/// A piece of device memory.
+struct Block {
+  void* data = nullptr;
+  std::size_t bytes = 0;  ///< usable size, at least what was asked for
+};
+
+/// Where tensors get their memory.
+class Allocator {
+ public:
+  virtual ~Allocator() = default;
+  /// Memory for `bytes` bytes (null block for 0), aligned to 64 bytes at least, for use on `stream`. Throws
+  /// OutOfMemoryError.
+  virtual Block allocate(std::size_t bytes, Stream stream) = 0;
+  /// Takes a block back. `stream` is the one it was allocated for: work queued there may still use it.
+  virtual void deallocate(Block block, Stream stream) noexcept = 0;
+  virtual MemoryStats stats() const = 0;
+  virtual void reset_peak() = 0;
+  virtual void empty_cache() = 0;
+  virtual void set_limit(std::size_t bytes) = 0;
+};
+
+/// The device below a CachingAllocator; a test puts a fake here.
+class RawMemory {
+ public:
+  virtual ~RawMemory() = default;
+  /// Null when there is none left.
+  virtual void* allocate(std::size_t bytes) = 0;
+  virtual void release(void* data, std::size_t bytes) noexcept = 0;
+  /// Bytes the device has; 0: unknown.
+  virtual std::size_t capacity() const = 0;
+};
+
+/// Keeps freed blocks for reuse by size class and stream. Holds no device code. Defined in caching_allocator.cpp.
+std::unique_ptr<Allocator> make_caching_allocator(Device device, std::unique_ptr<RawMemory> raw);
+
+/// The allocator of `device`. Never destroyed, so that static tensors may outlive main. Throws DeviceError for a
+/// device this build or machine does not have.
+Allocator& allocator_of(Device device);
+
+}  // namespace lamella::detail
