@@ -11,7 +11,7 @@ namespace lamella::detail {
 /// A piece of device memory.
 struct Block {
   void* data = nullptr;
-  std::size_t bytes = 0;  ///< usable size, at least what was asked for
+  std::size_t bytes = 0;  ///< size reserved, at least what was asked for; only what was asked for may be touched
 };
 
 /// Where tensors get their memory.
@@ -38,6 +38,8 @@ class RawMemory {
   virtual void release(void* data, std::size_t bytes) noexcept = 0;
   /// Bytes the device has; 0: unknown.
   virtual std::size_t capacity() const = 0;
+  /// Of a block of `bytes`, only the first `usable` may be touched from now on. For memory checkers.
+  virtual void mark_usable(void* /*data*/, std::size_t /*usable*/, std::size_t /*bytes*/) noexcept {}
 };
 
 /// Keeps freed blocks for reuse by size class and stream. Holds no device code. Defined in caching_allocator.cpp.

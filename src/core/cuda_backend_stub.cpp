@@ -1,0 +1,21 @@
+#include "core/check.h"
+#include "core/cuda_backend.h"
+
+namespace lamella::detail::cuda {
+namespace {
+
+[[noreturn]] void refuse(const char* what, Device device) {
+  throw DeviceError(
+      concat(what, ": ", device.to_string(), " is not available: this build has no CUDA; use cpu"));
+}
+
+}  // namespace
+
+int device_count() { return 0; }
+const char* version() { return "no"; }
+Stream current_stream(Device device) { refuse("current_stream", device); }
+Allocator& allocator(Device device) { refuse("allocator_of", device); }
+const std::uint64_t* random_step(Device device) { refuse("next_random_key", device); }
+void set_random_step(std::uint64_t) {}
+
+}  // namespace lamella::detail::cuda

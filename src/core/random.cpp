@@ -1,0 +1,64 @@
+#include "lamella/core/random.h"
+
+#include <mutex>
+
+#include "core/cuda_backend.h"
+#include "core/philox.h"
+
+namespace lamella {
+namespace {
+
+struct Sequence {
+  std::mutex mutex;
+  std::uint64_t seed = 0;
+  std::uint64_t step = 0;  // kernels on the CPU read it through RandomKey::step
+  std::uint32_t op = 0;
+
+  void move_to(const RandomState& state) {
+    seed = state.seed;
+    op = state.op;
+    if (step != state.step) {
+      step = state.step;
+      detail::cuda::set_random_step(step);
+    }
+  }
+};
+
+Sequence& sequence() {
+  static Sequence& instance = *new Sequence;  // never destroyed: static objects may draw after main
+  return instance;
+}
+
+}  // namespace
+
+void manual_seed(std::uint64_t seed) { set_random_state({.seed = seed, .step = 0, .op = 0}); }
+
+void next_random_step() {
+  Sequence& s = sequence();
+  std::lock_guard lock(s.mutex);
+  s.move_to({.seed = s.seed, .step = s.step + 1, .op = 0});
+}
+
+RandomState random_state() {
+  Sequence& s = sequence();
+  std::lock_guard lock(s.mutex);
+  return {.seed = s.seed, .step = s.step, .op = s.op};
+}
+
+void set_random_state(const RandomState& state) {
+  Sequence& s = sequence();
+  std::lock_guard lock(s.mutex);
+  s.move_to(state);
+}
+
+namespace detail {
+
+RandomKey next_random_key(Device device) {
+  Sequence& s = sequence();
+  const std::uint64_t* const step = device.is_cuda() ? cuda::random_step(device) : &s.step;
+  std::lock_guard lock(s.mutex);
+  return {.seed = s.seed, .step = step, .op = s.op++};
+}
+
+}  // namespace detail
+}  // namespace lamella
