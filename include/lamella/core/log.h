@@ -13,7 +13,8 @@ enum class LogLevel { Debug, Info, Warning, Error, Off };
 /// info. Messages go to standard error.
 LAMELLA_API void set_log_level(LogLevel level);
 LAMELLA_API LogLevel log_level();
-/// Sends messages to `sink` instead; an empty function restores standard error.
+/// Sends messages to `sink` instead; an empty function restores standard error. Threads that log at once call it at
+/// once.
 LAMELLA_API void set_log_sink(std::function<void(LogLevel, const std::string&)> sink);
 /// Logs one message.
 LAMELLA_API void log(LogLevel level, const std::string& message);

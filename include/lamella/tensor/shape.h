@@ -39,12 +39,12 @@ class LAMELLA_API Dims {
   void insert(int axis, std::int64_t value);
   void erase(int axis);
 
-  /// Product of all numbers; 1 when empty.
+  /// Product of all numbers; 1 when empty. Throws ShapeError where it exceeds 64 bits.
   std::int64_t product() const;
   std::vector<std::int64_t> to_vector() const { return {begin(), end()}; }
   /// "[8,32,56,56]".
   std::string to_string() const;
-  friend bool operator==(const Dims& a, const Dims& b);
+  LAMELLA_API friend bool operator==(const Dims& a, const Dims& b);
 
  private:
   std::array<std::int64_t, kMaxAxes> values_{};
