@@ -23,7 +23,8 @@ struct ConstTensorView {
   std::int64_t numel() const { return shape.product(); }
 };
 
-/// What a kernel sees of a tensor it writes. Written views never overlap themselves (no stride 0, except size 1).
+/// What a kernel sees of a tensor it writes. Written views never overlap themselves (no stride 0, except size
+/// 1).
 struct TensorView {
   void* data = nullptr;
   Shape shape;

@@ -14,8 +14,8 @@ namespace lamella {
 /// Most axes a tensor may have.
 inline constexpr int kMaxAxes = 8;
 
-/// Up to kMaxAxes 64-bit numbers, one per axis: a shape, or strides counted in elements. A plain value: no heap, passed
-/// to kernels as it is.
+/// Up to kMaxAxes 64-bit numbers, one per axis: a shape, or strides counted in elements. A plain value: no
+/// heap, passed to kernels as it is.
 class LAMELLA_API Dims {
  public:
   constexpr Dims() = default;
@@ -54,7 +54,8 @@ class LAMELLA_API Dims {
 using Shape = Dims;
 using Strides = Dims;
 
-/// How a dense [N,C,H,W] tensor lies in memory. The order of its axes is N, C, H, W either way; only strides differ.
+/// How a dense [N,C,H,W] tensor lies in memory. The order of its axes is N, C, H, W either way; only strides
+/// differ.
 enum class MemoryFormat : std::uint8_t {
   Contiguous,   ///< row-major: NCHW
   ChannelsLast  ///< NHWC; for 4 axes only
@@ -62,10 +63,12 @@ enum class MemoryFormat : std::uint8_t {
 /// "contiguous" or "channels_last".
 LAMELLA_API const char* name(MemoryFormat format);
 
-/// Strides of a dense tensor of `shape` in `format`. Throws ShapeError for ChannelsLast without exactly 4 axes.
+/// Strides of a dense tensor of `shape` in `format`. Throws ShapeError for ChannelsLast without exactly 4
+/// axes.
 LAMELLA_API Strides dense_strides(const Shape& shape, MemoryFormat format = MemoryFormat::Contiguous);
 
-/// NumPy's rule: axes are aligned at the right; sizes must be equal or 1. Throws ShapeError naming `op` and both.
+/// NumPy's rule: axes are aligned at the right; sizes must be equal or 1. Throws ShapeError naming `op` and
+/// both.
 LAMELLA_API Shape broadcast_shapes(const char* op, const Shape& a, const Shape& b);
 
 /// An axis in [-count, count) as one in [0, count). Throws ShapeError naming `op`.

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "autograd/record.h"
+#include "tensor/impl.h"
+
+namespace lamella::detail {
+
+/// Where the gradient of one input goes: to the operator that made it, to a leaf, or (both null) nowhere.
+struct Edge {
+  std::shared_ptr<Node> node;
+  int output = 0;
+  std::shared_ptr<TensorImpl> leaf;
+  Shape shape;
+  DType dtype = DType::Float32;
+  Device device;
+  MemoryFormat format = MemoryFormat::Contiguous;
+
+  bool wanted() const { return node != nullptr || leaf != nullptr; }
+};
+
+/// What a node knows of its results without holding them (they hold it).
+struct NodeOutput {
+  Shape shape;
+  DType dtype = DType::Float32;
+  std::vector<GradientHook> hooks;
+  std::weak_ptr<TensorImpl> retained;  ///< set by retain_grad()
+};
+
+/// One recorded operator. The sequence number grows with every recorded operator of the process, so that
+/// descending order is a topological order of any graph.
+struct Node {
+  Node(const char* name, std::vector<Edge> inputs);
+  /// Iterative: a chain of a million operators must not overflow the stack.
+  ~Node();
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
+  const char* name;  ///< static lifetime
+  std::uint64_t sequence;
+  std::vector<Edge> inputs;
+  std::vector<NodeOutput> outputs;
+  Gradient gradient;  ///< empty once the graph was freed
+};
+
+/// The operator whose gradient function this thread is running; "" outside backward.
+const char* backward_operator();
+
+/// True in the scope of an AnomalyMode.
+bool anomaly_enabled();
+/// Throws Error naming `what` if the tensor holds a NaN.
+void check_no_nan(const std::string& what, const Tensor& tensor);
+/// Swaps this thread's gradient mode and gives the one before.
+bool exchange_grad_enabled(bool on);
+
+}  // namespace lamella::detail

@@ -1,0 +1,78 @@
+#include "autograd/record.h"
+#include "core/check.h"
+#include "lamella/tensor/create.h"
+#include "tensor/cpu/copy.h"
+#include "tensor/dispatch.h"
+
+namespace lamella {
+
+using detail::GradientContext;
+using detail::GradientWrite;
+using detail::Output;
+using detail::read;
+
+namespace {
+
+/// A new dense tensor with the numbers of `x`; its gradient goes back in the type, device and format of `x`.
+Tensor copy_of(const char* op, const Tensor& x, DType dtype, Device device, MemoryFormat format) {
+  const Output y(x.shape(), dtype, device, format);
+  LAMELLA_CHECK(DeviceError, device == x.device(), op, ": no copies between ", x.device().to_string(),
+                " and ", device.to_string(), " in this build");
+  LAMELLA_KERNEL(device, copy(read(x), y.write(), GradientWrite::Overwrite));
+  if (!is_floating(dtype)) return detail::without_gradient(op, y);
+  const DType from_dtype = x.dtype();
+  const Device from_device = x.device();
+  return detail::record(op, {x}, y, [from_dtype, from_device](GradientContext& context) {
+    context.add(0, context.grad().to(from_dtype).to(from_device));
+  });
+}
+
+}  // namespace
+
+Tensor Tensor::to(Device device) const {
+  detail::check_defined("to", "tensor", *this);
+  if (device == this->device()) return *this;
+  detail::allocator_of(device);  // says what is missing
+  return copy_of("to", *this, dtype(), device, memory_format());
+}
+
+Tensor Tensor::to(DType dtype) const {
+  detail::check_defined("to", "tensor", *this);
+  if (dtype == this->dtype()) return *this;
+  return copy_of("to", *this, dtype, device(), memory_format());
+}
+
+Tensor Tensor::contiguous(MemoryFormat format) const {
+  detail::check_defined("contiguous", "tensor", *this);
+  if (is_contiguous(format)) return *this;
+  return copy_of("contiguous", *this, dtype(), device(), format);
+}
+
+Tensor Tensor::clone() const {
+  detail::check_defined("clone", "tensor", *this);
+  return copy_of("clone", *this, dtype(), device(), memory_format());
+}
+
+Tensor& Tensor::fill_(double value) {
+  detail::check_in_place("fill_", *this);
+  LAMELLA_KERNEL(device(), fill(detail::write(*this, "fill_"), value));
+  return *this;
+}
+
+Tensor& Tensor::copy_(const Tensor& source) {
+  detail::check_in_place("copy_", *this);
+  detail::check_defined("copy_", "source", source);
+  Tensor from = source.detach();
+  if (from.shape() != shape()) {
+    LAMELLA_CHECK(ShapeError, broadcast_shapes("copy_", from.shape(), shape()) == shape(), "copy_: source ",
+                  source.describe(), " does not broadcast to ", describe());
+    from = from.expand(shape());
+  }
+  // Overlapping memory would be read after it was written.
+  if (detail::TensorDoor::impl(from).storage == detail::TensorDoor::impl(*this).storage) from = from.clone();
+  from = from.to(device());
+  LAMELLA_KERNEL(device(), copy(read(from), detail::write(*this, "copy_"), GradientWrite::Overwrite));
+  return *this;
+}
+
+}  // namespace lamella

@@ -1,0 +1,18 @@
+#pragma once
+
+#include "tensor/view.h"
+
+namespace lamella::cpu {
+
+/// target = source, or += source; equal shapes, any strides, any two types (Accumulate: equal floating
+/// types).
+void copy(const detail::ConstTensorView& source, const detail::TensorView& target,
+          detail::GradientWrite write);
+
+/// Every element = value, converted.
+void fill(const detail::TensorView& target, double value);
+
+/// *found = some element is NaN.
+void find_nan(const detail::ConstTensorView& source, bool* found);
+
+}  // namespace lamella::cpu

@@ -1,0 +1,157 @@
+#include "tensor/door.h"
+
+#include <atomic>
+#include <utility>
+
+#include "core/check.h"
+#include "lamella/autograd/autograd.h"
+#include "tensor/cpu/pending.h"
+#include "tensor/dispatch.h"
+
+namespace lamella::detail {
+
+namespace {
+
+std::atomic<std::uint64_t> folded_count{0};
+std::atomic<std::uint64_t> applied_count{0};
+thread_local bool fusion_on = true;
+
+ConstTensorView stored_view(const TensorImpl& impl, const Storage& storage) {
+  return {static_cast<const std::byte*>(storage.block.data) +
+              impl.offset * static_cast<std::int64_t>(size_of(impl.dtype)),
+          impl.shape, impl.strides, impl.dtype, storage.device};
+}
+
+const void* vector_data(const Tensor& tensor) { return tensor.defined() ? read(tensor).data : nullptr; }
+
+PendingView view_of(const TensorImpl& impl) {
+  const Pending& pending = *impl.pending;
+  const Storage& storage = *impl.storage;
+  const std::uint64_t now = storage.version.load(std::memory_order_relaxed);
+  LAMELLA_CHECK(Error, now == pending.stored_version, "pending tensor ", impl.shape.to_string(), ' ',
+                name(impl.dtype), ": the values it is computed from were changed in place by ",
+                storage.last_change.load());
+  return {stored_view(impl, storage), vector_data(pending.scale), vector_data(pending.shift),
+          pending.activation};
+}
+
+/// The storage that holds the values themselves. A pending tensor covers its storage densely (make_pending
+/// checks), so the result takes the same geometry.
+const Storage& settle(const TensorImpl& impl) {
+  if (!impl.pending) return *impl.storage;
+  Pending& pending = *impl.pending;
+  const std::lock_guard lock(pending.mutex);
+  if (!pending.applied) {
+    const PendingView view = view_of(impl);
+    auto result = std::make_shared<Storage>(impl.storage->block.bytes, impl.storage->device);
+    ConstTensorView target = stored_view(impl, *result);
+    const TensorView out{const_cast<void*>(target.data), target.shape, target.strides, target.dtype,
+                         target.device};
+    LAMELLA_KERNEL(out.device, apply_pending(view, out));
+    pending.applied = std::move(result);
+    applied_count.fetch_add(1, std::memory_order_relaxed);
+  }
+  return *pending.applied;
+}
+
+}  // namespace
+
+ConstTensorView read(const Tensor& tensor) {
+  const TensorImpl& impl = TensorDoor::impl(tensor);
+  return stored_view(impl, settle(impl));
+}
+
+TensorView write(const Tensor& tensor, const char* op) {
+  TensorImpl& impl = TensorDoor::impl(tensor);
+  if (impl.pending) {
+    // The stored values belong to whoever made them; the change goes to the applied ones, from now on this
+    // tensor's own.
+    settle(impl);
+    const std::shared_ptr<Pending> pending = impl.pending;
+    impl.storage = pending->applied;
+    impl.pending = nullptr;
+  }
+  Storage& storage = *impl.storage;
+  storage.version.fetch_add(1, std::memory_order_relaxed);
+  storage.last_change.store(op, std::memory_order_relaxed);
+  const ConstTensorView view = stored_view(impl, storage);
+  return {const_cast<void*>(view.data), view.shape, view.strides, view.dtype, view.device};
+}
+
+bool is_pending(const Tensor& tensor) {
+  const TensorImpl& impl = TensorDoor::impl(tensor);
+  if (!impl.pending) return false;
+  const std::lock_guard lock(impl.pending->mutex);
+  return impl.pending->applied == nullptr;
+}
+
+PendingView read_pending(const Tensor& tensor) {
+  const TensorImpl& impl = TensorDoor::impl(tensor);
+  if (!is_pending(tensor)) return {read(tensor), nullptr, nullptr, PendingActivation::None};
+  return view_of(impl);
+}
+
+Tensor make_pending(const Tensor& stored, const Tensor& scale, const Tensor& shift,
+                    PendingActivation activation) {
+  Tensor result = alias(stored);
+  TensorImpl& impl = TensorDoor::impl(result);
+  LAMELLA_CHECK(Error, !impl.pending, "make_pending: ", stored.describe(), " is pending already");
+  LAMELLA_CHECK(Error,
+                impl.offset == 0 && (stored.is_contiguous() ||
+                                     (stored.dim() == 4 && stored.is_contiguous(MemoryFormat::ChannelsLast))),
+                "make_pending: ", stored.describe(), " is not dense");
+  impl.pending = std::make_shared<Pending>();
+  impl.pending->scale = scale;
+  impl.pending->shift = shift;
+  impl.pending->activation = activation;
+  impl.pending->stored_version = impl.storage->version.load(std::memory_order_relaxed);
+  return result;
+}
+
+Tensor with_activation(const Tensor& tensor, PendingActivation activation) {
+  const TensorImpl& from = TensorDoor::impl(tensor);
+  if (!is_pending(tensor)) {
+    Tensor settled = alias(tensor);
+    TensorImpl& impl = TensorDoor::impl(settled);
+    if (impl.pending) {
+      impl.storage = impl.pending->applied;
+      impl.pending = nullptr;
+    }
+    return make_pending(settled, {}, {}, activation);
+  }
+  LAMELLA_CHECK(Error, from.pending->activation == PendingActivation::None,
+                "with_activation: ", tensor.describe(), " owes an activation already");
+  Tensor result = alias(tensor);
+  TensorImpl& impl = TensorDoor::impl(result);
+  impl.pending = std::make_shared<Pending>();
+  impl.pending->scale = from.pending->scale;
+  impl.pending->shift = from.pending->shift;
+  impl.pending->activation = activation;
+  impl.pending->stored_version = from.pending->stored_version;
+  return result;
+}
+
+Tensor alias(const Tensor& tensor, const Shape& shape, const Strides& strides, std::int64_t extra_offset) {
+  Tensor result = alias(tensor);
+  TensorImpl& impl = TensorDoor::impl(result);
+  if (impl.pending) {
+    settle(impl);
+    impl.storage = impl.pending->applied;
+    impl.pending = nullptr;
+  }
+  impl.shape = shape;
+  impl.strides = strides;
+  impl.offset += extra_offset;
+  return result;
+}
+
+PendingCounters pending_counters() {
+  return {folded_count.load(std::memory_order_relaxed), applied_count.load(std::memory_order_relaxed)};
+}
+void count_folded() { folded_count.fetch_add(1, std::memory_order_relaxed); }
+
+FusionGuard::FusionGuard(bool on) : before_(std::exchange(fusion_on, on)) {}
+FusionGuard::~FusionGuard() { fusion_on = before_; }
+bool fusion_enabled() { return fusion_on; }
+
+}  // namespace lamella::detail
