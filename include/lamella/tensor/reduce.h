@@ -10,7 +10,7 @@ namespace lamella {
 
 /// Which axes a reduction runs over: by default all; negative ones count from the end.
 struct ReduceOptions {
-  Dims axes;               ///< empty: all axes
+  Dims axes = {};          ///< empty: all axes
   bool keep_axes = false;  ///< keep reduced axes with size 1
 };
 

@@ -1,0 +1,124 @@
+#include <cmath>
+#include <cstring>
+
+#include "core/check.h"
+#include "lamella/autograd/autograd.h"
+#include "lamella/testing.h"
+
+namespace lamella::testing {
+
+namespace {
+
+std::string position(std::int64_t flat, const Shape& shape) {
+  Dims at = shape;
+  for (int axis = shape.size() - 1; axis >= 0; --axis) {
+    at[axis] = flat % shape[axis];
+    flat /= shape[axis];
+  }
+  return at.to_string();
+}
+
+Comparison same_kind(const Tensor& actual, const Tensor& expected, bool with_type) {
+  if (!actual.defined() || !expected.defined()) {
+    if (actual.defined() == expected.defined()) return {};
+    return {false,
+            lamella::detail::concat("actual is ", actual.describe(), ", expected ", expected.describe())};
+  }
+  if (actual.shape() != expected.shape() || (with_type && actual.dtype() != expected.dtype()))
+    return {false,
+            lamella::detail::concat("actual is ", actual.describe(), ", expected ", expected.describe())};
+  return {};
+}
+
+}  // namespace
+
+Comparison all_close(const Tensor& actual, const Tensor& expected, Tolerance tolerance) {
+  if (Comparison kind = same_kind(actual, expected, false); !kind || !actual.defined()) return kind;
+  const auto a = actual.to_vector<double>(), e = expected.to_vector<double>();
+  std::size_t first = a.size(), worst = a.size(), count = 0;
+  double worst_excess = -1;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (a[i] == e[i] || (std::isnan(a[i]) && std::isnan(e[i]))) continue;
+    const double difference = std::abs(a[i] - e[i]);
+    const double allowed = tolerance.absolute + tolerance.relative * std::abs(e[i]);
+    if (std::isfinite(e[i]) && difference <= allowed) continue;
+    ++count;
+    if (first == a.size()) first = i;
+    const double excess = std::isfinite(difference) ? difference / std::max(allowed, 1e-300) : INFINITY;
+    if (excess > worst_excess) {
+      worst_excess = excess;
+      worst = i;
+    }
+  }
+  if (count == 0) return {};
+  std::ostringstream out;
+  out.precision(9);
+  const auto show = [&](const char* which, std::size_t i) {
+    out << which << " at " << position(static_cast<std::int64_t>(i), actual.shape()) << ": actual " << a[i]
+        << ", expected " << e[i] << ", off by " << std::abs(a[i] - e[i]) << " (allowed "
+        << tolerance.absolute + tolerance.relative * std::abs(e[i]) << ")";
+  };
+  out << count << " of " << a.size() << " elements of " << actual.describe() << " differ; ";
+  show("first", first);
+  if (worst != first) {
+    out << "; ";
+    show("worst", worst);
+  }
+  return {false, out.str()};
+}
+
+Comparison equal_bits(const Tensor& actual, const Tensor& expected) {
+  if (Comparison kind = same_kind(actual, expected, true); !kind || !actual.defined()) return kind;
+  const NoGrad no_grad;
+  const Tensor a = actual.detach().to(Device::cpu()).contiguous(),
+               e = expected.detach().to(Device::cpu()).contiguous();
+  const auto bytes = [](const Tensor& t) -> const unsigned char* {
+    switch (t.dtype()) {
+      case DType::Float32:
+        return reinterpret_cast<const unsigned char*>(t.data<float>());
+      case DType::Float64:
+        return reinterpret_cast<const unsigned char*>(t.data<double>());
+      case DType::BFloat16:
+        return reinterpret_cast<const unsigned char*>(t.data<BFloat16>());
+      case DType::Float16:
+        return reinterpret_cast<const unsigned char*>(t.data<Float16>());
+      case DType::Int64:
+        return reinterpret_cast<const unsigned char*>(t.data<std::int64_t>());
+      case DType::Int32:
+        return reinterpret_cast<const unsigned char*>(t.data<std::int32_t>());
+      case DType::UInt8:
+        return t.data<std::uint8_t>();
+      case DType::Bool:
+        return reinterpret_cast<const unsigned char*>(t.data<bool>());
+    }
+    return nullptr;
+  };
+  const std::size_t width = size_of(a.dtype());
+  const unsigned char *pa = bytes(a), *pe = bytes(e);
+  for (std::int64_t i = 0; i < a.numel(); ++i) {
+    if (std::memcmp(pa + static_cast<std::size_t>(i) * width, pe + static_cast<std::size_t>(i) * width,
+                    width) == 0)
+      continue;
+    const auto va = a.to_vector<double>(), ve = e.to_vector<double>();
+    std::ostringstream out;
+    out.precision(17);
+    out << actual.describe() << " differs in its bits, first at " << position(i, a.shape()) << ": actual "
+        << va[static_cast<std::size_t>(i)] << ", expected " << ve[static_cast<std::size_t>(i)];
+    return {false, out.str()};
+  }
+  return {};
+}
+
+double relative_error(const Tensor& actual, const Tensor& expected) {
+  LAMELLA_CHECK(ShapeError, actual.shape() == expected.shape(), "relative_error: ", actual.describe(),
+                " against ", expected.describe());
+  const auto a = actual.to_vector<double>(), e = expected.to_vector<double>();
+  double difference = 0, norm = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    difference += (a[i] - e[i]) * (a[i] - e[i]);
+    norm += e[i] * e[i];
+  }
+  return norm == 0 ? std::sqrt(difference) : std::sqrt(difference / norm);
+}
+
+}  // namespace lamella::testing
