@@ -1,3 +1,4 @@
+// clang-format off
 #pragma once
 // Not part of the library: four lines that check_includes.cmake must report, and some that it must not.
 #include <cstdint>
