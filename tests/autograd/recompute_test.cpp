@@ -1,0 +1,66 @@
+#include <gtest/gtest.h>
+
+#include "lamella/autograd/autograd.h"
+#include "lamella/core/random.h"
+#include "lamella/tensor/arithmetic.h"
+#include "lamella/tensor/create.h"
+#include "lamella/tensor/reduce.h"
+#include "lamella/testing/matchers.h"
+
+namespace lamella {
+namespace {
+
+using testing::gradcheck;
+using testing::HasSameBits;
+using testing::Passes;
+using testing::random_tensor;
+
+TEST(RecomputeTest, gives_the_gradients_of_the_plain_block) {
+  const Tensor x = random_tensor({4}, 1, {.requires_grad = true}),
+               w = random_tensor({4}, 2, {.requires_grad = true});
+  const auto block = [&w](const Tensors& in) { return exp(in[0] * w) * in[0]; };
+  EXPECT_TRUE(Passes(gradcheck([&](const Tensors& in) { return recompute(block, {in[0]}) * w; }, {x, w})));
+  sum(recompute(block, {x}) * w).backward();
+  const Tensor gx = x.grad().clone(), gw = w.grad().clone();
+  Tensor(x).zero_grad();
+  Tensor(w).zero_grad();
+  sum(block({x}) * w).backward();
+  EXPECT_THAT(gx, HasSameBits(x.grad()));
+  EXPECT_TRUE(Passes(testing::all_close(gw, w.grad(), {1e-14, 1e-14})));
+}
+
+TEST(RecomputeTest, a_parameter_inside_gets_its_gradient_even_if_no_input_wants_one) {
+  const Tensor x = random_tensor({4}, 1), w = random_tensor({4}, 2, {.requires_grad = true});
+  sum(recompute([&](const Tensors& in) { return in[0] * w; }, {x})).backward();
+  EXPECT_THAT(w.grad(), HasSameBits(x));
+}
+
+TEST(RecomputeTest, repeats_its_random_draws_and_leaves_the_sequence_where_it_was) {
+  manual_seed(3);
+  const Tensor x = random_tensor({64}, 1, {.requires_grad = true});
+  Tensor drawn;
+  int runs = 0;
+  const Tensor y = recompute(
+      [&](const Tensors& in) {
+        const Tensor mask = rand({64}, {.dtype = float64});
+        EXPECT_EQ(recomputing(), runs == 1);
+        if (runs++ == 0) drawn = mask;
+        return in[0] * mask;
+      },
+      {x});
+  (void)rand({3});
+  const RandomState before = random_state();
+  sum(y).backward();
+  EXPECT_EQ(runs, 2);
+  EXPECT_THAT(x.grad(), HasSameBits(drawn));
+  EXPECT_EQ(random_state(), before);
+}
+
+TEST(RecomputeTest, records_nothing_without_gradients) {
+  const NoGrad no_grad;
+  const Tensor x = random_tensor({4}, 1, {.requires_grad = true});
+  EXPECT_FALSE(recompute([](const Tensors& in) { return in[0] * 2.0; }, {x}).requires_grad());
+}
+
+}  // namespace
+}  // namespace lamella

@@ -1,0 +1,175 @@
+#include "lamella/tensor/tensor.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <sstream>
+
+#include "lamella/autograd/autograd.h"
+#include "lamella/core/random.h"
+#include "lamella/core/threads.h"
+#include "lamella/eigen.h"
+#include "lamella/tensor/create.h"
+#include "lamella/testing/matchers.h"
+#include "tensor/door.h"
+
+namespace lamella {
+namespace {
+
+using testing::HasSameBits;
+using ::testing::HasSubstr;
+using testing::IsClose;
+using testing::random_tensor;
+
+std::string printed(const Tensor& x) {
+  std::ostringstream out;
+  out << x;
+  return out.str();
+}
+
+template <class F>
+std::string error_of(F&& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(TensorTest, describes_itself) {
+  EXPECT_EQ(zeros({8, 32, 5, 5}).describe(), "[8,32,5,5] float32 cpu");
+  EXPECT_EQ(zeros({8, 32, 5, 5}, {.format = MemoryFormat::ChannelsLast}).describe(),
+            "[8,32,5,5] float32 cpu channels_last");
+  EXPECT_EQ(Tensor().describe(), "undefined");
+}
+
+TEST(TensorTest, copies_are_handles_and_clones_are_not) {
+  Tensor x = zeros({2});
+  Tensor same = x, other = x.clone();
+  x.fill_(3);
+  EXPECT_EQ(same.to_vector<float>()[0], 3);
+  EXPECT_EQ(other.to_vector<float>()[0], 0);
+}
+
+TEST(TensorTest, an_undefined_tensor_is_an_error_that_says_so) {
+  EXPECT_THAT(error_of([] { (void)Tensor().shape(); }), HasSubstr("undefined"));
+  EXPECT_THAT(error_of([] { Tensor().reshape({1}); }), HasSubstr("reshape"));
+}
+
+TEST(TensorTest, data_checks_the_type) {
+  EXPECT_THAT(error_of([] { zeros({2}).data<double>(); }), HasSubstr("float32"));
+  EXPECT_THROW(zeros({2}).item(), ShapeError);
+}
+
+TEST(TensorTest, refuses_impossible_shapes) {
+  EXPECT_THROW(zeros({-1, 2}), ShapeError);
+  EXPECT_THROW(empty({std::int64_t{1} << 40, std::int64_t{1} << 40}), ShapeError);
+  EXPECT_THROW(from_vector<float>({1, 2, 3}, {2}), ShapeError);
+  EXPECT_THROW(arange(0, 5, 0), ShapeError);
+  EXPECT_THROW(randint(3, 3, {1}), ShapeError);
+  EXPECT_THROW(rand({2}, {.dtype = int64}), DTypeError);
+}
+
+TEST(TensorTest, more_than_the_machine_has_is_an_out_of_memory_error_and_life_goes_on) {
+  try {
+    (void)empty({std::int64_t{1} << 46});
+    FAIL() << "no error";
+  } catch (const OutOfMemoryError& error) {
+    EXPECT_GE(error.report().requested, std::size_t{1} << 48);
+  }
+  EXPECT_EQ(zeros({4}).numel(), 4);
+}
+
+TEST(TensorTest, a_gpu_that_is_not_there_is_named) {
+  if (cuda_device_count() > 0) GTEST_SKIP() << "this machine has a GPU";
+  EXPECT_THAT(error_of([] { zeros({2}, {.device = Device::cuda(0)}); }), HasSubstr("CUDA"));
+  EXPECT_THROW(zeros({2}).to(Device::cuda(0)), DeviceError);
+}
+
+TEST(TensorTest, copy_broadcasts_converts_and_survives_overlap) {
+  Tensor x = zeros({2, 3});
+  x.copy_(tensor({1, 2, 3}, {.dtype = float64}));
+  EXPECT_EQ(x.to_vector<double>(), (std::vector<double>{1, 2, 3, 1, 2, 3}));
+  Tensor line = arange(0, 6);
+  line.slice(0, {1, 6}).copy_(line.slice(0, {0, 5}));
+  EXPECT_EQ(line.to_vector<double>(), (std::vector<double>{0, 0, 1, 2, 3, 4}));
+  EXPECT_THROW(x.copy_(zeros({2})), ShapeError);
+  EXPECT_THROW(x.copy_(zeros({2, 2, 3})), ShapeError);
+}
+
+TEST(TensorTest, prints_what_people_can_read) {
+  EXPECT_EQ(printed(tensor({1, 2.5, -3})), "Tensor([ 1.0000,  2.5000, -3.0000], [3] float32 cpu)");
+  EXPECT_EQ(printed(from_vector<std::int64_t>({1, 20}, {2})), "Tensor([ 1, 20], [2] int64 cpu)");
+  EXPECT_EQ(printed(zeros({2, 2})), "Tensor([[0., 0.],\n        [0., 0.]], [2,2] float32 cpu)");
+  EXPECT_EQ(printed(scalar(3)), "Tensor(3., [] float32 cpu)");
+  EXPECT_EQ(printed(zeros({0})), "Tensor([], [0] float32 cpu)");
+  EXPECT_THAT(printed(zeros({1000})), HasSubstr("..."));
+  EXPECT_THAT(printed(tensor({NAN, INFINITY, 1e9})), HasSubstr("nan"));
+  EXPECT_EQ(printed(Tensor()), "Tensor(undefined)");
+}
+
+TEST(TensorTest, random_numbers_depend_on_the_seed_and_not_on_threads) {
+  const int before = num_threads();
+  manual_seed(5);
+  set_num_threads(1);
+  const Tensor a = randn({100'001}), u = rand({1000});
+  manual_seed(5);
+  set_num_threads(3);
+  EXPECT_THAT(randn({100'001}), HasSameBits(a));
+  EXPECT_THAT(rand({1000}), HasSameBits(u));
+  set_num_threads(before);
+  EXPECT_FALSE(testing::equal_bits(rand({1000}), u));
+  double total = 0, squares = 0;
+  for (const double value : a.to_vector<double>()) total += value, squares += value * value;
+  EXPECT_NEAR(total / 100'001, 0, 0.02);
+  EXPECT_NEAR(squares / 100'001, 1, 0.02);
+  for (const double value : u.to_vector<double>()) ASSERT_TRUE(value >= 0 && value < 1);
+  for (const double value : randint(-2, 3, {1000}).to_vector<double>()) ASSERT_TRUE(value >= -2 && value < 3);
+}
+
+TEST(TensorTest, maps_to_eigen_without_a_copy) {
+  Tensor x = arange(0, 6).reshape({2, 3});
+  EXPECT_EQ(eigen_map<float>(x)(1, 2), 5);
+  mutable_eigen_map<float>(x)(0, 0) = 42;
+  EXPECT_EQ(x({0, 0}).item(), 42);
+  EXPECT_THROW(eigen_map<float>(x.transpose(0, 1)), ShapeError);
+  EXPECT_THROW(eigen_map<double>(x), DTypeError);
+}
+
+TEST(PendingTest, the_door_applies_what_a_tensor_owes_once) {
+  for (const MemoryFormat format : {MemoryFormat::Contiguous, MemoryFormat::ChannelsLast}) {
+    const Tensor x =
+        random_tensor({2, 3, 4, 5}, 1, {.low = -4, .high = 4, .dtype = float32, .format = format});
+    const Tensor scale = tensor({1, 2, -1}), shift = tensor({0.5, 1, 2});
+    const auto before = detail::pending_counters();
+    const Tensor y =
+        detail::with_activation(detail::make_pending(x, scale, shift, detail::PendingActivation::None),
+                                detail::PendingActivation::Relu6);
+    EXPECT_TRUE(detail::is_pending(y));
+    std::vector<double> expected = x.to_vector<double>();
+    const double scales[] = {1, 2, -1}, shifts[] = {0.5, 1, 2};
+    for (std::size_t i = 0; i < expected.size(); ++i)
+      expected[i] = std::clamp(expected[i] * scales[i / 20 % 3] + shifts[i / 20 % 3], 0.0, 6.0);
+    EXPECT_THAT(y, IsClose(from_vector(expected, x.shape()), {1e-6, 1e-6}));
+    EXPECT_FALSE(detail::is_pending(y));
+    (void)y.to_vector<float>();
+    EXPECT_EQ(detail::pending_counters().applied, before.applied + 1);
+    EXPECT_EQ(y.memory_format(), format);
+  }
+}
+
+TEST(PendingTest, a_change_of_the_stored_values_is_noticed_and_a_change_of_the_result_stays_there) {
+  Tensor x = ones({1, 2, 2, 2});
+  Tensor y = detail::make_pending(x, tensor({2, 2}), tensor({0, 0}), detail::PendingActivation::None);
+  Tensor z = detail::make_pending(x, tensor({3, 3}), tensor({0, 0}), detail::PendingActivation::None);
+  y.fill_(9);
+  EXPECT_EQ(x.to_vector<float>()[0], 1);
+  EXPECT_EQ(y.to_vector<float>()[0], 9);
+  x.fill_(5);
+  EXPECT_THAT(error_of([&] { (void)z.to_vector<float>(); }), HasSubstr("fill_"));
+}
+
+}  // namespace
+}  // namespace lamella
