@@ -55,8 +55,8 @@ LAMELLA_API Comparison gradcheck(const std::function<Tensor(const Tensors&)>& fu
 /// Everything a layer should promise, at once: in float64, gradcheck over the input and every parameter;
 /// gradients overwrite after zero_grad() even if the old ones are NaN, and add up otherwise; two runs give
 /// the same bits, and so does any number of threads; for a four-axis input, channels_last gives the same
-/// numbers; the state survives clone() and load_state_dict(). The module is left in float64. Layers that draw
-/// random numbers are restarted from the same random state.
+/// numbers; state_dict() holds every number the output depends on. The module is left in float64. Layers that
+/// draw random numbers are restarted from the same random state.
 LAMELLA_API Comparison check_layer(const std::function<Tensor(const Tensor&)>& forward, Module& module,
                                    const Tensor& input, const GradcheckOptions& options = {});
 /// check_layer for a module's own forward().

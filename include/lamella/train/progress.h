@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "lamella/core/export.h"
+
+namespace lamella::train {
+
+/// One line about work under way. On a terminal it is redrawn in place, at most ten times a second: a bar,
+/// the count, the given figures, the rate and the time left. Elsewhere (a pipe, a file) it is a plain line
+/// now and then, and one at the end.
+class LAMELLA_API Progress {
+ public:
+  struct Options {
+    std::string label = {};       ///< such as "epoch 3/10"
+    std::int64_t total = 0;       ///< units of work; 0: unknown
+    std::string unit = "images";  ///< what is counted, for the rate
+    double plain_seconds = 10;    ///< between plain lines
+    int file_descriptor = 2;      ///< where it is written: standard error
+  };
+  explicit Progress(const Options& options);
+  /// Ends the line if finish() was not called.
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  /// Adds `count` units done and sets the figures shown: name and text pairs, such as {"loss", "0.123"}.
+  void add(std::int64_t count, const std::vector<std::pair<std::string, std::string>>& figures = {});
+  /// Prints the line for good.
+  void finish();
+  /// Units per second since the start.
+  double rate() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace lamella::train
