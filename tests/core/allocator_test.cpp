@@ -28,6 +28,12 @@ struct FakeDevice {
   int allocations = 0, releases = 0, refusals = 0;
   std::map<void*, std::size_t> blocks;
   std::map<void*, std::size_t> usable;
+
+  FakeDevice() = default;
+  FakeDevice(const FakeDevice&) = delete;
+  ~FakeDevice() {
+    for (const auto& [data, bytes] : blocks) std::free(data);  // what a test did not hand back
+  }
 };
 
 class FakeMemory final : public RawMemory {

@@ -76,6 +76,17 @@ TEST_F(ParallelTest, the_cut_depends_on_sizes_alone) {
   }
 }
 
+TEST_F(ParallelTest, takes_temporaries_variables_and_constants) {
+  set_num_threads(2);
+  std::atomic<std::int64_t> sum{0};
+  auto variable = [&](std::int64_t begin, std::int64_t end) { sum += end - begin; };
+  const auto constant = variable;
+  parallel_for(10, 3, variable);
+  parallel_for(10, 3, constant);
+  parallel_for(10, 3, [&](std::int64_t begin, std::int64_t end) { sum += end - begin; });
+  EXPECT_EQ(sum, 30);
+}
+
 TEST_F(ParallelTest, nothing_to_do_calls_nothing) {
   EXPECT_TRUE(cut(0, 4).empty());
   EXPECT_TRUE(cut(-5, 4).empty());
@@ -188,6 +199,30 @@ TEST_F(ParallelTest, a_nested_call_stays_in_its_thread) {
     });
     EXPECT_EQ(inner, 8 * 4);
   }
+}
+
+TEST_F(ParallelTest, a_call_from_a_lone_chunk_stays_in_its_thread) {
+  set_num_threads(4);
+  parallel_for(1, 1, [](std::int64_t, std::int64_t) {
+    const auto outer = std::this_thread::get_id();
+    parallel_for(20, 1, [&](std::int64_t, std::int64_t) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));  // long enough for another thread to join in
+      EXPECT_EQ(std::this_thread::get_id(), outer);
+    });
+  });
+}
+
+TEST_F(ParallelTest, begins_no_more_chunks_after_a_failure) {
+  set_num_threads(2);
+  std::atomic<int> begun{0};
+  EXPECT_THROW(parallel_for(2000, 1,
+                            [&](std::int64_t begin, std::int64_t) {
+                              ++begun;
+                              if (begin == 0) throw Error("first");
+                              std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                            }),
+               Error);
+  EXPECT_LT(begun, 1000);
 }
 
 TEST_F(ParallelTest, a_nested_failure_reaches_the_outer_caller) {
