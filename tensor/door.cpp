@@ -145,6 +145,17 @@ Tensor alias(const Tensor& tensor, const Shape& shape, const Strides& strides, s
   return result;
 }
 
+void replace_values(const Tensor& leaf, const Tensor& values) {
+  TensorImpl& to = TensorDoor::impl(leaf);
+  const TensorImpl& from = TensorDoor::impl(values);
+  LAMELLA_CHECK(Error, !to.node && to.shape == from.shape, "replace_values: ", leaf.describe(), " by ", values.describe());
+  to.storage = from.storage;
+  to.pending = from.pending;
+  to.strides = from.strides;
+  to.offset = from.offset;
+  to.dtype = from.dtype;
+}
+
 PendingCounters pending_counters() {
   return {folded_count.load(std::memory_order_relaxed), applied_count.load(std::memory_order_relaxed)};
 }
