@@ -1,0 +1,106 @@
+#include "layers/norm/cpu/batch_norm.h"
+
+#include "autograd/record.h"
+#include "core/check.h"
+#include "lamella/autograd/autograd.h"
+#include "lamella/layers/norm.h"
+#include "layers/dense.h"
+#include "tensor/cpu/pending.h"
+
+namespace lamella {
+
+using namespace detail;
+
+namespace {
+
+/// A [C] vector of x's type, or float32 beside a half type.
+void check_vector(const char* what, const Tensor& vector, const Tensor& x) {
+  if (!vector.defined()) return;
+  LAMELLA_CHECK(ShapeError, vector.dim() == 1 && vector.size(0) == x.size(1), "batch_norm: ", what, ' ',
+                vector.describe(), " for input ", x.describe(), "; it must be [", x.size(1), ']');
+  const bool half = size_of(x.dtype()) == 2;
+  LAMELLA_CHECK(DTypeError, vector.dtype() == x.dtype() || (half && vector.dtype() == DType::Float32),
+                "batch_norm: ", what, ' ', vector.describe(), " for input ", x.describe(), "; it must be ",
+                name(x.dtype()), half ? " or float32" : "");
+  check_same_device("batch_norm", x, vector);
+}
+
+ConstTensorView view_or_none(const Tensor& tensor) {
+  return tensor.defined() ? read(tensor) : ConstTensorView{};
+}
+
+TensorView running_to_write(const Tensor& running) {
+  if (!running.defined() || recomputing()) return {};
+  check_in_place("batch_norm", running);
+  return write(running, "batch_norm");
+}
+
+/// y = x · scale + shift, left to whoever reads it where fusion is on.
+Output affine(const Tensor& x, const Tensor& scale, const Tensor& shift) {
+  const Tensor settled = alias(x, x.shape(), x.strides(), 0);
+  // make_pending() wants the tensor to begin where its storage does.
+  if (fusion_enabled() && TensorDoor::impl(settled).offset == 0)
+    return Output::of(make_pending(settled, scale, shift, PendingActivation::None));
+  const Output y = Output::like(x);
+  const PendingView owed{read(settled), read(scale).data, read(shift).data, PendingActivation::None};
+  LAMELLA_KERNEL(x.device(), apply_pending(owed, y.write()));
+  return y;
+}
+
+}  // namespace
+
+Tensor batch_norm(const Tensor& input, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
+                  const Tensor& running_var, const BatchNormOptions& options) {
+  check_floating("batch_norm", "input", input);
+  LAMELLA_CHECK(ShapeError, input.dim() >= 2, "batch_norm: input ", input.describe(),
+                "; it must be [N,C] or [N,C,...]");
+  check_vector("weight", weight, input);
+  check_vector("bias", bias, input);
+  check_vector("running_mean", running_mean, input);
+  check_vector("running_var", running_var, input);
+  LAMELLA_CHECK(Error, options.training || (running_mean.defined() && running_var.defined()),
+                "batch_norm: outside training running_mean and running_var must be defined (input ",
+                input.describe(), ')');
+  const Tensor x = as_dense(input);
+  const Device device = x.device();
+  const std::int64_t channels = x.size(1);
+  const ChannelLayout layout = channel_layout(x.shape(), x.memory_format(), false);
+  const bool training = options.training;
+  LAMELLA_CHECK(ShapeError, !training || layout.count() != 1,
+                "batch_norm: expected more than 1 value per channel in training, got input ", x.describe());
+
+  const Tensor statistics = allocate({2, channels}, DType::Float64, device);
+  if (training) {
+    const TensorView mean = running_to_write(running_mean), var = running_to_write(running_var);
+    LAMELLA_KERNEL(device, batch_norm_statistics(read(x), layout, options.eps, options.momentum,
+                                                 write(statistics, "batch_norm"), mean, var));
+  } else {
+    LAMELLA_KERNEL(device, batch_norm_running_statistics(read(running_mean), read(running_var), options.eps,
+                                                         write(statistics, "batch_norm")));
+  }
+  const DType compute = x.dtype() == DType::Float64 ? DType::Float64 : DType::Float32;
+  const Tensor scale = allocate({channels}, compute, device), shift = allocate({channels}, compute, device);
+  LAMELLA_KERNEL(device, batch_norm_affine(read(statistics), view_or_none(weight), view_or_none(bias),
+                                           write(scale, "batch_norm"), write(shift, "batch_norm")));
+  return record(
+      "batch_norm", {x, weight, bias}, affine(x, scale, shift),
+      [x = Saved(x), weight = Saved(weight), statistics, layout, training](GradientContext& context) {
+        const Tensor input = x.get(), w = weight.get();
+        const MemoryFormat format = input.memory_format();
+        const Tensor grad = context.grad().contiguous(format);
+        const Tensor sums = allocate({2, layout.channels}, DType::Float64, grad.device());
+        DenseTarget dx(context, 0, format);
+        LAMELLA_KERNEL(grad.device(),
+                       batch_norm_backward(read(grad), read(input), layout, read(statistics), view_or_none(w),
+                                           training, write(sums, "batch_norm"), dx.view(), dx.write()));
+        dx.finish();
+        for (const int i : {1, 2}) {  // Σ g · x̂ for the weight, Σ g for the bias
+          if (!context.needs(i)) continue;
+          const Tensor row = sums.select(0, 2 - i);
+          const GradientTarget to = context.target(i);
+          LAMELLA_KERNEL(to.view.device, write_parameter_gradient(read(row), to.view, to.write));
+        }
+      });
+}
+
+}  // namespace lamella

@@ -1,0 +1,130 @@
+#include "layers/norm/cpu/batch_norm.h"
+
+#include <cmath>
+#include <vector>
+
+#include "layers/norm/cpu/channel_sums.h"
+#include "tensor/dispatch.h"
+
+namespace lamella::cpu {
+
+using detail::ChannelLayout;
+using detail::ComputeType;
+using detail::ConstTensorView;
+using detail::GradientWrite;
+using detail::TensorView;
+
+namespace {
+
+/// A [C] parameter as float64; `filler` where there is none.
+std::vector<double> load_vector(const ConstTensorView& from, std::int64_t channels, double filler) {
+  std::vector<double> to(static_cast<std::size_t>(channels), filler);
+  if (from.data == nullptr) return to;
+  detail::dispatch_floating(from.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    for (std::int64_t c = 0; c < channels; ++c)
+      to[static_cast<std::size_t>(c)] =
+          static_cast<double>(static_cast<ComputeType<T>>(from.as<T>()[c * from.strides[0]]));
+  });
+  return to;
+}
+
+void move_running(const TensorView& running, double momentum, const double* batch, double factor) {
+  if (running.data == nullptr) return;
+  detail::dispatch_floating(running.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    using C = ComputeType<T>;
+    for (std::int64_t c = 0; c < running.shape[0]; ++c) {
+      T& at = running.as<T>()[c * running.strides[0]];
+      at = static_cast<T>(static_cast<C>((1 - momentum) * static_cast<double>(static_cast<C>(at)) +
+                                         momentum * batch[c] * factor));
+    }
+  });
+}
+
+}  // namespace
+
+void batch_norm_statistics(const ConstTensorView& x, const ChannelLayout& layout, double eps, double momentum,
+                           const TensorView& statistics, const TensorView& running_mean,
+                           const TensorView& running_var) {
+  double* const mean = statistics.as<double>();
+  double* const spread = mean + layout.channels;
+  channel_moments(x, layout, mean, spread);
+  const auto count = static_cast<double>(layout.count());
+  if (count > 0) {
+    move_running(running_mean, momentum, mean, 1);
+    move_running(running_var, momentum, spread, 1 / (count - 1));
+  }
+  for (std::int64_t c = 0; c < layout.channels; ++c)
+    spread[c] = 1 / std::sqrt((count > 0 ? spread[c] / count : 0) + eps);
+}
+
+void batch_norm_running_statistics(const ConstTensorView& running_mean, const ConstTensorView& running_var,
+                                   double eps, const TensorView& statistics) {
+  const std::int64_t channels = statistics.shape[1];
+  const std::vector<double> mean = load_vector(running_mean, channels, 0);
+  const std::vector<double> var = load_vector(running_var, channels, 1);
+  for (std::int64_t c = 0; c < channels; ++c) {
+    statistics.as<double>()[c] = mean[static_cast<std::size_t>(c)];
+    statistics.as<double>()[channels + c] = 1 / std::sqrt(var[static_cast<std::size_t>(c)] + eps);
+  }
+}
+
+void batch_norm_affine(const ConstTensorView& statistics, const ConstTensorView& weight,
+                       const ConstTensorView& bias, const TensorView& scale, const TensorView& shift) {
+  const std::int64_t channels = statistics.shape[1];
+  const std::vector<double> w = load_vector(weight, channels, 1), b = load_vector(bias, channels, 0);
+  const double* const mean = statistics.as<double>();
+  detail::dispatch_floating(scale.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    using C = ComputeType<T>;
+    for (std::int64_t c = 0; c < channels; ++c) {
+      const auto i = static_cast<std::size_t>(c);
+      const auto rounded = static_cast<C>(w[i] * mean[channels + c]);
+      scale.as<T>()[c] = static_cast<T>(rounded);
+      shift.as<T>()[c] = static_cast<T>(static_cast<C>(b[i] - mean[c] * static_cast<double>(rounded)));
+    }
+  });
+}
+
+void batch_norm_backward(const ConstTensorView& grad, const ConstTensorView& x, const ChannelLayout& layout,
+                         const ConstTensorView& statistics, const ConstTensorView& weight, bool training,
+                         const TensorView& sums, const TensorView& dx, GradientWrite write) {
+  const std::int64_t channels = layout.channels;
+  const auto n = static_cast<std::size_t>(channels);
+  const std::vector<double> w = load_vector(weight, channels, 1);
+  const double* const mean = statistics.as<double>();
+  const double* const inverse = mean + channels;
+  double* const sum = sums.as<double>();
+  double* const product = sum + channels;
+  std::vector<double> a(n), p(n), q(n);
+  const auto count = static_cast<double>(layout.count());
+  ChannelGradient gradient{mean, sum, product, a.data(), p.data(), q.data(), {}};
+  gradient.coefficients = [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t c = first; c < last; ++c) {
+      const auto i = static_cast<std::size_t>(c);
+      product[c] *= inverse[c];  // Σ g · x̂
+      a[i] = w[i] * inverse[c];
+      if (!training) continue;
+      p[i] = -a[i] * product[c] * inverse[c] / count;
+      q[i] = -a[i] * sum[c] / count;
+    }
+  };
+  channel_gradient(grad, x, layout, gradient, dx, write);
+}
+
+void write_parameter_gradient(const ConstTensorView& sums, const TensorView& target, GradientWrite write) {
+  detail::dispatch_floating(target.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    using C = ComputeType<T>;
+    const double* const from = sums.as<double>();
+    for (std::int64_t c = 0; c < target.shape[0]; ++c) {
+      T& to = target.as<T>()[c * target.strides[0]];
+      double value = from[c];
+      if (write == GradientWrite::Accumulate) value += static_cast<double>(static_cast<C>(to));
+      to = static_cast<T>(static_cast<C>(value));
+    }
+  });
+}
+
+}  // namespace lamella::cpu

@@ -1,0 +1,327 @@
+#include <vector>
+
+#include "core/parallel.h"
+#include "layers/norm/cpu/channel_cut.h"
+#include "layers/norm/cpu/channel_sums.h"
+#include "layers/norm/cpu/moments.h"
+
+namespace lamella::cpu {
+
+using detail::ChannelLayout;
+using detail::ComputeType;
+using detail::ConstTensorView;
+using detail::GradientWrite;
+using detail::TensorView;
+
+namespace {
+
+/// One call of channel_gradient().
+template <class T>
+struct Job {
+  using C = ComputeType<T>;
+  const T* g;
+  const T* x;
+  T* dx;  // null: sums only
+  bool accumulate;
+  const ChannelLayout& layout;
+  const ChannelGradient& gradient;
+
+  /// Sums were taken around the mean as rounded to C; this brings them to the mean itself.
+  void set_sums(std::int64_t s, double sum, double product) const {
+    const double mean = gradient.mean[s];
+    gradient.sum[s] = sum;
+    gradient.product[s] = product + (static_cast<double>(static_cast<C>(mean)) - mean) * sum;
+  }
+};
+
+/// The factors of dx = a · g + p · (x − center) + q as the loops use them.
+template <class C>
+struct Factors {
+  C a, p, q, center;
+  template <class T>
+  static Factors of(const Job<T>& job, std::int64_t s) {
+    const double mean = job.gradient.mean[s], p = job.gradient.p[s];
+    const C center = static_cast<C>(mean);
+    return {static_cast<C>(job.gradient.a[s]), static_cast<C>(p),
+            static_cast<C>(job.gradient.q[s] + p * (static_cast<double>(center) - mean)), center};
+  }
+};
+
+// ---- Rows of channels ----
+
+/// sum[c] and product[c] of a dense [rows, channels] matrix.
+template <class T, class C>
+void matrix_sums(const T* g, const T* x, std::int64_t rows, std::int64_t channels, const C* mean, double* sum,
+                 double* product) {
+  std::fill(sum, sum + channels, 0.0);
+  std::fill(product, product + channels, 0.0);
+  const std::int64_t side = pixels_side_by_side(channels), lanes = side * channels;
+  const std::int64_t wide = rows / side;
+  C block_sum[kTileLanes], block_product[kTileLanes], repeated[kTileLanes];
+  const auto add_block = [&](std::int64_t at, std::int64_t step, std::int64_t n_rows, std::int64_t width) {
+    for (std::int64_t tile = 0; tile < width; tile += kTileLanes) {
+      const std::int64_t n = std::min(kTileLanes, width - tile);
+      for (std::int64_t l = 0; l < n; ++l) {
+        repeated[l] = mean[(tile + l) % channels];
+        block_sum[l] = block_product[l] = C(0);
+      }
+      add_products<T, C>(g + at + tile, x + at + tile, step, n_rows, n, repeated, block_sum, block_product);
+      for (std::int64_t from = 0; from < n;) {  // pixel after pixel onto the channels
+        const std::int64_t c = (tile + from) % channels, m = std::min(n - from, channels - c);
+        for (std::int64_t l = 0; l < m; ++l) {
+          sum[c + l] += static_cast<double>(block_sum[from + l]);
+          product[c + l] += static_cast<double>(block_product[from + l]);
+        }
+        from += m;
+      }
+    }
+  };
+  for (std::int64_t r = 0; r < wide; r += kBlockRows)
+    add_block(r * lanes, lanes, std::min(kBlockRows, wide - r), lanes);
+  if (const std::int64_t rest = rows - wide * side; rest > 0)
+    add_block(wide * lanes, channels, rest, channels);
+}
+
+template <class T>
+void sums_of_rows(const Job<T>& job, const RowCut& cut) {
+  using C = ComputeType<T>;
+  const ChannelLayout& layout = job.layout;
+  const std::int64_t channels = layout.channels, items = layout.segments * cut.chunks;
+  std::vector<C> mean(static_cast<std::size_t>(layout.statistics()));
+  for (std::int64_t s = 0; s < layout.statistics(); ++s)
+    mean[static_cast<std::size_t>(s)] = static_cast<C>(job.gradient.mean[s]);
+  std::vector<double> partial(static_cast<std::size_t>(2 * items * channels));
+  detail::parallel_for(items, cut.grain(), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t item = begin; item < end; ++item) {
+      const auto [segment, first, rows] = cut.item(item);
+      double* const sum = partial.data() + 2 * item * channels;
+      matrix_sums(job.g + first * channels, job.x + first * channels, rows, channels,
+                  mean.data() + segment * channels, sum, sum + channels);
+    }
+  });
+  for (std::int64_t segment = 0; segment < layout.segments; ++segment)
+    for (std::int64_t c = 0; c < channels; ++c) {
+      double sum = 0, product = 0;
+      for (std::int64_t k = segment * cut.chunks; k < (segment + 1) * cut.chunks; ++k) {
+        sum += partial[static_cast<std::size_t>(2 * k * channels + c)];
+        product += partial[static_cast<std::size_t>((2 * k + 1) * channels + c)];
+      }
+      job.set_sums(segment * channels + c, sum, product);
+    }
+}
+
+template <bool kAccumulate, class T, class C>
+void write_row(const T* g, const T* x, T* __restrict dx, std::int64_t n, const C* a, const C* p, const C* q,
+               const C* center) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    C value = a[i] * static_cast<C>(g[i]) + (p[i] * (static_cast<C>(x[i]) - center[i]) + q[i]);
+    if constexpr (kAccumulate) value += static_cast<C>(dx[i]);
+    dx[i] = static_cast<T>(value);
+  }
+}
+
+template <class T>
+void write_rows(const Job<T>& job, const RowCut& cut) {
+  using C = ComputeType<T>;
+  const ChannelLayout& layout = job.layout;
+  const std::int64_t channels = layout.channels;
+  const std::int64_t side = pixels_side_by_side(channels), lanes = side * channels;
+  std::vector<C> factors(static_cast<std::size_t>(layout.segments * 4 * lanes));
+  for (std::int64_t segment = 0; segment < layout.segments; ++segment)
+    for (std::int64_t l = 0; l < lanes; ++l) {
+      const auto f = Factors<C>::of(job, segment * channels + l % channels);
+      C* const at = factors.data() + segment * 4 * lanes + l;
+      at[0] = f.a, at[lanes] = f.p, at[2 * lanes] = f.q, at[3 * lanes] = f.center;
+    }
+  const std::int64_t items = layout.segments * cut.chunks;
+  detail::parallel_for(items, cut.grain(), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t item = begin; item < end; ++item) {
+      // Backwards: what the sums read last may still be in the cache.
+      const auto [segment, first, rows] = cut.item(items - 1 - item);
+      const C* const f = factors.data() + segment * 4 * lanes;
+      for (std::int64_t r = 0; r < rows; r += side) {
+        const std::int64_t at = (first + r) * channels, n = std::min(side, rows - r) * channels;
+        if (job.accumulate)
+          write_row<true>(job.g + at, job.x + at, job.dx + at, n, f, f + lanes, f + 2 * lanes, f + 3 * lanes);
+        else
+          write_row<false>(job.g + at, job.x + at, job.dx + at, n, f, f + lanes, f + 2 * lanes,
+                           f + 3 * lanes);
+      }
+    }
+  });
+}
+
+// ---- Planes ----
+
+/// Σ g and Σ g · (x − mean) over some images' planes of one channel.
+template <class T>
+std::pair<double, double> plane_sums(const Job<T>& job, std::int64_t statistic, std::int64_t first,
+                                     std::int64_t images) {
+  using C = ComputeType<T>;
+  const std::int64_t inner = job.layout.inner, step = job.layout.channels * inner;
+  const std::int64_t offset = plane_offset(job.layout, statistic, first);
+  C mean[kPlaneLanes], lane_sum[kPlaneLanes], lane_product[kPlaneLanes];
+  std::fill_n(mean, kPlaneLanes, static_cast<C>(job.gradient.mean[statistic]));
+  std::fill_n(lane_sum, kPlaneLanes, C(0));
+  std::fill_n(lane_product, kPlaneLanes, C(0));
+  double sum = 0, product = 0;
+  std::int64_t used = 0;
+  const auto flush = [&] {
+    for (std::int64_t l = 0; l < kPlaneLanes; ++l) {
+      sum += static_cast<double>(lane_sum[l]);
+      product += static_cast<double>(lane_product[l]);
+      lane_sum[l] = lane_product[l] = C(0);
+    }
+    used = 0;
+  };
+  for (std::int64_t i = 0; i < images; ++i) {
+    const T* const g = job.g + offset + i * step;
+    const T* const x = job.x + offset + i * step;
+    for (std::int64_t at = 0; at < inner;) {
+      const std::int64_t rest = inner - at;
+      const std::int64_t rows = std::min(rest / kPlaneLanes, kBlockRows - used);
+      if (rows > 0)
+        add_products<T, C>(g + at, x + at, kPlaneLanes, rows, kPlaneLanes, mean, lane_sum, lane_product);
+      else
+        add_products<T, C>(g + at, x + at, 0, 1, std::min(rest, kPlaneLanes), mean, lane_sum, lane_product);
+      used += std::max<std::int64_t>(rows, 1);
+      at += rows > 0 ? rows * kPlaneLanes : std::min(rest, kPlaneLanes);
+      if (used >= kBlockRows) flush();
+    }
+  }
+  flush();
+  return {sum, product};
+}
+
+template <bool kAccumulate, class T, class C>
+void write_plane(const T* g, const T* x, T* __restrict dx, std::int64_t n, const Factors<C>& f) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    C value = f.a * static_cast<C>(g[i]) + (f.p * (static_cast<C>(x[i]) - f.center) + f.q);
+    if constexpr (kAccumulate) value += static_cast<C>(dx[i]);
+    dx[i] = static_cast<T>(value);
+  }
+}
+
+template <class T>
+void write_planes(const Job<T>& job, std::int64_t statistic, std::int64_t first, std::int64_t images) {
+  const auto factors = Factors<ComputeType<T>>::of(job, statistic);
+  const std::int64_t inner = job.layout.inner, step = job.layout.channels * inner;
+  const std::int64_t offset = plane_offset(job.layout, statistic, first);
+  for (std::int64_t i = 0; i < images; ++i) {
+    const std::int64_t at = offset + i * step;
+    if (job.accumulate)
+      write_plane<true>(job.g + at, job.x + at, job.dx + at, inner, factors);
+    else
+      write_plane<false>(job.g + at, job.x + at, job.dx + at, inner, factors);
+  }
+}
+
+/// The planes of channels [begin, end) side by side are lanes, images are rows.
+template <class T>
+void small_plane_sums(const Job<T>& job, std::int64_t begin, std::int64_t end) {
+  using C = ComputeType<T>;
+  const std::int64_t inner = job.layout.inner, step = job.layout.channels * inner;
+  const std::int64_t lanes = (end - begin) * inner, offset = begin * inner;  // lanes <= kTileLanes
+  C mean[kTileLanes], block_sum[kTileLanes], block_product[kTileLanes];
+  for (std::int64_t l = 0; l < lanes; ++l) mean[l] = static_cast<C>(job.gradient.mean[begin + l / inner]);
+  std::vector<double> totals(static_cast<std::size_t>(2 * (end - begin)));
+  for (std::int64_t i = 0; i < job.layout.images; i += kBlockRows) {
+    std::fill_n(block_sum, lanes, C(0));
+    std::fill_n(block_product, lanes, C(0));
+    add_products<T, C>(job.g + i * step + offset, job.x + i * step + offset, step,
+                       std::min(kBlockRows, job.layout.images - i), lanes, mean, block_sum, block_product);
+    for (std::int64_t l = 0; l < lanes; ++l) {
+      totals[static_cast<std::size_t>(2 * (l / inner))] += static_cast<double>(block_sum[l]);
+      totals[static_cast<std::size_t>(2 * (l / inner) + 1)] += static_cast<double>(block_product[l]);
+    }
+  }
+  for (std::int64_t c = begin; c < end; ++c)
+    job.set_sums(c, totals[static_cast<std::size_t>(2 * (c - begin))],
+                 totals[static_cast<std::size_t>(2 * (c - begin) + 1)]);
+}
+
+// ---- The whole ----
+
+template <class T>
+void run_rows(const Job<T>& job) {
+  const RowCut cut(job.layout);
+  sums_of_rows(job, cut);
+  job.gradient.coefficients(0, job.layout.statistics());
+  if (job.dx) write_rows(job, cut);
+}
+
+template <class T>
+void run_planes(const Job<T>& job) {
+  const ChannelLayout& layout = job.layout;
+  const PlaneCut cut(layout);
+  const bool lanes = planes_are_lanes(layout);
+  // A channel's planes are still in the cache after its sums: its dx follows at once where it can.
+  const bool at_once = job.gradient.channels_alone && (lanes || cut.splits == 1);
+  const auto follow = [&](std::int64_t begin, std::int64_t end) {
+    if (!at_once) return;
+    job.gradient.coefficients(begin, end);
+    if (!job.dx) return;
+    for (std::int64_t s = begin; s < end; ++s) write_planes(job, s, 0, layout.images);
+  };
+  if (lanes) {
+    detail::parallel_for(layout.channels, channels_together(layout),
+                         [&](std::int64_t begin, std::int64_t end) {
+                           small_plane_sums(job, begin, end);
+                           follow(begin, end);
+                         });
+  } else {
+    std::vector<std::pair<double, double>> partial(
+        static_cast<std::size_t>(layout.statistics() * cut.splits));
+    detail::parallel_for(layout.statistics() * cut.splits, cut.grain(),
+                         [&](std::int64_t begin, std::int64_t end) {
+                           for (std::int64_t item = begin; item < end; ++item) {
+                             const auto [statistic, first, images] = cut.item(item);
+                             const auto sums = plane_sums(job, statistic, first, images);
+                             partial[static_cast<std::size_t>(item)] = sums;
+                             if (!at_once) continue;
+                             job.set_sums(statistic, sums.first, sums.second);
+                             follow(statistic, statistic + 1);
+                           }
+                         });
+    for (std::int64_t s = 0; !at_once && s < layout.statistics(); ++s) {
+      double sum = 0, product = 0;
+      for (std::int64_t k = s * cut.splits; k < (s + 1) * cut.splits; ++k) {
+        sum += partial[static_cast<std::size_t>(k)].first;
+        product += partial[static_cast<std::size_t>(k)].second;
+      }
+      job.set_sums(s, sum, product);
+    }
+  }
+  if (at_once) return;
+  job.gradient.coefficients(0, layout.statistics());
+  if (!job.dx) return;
+  detail::parallel_for(layout.statistics() * cut.splits, cut.grain(),
+                       [&](std::int64_t begin, std::int64_t end) {
+                         for (std::int64_t item = begin; item < end; ++item) {
+                           const auto [statistic, first, images] = cut.item(item);
+                           write_planes(job, statistic, first, images);
+                         }
+                       });
+}
+
+}  // namespace
+
+void channel_gradient(const ConstTensorView& grad, const ConstTensorView& x, const ChannelLayout& layout,
+                      const ChannelGradient& gradient, const TensorView& dx, GradientWrite write) {
+  if (layout.count() == 0 || layout.statistics() == 0) {
+    std::fill_n(gradient.sum, layout.statistics(), 0.0);
+    std::fill_n(gradient.product, layout.statistics(), 0.0);
+    return;
+  }
+  detail::dispatch_floating(x.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const Job<T> job{grad.as<T>(), x.as<T>(), dx.as<T>(), write == GradientWrite::Accumulate,
+                     layout,       gradient};
+    if (layout.channels_last)
+      run_rows(job);
+    else
+      run_planes(job);
+  });
+}
+
+}  // namespace lamella::cpu

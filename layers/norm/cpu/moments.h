@@ -1,0 +1,128 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "tensor/dispatch.h"
+
+/// Sums over blocks of rows, the work of every normalisation. A row holds `lanes` numbers, a lane is one
+/// column. float32 sums run over at most kBlockRows rows per lane before they go into doubles.
+namespace lamella::cpu {
+
+inline constexpr std::int64_t kBlockRows = 128;
+inline constexpr std::int64_t kTileLanes = 512;
+
+/// A row as ComputeType: where it lies, or converted into `buffer`.
+template <class T, class C>
+const C* load_row(const T* row, std::int64_t lanes, C* buffer) {
+  if constexpr (std::is_same_v<T, C>) {
+    return row;
+  } else {
+    for (std::int64_t l = 0; l < lanes; ++l) buffer[l] = static_cast<C>(row[l]);
+    return buffer;
+  }
+}
+
+/// sum[l] += Σ (x − pivot[l]), square[l] += Σ (x − pivot[l])². Four rows at a time: the sums stay in the L1
+/// cache, not in registers.
+template <class T, class C>
+void add_deviations(const T* x, std::int64_t step, std::int64_t rows, std::int64_t lanes,
+                    const C* __restrict pivot, C* __restrict sum, C* __restrict square) {
+  C buffer[4][std::is_same_v<T, C> ? 1 : kTileLanes];
+  std::int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    const C* x0 = load_row(x + r * step, lanes, buffer[0]);
+    const C* x1 = load_row(x + (r + 1) * step, lanes, buffer[1]);
+    const C* x2 = load_row(x + (r + 2) * step, lanes, buffer[2]);
+    const C* x3 = load_row(x + (r + 3) * step, lanes, buffer[3]);
+    for (std::int64_t l = 0; l < lanes; ++l) {
+      const C d0 = x0[l] - pivot[l], d1 = x1[l] - pivot[l], d2 = x2[l] - pivot[l], d3 = x3[l] - pivot[l];
+      sum[l] += (d0 + d1) + (d2 + d3);
+      square[l] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3);
+    }
+  }
+  for (; r < rows; ++r) {
+    const C* x0 = load_row(x + r * step, lanes, buffer[0]);
+    for (std::int64_t l = 0; l < lanes; ++l) {
+      const C d = x0[l] - pivot[l];
+      sum[l] += d;
+      square[l] += d * d;
+    }
+  }
+}
+
+/// sum[l] += Σ g, product[l] += Σ g · (x − mean[l]).
+template <class T, class C>
+void add_products(const T* g, const T* x, std::int64_t step, std::int64_t rows, std::int64_t lanes,
+                  const C* __restrict mean, C* __restrict sum, C* __restrict product) {
+  C gs[4][std::is_same_v<T, C> ? 1 : kTileLanes], xs[4][std::is_same_v<T, C> ? 1 : kTileLanes];
+  std::int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    const C* g0 = load_row(g + r * step, lanes, gs[0]);
+    const C* g1 = load_row(g + (r + 1) * step, lanes, gs[1]);
+    const C* g2 = load_row(g + (r + 2) * step, lanes, gs[2]);
+    const C* g3 = load_row(g + (r + 3) * step, lanes, gs[3]);
+    const C* x0 = load_row(x + r * step, lanes, xs[0]);
+    const C* x1 = load_row(x + (r + 1) * step, lanes, xs[1]);
+    const C* x2 = load_row(x + (r + 2) * step, lanes, xs[2]);
+    const C* x3 = load_row(x + (r + 3) * step, lanes, xs[3]);
+    for (std::int64_t l = 0; l < lanes; ++l) {
+      const C m = mean[l];
+      sum[l] += (g0[l] + g1[l]) + (g2[l] + g3[l]);
+      product[l] += (g0[l] * (x0[l] - m) + g1[l] * (x1[l] - m)) + (g2[l] * (x2[l] - m) + g3[l] * (x3[l] - m));
+    }
+  }
+  for (; r < rows; ++r) {
+    const C* g0 = load_row(g + r * step, lanes, gs[0]);
+    const C* x0 = load_row(x + r * step, lanes, xs[0]);
+    for (std::int64_t l = 0; l < lanes; ++l) {
+      sum[l] += g0[l];
+      product[l] += g0[l] * (x0[l] - mean[l]);
+    }
+  }
+}
+
+/// Count, mean and M2 of some numbers.
+struct Moments {
+  double count = 0, mean = 0, m2 = 0;
+
+  void merge(const Moments& other) {
+    if (other.count == 0) return;
+    const double all = count + other.count, delta = other.mean - mean;
+    mean += delta * (other.count / all);
+    m2 += other.m2 + delta * delta * (count * other.count / all);
+    count = all;
+  }
+  /// From sums of deviations from a pivot.
+  static Moments of(double count, double pivot, double sum, double square) {
+    const double m2 = square - sum * sum / count;
+    return {count, pivot + sum / count, m2 < 0 ? 0 : m2};  // keeps NaN
+  }
+};
+
+/// Moments of every lane of a block of rows, merged into mean[l] and m2[l], which stand for `count` rows.
+template <class T>
+void merge_block(const T* x, std::int64_t step, std::int64_t rows, std::int64_t lanes, double count,
+                 double* __restrict mean, double* __restrict m2) {
+  using C = detail::ComputeType<T>;
+  C pivot[kTileLanes], sum[kTileLanes], square[kTileLanes];
+  for (std::int64_t tile = 0; tile < lanes; tile += kTileLanes) {
+    const std::int64_t n = std::min(kTileLanes, lanes - tile);
+    for (std::int64_t l = 0; l < n; ++l) {
+      pivot[l] = static_cast<C>(x[tile + l]);
+      sum[l] = square[l] = C(0);
+    }
+    add_deviations<T, C>(x + tile, step, rows, n, pivot, sum, square);
+    const auto added = static_cast<double>(rows);
+    const double all = count + added, inverse = 1 / added, share = added / all, cross = count * added / all;
+    for (std::int64_t l = 0; l < n; ++l) {
+      const double s = sum[l], moved = s * inverse;
+      const double m2_here = static_cast<double>(square[l]) - s * moved;
+      const double delta = static_cast<double>(pivot[l]) + moved - mean[tile + l];
+      mean[tile + l] += delta * share;
+      m2[tile + l] += (m2_here < 0 ? 0.0 : m2_here) + delta * delta * cross;
+    }
+  }
+}
+
+}  // namespace lamella::cpu
