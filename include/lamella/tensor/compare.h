@@ -1,0 +1,33 @@
+#pragma once
+
+#include "lamella/core/export.h"
+#include "lamella/tensor/tensor.h"
+
+/// Elementwise tests. Results are bool and have no gradient. Shapes broadcast; two tensors are compared in
+/// the type that arithmetic.h gives them, so that only integers may be rounded, to a floating type. A number
+/// is first rounded to the type of a floating tensor: float32 0.1 equals 0.1. Throw ShapeError and
+/// DeviceError as there.
+namespace lamella {
+
+LAMELLA_API Tensor equal(const Tensor& a, const Tensor& b);
+LAMELLA_API Tensor equal(const Tensor& a, double b);
+LAMELLA_API Tensor not_equal(const Tensor& a, const Tensor& b);
+LAMELLA_API Tensor not_equal(const Tensor& a, double b);
+LAMELLA_API Tensor less(const Tensor& a, const Tensor& b);
+LAMELLA_API Tensor less(const Tensor& a, double b);
+LAMELLA_API Tensor less_equal(const Tensor& a, const Tensor& b);
+LAMELLA_API Tensor less_equal(const Tensor& a, double b);
+LAMELLA_API Tensor greater(const Tensor& a, const Tensor& b);
+LAMELLA_API Tensor greater(const Tensor& a, double b);
+LAMELLA_API Tensor greater_equal(const Tensor& a, const Tensor& b);
+LAMELLA_API Tensor greater_equal(const Tensor& a, double b);
+
+/// Of any type: an element counts as true unless it is 0 (NaN is true).
+LAMELLA_API Tensor logical_not(const Tensor& x);
+LAMELLA_API Tensor logical_and(const Tensor& a, const Tensor& b);
+LAMELLA_API Tensor logical_or(const Tensor& a, const Tensor& b);
+
+/// True where x is NaN; nowhere for integers.
+LAMELLA_API Tensor isnan(const Tensor& x);
+
+}  // namespace lamella
