@@ -1,0 +1,168 @@
+// Included once per vector target by correlate_f32.cpp and correlate_f64.cpp.
+#if defined(LAMELLA_CORRELATE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LAMELLA_CORRELATE_INL_H_
+#undef LAMELLA_CORRELATE_INL_H_
+#else
+#define LAMELLA_CORRELATE_INL_H_
+#endif
+
+#include "hwy/highway.h"
+#include "layers/depthwise_conv2d/cpu/registers-inl.h"
+#include "layers/depthwise_conv2d/cpu/vector_code.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lamella::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// R rows x U vectors of outputs, held in registers. kTapsH > 0: rows are consecutive, and each loaded source
+// vector serves all the output rows it belongs to. kTapsH == 0: any rows, one load per multiply-add.
+template <bool kPlanar, int kTapsH, int kRowStep, int R, int U, class T>
+HWY_INLINE void correlate_tile(const CorrelateArgs<T>& a, const T* const* rows, T* const* out,
+                               std::int64_t x0, std::int64_t y0, std::int64_t channel, std::int64_t lanes) {
+  const hn::ScalableTag<T> d;
+  using V = hn::Vec<decltype(d)>;
+  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
+  const std::int64_t xu = kPlanar ? n : a.in_column_step;
+  const std::int64_t yu = kPlanar ? n : a.out_column_step;
+  V sum[R][U];
+  V start = hn::Zero(d);
+  if (a.bias != nullptr) start = kPlanar ? hn::Set(d, *a.bias) : hn::LoadU(d, a.bias + channel);
+  LAMELLA_UNROLL for (int r = 0; r < R; ++r) { LAMELLA_UNROLL for (int u = 0; u < U; ++u) sum[r][u] = start; }
+  const T* HWY_RESTRICT w = kPlanar ? a.weights : a.weights + channel;
+  const std::int64_t weight_step = kPlanar ? 1 : a.weight_step;
+  for (std::int64_t kw = 0; kw < a.taps_w; ++kw) {
+    const std::int64_t x = x0 + a.offsets[kw];
+    if constexpr (kTapsH > 0) {
+      V weight[kTapsH];
+      LAMELLA_UNROLL for (int kh = 0; kh < kTapsH; ++kh) {
+        weight[kh] = kPlanar ? hn::Set(d, w[kh]) : hn::LoadU(d, w + kh * weight_step);
+      }
+      w += kTapsH * weight_step;
+      LAMELLA_UNROLL for (int s = 0; s < (R - 1) * kRowStep + kTapsH; ++s) {
+        const T* HWY_RESTRICT source = rows[s] + x;
+        LAMELLA_UNROLL for (int u = 0; u < U; ++u) {
+          V value = hn::LoadU(d, source + u * xu);
+          hold_in_register(value);
+          LAMELLA_UNROLL for (int r = 0; r < R; ++r) {
+            const int kh = s - r * kRowStep;
+            if (kh >= 0 && kh < kTapsH) sum[r][u] = hn::MulAdd(value, weight[kh], sum[r][u]);
+          }
+        }
+      }
+    } else {
+      for (std::int64_t kh = 0; kh < a.taps_h; ++kh) {
+        const V weight = kPlanar ? hn::Set(d, *w) : hn::LoadU(d, w);
+        w += weight_step;
+        const T* const* source_row = rows + a.tap_rows[kh];
+        LAMELLA_UNROLL for (int r = 0; r < R; ++r) {
+          const T* HWY_RESTRICT source = source_row[r * a.row_step] + x;
+          LAMELLA_UNROLL for (int u = 0; u < U; ++u) {
+            sum[r][u] = hn::MulAdd(hn::LoadU(d, source + u * xu), weight, sum[r][u]);
+          }
+        }
+      }
+    }
+  }
+  if (lanes >= n) {
+    LAMELLA_UNROLL for (int r = 0; r < R; ++r) {
+      LAMELLA_UNROLL for (int u = 0; u < U; ++u) {
+        T* target = out[r] + y0 + u * yu;
+        if (a.accumulate) sum[r][u] = hn::Add(sum[r][u], hn::LoadU(d, target));
+        hn::StoreU(sum[r][u], d, target);
+      }
+    }
+    return;
+  }
+  const auto mask = hn::FirstN(d, static_cast<std::size_t>(lanes));
+  LAMELLA_UNROLL for (int r = 0; r < R; ++r) {
+    LAMELLA_UNROLL for (int u = 0; u < U; ++u) {
+      T* target = out[r] + y0 + u * yu;
+      if (a.accumulate) sum[r][u] = hn::Add(sum[r][u], hn::MaskedLoad(mask, d, target));
+      hn::BlendedStore(sum[r][u], mask, d, target);
+    }
+  }
+}
+
+template <bool kPlanar, int kTapsH, int kRowStep, int R, int U, class T>
+HWY_INLINE void correlate_rows(const CorrelateArgs<T>& a, const T* const* rows, T* const* out) {
+  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(hn::ScalableTag<T>()));
+  if constexpr (kPlanar) {
+    std::int64_t x = 0;
+    for (; x + U * n <= a.columns; x += U * n) {
+      correlate_tile<true, kTapsH, kRowStep, R, U>(a, rows, out, x, x, 0, n);
+    }
+    for (; x < a.columns; x += n)
+      correlate_tile<true, kTapsH, kRowStep, R, 1>(a, rows, out, x, x, 0, a.columns - x);
+  } else {
+    std::int64_t j = 0;
+    for (; j + U <= a.columns; j += U) {
+      const std::int64_t x = j * a.in_column_step, y = j * a.out_column_step;
+      for (std::int64_t c = 0; c < a.channels; c += n) {
+        correlate_tile<false, kTapsH, kRowStep, R, U>(a, rows, out, x + c, y + c, c, a.channels - c);
+      }
+    }
+    for (; j < a.columns; ++j) {
+      const std::int64_t x = j * a.in_column_step, y = j * a.out_column_step;
+      for (std::int64_t c = 0; c < a.channels; c += n) {
+        correlate_tile<false, kTapsH, kRowStep, R, 1>(a, rows, out, x + c, y + c, c, a.channels - c);
+      }
+    }
+  }
+}
+
+template <bool kPlanar, int kTapsH, int kRowStep, class T>
+void correlate(const CorrelateArgs<T>& a) {
+  std::int64_t i = 0;
+  const T* const* rows = a.rows + (kTapsH > 0 ? a.tap_rows[0] : 0);
+  for (; i + 4 <= a.row_count; i += 4) {
+    correlate_rows<kPlanar, kTapsH, kRowStep, 4, 2>(a, rows + i * a.row_step, a.out + i);
+  }
+  for (; i + 2 <= a.row_count; i += 2) {
+    correlate_rows<kPlanar, 0, 1, 2, 2>(a, a.rows + i * a.row_step, a.out + i);
+  }
+  if (i < a.row_count) correlate_rows<kPlanar, 0, 1, 1, 4>(a, a.rows + i * a.row_step, a.out + i);
+}
+
+template <bool kPlanar, class T>
+CorrelateFn<T> correlate_of(std::int64_t taps_h, std::int64_t row_step, bool consecutive) {
+  if (consecutive && row_step == 1) {
+    switch (taps_h) {
+      case 2:
+        return correlate<kPlanar, 2, 1, T>;
+      case 3:
+        return correlate<kPlanar, 3, 1, T>;
+      case 4:
+        return correlate<kPlanar, 4, 1, T>;
+      case 5:
+        return correlate<kPlanar, 5, 1, T>;
+      case 7:
+        return correlate<kPlanar, 7, 1, T>;
+      default:
+        break;
+    }
+  }
+  if (consecutive && row_step == 2) {
+    switch (taps_h) {
+      case 3:
+        return correlate<kPlanar, 3, 2, T>;
+      case 5:
+        return correlate<kPlanar, 5, 2, T>;
+      case 7:
+        return correlate<kPlanar, 7, 2, T>;
+      default:
+        break;
+    }
+  }
+  return correlate<kPlanar, 0, 1, T>;
+}
+
+template <class T>
+CorrelateFn<T> correlate_any(bool planar, std::int64_t taps_h, std::int64_t row_step, bool consecutive) {
+  return planar ? correlate_of<true, T>(taps_h, row_step, consecutive)
+                : correlate_of<false, T>(taps_h, row_step, consecutive);
+}
+
+}  // namespace lamella::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

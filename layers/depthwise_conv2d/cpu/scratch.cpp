@@ -1,0 +1,27 @@
+#include "layers/depthwise_conv2d/cpu/scratch.h"
+
+#include <memory>
+#include <new>
+
+namespace lamella::cpu {
+namespace {
+
+struct Release {
+  void operator()(std::byte* data) const { ::operator delete (data, std::align_val_t{64}); }
+};
+
+}  // namespace
+
+std::byte* thread_scratch(std::size_t bytes) {
+  thread_local std::unique_ptr<std::byte, Release> memory;
+  thread_local std::size_t capacity = 0;
+  if (bytes > capacity) {
+    memory.reset();
+    capacity = 0;
+    memory.reset(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{64})));
+    capacity = bytes;
+  }
+  return memory.get();
+}
+
+}  // namespace lamella::cpu

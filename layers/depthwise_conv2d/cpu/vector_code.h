@@ -1,0 +1,81 @@
+#pragma once
+
+#include <cstdint>
+
+#include "lamella/core/dtype.h"
+
+/// The vectorised inner loops, chosen for the CPU at run time. Plain structs of arguments, so that the
+/// drivers need no vector header. T is float or double: what is computed in.
+namespace lamella::cpu {
+
+/// Elements that a loop may read past the last one it needs: every row must have as many behind it.
+inline constexpr std::int64_t kOverread = 16;
+
+/// A block of output rows of a correlation. Two layouts share it. Planar: the vector runs along W, a tap's
+/// weight is one number. Channels-last: the vector runs along C, a tap's weight is a vector, and rows are
+/// walked column by column.
+template <class T>
+struct CorrelateArgs {
+  const T* const* rows =
+      nullptr;  ///< source rows: output row i, tap kh reads rows[i * row_step + tap_rows[kh]]
+  T* const* out = nullptr;
+  std::int64_t row_count = 0;
+  std::int64_t row_step = 1;
+  const std::int64_t* tap_rows = nullptr;
+  std::int64_t taps_h = 0;
+  const std::int64_t* offsets = nullptr;  ///< of each horizontal tap, in elements of a source row
+  std::int64_t taps_w = 0;
+  const T* weights = nullptr;  ///< [taps_w][taps_h][weight_step]
+  std::int64_t weight_step = 1;
+  const T* bias = nullptr;  ///< one number (planar) or one per channel; null: zero
+  std::int64_t columns = 0;
+  std::int64_t channels = 0;         ///< channels-last only, like the two below
+  std::int64_t in_column_step = 0;   ///< elements between the sources of neighbouring outputs
+  std::int64_t out_column_step = 0;  ///< elements between neighbouring outputs
+  bool accumulate = false;           ///< add to what `out` holds
+  bool bypass_cache = false;         ///< the output is too large to stay in the cache
+};
+
+template <class T>
+using CorrelateFn = void (*)(const CorrelateArgs<T>&);
+
+/// The loop for a kernel of `taps_h` rows. `consecutive`: tap_rows ascends by one, which lets rows be shared.
+template <class T>
+CorrelateFn<T> correlate_loop(bool planar, std::int64_t taps_h, std::int64_t row_step, bool consecutive);
+
+/// Adds Σ g · x over a block of rows to up to kMaxRowTaps x kMaxColumnTaps accumulator vectors in memory.
+inline constexpr std::int64_t kMaxRowTaps = 4;
+inline constexpr std::int64_t kMaxColumnTaps = 3;
+template <class T>
+struct GradientArgs {
+  const T* const* x_rows = nullptr;  ///< one per row
+  const T* const* g_rows = nullptr;  ///< row i, row tap a: g_rows[i + tap_rows[a]]
+  const std::int64_t* tap_rows = nullptr;
+  std::int64_t row_count = 0;
+  const std::int64_t* offsets = nullptr;  ///< of each column tap in an x row
+  std::int64_t x_offset = 0;              ///< added to all of them
+  std::int64_t g_offset = 0;
+  T* const* sums = nullptr;  ///< one pointer per row tap; neighbouring column taps are sum_step apart
+  std::int64_t sum_offset = 0;
+  std::int64_t sum_step = 0;
+  std::int64_t columns = 0;        ///< planar: elements; channels-last: pixels
+  std::int64_t x_column_step = 0;  ///< channels-last only
+  std::int64_t g_column_step = 0;
+};
+template <class T>
+using GradientFn = void (*)(const GradientArgs<T>&);
+
+/// The loop for `row_taps` x `column_taps` accumulators. Planar accumulators are vectors of partial sums over
+/// columns.
+template <class T>
+GradientFn<T> gradient_loop(bool planar, std::int64_t row_taps, std::int64_t column_taps);
+
+/// Adds rows of g to one accumulator vector (the bias gradient); tap_rows and x_rows are not read.
+template <class T>
+GradientFn<T> sum_loop(bool planar);
+
+/// Lanes of an accumulator vector.
+template <class T>
+std::int64_t lane_count();
+
+}  // namespace lamella::cpu
