@@ -1,0 +1,38 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "lamella/core/export.h"
+#include "lamella/layers/state_dict.h"
+
+/// The safetensors format: named tensors with a JSON header, no code in it; PyTorch, JAX and others read and
+/// write it.
+namespace lamella::io {
+
+/// Free text that goes with the tensors.
+using Metadata = std::map<std::string, std::string>;
+
+/// What a safetensors file holds.
+struct SafetensorsFile {
+  StateDict tensors;
+  Metadata metadata;
+};
+
+/// Writes the tensors (from any device, row-major) so that a reader sees the old file or the new one, never a
+/// part: on any failure, a full disk too, the old file stays. Throws IoError naming the path; Error for an
+/// undefined tensor, the name
+/// "__metadata__", or a name or text that is not UTF-8.
+LAMELLA_API void save_safetensors(const std::filesystem::path& path, const StateDict& tensors,
+                                  const Metadata& metadata = {});
+
+/// Reads a file to tensors on the CPU, in the header's order. The file may come from anywhere: everything the
+/// header says is checked against the file's size before memory is taken. Throws IoError naming the path and
+/// what is wrong: missing, truncated, a header that is no JSON of the format, names twice, types that Lamella
+/// lacks, shapes that do not agree with the bytes, bytes that belong to two tensors or to none.
+LAMELLA_API StateDict load_safetensors(const std::filesystem::path& path);
+/// The same with the metadata.
+LAMELLA_API SafetensorsFile load_safetensors_file(const std::filesystem::path& path);
+
+}  // namespace lamella::io

@@ -1,0 +1,136 @@
+#include "lamella/io/safetensors.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <fstream>
+#include <vector>
+
+#include "core/check.h"
+#include "io/file.h"
+#include "io/safetensors_header.h"
+#include "lamella/tensor/create.h"
+#include "tensor/door.h"
+
+namespace lamella::io {
+
+using detail::SafetensorsEntry;
+using detail::SafetensorsHeader;
+
+static_assert(std::endian::native == std::endian::little,
+              "the format is little-endian, and bytes are copied as they are");
+
+namespace {
+
+std::uint64_t bytes_of(const Tensor& tensor) {
+  return static_cast<std::uint64_t>(tensor.numel()) * size_of(tensor.dtype());
+}
+
+/// The header of `tensors`, their data ordered by falling size of element, so that every tensor is aligned.
+SafetensorsHeader lay_out(const StateDict& tensors, const Metadata& metadata,
+                          std::vector<std::size_t>& order) {
+  SafetensorsHeader header;
+  header.metadata = metadata;
+  for (const auto& [name, tensor] : tensors) {
+    LAMELLA_CHECK(Error, tensor.defined(), "save_safetensors: \"", name, "\" is an undefined tensor");
+    LAMELLA_CHECK(Error, name != "__metadata__", "save_safetensors: no tensor may be named __metadata__");
+    header.entries.push_back({.name = name, .dtype = tensor.dtype(), .shape = tensor.shape()});
+    order.push_back(order.size());
+  }
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return size_of(header.entries[a].dtype) > size_of(header.entries[b].dtype);
+  });
+  std::uint64_t at = 0;
+  for (const std::size_t i : order) {
+    header.entries[i].begin = at;
+    at += bytes_of(tensors[i].second);
+    header.entries[i].end = at;
+  }
+  return header;
+}
+
+class Reader {
+ public:
+  explicit Reader(const std::filesystem::path& path) : where_("cannot load " + path.string()) {
+    std::error_code error;
+    const auto status = std::filesystem::status(path, error);
+    LAMELLA_CHECK(IoError, std::filesystem::exists(status), where_, ": no such file");
+    LAMELLA_CHECK(IoError, std::filesystem::is_regular_file(status), where_, ": not a regular file");
+    const std::uintmax_t bytes = std::filesystem::file_size(path, error);
+    LAMELLA_CHECK(IoError, !error, where_, ": ", error.message());
+    bytes_ = bytes;
+    file_.open(path, std::ios::binary);
+    LAMELLA_CHECK(IoError, file_.is_open(), where_, ": it cannot be opened");
+  }
+
+  SafetensorsHeader read_header() {
+    std::array<unsigned char, 8> prefix{};
+    LAMELLA_CHECK(IoError, bytes_ >= prefix.size(), where_, ": it has only ", bytes_, " bytes");
+    read(prefix.data(), prefix.size());
+    const auto length = std::bit_cast<std::uint64_t>(prefix);
+    LAMELLA_CHECK(IoError, length <= detail::kMaxHeader && length <= bytes_ - prefix.size(), where_,
+                  ": its header has ", length, " bytes, but the file ", bytes_, " and a header at most ",
+                  detail::kMaxHeader);
+    std::string text(length, '\0');
+    read(text.data(), text.size());
+    data_begin_ = prefix.size() + length;
+    return detail::parse_safetensors_header(text, bytes_ - data_begin_, where_);
+  }
+
+  Tensor read_tensor(const SafetensorsEntry& entry) {
+    const Tensor tensor = empty(entry.shape, {.dtype = entry.dtype});
+    auto* const data = static_cast<unsigned char*>(lamella::detail::write(tensor, "load_safetensors").data);
+    const std::uint64_t bytes = entry.end - entry.begin;
+    if (bytes == 0) return tensor;
+    file_.seekg(static_cast<std::streamoff>(data_begin_ + entry.begin));
+    read(data, bytes);
+    // Any other byte in a bool would be undefined behaviour.
+    if (entry.dtype == DType::Bool)
+      for (std::uint64_t i = 0; i < bytes; ++i) data[i] = data[i] != 0;
+    return tensor;
+  }
+
+ private:
+  void read(void* to, std::uint64_t bytes) {
+    file_.read(static_cast<char*>(to), static_cast<std::streamsize>(bytes));
+    LAMELLA_CHECK(IoError, file_.good(), where_, ": it cannot be read, or became shorter while it was");
+  }
+
+  std::string where_;
+  std::ifstream file_;
+  std::uint64_t bytes_ = 0;
+  std::uint64_t data_begin_ = 0;
+};
+
+}  // namespace
+
+void save_safetensors(const std::filesystem::path& path, const StateDict& tensors, const Metadata& metadata) {
+  std::vector<std::size_t> order;
+  const SafetensorsHeader header = lay_out(tensors, metadata, order);
+  std::string text = detail::format_safetensors_header(header);
+  text.append((8 - text.size() % 8) % 8, ' ');
+  const auto prefix = std::bit_cast<std::array<unsigned char, 8>>(static_cast<std::uint64_t>(text.size()));
+  lamella::detail::AtomicFile file(path);
+  file.write(prefix.data(), prefix.size());
+  file.write(text.data(), text.size());
+  for (const std::size_t i : order) {
+    const Tensor plain = tensors[i].second.detach().to(Device::cpu()).contiguous();
+    file.write(lamella::detail::read(plain).data, bytes_of(plain));
+  }
+  file.commit();
+}
+
+SafetensorsFile load_safetensors_file(const std::filesystem::path& path) {
+  Reader reader(path);
+  SafetensorsHeader header = reader.read_header();
+  SafetensorsFile result;
+  for (const SafetensorsEntry& entry : header.entries)
+    result.tensors.set(entry.name, reader.read_tensor(entry));
+  result.metadata = std::move(header.metadata);
+  return result;
+}
+
+StateDict load_safetensors(const std::filesystem::path& path) { return load_safetensors_file(path).tensors; }
+
+}  // namespace lamella::io
