@@ -180,7 +180,8 @@ struct UnaryOp {
 struct ExponentialParts {
   float fraction, first, second;
 };
-/// For x in [-105, 89]; without a branch, so that loops over it become vector code.
+/// For x in [-105, 89]; NaN gives a fraction of NaN. Without a branch, so that loops over it become vector
+/// code.
 inline ExponentialParts exponential_parts(float x) {
   const float magic = 12582912.0f;  // 1.5 · 2^23: what is added to it loses its fraction
   const float shifted = x * 1.44269504f + magic;
@@ -209,8 +210,7 @@ LAMELLA_HOST_DEVICE inline C exponential(C x) {
     float bounded = x < -105.0f ? -105.0f : x;  // beyond the bounds the result is 0 or infinite
     bounded = bounded > 89.0f ? 89.0f : bounded;
     const ExponentialParts parts = exponential_parts(bounded);
-    const float result = (1.0f + parts.fraction) * parts.first * parts.second;
-    return x != x ? x : result;
+    return (1.0f + parts.fraction) * parts.first * parts.second;
   }
 #endif
   return std::exp(x);
@@ -226,8 +226,7 @@ LAMELLA_HOST_DEVICE inline C hyperbolic_tangent(C x) {
     const ExponentialParts parts = exponential_parts(bounded);
     const float power = parts.first * parts.second;
     const float e = parts.fraction * power + (power - 1.0f);
-    const float result = std::copysign(e / (e + 2.0f), x);
-    return x != x ? x : result;
+    return std::copysign(e / (e + 2.0f), x);
   }
 #endif
   return std::tanh(x);

@@ -121,6 +121,8 @@ void binary(BinaryOp op, const ConstTensorView& a, const ConstTensorView& b, con
   run(op, widest({a.dtype, b.dtype, out.dtype}), a, b, out, write);
 }
 void binary(BinaryOp op, const ConstTensorView& a, double b, const TensorView& out, GradientWrite write) {
+  // The square is the power that everybody takes; a product costs a fraction of it.
+  if (op == BinaryOp::Pow && b == 2) return binary(BinaryOp::Mul, a, a, out, write);
   run(op, widest({a.dtype, out.dtype}), a, repeat(b, out), out, write);
 }
 void binary(BinaryOp op, double a, const ConstTensorView& b, const TensorView& out, GradientWrite write) {
@@ -133,7 +135,14 @@ void ternary(TernaryOp op, const ConstTensorView& g, const ConstTensorView& a, c
 }
 void ternary(TernaryOp op, const ConstTensorView& g, const ConstTensorView& a, double b,
              const TensorView& out, GradientWrite write) {
-  run(op, widest({g.dtype, a.dtype, out.dtype}), g, a, repeat(b, out), out, write);
+  const DType type = widest({g.dtype, a.dtype, out.dtype});
+  if (op == TernaryOp::BaseGradient && b == 2) {
+    const auto of_square = [](auto slope, auto base) { return slope * (base + base); };
+    dispatch_compute_floating(
+        type, [&](auto tag) { map_each<typename decltype(tag)::type>(out, write, of_square, g, a); });
+    return;
+  }
+  run(op, type, g, a, repeat(b, out), out, write);
 }
 void ternary(TernaryOp op, const ConstTensorView& g, double a, const ConstTensorView& b,
              const TensorView& out, GradientWrite write) {

@@ -231,17 +231,21 @@ void store(DType dtype, const C* from, std::int64_t n, void* to, std::int64_t st
     });
     return;
   }
-  detail::dispatch_floating(dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    T* into = static_cast<T*>(to);
-    const auto add = [](T& element, C value) {
-      element = static_cast<T>(static_cast<ComputeType<T>>(element) + static_cast<ComputeType<T>>(value));
-    };
-    if (stride == 1)
-      for (std::int64_t i = 0; i < n; ++i) add(into[i], from[i]);
-    else
-      for (std::int64_t i = 0; i < n; ++i) add(into[i * stride], from[i]);
-  });
+  if (stride != 1 || dtype != dtype_of<C>) {
+    // By way of dense blocks, for which conversions are vector code.
+    constexpr std::int64_t kPart = 256;
+    std::array<C, kPart> sum;
+    for (std::int64_t done = 0; done < n; done += kPart) {
+      const std::int64_t count = std::min(kPart, n - done);
+      void* const into = advance(to, dtype, done * stride);
+      load(dtype, into, stride, count, sum.data());
+      for (std::int64_t i = 0; i < count; ++i) sum[static_cast<std::size_t>(i)] += from[done + i];
+      store(dtype, sum.data(), count, into, stride, GradientWrite::Overwrite);
+    }
+    return;
+  }
+  C* into = static_cast<C*>(to);
+  for (std::int64_t i = 0; i < n; ++i) into[i] += from[i];
 }
 
 template <class C>
