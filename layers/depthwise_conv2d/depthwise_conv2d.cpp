@@ -1,0 +1,68 @@
+#include "lamella/layers/depthwise_conv2d.h"
+
+#include "autograd/record.h"
+#include "core/check.h"
+#include "layers/conv/check.h"
+#include "layers/depthwise_conv2d/kernels.h"
+#include "tensor/dispatch.h"
+
+namespace lamella {
+
+using detail::ConstTensorView;
+using detail::GradientContext;
+using detail::GradientTarget;
+using detail::Output;
+using detail::read;
+using detail::Saved;
+
+namespace {
+
+constexpr const char* kName = "depthwise_conv2d";
+
+void check_channels(const Tensor& input, const Tensor& weight) {
+  const auto operands = [&] {
+    return detail::concat(" (input ", input.describe(), ", weight ", weight.shape().to_string(), ")");
+  };
+  LAMELLA_CHECK(ShapeError, input.dim() == 4, kName, ": input must have 4 axes [N,C,H,W], has ", input.dim(),
+                operands());
+  LAMELLA_CHECK(ShapeError, weight.dim() == 4, kName, ": weight must have 4 axes [C*m,1,kh,kw], has ",
+                weight.dim(), operands());
+  LAMELLA_CHECK(ShapeError, input.size(1) >= 1, kName, ": input needs at least 1 channel", operands());
+  LAMELLA_CHECK(ShapeError, weight.size(0) >= 1 && weight.size(0) % input.size(1) == 0, kName,
+                ": weight has ", weight.size(0), " channels but input has ", input.size(1), operands());
+  LAMELLA_CHECK(ShapeError, weight.size(1) == 1, kName, ": weight takes ", weight.size(1),
+                " input channels for each output channel, must be 1", operands());
+}
+
+}  // namespace
+
+Tensor depthwise_conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias,
+                        const DepthwiseConv2dOptions& options) {
+  detail::check_floating(kName, "input", input);
+  detail::check_floating(kName, "weight", weight);
+  check_channels(input, weight);
+  detail::check_conv_operands(kName, input, weight, bias);
+  const Conv2dGeometry geometry = detail::conv_geometry(
+      kName, input.shape(), weight.shape(),
+      {options.stride, options.padding, options.dilation, input.size(1), options.same_padding});
+  const Output y(geometry.output_shape(), input.dtype(), input.device(), input.memory_format());
+  LAMELLA_KERNEL(input.device(),
+                 depthwise_conv2d_forward(geometry, read(input), read(weight),
+                                          bias.defined() ? read(bias) : ConstTensorView{}, y.write()));
+  return detail::record(
+      kName, {input, weight, bias}, y,
+      [geometry, input = Saved::when(detail::wants_gradient(weight) || detail::wants_gradient(bias), input),
+       weight = Saved::when(detail::wants_gradient(input), weight)](GradientContext& context) {
+        const ConstTensorView grad = read(context.grad());
+        if (const GradientTarget dx = context.target(0))
+          LAMELLA_KERNEL(grad.device, depthwise_conv2d_backward_input(geometry, grad, read(weight.get()),
+                                                                      dx.view, dx.write));
+        if (!context.needs(1) && !context.needs(2)) return;
+        // One pass for both.
+        const GradientTarget dw = context.target(1), db = context.target(2);
+        LAMELLA_KERNEL(grad.device, depthwise_conv2d_backward_weight(geometry, grad, read(input.get()),
+                                                                     dw.view, dw.write, db.view, db.write));
+      });
+}
+
+}  // namespace lamella
