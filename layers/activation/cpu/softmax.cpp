@@ -21,6 +21,8 @@ namespace {
 constexpr std::int64_t kLanes = 16;
 /// Columns handled side by side where the axis is not the dense one.
 constexpr std::int64_t kColumns = 64;
+/// Exponentials of a row held at a time.
+constexpr std::int64_t kPart = 256;
 
 /// Σ term(i) for i in [0, n).
 template <class Term>
@@ -57,8 +59,15 @@ template <class C>
 void forward_row(bool logarithm, C* values, std::int64_t length) {
   const C top = largest(values, length);
   if (logarithm) {
-    const double sum =
-        sum_in_lanes(length, [=](std::int64_t i) { return exponential(static_cast<C>(values[i] - top)); });
+    double sum = 0;
+    std::array<C, kPart> powers;
+    for (std::int64_t done = 0; done < length; done += kPart) {
+      const C* part = values + done;
+      const std::int64_t n = std::min(kPart, length - done);
+      for (std::int64_t i = 0; i < n; ++i)
+        powers[static_cast<std::size_t>(i)] = exponential(static_cast<C>(part[i] - top));
+      sum += sum_in_lanes(n, [&](std::int64_t i) { return powers[static_cast<std::size_t>(i)]; });
+    }
     const C log_sum = static_cast<C>(std::log(sum));
     for (std::int64_t i = 0; i < length; ++i) values[i] = values[i] - top - log_sum;
   } else {
@@ -95,14 +104,18 @@ void forward_columns(bool logarithm, C* values, std::int64_t length, std::int64_
       C& best = top[static_cast<std::size_t>(w)];
       best = value > best ? value : best;
     }
-  for (std::int64_t l = 0; l < length; ++l)
+  std::array<C, kColumns> powers;
+  for (std::int64_t l = 0; l < length; ++l) {
     for (std::int64_t w = 0; w < width; ++w) {
       C& value = values[l * width + w];
-      value -= top[static_cast<std::size_t>(w)];
-      const C power = exponential(value);
-      sum[static_cast<std::size_t>(w)] += static_cast<double>(power);
-      if (!logarithm) value = power;
+      const C below = value - top[static_cast<std::size_t>(w)];
+      const C power = exponential(below);
+      powers[static_cast<std::size_t>(w)] = power;
+      value = logarithm ? below : power;
     }
+    for (std::size_t w = 0; w < static_cast<std::size_t>(width); ++w)
+      sum[w] += static_cast<double>(powers[w]);
+  }
   std::array<C, kColumns> last;
   for (std::size_t w = 0; w < kColumns; ++w)
     last[w] = static_cast<C>(logarithm ? std::log(sum[w]) : 1 / sum[w]);
@@ -123,12 +136,18 @@ void backward_columns(bool logarithm, C* g, const C* y, std::int64_t length, std
       const double weight = logarithm ? 1 : static_cast<double>(y[i]);
       sum[static_cast<std::size_t>(w)] += static_cast<double>(g[i]) * weight;
     }
-  for (std::int64_t l = 0; l < length; ++l)
-    for (std::int64_t w = 0; w < width; ++w) {
-      const std::int64_t i = l * width + w;
-      const C total = static_cast<C>(sum[static_cast<std::size_t>(w)]);
-      g[i] = logarithm ? g[i] - exponential(y[i]) * total : y[i] * (g[i] - total);
-    }
+  std::array<C, kColumns> total;
+  for (std::size_t w = 0; w < kColumns; ++w) total[w] = static_cast<C>(sum[w]);
+  for (std::int64_t l = 0; l < length; ++l) {
+    C* const row = g + l * width;
+    const C* const out = y + l * width;
+    if (logarithm)
+      for (std::int64_t w = 0; w < width; ++w)
+        row[w] -= exponential(out[w]) * total[static_cast<std::size_t>(w)];
+    else
+      for (std::int64_t w = 0; w < width; ++w)
+        row[w] = out[w] * (row[w] - total[static_cast<std::size_t>(w)]);
+  }
 }
 
 template <class View>
