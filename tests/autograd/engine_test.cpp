@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "lamella/autograd/autograd.h"
+#include "lamella/core/error.h"
 #include "lamella/core/memory.h"
 #include "lamella/tensor/arithmetic.h"
 #include "lamella/tensor/create.h"

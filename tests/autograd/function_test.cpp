@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "lamella/autograd/autograd.h"
+#include "lamella/core/error.h"
 #include "lamella/tensor/arithmetic.h"
 #include "lamella/tensor/create.h"
 #include "lamella/tensor/reduce.h"
@@ -108,7 +109,7 @@ TEST(FunctionTest, saved_tensors_notice_changes_and_go_with_the_graph) {
 
   const auto function = std::make_shared<ScaledProductAndSum>(1.0);
   { const Tensors dropped = apply_function(function, {x, x}); }
-  EXPECT_THROW(apply_function(function, Tensors({x, x})), Error);
+  EXPECT_THROW(apply_function(function, {x, x}), Error);
 }
 
 }  // namespace
