@@ -30,6 +30,16 @@ std::vector<std::uint8_t> encode_jpeg(const data::Image& image, const JpegOption
   jpeg_set_defaults(&jpeg);
   jpeg_set_quality(&jpeg, options.quality, TRUE);
   if (options.progressive) jpeg_simple_progression(&jpeg);
+  std::vector<jpeg_scan_info> scans;
+  if (options.many_scans) {
+    scans.push_back({3, {0, 1, 2, 0}, 0, 0, 0, 0});
+    for (int bit = 2; bit >= 0; --bit)
+      for (int component = 0; component < 3; ++component)
+        for (int k = 1; k < 64; ++k)
+          scans.push_back({1, {component, 0, 0, 0}, k, k, bit == 2 ? 0 : bit + 1, bit});
+    jpeg.scan_info = scans.data();
+    jpeg.num_scans = static_cast<int>(scans.size());
+  }
   jpeg.restart_interval = static_cast<unsigned>(options.restart_interval);
   jpeg_start_compress(&jpeg, TRUE);
   std::vector<std::uint8_t> row(static_cast<std::size_t>(image.width * components));

@@ -14,6 +14,7 @@ struct JpegOptions {
   bool grey_file = false;  ///< from the first channel
   bool cmyk_file = false;  ///< ink = 255 - colour, no black; as Adobe writes it
   int restart_interval = 0;
+  bool many_scans = false;  ///< one for each coefficient and bit: 568, all of them valid
 };
 std::vector<std::uint8_t> encode_jpeg(const data::Image& image, const JpegOptions& options = {});
 
