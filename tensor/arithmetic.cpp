@@ -2,6 +2,7 @@
 
 #include "core/check.h"
 #include "tensor/cpu/elementwise.h"
+#include "tensor/cpu/plane_product.h"
 #include "tensor/dispatch.h"
 #include "tensor/elementwise.h"
 
@@ -55,6 +56,18 @@ void grad_op(GradientContext& context, int input, const Operand& operand, Binary
 void grad_op(GradientContext& context, int input, BinaryOp op, double number) {
   if (const GradientTarget target = context.target(input))
     LAMELLA_KERNEL(target.view.device, binary(op, read(context.grad()), number, target.view, target.write));
+}
+
+/// The gradient of one factor of a product. Of a gate, [N,C,1,1] on [N,C,H,W], in one pass.
+void factor_gradient(GradientContext& context, int input, const Operand& factor, const Tensor& other) {
+  if (!context.needs(input)) return;
+  const Tensor& grad = context.grad();
+  const Shape& shape = grad.shape();
+  const bool gate = shape.size() == 4 && factor.shape == Shape{shape[0], shape[1], 1, 1} &&
+                    shape[2] * shape[3] > 1 && other.shape() == shape;
+  if (!gate) return grad_op(context, input, factor, BinaryOp::Mul, other);
+  const GradientTarget target = context.target(input);
+  LAMELLA_KERNEL(target.view.device, plane_product(read(grad), read(other), target.view, target.write));
 }
 
 /// Writes op(grad, a, b).
@@ -134,8 +147,8 @@ Tensor mul(const Tensor& a, const Tensor& b) {
       "mul", {a, b}, y,
       [a = Saved::when(detail::wants_gradient(b), a), b = Saved::when(detail::wants_gradient(a), b),
        of_a = Operand(a), of_b = Operand(b)](GradientContext& context) {
-        grad_op(context, 0, of_a, BinaryOp::Mul, b.get());
-        grad_op(context, 1, of_b, BinaryOp::Mul, a.get());
+        factor_gradient(context, 0, of_a, b.get());
+        factor_gradient(context, 1, of_b, a.get());
       });
 }
 
