@@ -5,6 +5,7 @@
 #include "lamella/autograd/autograd.h"
 #include "lamella/layers/norm.h"
 #include "layers/dense.h"
+#include "layers/norm/operands.h"
 #include "tensor/cpu/pending.h"
 
 namespace lamella {
@@ -12,22 +13,6 @@ namespace lamella {
 using namespace detail;
 
 namespace {
-
-/// A [C] vector of x's type, or float32 beside a half type.
-void check_vector(const char* what, const Tensor& vector, const Tensor& x) {
-  if (!vector.defined()) return;
-  LAMELLA_CHECK(ShapeError, vector.dim() == 1 && vector.size(0) == x.size(1), "batch_norm: ", what, ' ',
-                vector.describe(), " for input ", x.describe(), "; it must be [", x.size(1), ']');
-  const bool half = size_of(x.dtype()) == 2;
-  LAMELLA_CHECK(DTypeError, vector.dtype() == x.dtype() || (half && vector.dtype() == DType::Float32),
-                "batch_norm: ", what, ' ', vector.describe(), " for input ", x.describe(), "; it must be ",
-                name(x.dtype()), half ? " or float32" : "");
-  check_same_device("batch_norm", x, vector);
-}
-
-ConstTensorView view_or_none(const Tensor& tensor) {
-  return tensor.defined() ? read(tensor) : ConstTensorView{};
-}
 
 TensorView running_to_write(const Tensor& running) {
   if (!running.defined() || recomputing()) return {};
@@ -54,10 +39,11 @@ Tensor batch_norm(const Tensor& input, const Tensor& weight, const Tensor& bias,
   check_floating("batch_norm", "input", input);
   LAMELLA_CHECK(ShapeError, input.dim() >= 2, "batch_norm: input ", input.describe(),
                 "; it must be [N,C] or [N,C,...]");
-  check_vector("weight", weight, input);
-  check_vector("bias", bias, input);
-  check_vector("running_mean", running_mean, input);
-  check_vector("running_var", running_var, input);
+  const Shape vector{input.size(1)};
+  check_norm_parameter("batch_norm", "weight", weight, input, vector);
+  check_norm_parameter("batch_norm", "bias", bias, input, vector);
+  check_norm_parameter("batch_norm", "running_mean", running_mean, input, vector);
+  check_norm_parameter("batch_norm", "running_var", running_var, input, vector);
   LAMELLA_CHECK(Error, options.training || (running_mean.defined() && running_var.defined()),
                 "batch_norm: outside training running_mean and running_var must be defined (input ",
                 input.describe(), ')');
@@ -94,12 +80,7 @@ Tensor batch_norm(const Tensor& input, const Tensor& weight, const Tensor& bias,
                        batch_norm_backward(read(grad), read(input), layout, read(statistics), view_or_none(w),
                                            training, write(sums, "batch_norm"), dx.view(), dx.write()));
         dx.finish();
-        for (const int i : {1, 2}) {  // Σ g · x̂ for the weight, Σ g for the bias
-          if (!context.needs(i)) continue;
-          const Tensor row = sums.select(0, 2 - i);
-          const GradientTarget to = context.target(i);
-          LAMELLA_KERNEL(to.view.device, write_parameter_gradient(read(row), to.view, to.write));
-        }
+        write_parameter_gradients(context, sums);
       });
 }
 

@@ -11,6 +11,7 @@
 #include "lamella/tensor/create.h"
 #include "lamella/testing/matchers.h"
 #include "tensor/door.h"
+#include "tests/layers/norm_reference.h"
 
 namespace lamella {
 namespace {
@@ -24,86 +25,12 @@ using testing::random_tensor;
 
 constexpr MemoryFormat kFormats[] = {MemoryFormat::Contiguous, MemoryFormat::ChannelsLast};
 
-/// Everything batch norm computes in training, in float64, by the definition.
-struct Reference {
-  std::vector<double> y, dx, dweight, dbias, mean, var;
-  /// Per element: the terms dx is made of, for error bounds.
-  std::vector<double> dx_terms;
-};
-
 Reference reference(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& grad,
                     double eps) {
-  const std::vector<double> xs = x.to_vector<double>(), gs = grad.to_vector<double>();
-  const std::int64_t images = x.size(0), channels = x.size(1);
-  const std::int64_t inner = x.numel() / (images * channels);
-  const auto count = static_cast<double>(images * inner);
-  const std::vector<double> w = weight.defined() ? weight.to_vector<double>()
-                                                 : std::vector<double>(static_cast<std::size_t>(channels), 1);
-  const std::vector<double> b =
-      bias.defined() ? bias.to_vector<double>() : std::vector<double>(static_cast<std::size_t>(channels), 0);
-  Reference r;
-  r.y.resize(xs.size());
-  r.dx.resize(xs.size());
-  r.dx_terms.resize(xs.size());
-  for (std::int64_t c = 0; c < channels; ++c) {
-    const auto each = [&](const auto& visit) {
-      for (std::int64_t n = 0; n < images; ++n)
-        for (std::int64_t i = 0; i < inner; ++i)
-          visit(static_cast<std::size_t>((n * channels + c) * inner + i));
-    };
-    const double wc = w[static_cast<std::size_t>(c)], bc = b[static_cast<std::size_t>(c)];
-    long double sum = 0, square = 0, sum_g = 0, sum_gx = 0;
-    each([&](std::size_t i) { sum += xs[i]; });
-    const auto mean = static_cast<double>(sum / count);
-    each([&](std::size_t i) { square += (xs[i] - mean) * (xs[i] - mean); });
-    const auto var = static_cast<double>(square / count);
-    const double inverse = 1 / std::sqrt(var + eps);
-    double abs_g = 0, abs_gx = 0;
-    each([&](std::size_t i) {
-      const double hat = (xs[i] - mean) * inverse;
-      r.y[i] = hat * wc + bc;
-      sum_g += gs[i];
-      sum_gx += gs[i] * hat;
-      abs_g += std::abs(gs[i]);
-      abs_gx += std::abs(gs[i] * hat);
-    });
-    each([&](std::size_t i) {
-      const double hat = (xs[i] - mean) * inverse;
-      r.dx[i] = wc * inverse *
-                (gs[i] - static_cast<double>(sum_g) / count - hat * static_cast<double>(sum_gx) / count);
-      r.dx_terms[i] =
-          std::abs(wc) * inverse * (std::abs(gs[i]) + abs_g / count + std::abs(hat) * abs_gx / count);
-    });
-    r.dweight.push_back(static_cast<double>(sum_gx));
-    r.dbias.push_back(static_cast<double>(sum_g));
-    r.mean.push_back(mean);
-    r.var.push_back(var);
-  }
-  return r;
-}
-
-/// |actual − expected| <= bound(i).
-template <class Bound>
-void expect_within(const Tensor& actual, const std::vector<double>& expected, const Bound& bound,
-                   const char* what) {
-  const std::vector<double> values = actual.to_vector<double>();
-  ASSERT_EQ(values.size(), expected.size()) << what;
-  for (std::size_t i = 0; i < values.size(); ++i)
-    ASSERT_LE(std::abs(values[i] - expected[i]), bound(i))
-        << what << '[' << i << "] is " << values[i] << ", expected " << expected[i];
-}
-
-double unit(DType dtype) {
-  switch (dtype) {
-    case DType::Float64:
-      return 0x1p-52;
-    case DType::Float32:
-      return 0x1p-23;
-    case DType::Float16:
-      return 0x1p-10;
-    default:
-      return 0x1p-7;
-  }
+  const auto channels = static_cast<std::size_t>(x.size(1));
+  const auto inner = static_cast<std::size_t>(x.numel()) / (static_cast<std::size_t>(x.size(0)) * channels);
+  const auto channel = [=](std::size_t i) { return i / inner % channels; };
+  return normalize(x, weight, bias, grad, eps, {channels, channel}, {channels, channel});
 }
 
 Tensor leaf(const Tensor& values, DType dtype) { return values.to(dtype).detach().set_requires_grad(); }
@@ -391,18 +318,6 @@ TEST(BatchNormTest, running_estimates_move_once_under_recomputation) {
   const Tensors once = run_with(false), again = run_with(true);
   EXPECT_THAT(again[0], HasSameBits(once[0]));
   EXPECT_THAT(again[1], HasSameBits(once[1]));
-}
-
-template <class E, class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const E& error) {
-    return error.what();
-  } catch (const std::exception& other) {
-    return std::string("another error: ") + other.what();
-  }
-  return "no error";
 }
 
 TEST(BatchNormTest, says_what_does_not_fit) {

@@ -22,9 +22,6 @@ constexpr MemoryFormat kFormats[] = {MemoryFormat::Contiguous, MemoryFormat::Cha
 constexpr testing::Tolerance kDouble{.relative = 1e-13, .absolute = 1e-14};
 
 Tensor f64(const std::vector<double>& values, const Shape& shape) { return from_vector(values, shape); }
-Tensor labels(const std::vector<std::int64_t>& values, const Shape& shape) {
-  return from_vector(values, shape);
-}
 
 template <class E, class F>
 std::string error_of(F&& f) {

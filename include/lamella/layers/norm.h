@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 #include "lamella/core/export.h"
 #include "lamella/tensor/tensor.h"
 
@@ -26,5 +28,22 @@ struct BatchNormOptions {
 LAMELLA_API Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
                               const Tensor& running_mean, const Tensor& running_var,
                               const BatchNormOptions& options = {});
+
+/// (x − mean) / sqrt(var + eps) · weight + bias with mean and biased variance over the last axes, those of
+/// `normalized_shape`, separately for each position before them ("Layer Normalization", arXiv 1607.06450).
+///
+/// weight and bias have shape `normalized_shape`, x's type or float32 for a half-typed x; either may be
+/// undefined. The result is dense in row-major order unless x is dense in channels_last. Throws ShapeError
+/// where x does not end in `normalized_shape` or a size in it is 0; DTypeError, DeviceError.
+LAMELLA_API Tensor layer_norm(const Tensor& x, const Shape& normalized_shape, const Tensor& weight,
+                              const Tensor& bias, double eps = 1e-5);
+
+/// (x − mean) / sqrt(var + eps) · weight + bias with mean and biased variance over each of `groups` equal
+/// groups of neighbouring channels of each sample of x [N,C,…] ("Group Normalization", arXiv 1803.08494).
+///
+/// weight and bias are [C], as for batch_norm(). groups = C is instance normalisation, groups = 1 normalises
+/// whole samples. Throws ShapeError unless `groups` divides C; DTypeError, DeviceError.
+LAMELLA_API Tensor group_norm(const Tensor& x, std::int64_t groups, const Tensor& weight, const Tensor& bias,
+                              double eps = 1e-5);
 
 }  // namespace lamella

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "layers/norm/cpu/channel_sums.h"
+#include "layers/norm/cpu/parameters.h"
 #include "tensor/dispatch.h"
 
 namespace lamella::cpu {
@@ -15,19 +16,6 @@ using detail::GradientWrite;
 using detail::TensorView;
 
 namespace {
-
-/// A [C] parameter as float64; `filler` where there is none.
-std::vector<double> load_vector(const ConstTensorView& from, std::int64_t channels, double filler) {
-  std::vector<double> to(static_cast<std::size_t>(channels), filler);
-  if (from.data == nullptr) return to;
-  detail::dispatch_floating(from.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    for (std::int64_t c = 0; c < channels; ++c)
-      to[static_cast<std::size_t>(c)] =
-          static_cast<double>(static_cast<ComputeType<T>>(from.as<T>()[c * from.strides[0]]));
-  });
-  return to;
-}
 
 void move_running(const TensorView& running, double momentum, const double* batch, double factor) {
   if (running.data == nullptr) return;
@@ -62,8 +50,8 @@ void batch_norm_statistics(const ConstTensorView& x, const ChannelLayout& layout
 void batch_norm_running_statistics(const ConstTensorView& running_mean, const ConstTensorView& running_var,
                                    double eps, const TensorView& statistics) {
   const std::int64_t channels = statistics.shape[1];
-  const std::vector<double> mean = load_vector(running_mean, channels, 0);
-  const std::vector<double> var = load_vector(running_var, channels, 1);
+  const std::vector<double> mean = load_parameter(running_mean, channels, 0);
+  const std::vector<double> var = load_parameter(running_var, channels, 1);
   for (std::int64_t c = 0; c < channels; ++c) {
     statistics.as<double>()[c] = mean[static_cast<std::size_t>(c)];
     statistics.as<double>()[channels + c] = 1 / std::sqrt(var[static_cast<std::size_t>(c)] + eps);
@@ -73,7 +61,7 @@ void batch_norm_running_statistics(const ConstTensorView& running_mean, const Co
 void batch_norm_affine(const ConstTensorView& statistics, const ConstTensorView& weight,
                        const ConstTensorView& bias, const TensorView& scale, const TensorView& shift) {
   const std::int64_t channels = statistics.shape[1];
-  const std::vector<double> w = load_vector(weight, channels, 1), b = load_vector(bias, channels, 0);
+  const std::vector<double> w = load_parameter(weight, channels, 1), b = load_parameter(bias, channels, 0);
   const double* const mean = statistics.as<double>();
   detail::dispatch_floating(scale.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -92,7 +80,7 @@ void batch_norm_backward(const ConstTensorView& grad, const ConstTensorView& x, 
                          const TensorView& sums, const TensorView& dx, GradientWrite write) {
   const std::int64_t channels = layout.channels;
   const auto n = static_cast<std::size_t>(channels);
-  const std::vector<double> w = load_vector(weight, channels, 1);
+  const std::vector<double> w = load_parameter(weight, channels, 1);
   const double* const mean = statistics.as<double>();
   const double* const inverse = mean + channels;
   double* const sum = sums.as<double>();
@@ -111,20 +99,6 @@ void batch_norm_backward(const ConstTensorView& grad, const ConstTensorView& x, 
     }
   };
   channel_gradient(grad, x, layout, gradient, dx, write);
-}
-
-void write_parameter_gradient(const ConstTensorView& sums, const TensorView& target, GradientWrite write) {
-  detail::dispatch_floating(target.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    using C = ComputeType<T>;
-    const double* const from = sums.as<double>();
-    for (std::int64_t c = 0; c < target.shape[0]; ++c) {
-      T& to = target.as<T>()[c * target.strides[0]];
-      double value = from[c];
-      if (write == GradientWrite::Accumulate) value += static_cast<double>(static_cast<C>(to));
-      to = static_cast<T>(static_cast<C>(value));
-    }
-  });
 }
 
 }  // namespace lamella::cpu

@@ -29,8 +29,4 @@ void batch_norm_backward(const detail::ConstTensorView& grad, const detail::Cons
                          const detail::ConstTensorView& weight, bool training, const detail::TensorView& sums,
                          const detail::TensorView& dx, detail::GradientWrite write);
 
-/// A parameter's gradient from float64 sums; target has any floating type and stride.
-void write_parameter_gradient(const detail::ConstTensorView& sums, const detail::TensorView& target,
-                              detail::GradientWrite write);
-
 }  // namespace lamella::cpu

@@ -12,9 +12,6 @@ namespace lamella::cpu {
 
 /// Numbers in one item of work, about.
 inline constexpr std::int64_t kItemElements = 65536;
-/// Lanes into which a plane is cut.
-inline constexpr std::int64_t kPlaneLanes = 64;
-
 /// Rows of few channels are taken several at a time, so that the innermost loops stay long.
 inline std::int64_t pixels_side_by_side(std::int64_t channels) {
   return channels >= 48 ? 1 : std::max<std::int64_t>(1, 96 / std::max<std::int64_t>(1, channels));
@@ -42,36 +39,40 @@ struct RowCut {
   std::int64_t rows, chunk = 0, chunks = 0, channels = 0;
 };
 
-/// Planes of [images, channels, inner]: an item is a statistic or, where there are few, some of its images.
+/// Planes in the order of memory; large ones in pieces.
 struct PlaneCut {
-  explicit PlaneCut(const detail::ChannelLayout& layout) : images(layout.images), inner(layout.inner) {
-    if (layout.statistics() < 16 && layout.count() * layout.statistics() > kItemElements)
-      splits = std::min<std::int64_t>(16, images);
-    chunk = (images + splits - 1) / splits;
-    splits = (images + chunk - 1) / chunk;
+  explicit PlaneCut(const detail::ChannelLayout& layout)
+      : inner(layout.inner), planes(layout.segments * layout.images * layout.channels) {
+    pieces = (inner + kItemElements - 1) / kItemElements;
+    piece = (inner + pieces - 1) / pieces;
+    items = planes * pieces;
   }
-  /// Statistic, first image and number of images of item k.
+  /// Plane, offset of the first element and number of elements of item k.
   std::tuple<std::int64_t, std::int64_t, std::int64_t> item(std::int64_t k) const {
-    const std::int64_t from = k % splits * chunk;
-    return {k / splits, from, std::min(chunk, images - from)};
+    const std::int64_t plane = k / pieces, from = k % pieces * piece;
+    return {plane, plane * inner + from, std::min(piece, inner - from)};
   }
-  std::int64_t grain() const { return std::max<std::int64_t>(1, kItemElements / (2 * chunk * inner)); }
+  std::int64_t grain() const { return std::max<std::int64_t>(1, kItemElements / (2 * piece)); }
 
-  std::int64_t images, inner, splits = 1, chunk = 0;
+  std::int64_t inner, planes, pieces = 1, piece = 0, items = 0;
 };
 
 /// True where planes are so small that several channels' planes make a row.
+inline constexpr std::int64_t kSmallPlane = 64;
 inline bool planes_are_lanes(const detail::ChannelLayout& layout) {
-  return layout.inner < kPlaneLanes && layout.segments == 1 && layout.images >= 8;
+  return layout.inner < kSmallPlane && layout.segments == 1 && layout.images >= 8;
 }
 inline std::int64_t channels_together(const detail::ChannelLayout& layout) {
   return std::max<std::int64_t>(1, kTileLanes / layout.inner);
 }
 
-inline std::int64_t plane_offset(const detail::ChannelLayout& layout, std::int64_t statistic,
-                                 std::int64_t image) {
-  const std::int64_t segment = statistic / layout.channels, channel = statistic % layout.channels;
-  return ((segment * layout.images + image) * layout.channels + channel) * layout.inner;
+/// The statistic that a plane belongs to, and the first plane of a statistic (the next ones are `channels`
+/// apart).
+inline std::int64_t statistic_of(const detail::ChannelLayout& layout, std::int64_t plane) {
+  return plane / (layout.images * layout.channels) * layout.channels + plane % layout.channels;
+}
+inline std::int64_t first_plane(const detail::ChannelLayout& layout, std::int64_t statistic) {
+  return statistic / layout.channels * layout.images * layout.channels + statistic % layout.channels;
 }
 
 }  // namespace lamella::cpu

@@ -153,46 +153,6 @@ void write_rows(const Job<T>& job, const RowCut& cut) {
 
 // ---- Planes ----
 
-/// Σ g and Σ g · (x − mean) over some images' planes of one channel.
-template <class T>
-std::pair<double, double> plane_sums(const Job<T>& job, std::int64_t statistic, std::int64_t first,
-                                     std::int64_t images) {
-  using C = ComputeType<T>;
-  const std::int64_t inner = job.layout.inner, step = job.layout.channels * inner;
-  const std::int64_t offset = plane_offset(job.layout, statistic, first);
-  C mean[kPlaneLanes], lane_sum[kPlaneLanes], lane_product[kPlaneLanes];
-  std::fill_n(mean, kPlaneLanes, static_cast<C>(job.gradient.mean[statistic]));
-  std::fill_n(lane_sum, kPlaneLanes, C(0));
-  std::fill_n(lane_product, kPlaneLanes, C(0));
-  double sum = 0, product = 0;
-  std::int64_t used = 0;
-  const auto flush = [&] {
-    for (std::int64_t l = 0; l < kPlaneLanes; ++l) {
-      sum += static_cast<double>(lane_sum[l]);
-      product += static_cast<double>(lane_product[l]);
-      lane_sum[l] = lane_product[l] = C(0);
-    }
-    used = 0;
-  };
-  for (std::int64_t i = 0; i < images; ++i) {
-    const T* const g = job.g + offset + i * step;
-    const T* const x = job.x + offset + i * step;
-    for (std::int64_t at = 0; at < inner;) {
-      const std::int64_t rest = inner - at;
-      const std::int64_t rows = std::min(rest / kPlaneLanes, kBlockRows - used);
-      if (rows > 0)
-        add_products<T, C>(g + at, x + at, kPlaneLanes, rows, kPlaneLanes, mean, lane_sum, lane_product);
-      else
-        add_products<T, C>(g + at, x + at, 0, 1, std::min(rest, kPlaneLanes), mean, lane_sum, lane_product);
-      used += std::max<std::int64_t>(rows, 1);
-      at += rows > 0 ? rows * kPlaneLanes : std::min(rest, kPlaneLanes);
-      if (used >= kBlockRows) flush();
-    }
-  }
-  flush();
-  return {sum, product};
-}
-
 template <bool kAccumulate, class T, class C>
 void write_plane(const T* g, const T* x, T* __restrict dx, std::int64_t n, const Factors<C>& f) {
   for (std::int64_t i = 0; i < n; ++i) {
@@ -203,17 +163,12 @@ void write_plane(const T* g, const T* x, T* __restrict dx, std::int64_t n, const
 }
 
 template <class T>
-void write_planes(const Job<T>& job, std::int64_t statistic, std::int64_t first, std::int64_t images) {
+void write_run(const Job<T>& job, std::int64_t statistic, std::int64_t at, std::int64_t n) {
   const auto factors = Factors<ComputeType<T>>::of(job, statistic);
-  const std::int64_t inner = job.layout.inner, step = job.layout.channels * inner;
-  const std::int64_t offset = plane_offset(job.layout, statistic, first);
-  for (std::int64_t i = 0; i < images; ++i) {
-    const std::int64_t at = offset + i * step;
-    if (job.accumulate)
-      write_plane<true>(job.g + at, job.x + at, job.dx + at, inner, factors);
-    else
-      write_plane<false>(job.g + at, job.x + at, job.dx + at, inner, factors);
-  }
+  if (job.accumulate)
+    write_plane<true>(job.g + at, job.x + at, job.dx + at, n, factors);
+  else
+    write_plane<false>(job.g + at, job.x + at, job.dx + at, n, factors);
 }
 
 /// The planes of channels [begin, end) side by side are lanes, images are rows.
@@ -251,57 +206,83 @@ void run_rows(const Job<T>& job) {
 }
 
 template <class T>
+void write_all_planes(const Job<T>& job, const PlaneCut& cut) {
+  detail::parallel_for(cut.items, cut.grain(), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t k = begin; k < end; ++k) {
+      // Backwards: what the sums read last may still be in the cache.
+      const auto [plane, offset, n] = cut.item(cut.items - 1 - k);
+      write_run(job, statistic_of(job.layout, plane), offset, n);
+    }
+  });
+}
+
+template <class T>
+void run_small_planes(const Job<T>& job) {
+  detail::parallel_for(job.layout.channels, channels_together(job.layout),
+                       [&](std::int64_t begin, std::int64_t end) { small_plane_sums(job, begin, end); });
+  job.gradient.coefficients(0, job.layout.statistics());
+  if (job.dx) write_all_planes(job, PlaneCut(job.layout));
+}
+
+/// Planes in the order of memory, twice.
+template <class T>
 void run_planes(const Job<T>& job) {
+  using C = ComputeType<T>;
   const ChannelLayout& layout = job.layout;
   const PlaneCut cut(layout);
-  const bool lanes = planes_are_lanes(layout);
-  // A channel's planes are still in the cache after its sums: its dx follows at once where it can.
-  const bool at_once = job.gradient.channels_alone && (lanes || cut.splits == 1);
-  const auto follow = [&](std::int64_t begin, std::int64_t end) {
-    if (!at_once) return;
-    job.gradient.coefficients(begin, end);
-    if (!job.dx) return;
-    for (std::int64_t s = begin; s < end; ++s) write_planes(job, s, 0, layout.images);
-  };
-  if (lanes) {
-    detail::parallel_for(layout.channels, channels_together(layout),
-                         [&](std::int64_t begin, std::int64_t end) {
-                           small_plane_sums(job, begin, end);
-                           follow(begin, end);
-                         });
-  } else {
-    std::vector<std::pair<double, double>> partial(
-        static_cast<std::size_t>(layout.statistics() * cut.splits));
-    detail::parallel_for(layout.statistics() * cut.splits, cut.grain(),
-                         [&](std::int64_t begin, std::int64_t end) {
-                           for (std::int64_t item = begin; item < end; ++item) {
-                             const auto [statistic, first, images] = cut.item(item);
-                             const auto sums = plane_sums(job, statistic, first, images);
-                             partial[static_cast<std::size_t>(item)] = sums;
-                             if (!at_once) continue;
-                             job.set_sums(statistic, sums.first, sums.second);
-                             follow(statistic, statistic + 1);
-                           }
-                         });
-    for (std::int64_t s = 0; !at_once && s < layout.statistics(); ++s) {
+  std::vector<std::pair<double, double>> partial(static_cast<std::size_t>(cut.items));
+  detail::parallel_for(cut.items, cut.grain(), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t k = begin; k < end; ++k) {
+      const auto [plane, offset, n] = cut.item(k);
+      partial[static_cast<std::size_t>(k)] = products_of_run(
+          job.g + offset, job.x + offset, n, static_cast<C>(job.gradient.mean[statistic_of(layout, plane)]));
+    }
+  });
+  for (std::int64_t s = 0; s < layout.statistics(); ++s) {
+    double sum = 0, product = 0;
+    for (std::int64_t i = 0; i < layout.images; ++i)
+      for (std::int64_t k = 0; k < cut.pieces; ++k) {
+        const auto& part = partial[static_cast<std::size_t>(
+            (first_plane(layout, s) + i * layout.channels) * cut.pieces + k)];
+        sum += part.first;
+        product += part.second;
+      }
+    job.set_sums(s, sum, product);
+  }
+  job.gradient.coefficients(0, layout.statistics());
+  if (job.dx) write_all_planes(job, cut);
+}
+
+/// More than any cache holds, but not one channel of it: its planes are still near when their sums are there.
+template <class T>
+void run_channels(const Job<T>& job) {
+  using C = ComputeType<T>;
+  const ChannelLayout& layout = job.layout;
+  const std::int64_t inner = layout.inner;
+  detail::parallel_for(layout.statistics(), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t s = begin; s < end; ++s) {
+      const C mean = static_cast<C>(job.gradient.mean[s]);
+      const std::int64_t first = first_plane(layout, s) * inner, step = layout.channels * inner;
       double sum = 0, product = 0;
-      for (std::int64_t k = s * cut.splits; k < (s + 1) * cut.splits; ++k) {
-        sum += partial[static_cast<std::size_t>(k)].first;
-        product += partial[static_cast<std::size_t>(k)].second;
+      for (std::int64_t i = 0; i < layout.images; ++i) {
+        const auto part = products_of_run(job.g + first + i * step, job.x + first + i * step, inner, mean);
+        sum += part.first;
+        product += part.second;
       }
       job.set_sums(s, sum, product);
+      job.gradient.coefficients(s, s + 1);
+      for (std::int64_t i = layout.images - 1; i >= 0; --i) write_run(job, s, first + i * step, inner);
     }
-  }
-  if (at_once) return;
-  job.gradient.coefficients(0, layout.statistics());
-  if (!job.dx) return;
-  detail::parallel_for(layout.statistics() * cut.splits, cut.grain(),
-                       [&](std::int64_t begin, std::int64_t end) {
-                         for (std::int64_t item = begin; item < end; ++item) {
-                           const auto [statistic, first, images] = cut.item(item);
-                           write_planes(job, statistic, first, images);
-                         }
-                       });
+  });
+}
+
+template <class T>
+bool channel_by_channel(const Job<T>& job) {
+  const ChannelLayout& layout = job.layout;
+  constexpr std::int64_t kCache = 8 << 20, kChannel = 4 << 20;  // bytes of g and x
+  const std::int64_t bytes = 2 * static_cast<std::int64_t>(sizeof(T)) * layout.count();
+  return job.dx != nullptr && job.gradient.channels_alone && layout.statistics() >= 16 &&
+         layout.inner >= 1024 && bytes <= kChannel && bytes * layout.statistics() > kCache;
 }
 
 }  // namespace
@@ -319,6 +300,10 @@ void channel_gradient(const ConstTensorView& grad, const ConstTensorView& x, con
                      layout,       gradient};
     if (layout.channels_last)
       run_rows(job);
+    else if (planes_are_lanes(layout))
+      run_small_planes(job);
+    else if (channel_by_channel(job))
+      run_channels(job);
     else
       run_planes(job);
   });

@@ -69,47 +69,6 @@ void moments_of_rows(const T* x, const ChannelLayout& layout, double* mean, doub
     }
 }
 
-/// Moments of one channel over `images` planes, `step` apart.
-template <class T>
-Moments moments_of_planes(const T* x, std::int64_t step, std::int64_t images, std::int64_t inner) {
-  using C = ComputeType<T>;
-  C pivot[kPlaneLanes], sum[kPlaneLanes], square[kPlaneLanes];
-  Moments all;
-  std::int64_t used = 0, count = 0;  // rows and numbers in the block so far
-  const auto flush = [&] {
-    double s = 0, q = 0;
-    for (std::int64_t l = 0; l < kPlaneLanes; ++l) s += sum[l], q += square[l];
-    all.merge(Moments::of(static_cast<double>(count), pivot[0], s, q));
-    used = count = 0;
-  };
-  for (std::int64_t i = 0; i < images; ++i) {
-    const T* const plane = x + i * step;
-    for (std::int64_t at = 0; at < inner;) {
-      const std::int64_t rest = inner - at;
-      if (used == 0) {
-        // The mean of a few numbers: no single outlier can make the deviations of all others large.
-        const std::int64_t n = std::min(rest, kPlaneLanes);
-        C middle = 0;
-        for (std::int64_t l = 0; l < n; ++l) middle += static_cast<C>(plane[at + l]);
-        middle /= static_cast<C>(n);
-        for (std::int64_t l = 0; l < kPlaneLanes; ++l) pivot[l] = middle, sum[l] = square[l] = C(0);
-      }
-      const std::int64_t rows = std::min(rest / kPlaneLanes, kBlockRows - used);
-      const std::int64_t n = rows > 0 ? rows * kPlaneLanes : std::min(rest, kPlaneLanes);
-      if (rows > 0)
-        add_deviations<T, C>(plane + at, kPlaneLanes, rows, kPlaneLanes, pivot, sum, square);
-      else
-        add_deviations<T, C>(plane + at, 0, 1, n, pivot, sum, square);
-      used += std::max<std::int64_t>(rows, 1);
-      count += n;
-      at += n;
-      if (used >= kBlockRows) flush();
-    }
-  }
-  if (count > 0) flush();
-  return all;
-}
-
 /// Planes too small to be rows: the planes of several channels side by side are lanes, images are rows.
 template <class T>
 void moments_of_small_planes(const T* x, const ChannelLayout& layout, double* mean, double* m2) {
@@ -132,28 +91,55 @@ void moments_of_small_planes(const T* x, const ChannelLayout& layout, double* me
   });
 }
 
+/// Merges as many equal counts of numbers as `images`: no division each.
+Moments merge_equal(const Moments* parts, std::int64_t step, std::int64_t images) {
+  Moments all;
+  for (std::int64_t i = 0; i < images; ++i)
+    all.mean += parts[i * step].mean, all.count += parts[i * step].count;
+  all.mean /= static_cast<double>(images);
+  double between = 0;
+  for (std::int64_t i = 0; i < images; ++i) {
+    const double delta = parts[i * step].mean - all.mean;
+    all.m2 += parts[i * step].m2;
+    between += delta * delta;
+  }
+  all.m2 += between * parts[0].count;
+  return all;
+}
+
 template <class T>
-void moments(const T* x, const ChannelLayout& layout, double* mean, double* m2) {
-  if (layout.channels_last) return moments_of_rows(x, layout, mean, m2);
-  if (planes_are_lanes(layout)) return moments_of_small_planes(x, layout, mean, m2);
+void moments_of_planes(const T* x, const ChannelLayout& layout, double* mean, double* m2) {
   const PlaneCut cut(layout);
-  std::vector<Moments> partial(static_cast<std::size_t>(layout.statistics() * cut.splits));
-  detail::parallel_for(layout.statistics() * cut.splits, cut.grain(),
+  std::vector<Moments> partial(static_cast<std::size_t>(cut.items));
+  detail::parallel_for(cut.items, cut.grain(), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t k = begin; k < end; ++k) {
+      const auto [plane, offset, n] = cut.item(k);
+      partial[static_cast<std::size_t>(k)] = moments_of_run(x + offset, n);
+    }
+  });
+  detail::parallel_for(layout.statistics(), std::max<std::int64_t>(1, 4096 / layout.images),
                        [&](std::int64_t begin, std::int64_t end) {
-                         for (std::int64_t item = begin; item < end; ++item) {
-                           const auto [statistic, first, images] = cut.item(item);
-                           partial[static_cast<std::size_t>(item)] =
-                               moments_of_planes(x + plane_offset(layout, statistic, first),
-                                                 layout.channels * layout.inner, images, layout.inner);
+                         for (std::int64_t s = begin; s < end; ++s) {
+                           const Moments* const first = partial.data() + first_plane(layout, s) * cut.pieces;
+                           const std::int64_t step = layout.channels * cut.pieces;
+                           Moments all;
+                           if (cut.pieces == 1) all = merge_equal(first, step, layout.images);
+                           for (std::int64_t i = 0; cut.pieces > 1 && i < layout.images; ++i)
+                             for (std::int64_t k = 0; k < cut.pieces; ++k) all.merge(first[i * step + k]);
+                           mean[s] = all.mean;
+                           m2[s] = all.m2;
                          }
                        });
-  for (std::int64_t s = 0; s < layout.statistics(); ++s) {
-    Moments all;
-    for (std::int64_t k = 0; k < cut.splits; ++k)
-      all.merge(partial[static_cast<std::size_t>(s * cut.splits + k)]);
-    mean[s] = all.mean;
-    m2[s] = all.m2;
-  }
+}
+
+template <class T>
+void moments(const T* x, const ChannelLayout& layout, double* mean, double* m2) {
+  if (layout.channels_last)
+    moments_of_rows(x, layout, mean, m2);
+  else if (planes_are_lanes(layout))
+    moments_of_small_planes(x, layout, mean, m2);
+  else
+    moments_of_planes(x, layout, mean, m2);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "tensor/dispatch.h"
 
@@ -99,6 +100,89 @@ struct Moments {
     return {count, pivot + sum / count, m2 < 0 ? 0 : m2};  // keeps NaN
   }
 };
+
+/// One vector of 32 bytes; wider machines pair them.
+template <class C>
+struct VectorOf {
+  using type [[gnu::vector_size(32)]] = C;
+};
+template <class C>
+using Vector = typename VectorOf<C>::type;
+template <class C>
+inline constexpr std::int64_t kVectorLanes = 32 / static_cast<std::int64_t>(sizeof(C));
+/// Numbers of a dense run that are summed in vectors before they go into doubles.
+inline constexpr std::int64_t kRun = 4096;
+
+/// A vector or a number, whichever `like` is, from memory of any alignment.
+template <class V, class C>
+V take(const C* at, const V& /*like*/) {
+  V value;
+  __builtin_memcpy(&value, at, sizeof value);
+  return value;
+}
+
+/// Two sums over n <= kRun numbers: term(i, first, second) adds those from i on, a vector or (for the last
+/// few) a single number, to its accumulators.
+template <class C, class Term>
+std::pair<double, double> run_sums(std::int64_t n, const Term& term) {
+  constexpr std::int64_t kLanes = kVectorLanes<C>;
+  Vector<C> first[4] = {}, second[4] = {};
+  std::int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes)
+    for (std::int64_t v = 0; v < 4; ++v) term(i + v * kLanes, first[v], second[v]);
+  for (; i + kLanes <= n; i += kLanes) term(i, first[0], second[0]);
+  C first_rest = 0, second_rest = 0;
+  for (; i < n; ++i) term(i, first_rest, second_rest);
+  const Vector<C> a = (first[0] + first[1]) + (first[2] + first[3]);
+  const Vector<C> b = (second[0] + second[1]) + (second[2] + second[3]);
+  auto sum = static_cast<double>(first_rest), other = static_cast<double>(second_rest);
+  for (std::int64_t l = 0; l < kLanes; ++l)
+    sum += static_cast<double>(a[l]), other += static_cast<double>(b[l]);
+  return {sum, other};
+}
+
+/// Moments of a dense run. Each kRun numbers have a pivot of their own, the mean of the first few: neither a
+/// single outlier nor a border unlike the rest makes the deviations large.
+template <class T>
+Moments moments_of_run(const T* x, std::int64_t n) {
+  using C = detail::ComputeType<T>;
+  C buffer[std::is_same_v<T, C> ? 1 : kRun];
+  Moments all;
+  for (std::int64_t at = 0; at < n; at += kRun) {
+    const std::int64_t m = std::min(kRun, n - at), few = std::min<std::int64_t>(m, 32);
+    const C* const from = load_row(x + at, m, buffer);
+    C pivot = 0;
+    for (std::int64_t i = 0; i < few; ++i) pivot += from[i];
+    pivot /= static_cast<C>(few);
+    const auto [sum, square] = run_sums<C>(m, [&](std::int64_t i, auto& s, auto& q) {
+      const auto d = take(from + i, s) - pivot;
+      s += d;
+      q += d * d;
+    });
+    all.merge(Moments::of(static_cast<double>(m), static_cast<double>(pivot), sum, square));
+  }
+  return all;
+}
+
+/// Σ g and Σ g · (x − mean) over a dense run.
+template <class T, class C>
+std::pair<double, double> products_of_run(const T* g, const T* x, std::int64_t n, C mean) {
+  C g_buffer[std::is_same_v<T, C> ? 1 : kRun], x_buffer[std::is_same_v<T, C> ? 1 : kRun];
+  std::pair<double, double> all{0, 0};
+  for (std::int64_t at = 0; at < n; at += kRun) {
+    const std::int64_t m = std::min(kRun, n - at);
+    const C* const gs = load_row(g + at, m, g_buffer);
+    const C* const xs = load_row(x + at, m, x_buffer);
+    const auto [sum, product] = run_sums<C>(m, [&](std::int64_t i, auto& s, auto& p) {
+      const auto value = take(gs + i, s);
+      s += value;
+      p += value * (take(xs + i, p) - mean);
+    });
+    all.first += sum;
+    all.second += product;
+  }
+  return all;
+}
 
 /// Moments of every lane of a block of rows, merged into mean[l] and m2[l], which stand for `count` rows.
 template <class T>
