@@ -77,7 +77,7 @@ struct Tensor {
     const auto address = reinterpret_cast<std::uintptr_t>(storage.data());
     view = {storage.data() + (64 - address % 64) % 64, shape, dense_strides(shape, format), dtype, {}};
     std::minstd_rand engine(seed);
-    for (std::int64_t i = 0; i < shape.product(); ++i) {
+    for (std::int64_t i = 0, count = shape.product(); i < count; ++i) {
       const float value = static_cast<float>(engine()) / 2147483647.0f - 0.5f;
       switch (dtype) {
         case DType::Float64:

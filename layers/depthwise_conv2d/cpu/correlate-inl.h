@@ -38,6 +38,13 @@ HWY_INLINE void correlate_tile(const CorrelateArgs<T>& a, const T* const* rows, 
         weight[kh] = kPlanar ? hn::Set(d, w[kh]) : hn::LoadU(d, w + kh * weight_step);
       }
       w += kTapsH * weight_step;
+      if (!kPlanar && kw == 0 && a.rows_ahead && channel % (64 / static_cast<int>(sizeof(T))) == 0) {
+        LAMELLA_UNROLL for (int s = 0; s < R * kRowStep; ++s) {
+          LAMELLA_UNROLL for (int u = 0; u < U; ++u) {
+            __builtin_prefetch(rows[(R - 1) * kRowStep + kTapsH + s] + x + u * xu, 0, 2);
+          }
+        }
+      }
       LAMELLA_UNROLL for (int s = 0; s < (R - 1) * kRowStep + kTapsH; ++s) {
         const T* HWY_RESTRICT source = rows[s] + x;
         LAMELLA_UNROLL for (int u = 0; u < U; ++u) {
@@ -63,7 +70,7 @@ HWY_INLINE void correlate_tile(const CorrelateArgs<T>& a, const T* const* rows, 
       }
     }
   }
-  if (lanes >= n) {
+  if (lanes >= (kPlanar ? U * n : n)) {
     LAMELLA_UNROLL for (int r = 0; r < R; ++r) {
       LAMELLA_UNROLL for (int u = 0; u < U; ++u) {
         T* target = out[r] + y0 + u * yu;
@@ -73,9 +80,9 @@ HWY_INLINE void correlate_tile(const CorrelateArgs<T>& a, const T* const* rows, 
     }
     return;
   }
-  const auto mask = hn::FirstN(d, static_cast<std::size_t>(lanes));
-  LAMELLA_UNROLL for (int r = 0; r < R; ++r) {
-    LAMELLA_UNROLL for (int u = 0; u < U; ++u) {
+  LAMELLA_UNROLL for (int u = 0; u < U; ++u) {
+    const auto mask = hn::FirstN(d, static_cast<std::size_t>(kPlanar ? lanes - u * n : lanes));
+    LAMELLA_UNROLL for (int r = 0; r < R; ++r) {
       T* target = out[r] + y0 + u * yu;
       if (a.accumulate) sum[r][u] = hn::Add(sum[r][u], hn::MaskedLoad(mask, d, target));
       hn::BlendedStore(sum[r][u], mask, d, target);
@@ -83,13 +90,22 @@ HWY_INLINE void correlate_tile(const CorrelateArgs<T>& a, const T* const* rows, 
   }
 }
 
+// Four lines into the second-level cache.
+HWY_INLINE void prefetch_lines(const std::byte*& ahead, const std::byte* end) {
+  if (ahead >= end) return;
+  for (int line = 0; line < 4; ++line) __builtin_prefetch(ahead + 64 * line, 0, 2);
+  ahead += 256;
+}
+
 template <bool kPlanar, int kTapsH, int kRowStep, int R, int U, class T>
-HWY_INLINE void correlate_rows(const CorrelateArgs<T>& a, const T* const* rows, T* const* out) {
+HWY_INLINE void correlate_rows(const CorrelateArgs<T>& a, const T* const* rows, T* const* out,
+                               const std::byte*& ahead) {
   const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(hn::ScalableTag<T>()));
   if constexpr (kPlanar) {
     std::int64_t x = 0;
-    for (; x + U * n <= a.columns; x += U * n) {
-      correlate_tile<true, kTapsH, kRowStep, R, U>(a, rows, out, x, x, 0, n);
+    for (; x + (U - 1) * n < a.columns; x += U * n) {
+      correlate_tile<true, kTapsH, kRowStep, R, U>(a, rows, out, x, x, 0, a.columns - x);
+      prefetch_lines(ahead, a.ahead_end);
     }
     for (; x < a.columns; x += n)
       correlate_tile<true, kTapsH, kRowStep, R, 1>(a, rows, out, x, x, 0, a.columns - x);
@@ -113,14 +129,15 @@ HWY_INLINE void correlate_rows(const CorrelateArgs<T>& a, const T* const* rows, 
 template <bool kPlanar, int kTapsH, int kRowStep, class T>
 void correlate(const CorrelateArgs<T>& a) {
   std::int64_t i = 0;
+  const std::byte* ahead = a.ahead;
   const T* const* rows = a.rows + (kTapsH > 0 ? a.tap_rows[0] : 0);
   for (; i + 4 <= a.row_count; i += 4) {
-    correlate_rows<kPlanar, kTapsH, kRowStep, 4, 2>(a, rows + i * a.row_step, a.out + i);
+    correlate_rows<kPlanar, kTapsH, kRowStep, 4, 2>(a, rows + i * a.row_step, a.out + i, ahead);
   }
   for (; i + 2 <= a.row_count; i += 2) {
-    correlate_rows<kPlanar, 0, 1, 2, 2>(a, a.rows + i * a.row_step, a.out + i);
+    correlate_rows<kPlanar, 0, 1, 2, 2>(a, a.rows + i * a.row_step, a.out + i, ahead);
   }
-  if (i < a.row_count) correlate_rows<kPlanar, 0, 1, 1, 4>(a, a.rows + i * a.row_step, a.out + i);
+  if (i < a.row_count) correlate_rows<kPlanar, 0, 1, 1, 4>(a, a.rows + i * a.row_step, a.out + i, ahead);
 }
 
 template <bool kPlanar, class T>

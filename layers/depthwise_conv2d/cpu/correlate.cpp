@@ -16,6 +16,8 @@ constexpr std::int64_t round_up(std::int64_t value, std::int64_t unit) {
   return divide_up(value, unit) * unit;
 }
 
+constexpr std::int64_t kStreamedBytes = 32 << 20;
+
 // Columns [first, last) of every column class, with what they read.
 template <class T>
 struct Segment {
@@ -41,11 +43,13 @@ class Plan {
   const std::int64_t row_classes, column_classes;
   std::int64_t row_count = 0, column_count = 0;  // of the largest class
   bool write_in_place = false;
+  bool stream = false;  // too much output for the caches: write past them
   std::vector<Segment<T>> segments;
   std::vector<std::int64_t> strip_ends;  // strip s: segments up to strip_ends[s]
   std::int64_t planes = 0, planes_per_task = 1, rows_per_task = 0, row_tasks = 1;
   std::int64_t block_rows = 0;  // rows of each class that are worked on at a time
   std::int64_t table_rows = 0;  // source rows that these read
+  std::int64_t rows_ahead = 0;  // channels-last: rows after these that the loops prefetch
   std::int64_t line_size =
       0;  // elements of an output row on its way to a target that cannot be written directly
   std::int64_t zeros_size = 0;
@@ -53,6 +57,7 @@ class Plan {
  private:
   void add_segment(std::int64_t first, std::int64_t last);
   void add_strip(std::int64_t first, std::int64_t last);
+  void choose_streaming();
   void cut_columns();
   void cut_rows();
 };
@@ -70,8 +75,22 @@ Plan<T>::Plan(const Correlation& problem)
   write_in_place = p.target.dtype == dtype_of<T> &&
                    (planar ? column_classes == 1 && p.target.strides[3] == 1 : p.reduce == 1);
   planes = p.target.shape[0] * (planar ? p.target.shape[1] : 1);
+  choose_streaming();
   cut_columns();
   cut_rows();
+}
+
+// Output that will not be in the caches when somebody reads it is written past them, which saves reading it
+// first. Planar rows are then collected in a block and copied in one run, because rows of any width start
+// anywhere in a cache line.
+template <class T>
+void Plan<T>::choose_streaming() {
+  const Strides& strides = p.target.strides;
+  const std::int64_t bytes = (p.source.numel() + p.target.numel()) * static_cast<std::int64_t>(sizeof(T));
+  if (!write_in_place || p.accumulate || bytes < kStreamedBytes) return;
+  stream = p.reduce == 1 &&
+           (planar ? row_classes == 1 && strides[2] == p.target.shape[3] : strides[3] == channels);
+  write_in_place = !stream;
 }
 
 template <class T>
@@ -103,7 +122,13 @@ void Plan<T>::add_strip(std::int64_t first, std::int64_t last) {
     add_segment(first, last);
   } else {
     add_segment(first, inner_first);
-    add_segment(inner_first, inner_last);
+    // What is collected before it is written past the caches should fit the first-level cache.
+    const std::int64_t piece =
+        4 * row_classes * column_classes * channels * static_cast<std::int64_t>(sizeof(T));
+    const std::int64_t width =
+        stream ? std::max<std::int64_t>(4, (24 << 10) / piece / 2 * 2) : inner_last - inner_first;
+    for (std::int64_t j = inner_first; j < inner_last; j += width)
+      add_segment(j, std::min(j + width, inner_last));
     add_segment(inner_last, last);
   }
   strip_ends.push_back(static_cast<std::int64_t>(segments.size()));
@@ -131,12 +156,13 @@ void Plan<T>::cut_rows() {
     if (!segment.window.in_place) copied = std::max(copied, segment.window.row_size);
     const std::int64_t width = segment.last - segment.first;
     if (write_in_place) continue;
-    line_size =
-        std::max(line_size, column_classes * (planar ? round_up(width, kOverread) : width * channels));
+    line_size = std::max(line_size, column_classes * (planar && !stream ? round_up(width, kOverread)
+                                                      : planar          ? width
+                                                                        : width * channels));
   }
   const std::int64_t row_bytes = (copied * p.rows[0].in_step + line_size * row_classes) * element;
   const std::int64_t fitting = row_bytes == 0 ? 64 : (planar ? 16 << 10 : 128 << 10) / row_bytes;
-  block_rows = std::clamp<std::int64_t>(fitting / 4 * 4, 4, 64);
+  block_rows = stream && !planar ? 4 : std::clamp<std::int64_t>(fitting / 4 * 4, 4, 64);
 
   const std::int64_t plane_bytes = (p.source.numel() + p.target.numel()) / planes * element;
   const std::int64_t pieces = std::max<std::int64_t>(1, plane_bytes / strips() / (512 << 10));
@@ -147,6 +173,7 @@ void Plan<T>::cut_rows() {
     planes_per_task = std::clamp<std::int64_t>(enough, 1, std::max<std::int64_t>(1, planes / 16));
   }
   block_rows = std::min(block_rows, rows_per_task);
+  rows_ahead = planar ? 0 : 4 * p.rows[0].in_step;
   for (std::int64_t first = 0; first < row_count; first += block_rows) {
     const Reach reach = reach_of(p.rows, first, first + block_rows);
     table_rows = std::max(table_rows, reach.end - reach.begin);
@@ -165,6 +192,7 @@ class Worker {
  private:
   void block(std::size_t segment, std::int64_t n, std::int64_t channel, std::int64_t first,
              std::int64_t last);
+  void look_ahead(const RowRing<T>& ring, std::int64_t row, const T** next);
   void correlate_classes(const Segment<T>& segment, std::int64_t n, std::int64_t channel,
                          std::int64_t weight_channel, std::int64_t first, std::int64_t last,
                          std::int64_t table_begin, bool accumulate);
@@ -187,18 +215,21 @@ class Worker {
   const Correlation& p_;
   const std::int64_t first_segment_;
   T* zeros_;
-  const T** table_;
+  const T** table_;  // table_rows, and rows_ahead more
   T** out_;
   std::int64_t* tap_rows_;
   T* lines_;
   std::vector<RowRing<T>> rings_;
+  const std::byte* ahead_ = nullptr;
+  const std::byte* ahead_end_ = nullptr;
+  bool last_block_ = false;
 };
 
 template <class T>
 void Worker<T>::reserve(const Plan<T>& plan, ScratchPlan& scratch, std::int64_t first_segment,
                         std::int64_t last_segment) {
   scratch.reserve<T>(plan.zeros_size);
-  scratch.reserve<T*>(plan.table_rows);
+  scratch.reserve<T*>(plan.table_rows + plan.rows_ahead);
   scratch.reserve<T*>(plan.block_rows);
   scratch.reserve<std::int64_t>(plan.p.weight.shape[2]);
   scratch.reserve<T>(plan.line_size * plan.row_classes * plan.block_rows);
@@ -214,7 +245,7 @@ Worker<T>::Worker(const Plan<T>& plan, ScratchPlan& scratch, std::int64_t first_
       p_(plan.p),
       first_segment_(first_segment),
       zeros_(scratch.take<T>(plan.zeros_size)),
-      table_(scratch.take<const T*>(plan.table_rows)),
+      table_(scratch.take<const T*>(plan.table_rows + plan.rows_ahead)),
       out_(scratch.take<T*>(plan.block_rows)),
       tap_rows_(scratch.take<std::int64_t>(plan.p.weight.shape[2])),
       lines_(scratch.take<T>(plan.line_size * plan.row_classes * plan.block_rows)) {
@@ -233,6 +264,7 @@ void Worker<T>::run(std::int64_t first_plane, std::int64_t last_plane, std::int6
     for (RowRing<T>& ring : rings_) ring.select(n, plan_.planar ? channel / p_.repeat * p_.reduce : 0);
     for (std::int64_t first = first_row; first < last_row; first += plan_.block_rows) {
       const std::int64_t last = std::min(first + plan_.block_rows, last_row);
+      last_block_ = last == last_row && plane + 1 == last_plane;
       for (std::size_t s = 0; s < rings_.size(); ++s) block(s, n, channel, first, last);
     }
   }
@@ -247,11 +279,30 @@ void Worker<T>::block(std::size_t ring, std::int64_t n, std::int64_t channel, st
   for (std::int64_t j = 0; j < sources; ++j) {
     if (sources > 1) rings_[ring].select(n, channel * p_.reduce + j);
     rings_[ring].rows(reach.begin, reach.end, zeros_, table_);
+    look_ahead(rings_[ring], reach.end, table_ + (reach.end - reach.begin));
     const bool accumulate = j > 0 || (plan_.write_in_place && p_.accumulate);
     correlate_classes(segment, n, channel, plan_.planar ? channel * p_.reduce + j : 0, first, last,
                       reach.begin, accumulate);
   }
   if (!plan_.write_in_place) store(segment, n, channel, first, last);
+}
+
+// What the next block will read first: the memory from source row `row` on.
+template <class T>
+void Worker<T>::look_ahead(const RowRing<T>& ring, std::int64_t row, const T** next) {
+  const std::int64_t height = p_.source.shape[2];
+  if (plan_.planar) {
+    ahead_ = ahead_end_ = nullptr;
+    if (last_block_ || p_.source.strides[3] != 1) return;
+    ahead_ = ring.address(std::min(row, height));
+    ahead_end_ = ahead_ + plan_.block_rows * p_.rows[0].in_step * p_.source.strides[2] *
+                              static_cast<std::int64_t>(size_of(p_.source.dtype));
+    return;
+  }
+  if (!ring.window().in_place) return;
+  for (std::int64_t i = 0; i < plan_.rows_ahead; ++i) {
+    next[i] = reinterpret_cast<const T*>(ring.address(std::clamp<std::int64_t>(row + i, 0, height - 1)));
+  }
 }
 
 template <class T>
@@ -266,6 +317,9 @@ void Worker<T>::correlate_classes(const Segment<T>& segment, std::int64_t n, std
   args.bias = plan_.taps.bias(weight_channel);
   args.channels = plan_.channels;
   args.accumulate = accumulate;
+  args.ahead = ahead_;
+  args.ahead_end = ahead_end_;
+  args.rows_ahead = !plan_.planar && segment.window.in_place;
   for (std::int64_t a = 0; a < plan_.row_classes; ++a) {
     const AxisTaps& row_axis = p_.rows[static_cast<std::size_t>(a)];
     const std::int64_t end = std::min(last, row_axis.count);
@@ -297,6 +351,7 @@ void Worker<T>::correlate_classes(const Segment<T>& segment, std::int64_t n, std
         }
       }
       if (args.columns > 0) loop(args);
+      args.ahead = args.ahead_end = nullptr;
       args.offsets += args.taps_w;
     }
   }
@@ -315,6 +370,13 @@ void Worker<T>::store(const Segment<T>& segment, std::int64_t n, std::int64_t ch
   args.dtype = p_.target.dtype;
   args.out_column_step = p_.target.strides[3];
   args.accumulate = p_.accumulate;
+  args.stream = plan_.stream;
+  if (plan_.stream && plan_.planar) {  // the rows of the block follow each other without gaps, here and there
+    args.source = line(0, 0);
+    args.out = target_at(n, channel, first, 0);
+    args.columns *= last - first;
+    return store_row(args);
+  }
   for (std::int64_t i = first; i < last; ++i) {
     for (std::int64_t a = 0; a < plan_.row_classes; ++a) {
       const AxisTaps& axis = p_.rows[static_cast<std::size_t>(a)];
@@ -340,6 +402,7 @@ void run(const Correlation& problem) {
     Worker<T> worker(plan, scratch, first_segment, last_segment);
     worker.run(group * plan.planes_per_task, std::min((group + 1) * plan.planes_per_task, plan.planes),
                rows * plan.rows_per_task, std::min((rows + 1) * plan.rows_per_task, plan.row_count));
+    if (plan.stream) flush_streams();
   });
 }
 

@@ -9,6 +9,7 @@
 #define HWY_TARGET_INCLUDE "layers/depthwise_conv2d/cpu/rows.cpp"
 #include "hwy/foreach_target.h"
 // After foreach_target.h.
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -23,6 +24,10 @@ void widen(const S* HWY_RESTRICT from, S* HWY_RESTRICT to, std::int64_t count) {
   const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
   std::int64_t i = 0;
   for (; i + n <= count; i += n) hn::StoreU(hn::LoadU(d, from + i), d, to + i);
+  if (i < count && count >= n) {  // the last vector overlaps the one before
+    hn::StoreU(hn::LoadU(d, from + count - n), d, to + count - n);
+    return;
+  }
   for (; i < count; ++i) to[i] = from[i];
 }
 inline void widen(const BFloat16* HWY_RESTRICT from, float* HWY_RESTRICT to, std::int64_t count) {
@@ -71,6 +76,17 @@ void split_pairs(const T* HWY_RESTRICT from, T* HWY_RESTRICT even, T* HWY_RESTRI
     hn::StoreU(b, d, odd + i / 2);
   }
   for (; i < count; ++i) (i % 2 == 0 ? even : odd)[i / 2] = from[i];
+}
+
+// Copies past the caches; what does not fill an aligned vector is copied the usual way.
+template <class T>
+void copy_streaming(const T* HWY_RESTRICT from, T* HWY_RESTRICT to, std::int64_t count) {
+  const hn::ScalableTag<T> d;
+  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
+  std::int64_t i = 0;
+  for (; i < count && reinterpret_cast<std::uintptr_t>(to + i) % 64 != 0; ++i) to[i] = from[i];
+  for (; i + n <= count; i += n) hn::Stream(hn::LoadU(d, from + i), d, to + i);
+  for (; i < count; ++i) to[i] = from[i];
 }
 
 template <class T>
@@ -170,6 +186,9 @@ void emit(const T* from, S* to, std::int64_t count, bool accumulate) {
 template <class S, class T>
 void store_planar_row(const StoreArgs<T>& a, S* out) {
   const bool dense = a.out_column_step == 1;
+  if constexpr (std::is_same_v<S, T>) {
+    if (a.stream && a.phases == 1) return copy_streaming(a.source, out, a.columns);
+  }
   if (dense && a.phases == 1) {
     emit(a.source, out, a.columns, a.accumulate);
     return;
@@ -205,6 +224,9 @@ template <class S, class T>
 void store_pixels(const StoreArgs<T>& a, S* out) {
   const T* from = a.source;
   if (a.reduce == 1 && a.out_column_step == a.channels) {
+    if constexpr (std::is_same_v<S, T>) {
+      if (a.stream) return copy_streaming(from, out, a.columns * a.channels);
+    }
     emit(from, out, a.columns * a.channels, a.accumulate);
     return;
   }
@@ -242,6 +264,7 @@ void stage_float(const StageArgs<float>& a) {
   }
 }
 void stage_double(const StageArgs<double>& a) { stage_as<double>(a); }
+void flush() { hwy::FlushStream(); }
 void store_float(const StoreArgs<float>& a) {
   switch (a.dtype) {
     case DType::BFloat16:
@@ -263,6 +286,8 @@ HWY_EXPORT(stage_float);
 HWY_EXPORT(stage_double);
 HWY_EXPORT(store_float);
 HWY_EXPORT(store_double);
+HWY_EXPORT(flush);
+void flush_streams() { HWY_DYNAMIC_DISPATCH(flush)(); }
 template <>
 void stage_rows<float>(const StageArgs<float>& args) {
   HWY_DYNAMIC_DISPATCH(stage_float)(args);

@@ -43,8 +43,11 @@ struct StoreArgs {
   DType dtype = DType::Float32;
   std::int64_t out_column_step = 1;
   bool accumulate = false;
+  bool stream = false;  ///< write past the caches
 };
 template <class T>
 void store_row(const StoreArgs<T>& args);
+/// To be called by a thread that stored with `stream` before others may read.
+void flush_streams();
 
 }  // namespace lamella::cpu

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -28,6 +29,7 @@ struct ColumnWindow {
   std::int64_t end = 0;
   std::int64_t in_step = 1;      ///< planar: columns are split by their remainder, so that strides vanish
   std::int64_t overread = 0;     ///< elements read behind the window
+  std::int64_t extent = 0;       ///< elements from the tensor's first to one past its last
   bool in_place = false;         ///< rows can be read where they are, as far as the tensor's end allows
   std::int64_t row_size = 0;     ///< elements of a copied row, the overread included
   std::int64_t phase_size = 0;   ///< planar
@@ -51,18 +53,23 @@ class RowRing {
   /// Turns to image n, channel c (channels-last: 0).
   void select(std::int64_t n, std::int64_t c);
   /// Pointers to rows [first, last), at most `slots` of them; `zeros` stands for rows outside the tensor.
+  /// Rows are copied once where each call asks for later rows than the one before.
   void rows(std::int64_t first, std::int64_t last, const T* zeros, const T** table);
+  /// Address in the tensor of row `row` of the selected plane, whether or not it exists: to prefetch from.
+  const std::byte* address(std::int64_t row) const;
+  const ColumnWindow<T>& window() const { return window_; }
 
  private:
-  const T* in_place_row(std::int64_t row) const;
   void clear_padding(T* row) const;
-  void copy_rows(std::int64_t first, std::int64_t count);
+  void copy_rows(std::int64_t first, std::int64_t last);
 
   const ColumnWindow<T>& window_;
   std::int64_t slots_;
   T* buffer_;
-  std::int64_t* held_;
-  std::int64_t plane_ = 0;  // offset of the selected plane in the tensor, in elements
+  std::int64_t plane_ = 0;          // offset of the selected plane in the tensor, in elements
+  std::int64_t in_place_rows_ = 0;  // rows before this one are read in place
+  std::int64_t held_first_ = 0;     // rows [held_first_, held_end_) are in their slots
+  std::int64_t held_end_ = 0;
 };
 
 }  // namespace lamella::cpu

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "lamella/core/dtype.h"
@@ -33,7 +34,9 @@ struct CorrelateArgs {
   std::int64_t in_column_step = 0;   ///< elements between the sources of neighbouring outputs
   std::int64_t out_column_step = 0;  ///< elements between neighbouring outputs
   bool accumulate = false;           ///< add to what `out` holds
-  bool bypass_cache = false;         ///< the output is too large to stay in the cache
+  const std::byte* ahead = nullptr;  ///< planar: memory to prefetch meanwhile
+  const std::byte* ahead_end = nullptr;
+  bool rows_ahead = false;  ///< channels-last: prefetch the 4 * row_step rows that follow in the table
 };
 
 template <class T>
