@@ -19,6 +19,11 @@ constexpr std::int64_t kRows = 6;        // of c held in registers
 constexpr std::int64_t kLaneLimit = 32;  // at most so many columns in a panel of b
 // Rows of a that are walked again for each panel of b: they should stay in the L2 beside b.
 constexpr std::int64_t kRowBlock = 96;
+constexpr std::int64_t kSmallBlock = 12;
+// With so few rows of a, a row-major b is read in place.
+constexpr std::int64_t kDirectRows = 48;
+// With so few columns of b, a column-major a is read in place.
+constexpr std::int64_t kDirectColumns = 32;
 
 constexpr std::int64_t round_up(std::int64_t value, std::int64_t step) {
   return (value + step - 1) / step * step;
@@ -32,65 +37,64 @@ HWY_BEFORE_NAMESPACE();
 namespace lamella::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// A value that several multiply-adds use. Where instructions can load and multiply-add at once, the compiler
-// would load it for each of them.
-template <class V>
-HWY_INLINE void hold_in_register([[maybe_unused]] V& value) {
-#if HWY_ARCH_X86 && defined(__GNUC__) && !defined(__clang__)
-  asm("" : "+v"(value.raw));
-#endif
-}
+// One panel of b: U vectors wide, of which `columns` exist; row p begins at b[p * b_step].
+template <class T>
+struct Panel {
+  const T* b;
+  std::int64_t b_step;
+  std::int64_t columns;
+  bool fetch_rows;  // the first to use rows that lie densely: short ones are no stream to the hardware
+};
 
-// kRows rows times U vectors of c. Rows of a: `a[i][p]`, or interleaved, `a[0][p * kRows + i]`.
-template <int U, bool kInterleaved, class T>
-void multiply_registers(std::int64_t k, const T* const* a, const T* HWY_RESTRICT b, T* HWY_RESTRICT c,
-                        std::int64_t c_row, std::int64_t rows, std::int64_t columns, bool accumulate) {
+// Rows of a, taken in groups of kRows. In a group, element (i, p) is a[i * step + p]; or, where the rows lie
+// side by side, a[p * step + i], and then the last group is complete, too.
+template <class T>
+struct Rows {
+  const T* a;
+  std::int64_t step;
+  std::int64_t group_step;
+  std::int64_t count;
+};
+
+// kRows rows of c times a panel, in registers.
+template <int U, bool kSideBySide, class T>
+HWY_INLINE void multiply_group(std::int64_t k, const T* a, std::int64_t a_step, std::int64_t rows,
+                               const Panel<T>& panel, T* c, std::int64_t c_row, bool accumulate) {
   const hn::ScalableTag<T> d;
   using V = hn::Vec<decltype(d)>;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   V sum[kRows][U];
+  const T* row[kRows];
 #pragma GCC unroll 6
   for (int i = 0; i < kRows; ++i) {
+    row[i] = kSideBySide ? a : a + std::min<std::int64_t>(i, rows - 1) * a_step;
 #pragma GCC unroll 2
     for (int u = 0; u < U; ++u) sum[i][u] = hn::Zero(d);
   }
-  const T* const a0 = a[0];
-  const T* const a1 = kInterleaved ? a0 : a[1];
-  const T* const a2 = kInterleaved ? a0 : a[2];
-  const T* const a3 = kInterleaved ? a0 : a[3];
-  const T* const a4 = kInterleaved ? a0 : a[4];
-  const T* const a5 = kInterleaved ? a0 : a[5];
-  for (std::int64_t p = 0; p < k; ++p) {
+  // The next group's part of c would otherwise be waited for.
+#pragma GCC unroll 6
+  for (int i = 0; i < kRows; ++i) __builtin_prefetch(c + (kRows + i) * c_row, 1);
+  const T* HWY_RESTRICT b = panel.b;
+#pragma GCC unroll 4
+  for (std::int64_t p = 0; p < k; ++p, b += panel.b_step) {
     V right[U];
 #pragma GCC unroll 2
-    for (int u = 0; u < U; ++u) {
-      right[u] = hn::LoadU(d, b + u * lanes);
-      hold_in_register(right[u]);
-    }
-    b += U * lanes;
-    const auto row = [&](const T* source, int i) HWY_ATTR {
-      V left = hn::Set(d, kInterleaved ? source[p * kRows + i] : source[p]);
-      hold_in_register(left);
-#pragma GCC unroll 2
-      for (int u = 0; u < U; ++u) sum[i][u] = hn::MulAdd(left, right[u], sum[i][u]);
-    };
-    row(a0, 0);
-    row(a1, 1);
-    row(a2, 2);
-    row(a3, 3);
-    row(a4, 4);
-    row(a5, 5);
-  }
-  if (columns == U * lanes) {
+    for (int u = 0; u < U; ++u) right[u] = hn::LoadU(d, b + u * lanes);
 #pragma GCC unroll 6
     for (int i = 0; i < kRows; ++i) {
-      if (i >= rows) break;
-      T* const to = c + i * c_row;
+      const V left = hn::Set(d, kSideBySide ? a[i] : row[i][p]);
+#pragma GCC unroll 2
+      for (int u = 0; u < U; ++u) sum[i][u] = hn::MulAdd(left, right[u], sum[i][u]);
+    }
+    if (kSideBySide) a += a_step;
+  }
+  if (rows == kRows && panel.columns == U * lanes) {
+#pragma GCC unroll 6
+    for (int i = 0; i < kRows; ++i, c += c_row) {
 #pragma GCC unroll 2
       for (int u = 0; u < U; ++u) {
-        V value = sum[i][u];
-        if (accumulate) value = hn::Add(value, hn::LoadU(d, to + u * lanes));
-        hn::StoreU(value, d, to + u * lanes);
+        if (accumulate) sum[i][u] = hn::Add(sum[i][u], hn::LoadU(d, c + u * lanes));
+        hn::StoreU(sum[i][u], d, c + u * lanes);
       }
     }
     return;
@@ -101,10 +105,41 @@ void multiply_registers(std::int64_t k, const T* const* a, const T* HWY_RESTRICT
 #pragma GCC unroll 2
     for (int u = 0; u < U; ++u) hn::StoreU(sum[i][u], d, whole + i * kLaneLimit + u * lanes);
   }
-  for (std::int64_t i = 0; i < rows; ++i) {
-    T* const to = c + i * c_row;
-    for (std::int64_t j = 0; j < columns; ++j)
-      to[j] = accumulate ? whole[i * kLaneLimit + j] + to[j] : whole[i * kLaneLimit + j];
+  for (std::int64_t i = 0; i < rows; ++i, c += c_row)
+    for (std::int64_t j = 0; j < panel.columns; ++j)
+      c[j] = accumulate ? whole[i * kLaneLimit + j] + c[j] : whole[i * kLaneLimit + j];
+}
+
+template <int U, bool kSideBySide, class T>
+void multiply_panel(std::int64_t k, const Rows<T>& rows, const Panel<T>& panel, T* c, std::int64_t c_row,
+                    bool accumulate) {
+  const T* a = rows.a;
+  constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(T));
+  for (std::int64_t i = 0; i < rows.count; i += kRows, a += rows.group_step, c += kRows * c_row) {
+    if (!kSideBySide && panel.fetch_rows)
+      for (std::int64_t p = 0; p < kRows * k; p += kLine) __builtin_prefetch(a + 2 * rows.group_step + p);
+    multiply_group<U, kSideBySide>(k, a, rows.step, std::min(kRows, rows.count - i), panel, c, c_row,
+                                   accumulate);
+  }
+}
+
+// Writes the transpose of a small square of b, whose rows are `step` apart.
+template <class T>
+HWY_INLINE void transpose_block(const T* b, std::int64_t step, T* HWY_RESTRICT out, std::int64_t width) {
+  const hn::FixedTag<T, 16 / sizeof(T)> d;
+  if constexpr (sizeof(T) == 8) {
+    const auto r0 = hn::LoadU(d, b), r1 = hn::LoadU(d, b + step);
+    hn::StoreU(hn::InterleaveLower(d, r0, r1), d, out);
+    hn::StoreU(hn::InterleaveUpper(d, r0, r1), d, out + width);
+  } else {
+    const auto r0 = hn::LoadU(d, b), r1 = hn::LoadU(d, b + step);
+    const auto r2 = hn::LoadU(d, b + 2 * step), r3 = hn::LoadU(d, b + 3 * step);
+    const auto low01 = hn::InterleaveLower(d, r0, r1), low23 = hn::InterleaveLower(d, r2, r3);
+    const auto high01 = hn::InterleaveUpper(d, r0, r1), high23 = hn::InterleaveUpper(d, r2, r3);
+    hn::StoreU(hn::ConcatLowerLower(d, low23, low01), d, out);
+    hn::StoreU(hn::ConcatUpperUpper(d, low23, low01), d, out + width);
+    hn::StoreU(hn::ConcatLowerLower(d, high23, high01), d, out + 2 * width);
+    hn::StoreU(hn::ConcatUpperUpper(d, high23, high01), d, out + 3 * width);
   }
 }
 
@@ -125,10 +160,20 @@ void pack_panel(const T* b, std::int64_t b_row, std::int64_t b_column, std::int6
       for (std::int64_t j = 0; j < columns; ++j) out[p * width + j] = b[p * b_row + j];
     return;
   }
+  constexpr std::int64_t kBlock = 16 / static_cast<std::int64_t>(sizeof(T));
   constexpr std::int64_t kStrip = 16;  // written lines stay in the L1 until they are full
   for (std::int64_t begin = 0; begin < k; begin += kStrip) {
     const std::int64_t end = std::min(begin + kStrip, k);
-    for (std::int64_t j = 0; j < columns; ++j)
+    std::int64_t j = 0;
+    if (b_row == 1)
+      for (; j + kBlock <= columns; j += kBlock) {
+        std::int64_t p = begin;
+        for (; p + kBlock <= end; p += kBlock)
+          transpose_block(b + p + j * b_column, b_column, out + p * width + j, width);
+        for (; p < end; ++p)
+          for (std::int64_t q = j; q < j + kBlock; ++q) out[p * width + q] = b[p + q * b_column];
+      }
+    for (; j < columns; ++j)
       for (std::int64_t p = begin; p < end; ++p) out[p * width + j] = b[p * b_row + j * b_column];
   }
 }
@@ -152,66 +197,77 @@ void pack_rows(const T* a, std::int64_t a_row, std::int64_t a_column, std::int64
   }
 }
 
-template <bool kInterleaved, class T>
-void multiply_rows(const TileProduct<T>& x, std::int64_t rows, std::int64_t k, const T* a, const T* packed_b,
-                   T* c, bool accumulate) {
-  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(hn::ScalableTag<T>()));
-  const auto group = [&](std::int64_t i, std::int64_t j) HWY_ATTR {
-    const std::int64_t height = std::min(kRows, rows - i);
-    const T* pointers[kRows];
-    if constexpr (kInterleaved) {
-      pointers[0] = a + i * k;
-    } else {
-      for (std::int64_t r = 0; r < kRows; ++r) pointers[r] = a + (i + std::min(r, height - 1)) * x.a_row;
-    }
-    const T* const b = packed_b + j * k;
-    T* const to = c + i * x.c_row + j;
-    if (x.n - j > lanes)
-      multiply_registers<2, kInterleaved>(k, pointers, b, to, x.c_row, height, std::min(2 * lanes, x.n - j),
-                                          accumulate);
-    else
-      multiply_registers<1, kInterleaved>(k, pointers, b, to, x.c_row, height, x.n - j, accumulate);
-  };
-  // Whichever is small enough stays in the L1 for the inner loop: all of b, or one panel of it.
-  if (x.n * k * static_cast<std::int64_t>(sizeof(T)) <= 16384) {
-    for (std::int64_t i = 0; i < rows; i += kRows)
-      for (std::int64_t j = 0; j < x.n; j += 2 * lanes) group(i, j);
-  } else {
-    for (std::int64_t j = 0; j < x.n; j += 2 * lanes)
-      for (std::int64_t i = 0; i < rows; i += kRows) group(i, j);
-  }
-}
-
+// The steps of one product, cut into pieces of at most kTileDepth terms.
 template <class T>
-void multiply(const TileProduct<T>& x) {
-  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(hn::ScalableTag<T>()));
-  const std::int64_t pieces = (x.k + kTileDepth - 1) / kTileDepth;
-  for (std::int64_t piece = 0; piece < pieces; ++piece) {
-    const std::int64_t begin = x.k * piece / pieces, k = x.k * (piece + 1) / pieces - begin;
-    T* const packed_b = x.workspace;
-    T* const packed_a = packed_b + round_up(x.n, kLaneLimit) * k;
-    for (std::int64_t j = 0; j < x.n; j += 2 * lanes) {
-      const std::int64_t columns = std::min(2 * lanes, x.n - j);
-      pack_panel(x.b + begin * x.b_row + j * x.b_column, x.b_row, x.b_column, k, columns,
-                 round_up(columns, lanes), packed_b + j * k);
-    }
-    const bool accumulate = x.accumulate || piece > 0;
-    for (std::int64_t i = 0; i < x.m; i += kRowBlock) {
-      const std::int64_t rows = std::min(kRowBlock, x.m - i);
-      const T* const a = x.a + i * x.a_row + begin * x.a_column;
-      T* const c = x.c + i * x.c_row;
-      if (x.a_column == 1) {
-        multiply_rows<false>(x, rows, k, a, packed_b, c, accumulate);
-      } else {
-        pack_rows(a, x.a_row, x.a_column, k, rows, packed_a);
-        multiply_rows<true>(x, rows, k, packed_a, packed_b, c, accumulate);
-      }
+class Multiplier {
+ public:
+  explicit Multiplier(const TileProduct<T>& x)
+      : x_(x), lanes_(static_cast<std::int64_t>(hn::Lanes(hn::ScalableTag<T>()))) {}
+
+  void run() {
+    const std::int64_t pieces = (x_.k + kTileDepth - 1) / kTileDepth;
+    for (std::int64_t piece = 0; piece < pieces; ++piece) {
+      begin_ = x_.k * piece / pieces;
+      k_ = x_.k * (piece + 1) / pieces - begin_;
+      accumulate_ = x_.accumulate || piece > 0;
+      const std::int64_t block =
+          x_.n * k_ * static_cast<std::int64_t>(sizeof(T)) <= 16384 ? kSmallBlock : kRowBlock;
+      for (std::int64_t i = 0; i < x_.m; i += block) run_rows(i, std::min(block, x_.m - i));
     }
   }
-}
 
-void multiply_f32(const TileProduct<float>& product) { multiply(product); }
-void multiply_f64(const TileProduct<double>& product) { multiply(product); }
+ private:
+  void run_rows(std::int64_t i, std::int64_t count) {
+    const T* const a = x_.a + i * x_.a_row + begin_ * x_.a_column;
+    Rows<T> rows{a, x_.a_row, kRows * x_.a_row, count};
+    if (x_.a_column == 1) {
+      multiply<false>(i, 0, rows);
+      return;
+    }
+    // Packing pays if there are panels enough to use it; but a group that is not complete must not be read in
+    // place.
+    std::int64_t in_place = 0;
+    if (x_.a_row == 1 && x_.n <= kDirectColumns) {
+      in_place = count / kRows * kRows;
+      rows = {a, x_.a_column, kRows, in_place};
+      multiply<true>(i, 0, rows);
+    }
+    if (in_place == count) return;
+    T* const packed = x_.workspace + round_up(x_.n, kLaneLimit) * k_;
+    pack_rows(a + in_place * x_.a_row, x_.a_row, x_.a_column, k_, count - in_place, packed);
+    rows = {packed, kRows, kRows * k_, count - in_place};
+    multiply<true>(i, in_place, rows);
+  }
+
+  // Rows first + offset … of c.
+  template <bool kSideBySide>
+  void multiply(std::int64_t first, std::int64_t offset, const Rows<T>& rows) {
+    for (std::int64_t j = 0; j < x_.n; j += 2 * lanes_) {
+      const std::int64_t columns = std::min(2 * lanes_, x_.n - j), width = round_up(columns, lanes_);
+      const T* const b = x_.b + begin_ * x_.b_row + j * x_.b_column;
+      Panel<T> panel{b, x_.b_row, columns, j == 0 && x_.k == k_ && x_.a_row == k_};
+      if (x_.b_column != 1 || columns < width || x_.m > kDirectRows) {
+        T* const packed = x_.workspace + j * k_;
+        panel.b = packed;
+        panel.b_step = width;
+        if (first == 0 && offset == 0) pack_panel(b, x_.b_row, x_.b_column, k_, columns, width, packed);
+      }
+      T* const c = x_.c + (first + offset) * x_.c_row + j;
+      if (width > lanes_)
+        multiply_panel<2, kSideBySide>(k_, rows, panel, c, x_.c_row, accumulate_);
+      else
+        multiply_panel<1, kSideBySide>(k_, rows, panel, c, x_.c_row, accumulate_);
+    }
+  }
+
+  const TileProduct<T>& x_;
+  const std::int64_t lanes_;
+  std::int64_t begin_ = 0, k_ = 0;
+  bool accumulate_ = false;
+};
+
+void multiply_f32(const TileProduct<float>& product) { Multiplier<float>(product).run(); }
+void multiply_f64(const TileProduct<double>& product) { Multiplier<double>(product).run(); }
 
 }  // namespace lamella::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
