@@ -39,28 +39,15 @@ struct RowCut {
   std::int64_t rows, chunk = 0, chunks = 0, channels = 0;
 };
 
-/// Planes in the order of memory; large ones in pieces.
-struct PlaneCut {
-  explicit PlaneCut(const detail::ChannelLayout& layout)
-      : inner(layout.inner), planes(layout.segments * layout.images * layout.channels) {
-    pieces = (inner + kItemElements - 1) / kItemElements;
-    piece = (inner + pieces - 1) / pieces;
-    items = planes * pieces;
-  }
-  /// Plane, offset of the first element and number of elements of item k.
-  std::tuple<std::int64_t, std::int64_t, std::int64_t> item(std::int64_t k) const {
-    const std::int64_t plane = k / pieces, from = k % pieces * piece;
-    return {plane, plane * inner + from, std::min(piece, inner - from)};
-  }
-  std::int64_t grain() const { return std::max<std::int64_t>(1, kItemElements / (2 * piece)); }
-
-  std::int64_t inner, planes, pieces = 1, piece = 0, items = 0;
-};
+/// Planes for one thread at a time.
+inline std::int64_t plane_grain(const detail::ChannelLayout& layout) {
+  return std::max<std::int64_t>(1, kItemElements / (2 * layout.inner));
+}
 
 /// True where planes are so small that several channels' planes make a row.
-inline constexpr std::int64_t kSmallPlane = 64;
+inline constexpr std::int64_t kSmallPlane = 256;
 inline bool planes_are_lanes(const detail::ChannelLayout& layout) {
-  return layout.inner < kSmallPlane && layout.segments == 1 && layout.images >= 8;
+  return layout.inner <= kSmallPlane && layout.segments == 1 && layout.images >= 8;
 }
 inline std::int64_t channels_together(const detail::ChannelLayout& layout) {
   return std::max<std::int64_t>(1, kTileLanes / layout.inner);

@@ -34,17 +34,31 @@ struct Job {
   }
 };
 
-/// The factors of dx = a · g + p · (x − center) + q as the loops use them.
+/// The factors of dx = a · g + p · (x − center) + q as the loops use them, for statistics [first, last).
 template <class C>
-struct Factors {
-  C a, p, q, center;
+class Factors {
+ public:
   template <class T>
-  static Factors of(const Job<T>& job, std::int64_t s) {
-    const double mean = job.gradient.mean[s], p = job.gradient.p[s];
-    const C center = static_cast<C>(mean);
-    return {static_cast<C>(job.gradient.a[s]), static_cast<C>(p),
-            static_cast<C>(job.gradient.q[s] + p * (static_cast<double>(center) - mean)), center};
+  Factors(const Job<T>& job, std::int64_t first, std::int64_t last)
+      : count_(last - first), numbers_(static_cast<std::size_t>(4 * count_)) {
+    for (std::int64_t s = first; s < last; ++s) {
+      const double mean = job.gradient.mean[s], p = job.gradient.p[s];
+      const C center = static_cast<C>(mean);
+      C* const to = numbers_.data() + (s - first);
+      to[0] = static_cast<C>(job.gradient.a[s]);
+      to[count_] = static_cast<C>(p);
+      to[2 * count_] = static_cast<C>(job.gradient.q[s] + p * (static_cast<double>(center) - mean));
+      to[3 * count_] = center;
+    }
   }
+  const C* a() const { return numbers_.data(); }
+  const C* p() const { return a() + count_; }
+  const C* q() const { return p() + count_; }
+  const C* center() const { return q() + count_; }
+
+ private:
+  std::int64_t count_;
+  std::vector<C> numbers_;
 };
 
 // ---- Rows of channels ----
@@ -126,12 +140,14 @@ void write_rows(const Job<T>& job, const RowCut& cut) {
   const ChannelLayout& layout = job.layout;
   const std::int64_t channels = layout.channels;
   const std::int64_t side = pixels_side_by_side(channels), lanes = side * channels;
+  const Factors<C> once(job, 0, layout.statistics());
   std::vector<C> factors(static_cast<std::size_t>(layout.segments * 4 * lanes));
   for (std::int64_t segment = 0; segment < layout.segments; ++segment)
     for (std::int64_t l = 0; l < lanes; ++l) {
-      const auto f = Factors<C>::of(job, segment * channels + l % channels);
+      const std::int64_t s = segment * channels + l % channels;
       C* const at = factors.data() + segment * 4 * lanes + l;
-      at[0] = f.a, at[lanes] = f.p, at[2 * lanes] = f.q, at[3 * lanes] = f.center;
+      at[0] = once.a()[s], at[lanes] = once.p()[s], at[2 * lanes] = once.q()[s],
+      at[3 * lanes] = once.center()[s];
     }
   const std::int64_t items = layout.segments * cut.chunks;
   detail::parallel_for(items, cut.grain(), [&](std::int64_t begin, std::int64_t end) {
@@ -154,21 +170,22 @@ void write_rows(const Job<T>& job, const RowCut& cut) {
 // ---- Planes ----
 
 template <bool kAccumulate, class T, class C>
-void write_plane(const T* g, const T* x, T* __restrict dx, std::int64_t n, const Factors<C>& f) {
+void write_plane(const T* g, const T* x, T* __restrict dx, std::int64_t n, C a, C p, C q, C center) {
   for (std::int64_t i = 0; i < n; ++i) {
-    C value = f.a * static_cast<C>(g[i]) + (f.p * (static_cast<C>(x[i]) - f.center) + f.q);
+    C value = a * static_cast<C>(g[i]) + (p * (static_cast<C>(x[i]) - center) + q);
     if constexpr (kAccumulate) value += static_cast<C>(dx[i]);
     dx[i] = static_cast<T>(value);
   }
 }
 
+/// dx of the plane that begins at `at`; its statistic is number i of `factors`.
 template <class T>
-void write_run(const Job<T>& job, std::int64_t statistic, std::int64_t at, std::int64_t n) {
-  const auto factors = Factors<ComputeType<T>>::of(job, statistic);
+void write_plane(const Job<T>& job, const Factors<ComputeType<T>>& factors, std::int64_t i, std::int64_t at) {
+  const auto a = factors.a()[i], p = factors.p()[i], q = factors.q()[i], center = factors.center()[i];
   if (job.accumulate)
-    write_plane<true>(job.g + at, job.x + at, job.dx + at, n, factors);
+    write_plane<true>(job.g + at, job.x + at, job.dx + at, job.layout.inner, a, p, q, center);
   else
-    write_plane<false>(job.g + at, job.x + at, job.dx + at, n, factors);
+    write_plane<false>(job.g + at, job.x + at, job.dx + at, job.layout.inner, a, p, q, center);
 }
 
 /// The planes of channels [begin, end) side by side are lanes, images are rows.
@@ -178,16 +195,22 @@ void small_plane_sums(const Job<T>& job, std::int64_t begin, std::int64_t end) {
   const std::int64_t inner = job.layout.inner, step = job.layout.channels * inner;
   const std::int64_t lanes = (end - begin) * inner, offset = begin * inner;  // lanes <= kTileLanes
   C mean[kTileLanes], block_sum[kTileLanes], block_product[kTileLanes];
-  for (std::int64_t l = 0; l < lanes; ++l) mean[l] = static_cast<C>(job.gradient.mean[begin + l / inner]);
+  for (std::int64_t c = begin; c < end; ++c)
+    std::fill_n(mean + (c - begin) * inner, inner, static_cast<C>(job.gradient.mean[c]));
   std::vector<double> totals(static_cast<std::size_t>(2 * (end - begin)));
   for (std::int64_t i = 0; i < job.layout.images; i += kBlockRows) {
     std::fill_n(block_sum, lanes, C(0));
     std::fill_n(block_product, lanes, C(0));
     add_products<T, C>(job.g + i * step + offset, job.x + i * step + offset, step,
                        std::min(kBlockRows, job.layout.images - i), lanes, mean, block_sum, block_product);
-    for (std::int64_t l = 0; l < lanes; ++l) {
-      totals[static_cast<std::size_t>(2 * (l / inner))] += static_cast<double>(block_sum[l]);
-      totals[static_cast<std::size_t>(2 * (l / inner) + 1)] += static_cast<double>(block_product[l]);
+    for (std::int64_t c = 0; c < end - begin; ++c) {
+      double sum = 0, product = 0;
+      for (std::int64_t l = c * inner; l < (c + 1) * inner; ++l) {
+        sum += static_cast<double>(block_sum[l]);
+        product += static_cast<double>(block_product[l]);
+      }
+      totals[static_cast<std::size_t>(2 * c)] += sum;
+      totals[static_cast<std::size_t>(2 * c + 1)] += product;
     }
   }
   for (std::int64_t c = begin; c < end; ++c)
@@ -206,12 +229,24 @@ void run_rows(const Job<T>& job) {
 }
 
 template <class T>
-void write_all_planes(const Job<T>& job, const PlaneCut& cut) {
-  detail::parallel_for(cut.items, cut.grain(), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t k = begin; k < end; ++k) {
+void write_all_planes(const Job<T>& job) {
+  const ChannelLayout& layout = job.layout;
+  const std::int64_t planes = layout.images * layout.statistics(), grain = plane_grain(layout);
+  const Factors<ComputeType<T>> factors(job, 0, layout.statistics());
+  const std::int64_t items = (planes + grain - 1) / grain;
+  detail::parallel_for(items, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t item = begin; item < end; ++item) {
       // Backwards: what the sums read last may still be in the cache.
-      const auto [plane, offset, n] = cut.item(cut.items - 1 - k);
-      write_run(job, statistic_of(job.layout, plane), offset, n);
+      const std::int64_t first = (items - 1 - item) * grain, last = std::min(planes, first + grain);
+      std::int64_t statistic = statistic_of(layout, first), channel = first % layout.channels;
+      for (std::int64_t plane = first; plane < last; ++plane) {
+        write_plane(job, factors, statistic, plane * layout.inner);
+        ++statistic;
+        if (++channel == layout.channels) {
+          channel = 0;
+          statistic = statistic_of(layout, plane + 1);
+        }
+      }
     }
   });
 }
@@ -221,7 +256,7 @@ void run_small_planes(const Job<T>& job) {
   detail::parallel_for(job.layout.channels, channels_together(job.layout),
                        [&](std::int64_t begin, std::int64_t end) { small_plane_sums(job, begin, end); });
   job.gradient.coefficients(0, job.layout.statistics());
-  if (job.dx) write_all_planes(job, PlaneCut(job.layout));
+  if (job.dx) write_all_planes(job);
 }
 
 /// Planes in the order of memory, twice.
@@ -229,28 +264,25 @@ template <class T>
 void run_planes(const Job<T>& job) {
   using C = ComputeType<T>;
   const ChannelLayout& layout = job.layout;
-  const PlaneCut cut(layout);
-  std::vector<std::pair<double, double>> partial(static_cast<std::size_t>(cut.items));
-  detail::parallel_for(cut.items, cut.grain(), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t k = begin; k < end; ++k) {
-      const auto [plane, offset, n] = cut.item(k);
-      partial[static_cast<std::size_t>(k)] = products_of_run(
-          job.g + offset, job.x + offset, n, static_cast<C>(job.gradient.mean[statistic_of(layout, plane)]));
-    }
+  const std::int64_t planes = layout.images * layout.statistics(), inner = layout.inner;
+  std::vector<std::pair<double, double>> partial(static_cast<std::size_t>(planes));
+  detail::parallel_for(planes, plane_grain(layout), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t plane = begin; plane < end; ++plane)
+      partial[static_cast<std::size_t>(plane)] =
+          products_of_run(job.g + plane * inner, job.x + plane * inner, inner,
+                          static_cast<C>(job.gradient.mean[statistic_of(layout, plane)]));
   });
   for (std::int64_t s = 0; s < layout.statistics(); ++s) {
     double sum = 0, product = 0;
-    for (std::int64_t i = 0; i < layout.images; ++i)
-      for (std::int64_t k = 0; k < cut.pieces; ++k) {
-        const auto& part = partial[static_cast<std::size_t>(
-            (first_plane(layout, s) + i * layout.channels) * cut.pieces + k)];
-        sum += part.first;
-        product += part.second;
-      }
+    for (std::int64_t i = 0; i < layout.images; ++i) {
+      const auto& part = partial[static_cast<std::size_t>(first_plane(layout, s) + i * layout.channels)];
+      sum += part.first;
+      product += part.second;
+    }
     job.set_sums(s, sum, product);
   }
   job.gradient.coefficients(0, layout.statistics());
-  if (job.dx) write_all_planes(job, cut);
+  if (job.dx) write_all_planes(job);
 }
 
 /// More than any cache holds, but not one channel of it: its planes are still near when their sums are there.
@@ -271,7 +303,8 @@ void run_channels(const Job<T>& job) {
       }
       job.set_sums(s, sum, product);
       job.gradient.coefficients(s, s + 1);
-      for (std::int64_t i = layout.images - 1; i >= 0; --i) write_run(job, s, first + i * step, inner);
+      const Factors<C> factors(job, s, s + 1);
+      for (std::int64_t i = layout.images - 1; i >= 0; --i) write_plane(job, factors, 0, first + i * step);
     }
   });
 }

@@ -12,17 +12,6 @@ using detail::ComputeType;
 
 namespace {
 
-/// Merges the moments of lane l into those of channel l % channels (lanes of several pixels side by side).
-void fold_lanes(const double* lane_mean, const double* lane_m2, double lane_count, std::int64_t lanes,
-                std::int64_t channels, double* mean, double* m2, double count) {
-  for (std::int64_t c = 0; c < channels; ++c) {
-    Moments all{count, mean[c], m2[c]};
-    for (std::int64_t l = c; l < lanes; l += channels) all.merge({lane_count, lane_mean[l], lane_m2[l]});
-    mean[c] = all.mean;
-    m2[c] = all.m2;
-  }
-}
-
 /// Moments of a dense [rows, channels] matrix.
 template <class T>
 void matrix_moments(const T* x, std::int64_t rows, std::int64_t channels, double* mean, double* m2) {
@@ -37,7 +26,11 @@ void matrix_moments(const T* x, std::int64_t rows, std::int64_t channels, double
     merge_block(x + r * lanes, lanes, std::min(kBlockRows, wide - r), lanes, static_cast<double>(r),
                 lane_mean, lane_m2);
   if (side == 1) return;
-  fold_lanes(lane_mean, lane_m2, static_cast<double>(wide), lanes, channels, mean, m2, 0);
+  for (std::int64_t c = 0; wide > 0 && c < channels; ++c) {  // lane l is channel l % channels
+    const Moments all = merge_equal(lane_mean + c, lane_m2 + c, side, channels, static_cast<double>(wide));
+    mean[c] = all.mean;
+    m2[c] = all.m2;
+  }
   if (const std::int64_t rest = rows - wide * side; rest > 0)
     merge_block(x + wide * lanes, channels, rest, channels, static_cast<double>(wide * side), mean, m2);
 }
@@ -82,50 +75,35 @@ void moments_of_small_planes(const T* x, const ChannelLayout& layout, double* me
       merge_block(x + i * step + begin * inner, step, std::min(kBlockRows, layout.images - i), lanes,
                   static_cast<double>(i), lane_mean, lane_m2);
     for (std::int64_t c = begin; c < end; ++c) {
-      Moments all;
-      for (std::int64_t l = (c - begin) * inner; l < (c - begin + 1) * inner; ++l)
-        all.merge({static_cast<double>(layout.images), lane_mean[l], lane_m2[l]});
+      const std::int64_t first = (c - begin) * inner;
+      const Moments all =
+          merge_equal(lane_mean + first, lane_m2 + first, inner, 1, static_cast<double>(layout.images));
       mean[c] = all.mean;
       m2[c] = all.m2;
     }
   });
 }
 
-/// Merges as many equal counts of numbers as `images`: no division each.
-Moments merge_equal(const Moments* parts, std::int64_t step, std::int64_t images) {
-  Moments all;
-  for (std::int64_t i = 0; i < images; ++i)
-    all.mean += parts[i * step].mean, all.count += parts[i * step].count;
-  all.mean /= static_cast<double>(images);
-  double between = 0;
-  for (std::int64_t i = 0; i < images; ++i) {
-    const double delta = parts[i * step].mean - all.mean;
-    all.m2 += parts[i * step].m2;
-    between += delta * delta;
-  }
-  all.m2 += between * parts[0].count;
-  return all;
-}
-
 template <class T>
 void moments_of_planes(const T* x, const ChannelLayout& layout, double* mean, double* m2) {
-  const PlaneCut cut(layout);
-  std::vector<Moments> partial(static_cast<std::size_t>(cut.items));
-  detail::parallel_for(cut.items, cut.grain(), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t k = begin; k < end; ++k) {
-      const auto [plane, offset, n] = cut.item(k);
-      partial[static_cast<std::size_t>(k)] = moments_of_run(x + offset, n);
+  const std::int64_t planes = layout.images * layout.statistics();
+  std::vector<double> partial(static_cast<std::size_t>(2 * planes));
+  double* const plane_mean = partial.data();
+  double* const plane_m2 = plane_mean + planes;
+  detail::parallel_for(planes, plane_grain(layout), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t plane = begin; plane < end; ++plane) {
+      const Moments moments = moments_of_run(x + plane * layout.inner, layout.inner);
+      plane_mean[plane] = moments.mean;
+      plane_m2[plane] = moments.m2;
     }
   });
   detail::parallel_for(layout.statistics(), std::max<std::int64_t>(1, 4096 / layout.images),
                        [&](std::int64_t begin, std::int64_t end) {
                          for (std::int64_t s = begin; s < end; ++s) {
-                           const Moments* const first = partial.data() + first_plane(layout, s) * cut.pieces;
-                           const std::int64_t step = layout.channels * cut.pieces;
-                           Moments all;
-                           if (cut.pieces == 1) all = merge_equal(first, step, layout.images);
-                           for (std::int64_t i = 0; cut.pieces > 1 && i < layout.images; ++i)
-                             for (std::int64_t k = 0; k < cut.pieces; ++k) all.merge(first[i * step + k]);
+                           const std::int64_t first = first_plane(layout, s);
+                           const Moments all =
+                               merge_equal(plane_mean + first, plane_m2 + first, layout.images,
+                                           layout.channels, static_cast<double>(layout.inner));
                            mean[s] = all.mean;
                            m2[s] = all.m2;
                          }

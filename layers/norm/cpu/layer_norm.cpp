@@ -17,44 +17,26 @@ using detail::TensorView;
 
 namespace {
 
-constexpr std::int64_t kLanes = 16;
-constexpr std::int64_t kRun = 256 * kLanes;  // numbers added in lanes before they go into a double
-
 std::int64_t rows_at_once(std::int64_t size) { return std::max<std::int64_t>(1, kElementGrain / size); }
 
-/// Two sums over [0, n) of what term(i, first, second) adds to its lanes, in an order of its own.
-template <class C, class Term>
-std::pair<double, double> two_sums(std::int64_t n, const Term& term) {
-  double first_total = 0, second_total = 0;
-  for (std::int64_t from = 0; from < n; from += kRun) {
-    const std::int64_t end = std::min(n, from + kRun);
-    C first[kLanes] = {}, second[kLanes] = {};
-    std::int64_t i = from;
-    for (; i + kLanes <= end; i += kLanes)
-      for (std::int64_t l = 0; l < kLanes; ++l) term(i + l, first[l], second[l]);
-    for (std::int64_t l = 0; i < end; ++i, ++l) term(i, first[l], second[l]);
-    for (std::int64_t l = 0; l < kLanes; ++l) {
-      first_total += static_cast<double>(first[l]);
-      second_total += static_cast<double>(second[l]);
-    }
+/// Σ g · w and Σ g · w · (x − mean) over a row.
+template <class T, class C>
+std::pair<double, double> weighted_products(const T* g, const T* x, const C* w, std::int64_t n, C mean) {
+  C g_buffer[std::is_same_v<T, C> ? 1 : kRun], x_buffer[std::is_same_v<T, C> ? 1 : kRun];
+  std::pair<double, double> all{0, 0};
+  for (std::int64_t at = 0; at < n; at += kRun) {
+    const std::int64_t m = std::min(kRun, n - at);
+    const C* const gs = load_row(g + at, m, g_buffer);
+    const C* const xs = load_row(x + at, m, x_buffer);
+    const auto [sum, product] = run_sums<C>(m, [&](std::int64_t i, auto& s, auto& p) {
+      const auto value = take(gs + i, s) * take(w + at + i, s);
+      s += value;
+      p += value * (take(xs + i, p) - mean);
+    });
+    all.first += sum;
+    all.second += product;
   }
-  return {first_total, second_total};
-}
-
-/// Two passes; the row stays in the cache. The second corrects the mean of the first.
-template <class T>
-Moments moments_of_row(const T* x, std::int64_t n) {
-  using C = ComputeType<T>;
-  const auto count = static_cast<double>(n);
-  const double rough =
-      two_sums<C>(n, [&](std::int64_t i, C& sum, C&) { sum += static_cast<C>(x[i]); }).first / count;
-  const C pivot = static_cast<C>(rough);
-  const auto [sum, square] = two_sums<C>(n, [&](std::int64_t i, C& s, C& q) {
-    const C d = static_cast<C>(x[i]) - pivot;
-    s += d;
-    q += d * d;
-  });
-  return Moments::of(count, static_cast<double>(pivot), sum, square);
+  return all;
 }
 
 template <class C>
@@ -77,7 +59,7 @@ void layer_norm_forward(const ConstTensorView& x, std::int64_t size, const Const
       for (std::int64_t row = begin; row < end; ++row) {
         const T* const from = x.as<T>() + row * size;
         T* const to = y.as<T>() + row * size;
-        const Moments moments = moments_of_row(from, size);
+        const Moments moments = moments_of_run(from, size);
         const double inverse = 1 / std::sqrt(moments.m2 / moments.count + eps);
         statistics.as<double>()[row] = moments.mean;
         statistics.as<double>()[rows + row] = inverse;
@@ -109,11 +91,7 @@ void layer_norm_backward_input(const ConstTensorView& grad, const ConstTensorVie
         T* const to = dx.as<T>() + row * size;
         const double exact_mean = statistics.as<double>()[row], inverse = statistics.as<double>()[rows + row];
         const C mean = static_cast<C>(exact_mean);
-        const auto [sum, rough] = two_sums<C>(size, [&](std::int64_t i, C& s, C& p) {
-          const C gw = static_cast<C>(g[i]) * w[i];
-          s += gw;
-          p += gw * (static_cast<C>(from[i]) - mean);
-        });
+        const auto [sum, rough] = weighted_products(g, from, w, size, mean);
         const double off = static_cast<double>(mean) - exact_mean;
         const double product = rough + off * sum, count = static_cast<double>(size);
         // dx = inverse · (g · w − mean(g · w) − x̂ · mean(g · w · x̂))

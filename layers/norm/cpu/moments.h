@@ -89,6 +89,10 @@ struct Moments {
 
   void merge(const Moments& other) {
     if (other.count == 0) return;
+    if (count == 0) {
+      *this = other;
+      return;
+    }
     const double all = count + other.count, delta = other.mean - mean;
     mean += delta * (other.count / all);
     m2 += other.m2 + delta * delta * (count * other.count / all);
@@ -96,10 +100,23 @@ struct Moments {
   }
   /// From sums of deviations from a pivot.
   static Moments of(double count, double pivot, double sum, double square) {
-    const double m2 = square - sum * sum / count;
-    return {count, pivot + sum / count, m2 < 0 ? 0 : m2};  // keeps NaN
+    const double moved = sum / count, m2 = square - sum * moved;
+    return {count, pivot + moved, m2 < 0 ? 0 : m2};  // keeps NaN
   }
 };
+
+/// Merges n parts of `each` numbers, `step` apart, without a division for each.
+inline Moments merge_equal(const double* mean, const double* m2, std::int64_t n, std::int64_t step,
+                           double each) {
+  double sum = 0, within = 0, between = 0;
+  for (std::int64_t i = 0; i < n; ++i) sum += mean[i * step], within += m2[i * step];
+  const double middle = sum / static_cast<double>(n);
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double delta = mean[i * step] - middle;
+    between += delta * delta;
+  }
+  return {each * static_cast<double>(n), middle, within + between * each};
+}
 
 /// One vector of 32 bytes; wider machines pair them.
 template <class C>
@@ -121,6 +138,17 @@ V take(const C* at, const V& /*like*/) {
   return value;
 }
 
+template <class C>
+double total(const Vector<C>& v) {
+  double halves[kVectorLanes<C> / 2];
+  for (std::int64_t l = 0; l < kVectorLanes<C> / 2; ++l)
+    halves[l] = static_cast<double>(v[2 * l]) + static_cast<double>(v[2 * l + 1]);
+  if constexpr (kVectorLanes<C> == 4)
+    return halves[0] + halves[1];
+  else
+    return (halves[0] + halves[1]) + (halves[2] + halves[3]);
+}
+
 /// Two sums over n <= kRun numbers: term(i, first, second) adds those from i on, a vector or (for the last
 /// few) a single number, to its accumulators.
 template <class C, class Term>
@@ -133,27 +161,28 @@ std::pair<double, double> run_sums(std::int64_t n, const Term& term) {
   for (; i + kLanes <= n; i += kLanes) term(i, first[0], second[0]);
   C first_rest = 0, second_rest = 0;
   for (; i < n; ++i) term(i, first_rest, second_rest);
-  const Vector<C> a = (first[0] + first[1]) + (first[2] + first[3]);
-  const Vector<C> b = (second[0] + second[1]) + (second[2] + second[3]);
-  auto sum = static_cast<double>(first_rest), other = static_cast<double>(second_rest);
-  for (std::int64_t l = 0; l < kLanes; ++l)
-    sum += static_cast<double>(a[l]), other += static_cast<double>(b[l]);
-  return {sum, other};
+  return {static_cast<double>(first_rest) + total<C>((first[0] + first[1]) + (first[2] + first[3])),
+          static_cast<double>(second_rest) + total<C>((second[0] + second[1]) + (second[2] + second[3]))};
 }
 
-/// Moments of a dense run. Each kRun numbers have a pivot of their own, the mean of the first few: neither a
-/// single outlier nor a border unlike the rest makes the deviations large.
+/// The mean of eight numbers from all over a run: neither a single outlier nor a border unlike the rest makes
+/// the deviations from it large.
+template <class C>
+C pivot_of_run(const C* x, std::int64_t n) {
+  const std::int64_t step = (n - 1) / 7;
+  const auto at = [&](std::int64_t i) { return x[i * step]; };
+  return (((at(0) + at(1)) + (at(2) + at(3))) + ((at(4) + at(5)) + (at(6) + at(7)))) * C(0.125);
+}
+
 template <class T>
 Moments moments_of_run(const T* x, std::int64_t n) {
   using C = detail::ComputeType<T>;
   C buffer[std::is_same_v<T, C> ? 1 : kRun];
   Moments all;
   for (std::int64_t at = 0; at < n; at += kRun) {
-    const std::int64_t m = std::min(kRun, n - at), few = std::min<std::int64_t>(m, 32);
+    const std::int64_t m = std::min(kRun, n - at);
     const C* const from = load_row(x + at, m, buffer);
-    C pivot = 0;
-    for (std::int64_t i = 0; i < few; ++i) pivot += from[i];
-    pivot /= static_cast<C>(few);
+    const C pivot = pivot_of_run(from, m);
     const auto [sum, square] = run_sums<C>(m, [&](std::int64_t i, auto& s, auto& q) {
       const auto d = take(from + i, s) - pivot;
       s += d;
