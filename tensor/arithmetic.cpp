@@ -14,6 +14,7 @@ using detail::GradientTarget;
 using detail::GradientWrite;
 using detail::Operand;
 using detail::Output;
+using detail::PendingActivation;
 using detail::read;
 using detail::Saved;
 using detail::TensorView;
@@ -92,11 +93,31 @@ Tensor extreme(const char* name, BinaryOp op, TernaryOp gradient, const Tensor& 
       });
 }
 
+/// Whether `x` owes scale and shift only: a sum applies them on the way (the end of a residual block).
+bool can_fold(const Tensor& x) {
+  return detail::fusion_enabled() && detail::is_pending(x) &&
+         detail::read_pending(x).activation == PendingActivation::None;
+}
+
+Output sum_of(const Tensor& a, const Tensor& b) {
+  const bool alike = a.shape() == b.shape() && a.dtype() == b.dtype();
+  const bool fold_a = alike && can_fold(a);
+  if (!fold_a && !(alike && can_fold(b)))
+    return binary("add", BinaryOp::Add, a, b, detail::result_type(a, b));
+  const Tensor& owing = fold_a ? a : b;
+  const Tensor& other = fold_a ? b : a;
+  Output y = Output::like(a);
+  const auto values = read(other);  // first: it may be the same tensor, and is then applied
+  LAMELLA_KERNEL(a.device(), add_pending(detail::read_pending(owing), values, y.write()));
+  detail::count_folded();
+  return y;
+}
+
 }  // namespace
 
 Tensor add(const Tensor& a, const Tensor& b) {
   detail::check_two("add", a, b);
-  const Output y = binary("add", BinaryOp::Add, a, b, detail::result_type(a, b));
+  const Output y = sum_of(a, b);
   return detail::record("add", {a, b}, y, [of_a = Operand(a), of_b = Operand(b)](GradientContext& context) {
     detail::pass_gradient(context, 0, of_a);
     detail::pass_gradient(context, 1, of_b);

@@ -3,6 +3,7 @@
 #include <initializer_list>
 
 #include "tensor/cpu/map.h"
+#include "tensor/cpu/pending_map.h"
 
 namespace lamella::cpu {
 
@@ -127,6 +128,17 @@ void binary(BinaryOp op, const ConstTensorView& a, double b, const TensorView& o
 }
 void binary(BinaryOp op, double a, const ConstTensorView& b, const TensorView& out, GradientWrite write) {
   run(op, widest({b.dtype, out.dtype}), repeat(a, out), b, out, write);
+}
+
+void add_pending(const detail::PendingView& a, const ConstTensorView& b, const TensorView& out) {
+  const PendingFactors factors = factors_of(a);
+  const auto add = [](auto stored, auto scale, auto shift, auto other) {
+    return stored * scale + shift + other;
+  };
+  dispatch_compute_floating(out.dtype, [&](auto tag) {
+    map_each<typename decltype(tag)::type>(out, GradientWrite::Overwrite, add, a.stored, factors.scale,
+                                           factors.shift, b);
+  });
 }
 
 void ternary(TernaryOp op, const ConstTensorView& g, const ConstTensorView& a, const ConstTensorView& b,

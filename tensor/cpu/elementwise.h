@@ -1,5 +1,6 @@
 #pragma once
 
+#include "tensor/door.h"
 #include "tensor/functions.h"
 #include "tensor/view.h"
 
@@ -23,6 +24,9 @@ void binary(BinaryOp op, const ConstTensorView& a, double b, const TensorView& o
             GradientWrite write = GradientWrite::Overwrite);
 void binary(BinaryOp op, double a, const ConstTensorView& b, const TensorView& out,
             GradientWrite write = GradientWrite::Overwrite);
+
+/// out = a.stored · scale[c] + shift[c] + b; the activation that `a` owes must be None.
+void add_pending(const detail::PendingView& a, const ConstTensorView& b, const TensorView& out);
 
 void ternary(TernaryOp op, const ConstTensorView& g, const ConstTensorView& a, const ConstTensorView& b,
              const TensorView& out, GradientWrite write);

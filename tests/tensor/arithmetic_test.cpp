@@ -169,33 +169,6 @@ TEST(ArithmeticTest, repeated_rows_survive_cuts_by_threads) {
   EXPECT_THAT(laid_out(a, Layout::Spread) * b, HasSameBits(a * b));
 }
 
-TEST(ArithmeticTest, gates_of_whole_planes_get_their_gradients) {
-  for (const DType dtype : kFloatingTypes)
-    for (const Shape& shape :
-         {Shape{2, 3, 4, 5}, Shape{3, 70, 7, 9}, Shape{2, 130, 3, 1}, Shape{1, 2, 40, 41}})
-      for (const Layout layout : kLayouts)
-        for (const Layout of_grad : kLayouts) {
-          SCOPED_TRACE(::testing::Message() << name(dtype) << ' ' << shape.to_string() << ' '
-                                            << static_cast<int>(layout) << ' ' << static_cast<int>(of_grad));
-          const Shape of_gate{shape[0], shape[1], 1, 1};
-          const Tensor x =
-              laid_out(random_tensor(shape, 27, {.dtype = dtype}), layout).detach().set_requires_grad();
-          const Tensor gate = random_tensor(of_gate, 28, {.dtype = dtype}).set_requires_grad();
-          const Tensor g = laid_out(random_tensor(shape, 29, {.dtype = dtype}), of_grad);
-          const auto product = [](double a, double b) { return a * b; };
-          auto bound = rounding_bound(dtype, 4);
-          bound.relative += testing::unit_roundoff(dtype);
-          bound.absolute += 1e-6 * (dtype == float64 ? 1e-6 : 1);
-          expect_gradients(
-              gate * x, g, {gate, x},
-              {sum_to(plain_map(shape, product, x, g), of_gate), plain_map(shape, product, gate, g)}, bound);
-        }
-  // Empty planes give a gate nothing.
-  const Tensor gate = ones({2, 3, 1, 1}).set_requires_grad();
-  (zeros({2, 3, 0, 5}) * gate).backward(zeros({2, 3, 0, 5}));
-  EXPECT_THAT(gate.grad(), IsClose(zeros({2, 3, 1, 1})));
-}
-
 TEST(ArithmeticTest, gradients_agree_with_differences) {
   const auto leaf = [](const Shape& shape, std::uint64_t seed,
                        MemoryFormat format = MemoryFormat::Contiguous) {

@@ -1,8 +1,8 @@
 #include "layers/activation/cpu/activation.h"
 
 #include "core/check.h"
-#include "tensor/broadcast.h"
 #include "tensor/cpu/map.h"
+#include "tensor/cpu/pending_map.h"
 
 namespace lamella::cpu {
 
@@ -11,21 +11,6 @@ using detail::ConstTensorView;
 using detail::GradientWrite;
 using detail::PendingView;
 using detail::TensorView;
-
-namespace {
-
-constexpr double kOne = 1;
-constexpr double kZero = 0;
-
-/// A pending tensor's vector over its shape.
-ConstTensorView channel_view(const void* data, const double& otherwise, const ConstTensorView& stored) {
-  if (data == nullptr)
-    return {&otherwise, stored.shape, Dims::filled(stored.shape.size(), 0), DType::Float64, stored.device};
-  const DType type = stored.dtype == DType::Float64 ? DType::Float64 : DType::Float32;
-  return detail::along_channels(data, type, stored.shape, stored.device);
-}
-
-}  // namespace
 
 void activation_forward(const ActivationOp& op, const ConstTensorView& x, const TensorView& y) {
   visit_activation(op, [&](auto f) {
@@ -47,13 +32,13 @@ void activation_backward(const ActivationOp& op, const ConstTensorView& g, const
     });
     return;
   }
-  const ConstTensorView scale = channel_view(saved.scale, kOne, saved.stored);
-  const ConstTensorView shift = channel_view(saved.shift, kZero, saved.stored);
+  const PendingFactors factors = factors_of(saved);
   visit_activation(op, [&](auto f) {
     if constexpr (decltype(f)::kFuses) {
       const auto gradient = [f](auto a, auto s, auto by, auto plus) { return f.gradient(a, s * by + plus); };
       dispatch_compute_floating(dx.dtype, [&](auto tag) {
-        map_each<typename decltype(tag)::type>(dx, write, gradient, g, saved.stored, scale, shift);
+        map_each<typename decltype(tag)::type>(dx, write, gradient, g, saved.stored, factors.scale,
+                                               factors.shift);
       });
     } else {
       throw Error("activation_backward: a pending tensor for an activation that cannot be left pending");
