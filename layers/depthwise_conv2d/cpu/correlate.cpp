@@ -43,7 +43,8 @@ class Plan {
   const std::int64_t row_classes, column_classes;
   std::int64_t row_count = 0, column_count = 0;  // of the largest class
   bool write_in_place = false;
-  bool stream = false;  // too much output for the caches: write past them
+  bool collect = false;  // rows of a block are collected side by side and copied in one run
+  bool stream = false;   // too much output for the caches: the copy goes past them
   std::vector<Segment<T>> segments;
   std::vector<std::int64_t> strip_ends;  // strip s: segments up to strip_ends[s]
   std::int64_t planes = 0, planes_per_task = 1, rows_per_task = 0, row_tasks = 1;
@@ -57,7 +58,7 @@ class Plan {
  private:
   void add_segment(std::int64_t first, std::int64_t last);
   void add_strip(std::int64_t first, std::int64_t last);
-  void choose_streaming();
+  void choose_writing();
   void cut_columns();
   void cut_rows();
 };
@@ -72,25 +73,27 @@ Plan<T>::Plan(const Correlation& problem)
       column_classes(static_cast<std::int64_t>(problem.columns.size())) {
   for (const AxisTaps& axis : p.rows) row_count = std::max(row_count, axis.count);
   for (const AxisTaps& axis : p.columns) column_count = std::max(column_count, axis.count);
-  write_in_place = p.target.dtype == dtype_of<T> &&
-                   (planar ? column_classes == 1 && p.target.strides[3] == 1 : p.reduce == 1);
   planes = p.target.shape[0] * (planar ? p.target.shape[1] : 1);
-  choose_streaming();
+  choose_writing();
   cut_columns();
   cut_rows();
 }
 
 // Output that will not be in the caches when somebody reads it is written past them, which saves reading it
-// first. Planar rows are then collected in a block and copied in one run, because rows of any width start
-// anywhere in a cache line.
+// first. It is collected in a block and copied in one run, because planar rows of any width start anywhere in
+// a cache line. Planar rows shorter than a vector are collected too: whole vectors then run over into the
+// next row before that is written.
 template <class T>
-void Plan<T>::choose_streaming() {
+void Plan<T>::choose_writing() {
   const Strides& strides = p.target.strides;
   const std::int64_t bytes = (p.source.numel() + p.target.numel()) * static_cast<std::int64_t>(sizeof(T));
-  if (!write_in_place || p.accumulate || bytes < kStreamedBytes) return;
-  stream = p.reduce == 1 &&
-           (planar ? row_classes == 1 && strides[2] == p.target.shape[3] : strides[3] == channels);
-  write_in_place = !stream;
+  write_in_place =
+      p.target.dtype == dtype_of<T> && (planar ? column_classes == 1 && strides[3] == 1 : p.reduce == 1);
+  if (!write_in_place || p.accumulate || p.reduce > 1) return;
+  const bool adjoin = planar ? row_classes == 1 && strides[2] == p.target.shape[3] : strides[3] == channels;
+  stream = adjoin && bytes >= kStreamedBytes;
+  collect = stream || (planar && adjoin && column_count < lane_count<T>());
+  write_in_place = !collect;
 }
 
 template <class T>
@@ -156,9 +159,9 @@ void Plan<T>::cut_rows() {
     if (!segment.window.in_place) copied = std::max(copied, segment.window.row_size);
     const std::int64_t width = segment.last - segment.first;
     if (write_in_place) continue;
-    line_size = std::max(line_size, column_classes * (planar && !stream ? round_up(width, kOverread)
-                                                      : planar          ? width
-                                                                        : width * channels));
+    line_size = std::max(line_size, column_classes * (!planar   ? width * channels
+                                                      : collect ? width
+                                                                : round_up(width, kOverread)));
   }
   const std::int64_t row_bytes = (copied * p.rows[0].in_step + line_size * row_classes) * element;
   const std::int64_t fitting = row_bytes == 0 ? 64 : (planar ? 16 << 10 : 128 << 10) / row_bytes;
@@ -232,7 +235,7 @@ void Worker<T>::reserve(const Plan<T>& plan, ScratchPlan& scratch, std::int64_t 
   scratch.reserve<T*>(plan.table_rows + plan.rows_ahead);
   scratch.reserve<T*>(plan.block_rows);
   scratch.reserve<std::int64_t>(plan.p.weight.shape[2]);
-  scratch.reserve<T>(plan.line_size * plan.row_classes * plan.block_rows);
+  scratch.reserve<T>(plan.line_size * plan.row_classes * plan.block_rows + kOverread);
   for (std::int64_t s = first_segment; s < last_segment; ++s) {
     RowRing<T>::reserve(scratch, plan.segments[static_cast<std::size_t>(s)].window, plan.table_rows);
   }
@@ -248,7 +251,7 @@ Worker<T>::Worker(const Plan<T>& plan, ScratchPlan& scratch, std::int64_t first_
       table_(scratch.take<const T*>(plan.table_rows + plan.rows_ahead)),
       out_(scratch.take<T*>(plan.block_rows)),
       tap_rows_(scratch.take<std::int64_t>(plan.p.weight.shape[2])),
-      lines_(scratch.take<T>(plan.line_size * plan.row_classes * plan.block_rows)) {
+      lines_(scratch.take<T>(plan.line_size * plan.row_classes * plan.block_rows + kOverread)) {
   std::fill_n(zeros_, plan.zeros_size, T{0});
   for (std::int64_t s = first_segment; s < last_segment; ++s) {
     rings_.emplace_back(scratch, plan.segments[static_cast<std::size_t>(s)].window, plan.table_rows);
@@ -317,6 +320,8 @@ void Worker<T>::correlate_classes(const Segment<T>& segment, std::int64_t n, std
   args.bias = plan_.taps.bias(weight_channel);
   args.channels = plan_.channels;
   args.accumulate = accumulate;
+  args.padded_rows =
+      plan_.planar && !plan_.write_in_place && (!plan_.collect || plan_.column_count < lane_count<T>());
   args.ahead = ahead_;
   args.ahead_end = ahead_end_;
   args.rows_ahead = !plan_.planar && segment.window.in_place;
@@ -371,7 +376,8 @@ void Worker<T>::store(const Segment<T>& segment, std::int64_t n, std::int64_t ch
   args.out_column_step = p_.target.strides[3];
   args.accumulate = p_.accumulate;
   args.stream = plan_.stream;
-  if (plan_.stream && plan_.planar) {  // the rows of the block follow each other without gaps, here and there
+  if (plan_.collect &&
+      plan_.planar) {  // the rows of the block follow each other without gaps, here and there
     args.source = line(0, 0);
     args.out = target_at(n, channel, first, 0);
     args.columns *= last - first;

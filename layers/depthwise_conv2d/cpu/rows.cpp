@@ -187,7 +187,7 @@ template <class S, class T>
 void store_planar_row(const StoreArgs<T>& a, S* out) {
   const bool dense = a.out_column_step == 1;
   if constexpr (std::is_same_v<S, T>) {
-    if (a.stream && a.phases == 1) return copy_streaming(a.source, out, a.columns);
+    if (a.stream && dense && a.phases == 1) return copy_streaming(a.source, out, a.columns);
   }
   if (dense && a.phases == 1) {
     emit(a.source, out, a.columns, a.accumulate);

@@ -34,6 +34,7 @@ struct CorrelateArgs {
   std::int64_t in_column_step = 0;   ///< elements between the sources of neighbouring outputs
   std::int64_t out_column_step = 0;  ///< elements between neighbouring outputs
   bool accumulate = false;           ///< add to what `out` holds
+  bool padded_rows = false;          ///< whole vectors may be written at the end of an output row
   const std::byte* ahead = nullptr;  ///< planar: memory to prefetch meanwhile
   const std::byte* ahead_end = nullptr;
   bool rows_ahead = false;  ///< channels-last: prefetch the 4 * row_step rows that follow in the table
