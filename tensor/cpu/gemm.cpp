@@ -22,6 +22,7 @@ constexpr std::int64_t kMinRows = 192;           // below, copying B for each bl
 constexpr std::int64_t kMaxColumns = 256;
 constexpr std::int64_t kMinColumns = 32;
 constexpr std::int64_t kWantedTasks = 16;
+constexpr std::int64_t kNarrow = 48;
 constexpr std::int64_t kMinDepth = 512;  // terms that pay for writing a partial sum
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -334,8 +335,14 @@ void gemm(const Gemm& problem) {
   // The strides of an axis of size 1 say nothing.
   if (g.n == 1) g.c_column = 1;
   if (g.k == 1) g.a.column = 1;
-  // C row-major; and a single row times a transposed matrix is that matrix times a column.
-  if ((g.c_column != 1 && g.c_row == 1) || (g.m == 1 && g.n > 1 && g.b.row == 1)) transpose(g);
+  const bool column_major = g.c_column != 1 && g.c_row == 1;
+  // A single row times a transposed matrix is that matrix times a column.
+  const bool row_times_matrix = g.m == 1 && g.n > 1 && g.b.row == 1;
+  if (column_major || row_times_matrix) transpose(g);
+  // Long sums from two row-major stacks: whole lines of the wider one are read, once for each few rows of the
+  // other.
+  if (g.a.row == 1 && g.a.column != 1 && g.b.column == 1 && g.m > g.n && g.n <= kNarrow && g.k >= kMinDepth)
+    transpose(g);
   if (g.n == 1) g.c_column = 1;
   std::int64_t results = g.m * g.n;
   for (int axis = 0; axis < g.batch.size(); ++axis)
