@@ -145,6 +145,9 @@ TEST(ModuleTest, clone_keeps_sharing_within) {
   Tied tied;
   EXPECT_THAT(names(tied.named_parameters()), ElementsAre("a.weight"));
   EXPECT_THAT(names(tied.state_dict()), ElementsAre("a.weight", "a.count", "b.weight", "b.count"));
+  int visits = 0;
+  tied.apply([&](const std::string&, lm::Module&) { ++visits; });
+  EXPECT_EQ(visits, 2);
   const Tied copy = lm::clone(tied);
   EXPECT_EQ(copy.a.weight->data<float>(), copy.b.weight->data<float>());
   EXPECT_NE(copy.a.weight->data<float>(), tied.a.weight->data<float>());
