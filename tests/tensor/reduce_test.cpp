@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "lamella/core/error.h"
 #include "lamella/core/threads.h"
 #include "lamella/tensor/create.h"
 #include "lamella/testing/matchers.h"

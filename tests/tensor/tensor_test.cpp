@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "lamella/autograd/autograd.h"
+#include "lamella/core/error.h"
 #include "lamella/core/random.h"
 #include "lamella/core/threads.h"
 #include "lamella/eigen.h"

@@ -2,6 +2,7 @@
 #include <rapidcheck/gtest.h>
 
 #include "lamella/autograd/autograd.h"
+#include "lamella/core/error.h"
 #include "lamella/tensor/combine.h"
 #include "lamella/tensor/create.h"
 #include "lamella/tensor/reduce.h"
