@@ -96,6 +96,12 @@ TEST(PointwiseLossTest, half_types_add_up_in_more_digits) {
   }
 }
 
+TEST(PointwiseLossTest, long_sums_keep_the_digits_of_float32) {
+  const float value = 0.3f;
+  const Tensor x = full({1000003}, value), t = zeros({1000003});
+  EXPECT_EQ(mse_loss(x, t).to_vector<float>()[0], value * value);
+}
+
 TEST(PointwiseLossTest, gives_the_same_bits_for_any_number_of_threads) {
   const int threads = num_threads();
   Tensors results;

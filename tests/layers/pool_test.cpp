@@ -321,6 +321,12 @@ TEST(PoolTest, takes_strided_inputs_and_adds_to_gradients) {
     std::vector<double> twice = want.dx.to_vector<double>();
     for (double& value : twice) value *= 2;
     EXPECT_THAT(leaf.grad(), IsClose(from_vector(twice, c.shape), {.relative = 1e-13, .absolute = 1e-14}));
+    for (const MemoryFormat format : kFormats) {
+      Tensor dense = x.detach().contiguous(format).clone().set_requires_grad();
+      c.run(dense).backward(grad);
+      c.run(dense).backward(grad);
+      EXPECT_THAT(dense.grad(), IsClose(from_vector(twice, c.shape), {.relative = 1e-13, .absolute = 1e-14}));
+    }
   }
 }
 
