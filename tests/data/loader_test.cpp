@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <iterator>
+#include <memory>
 #include <set>
 #include <stdexcept>
 #include <thread>
@@ -19,6 +21,9 @@ namespace lamella::data {
 namespace {
 
 using test::pattern;
+
+static_assert(std::input_iterator<DataLoader::Iterator>);
+static_assert(std::sentinel_for<std::default_sentinel_t, DataLoader::Iterator>);
 
 // Example i is pattern(12, 10, i), label i % 4.
 DatasetPtr patterns(int count) {
