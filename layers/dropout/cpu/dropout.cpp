@@ -43,6 +43,16 @@ void draw(const detail::RandomKey& key, std::uint64_t step, std::int64_t first, 
     }
 }
 
+/// stays[4 · b + lane]: whether that number of block b is at least the threshold.
+void draw_mask(const DropoutMask& mask, std::uint64_t step, std::int64_t first, std::int64_t count,
+               std::uint8_t (&stays)[4 * kBlocks]) {
+  std::uint32_t bits[4][kBlocks];
+  draw(mask.key, step, first, count, bits);
+  for (std::int64_t b = 0; b < count; ++b)
+    for (std::int64_t lane = 0; lane < 4; ++lane)
+      stays[4 * b + lane] = static_cast<std::uint8_t>((bits[lane][b] >> 8) >= mask.threshold);
+}
+
 template <class T>
 struct Writer {
   using C = ComputeType<T>;
@@ -51,10 +61,20 @@ struct Writer {
   C scale;
   bool accumulate;
 
-  void operator()(std::int64_t i, bool stays) const {
-    C value = stays ? static_cast<C>(x[i]) * scale : C(0);
-    if (accumulate) value += static_cast<C>(y[i]);
-    y[i] = static_cast<T>(value);
+  /// Elements at, at + step, … of which stays[0], stays[1], … tells.
+  void run(std::int64_t at, std::int64_t step, std::int64_t n, const std::uint8_t* stays) const {
+    for (std::int64_t i = 0; i < n; ++i) {
+      const C value = stays[i] ? static_cast<C>(x[at + i * step]) * scale : C(0);
+      T& to = y[at + i * step];
+      to = static_cast<T>(accumulate ? value + static_cast<C>(to) : value);
+    }
+  }
+  /// n neighbours with one fate.
+  void all(std::int64_t at, std::int64_t n, bool stays) const {
+    for (std::int64_t i = at; i < at + n; ++i) {
+      const C value = stays ? static_cast<C>(x[i]) * scale : C(0);
+      y[i] = static_cast<T>(accumulate ? value + static_cast<C>(y[i]) : value);
+    }
   }
 };
 
@@ -62,13 +82,11 @@ template <class T>
 void elements(const Writer<T>& write, const DropoutMask& mask, std::uint64_t step) {
   const std::int64_t total = mask.batch * mask.channels * mask.inner;
   detail::parallel_for((total + 3) / 4, kElementGrain / 4, [&](std::int64_t begin, std::int64_t end) {
-    std::uint32_t bits[4][kBlocks];
+    std::uint8_t stays[4 * kBlocks];
     for (std::int64_t block = begin; block < end; block += kBlocks) {
       const std::int64_t last = std::min(end, block + kBlocks);
-      draw(mask.key, step, block, last - block, bits);
-      const std::int64_t from = 4 * block, to = std::min(total, 4 * last);
-      for (std::int64_t i = from; i < to; ++i)
-        write(i, (bits[(i - from) % 4][(i - from) / 4] >> 8) >= mask.threshold);
+      draw_mask(mask, step, block, last - block, stays);
+      write.run(4 * block, 1, std::min(total, 4 * last) - 4 * block, stays);
     }
   });
 }
@@ -79,18 +97,15 @@ void elements_channels_last(const Writer<T>& write, const DropoutMask& mask, std
   const std::int64_t run = 4 * kBlocks - 4;  // pixels whose blocks fit into one draw, wherever they begin
   const std::int64_t runs = (mask.inner + run - 1) / run;
   detail::parallel_for(mask.batch * runs, 1, [&](std::int64_t begin, std::int64_t end) {
-    std::uint32_t bits[4][kBlocks];
+    std::uint8_t stays[4 * kBlocks];
     for (std::int64_t item = begin; item < end; ++item) {
       const std::int64_t n = item / runs, first = item % runs * run,
                          pixels = std::min(run, mask.inner - first);
       for (std::int64_t c = 0; c < mask.channels; ++c) {
         const std::int64_t element = (n * mask.channels + c) * mask.inner + first, block = element / 4;
-        draw(mask.key, step, block, (element + pixels + 3) / 4 - block, bits);
-        for (std::int64_t p = 0; p < pixels; ++p) {
-          const std::int64_t at = element + p - 4 * block;
-          write((n * mask.inner + first + p) * mask.channels + c,
-                (bits[at % 4][at / 4] >> 8) >= mask.threshold);
-        }
+        draw_mask(mask, step, block, (element + pixels + 3) / 4 - block, stays);
+        write.run((n * mask.inner + first) * mask.channels + c, mask.channels, pixels,
+                  stays + (element - 4 * block));
       }
     }
   });
@@ -105,7 +120,7 @@ void samples(const Writer<T>& write, const DropoutMask& mask, std::uint64_t step
       const detail::PhiloxBlock block =
           detail::random_block(mask.key, step, static_cast<std::uint64_t>(n / 4));
       const bool stays = (block.lane[n % 4] >> 8) >= mask.threshold;
-      for (std::int64_t i = n * size; i < (n + 1) * size; ++i) write(i, stays);
+      write.all(n * size, size, stays);
     }
   });
 }
