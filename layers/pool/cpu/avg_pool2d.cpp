@@ -126,6 +126,7 @@ void backward_planes(const T* grad, const Pool2dGeometry& g, const PoolWindows& 
   detail::parallel_for(
       g.batch * g.channels, grain_for(plane + out_plane), [&](std::int64_t begin, std::int64_t end) {
         std::vector<C> columns(static_cast<std::size_t>(g.out.w));  // shares of the windows over a row
+        const std::vector<C> widths(windows.w.divisor.begin(), windows.w.divisor.end());
         for (std::int64_t p = begin; p < end; ++p) {
           T* const to = dx + p * plane;
           if (global) {
@@ -137,11 +138,9 @@ void backward_planes(const T* grad, const Pool2dGeometry& g, const PoolWindows& 
             std::fill(columns.begin(), columns.end(), C(0));
             for (auto* oh = windows.h.outputs.first(h); oh != windows.h.outputs.last(h); ++oh) {
               const T* const row = grad + p * out_plane + *oh * g.out.w;
-              const std::int64_t rows = windows.h.divisor[static_cast<std::size_t>(*oh)];
-              for (std::int64_t ow = 0; ow < g.out.w; ++ow)
-                columns[static_cast<std::size_t>(ow)] +=
-                    static_cast<C>(row[ow]) /
-                    static_cast<C>(rows * windows.w.divisor[static_cast<std::size_t>(ow)]);
+              const C rows = static_cast<C>(windows.h.divisor[static_cast<std::size_t>(*oh)]);
+              for (std::size_t ow = 0; ow < columns.size(); ++ow)
+                columns[ow] += static_cast<C>(row[ow]) / (rows * widths[ow]);
             }
             for (std::int64_t w = 0; w < g.in.w; ++w) {
               C total = 0;
