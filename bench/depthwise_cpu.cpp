@@ -104,6 +104,8 @@ class Bench {
       : geometry_(make_conv2d_geometry("bench", Shape{row.n, row.c, row.h, row.w},
                                        Shape{row.c, 1, row.kh, row.kw}, row.stride, row.padding, 1, row.c)),
         weight_(geometry_.weight_shape(), dtype, format, 1),
+        input_(geometry_.input_shape(), dtype, format, 4),
+        output_(geometry_.output_shape(), dtype, format, 5),
         grad_weight_(geometry_.weight_shape(), dtype, format, 2) {
     const double copies = rotate ? 160e6 / bytes(dtype) : 1;
     for (int i = 0; i < std::max(copies, rotate ? 2.0 : 1.0); ++i) {
@@ -127,9 +129,10 @@ class Bench {
     const TensorView& x = inputs_[turn_ % inputs_.size()].view;
     const TensorView& y = outputs_[turn_ % inputs_.size()].view;
     ++turn_;
-    if (pass == 0) lamella::cpu::depthwise_conv2d_forward(geometry_, x, weight_.view, {}, y);
+    if (pass == 0) lamella::cpu::depthwise_conv2d_forward(geometry_, x, weight_.view, {}, output_.view);
     if (pass == 1) {
-      lamella::cpu::depthwise_conv2d_backward_input(geometry_, y, weight_.view, x, GradientWrite::Overwrite);
+      lamella::cpu::depthwise_conv2d_backward_input(geometry_, y, weight_.view, input_.view,
+                                                    GradientWrite::Overwrite);
     }
     if (pass == 2) {
       lamella::cpu::depthwise_conv2d_backward_weight(geometry_, y, x, grad_weight_.view,
@@ -138,7 +141,7 @@ class Bench {
   }
 
   Conv2dGeometry geometry_;
-  Tensor weight_, grad_weight_;
+  Tensor weight_, input_, output_, grad_weight_;
   std::vector<Tensor> inputs_, outputs_;
   std::size_t turn_ = 0;
 };

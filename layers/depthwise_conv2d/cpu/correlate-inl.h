@@ -125,13 +125,14 @@ HWY_INLINE void correlate_rows(const CorrelateArgs<T>& a, const T* const* rows, 
     std::int64_t x = 0;
     for (; x + (U - 1) * n < length; x += U * n) {
       const std::int64_t last_at = std::min((U - 1) * n, last - x);
-      const TilePlace place{x, x, 0, n, last_at, n, last_at, whole ? U * n : length - x};
+      const TilePlace place{a.first_in + x, a.first_out + x,           0, n, last_at, n,
+                            last_at,        whole ? U * n : length - x};
       correlate_tile<true, kTapsH, kRowStep, R, U>(a, rows, out, place);
       prefetch_lines(ahead, a.ahead_end);
     }
     for (; x < length; x += n) {
       const std::int64_t x0 = std::min(x, last);
-      const TilePlace place{x0, x0, 0, 0, 0, 0, 0, whole ? n : length - x};
+      const TilePlace place{a.first_in + x0, a.first_out + x0, 0, 0, 0, 0, 0, whole ? n : length - x};
       correlate_tile<true, kTapsH, kRowStep, R, 1>(a, rows, out, place);
     }
   } else {
@@ -147,15 +148,21 @@ HWY_INLINE void correlate_rows(const CorrelateArgs<T>& a, const T* const* rows, 
       }
     };
     for (; j + U <= a.columns; j += U) {
-      const TilePlace place{
-          j * a.in_column_step, j * a.out_column_step,       0, a.in_column_step, (U - 1) * a.in_column_step,
-          a.out_column_step,    (U - 1) * a.out_column_step, 0};
+      const TilePlace place{a.first_in + j * a.in_column_step,
+                            a.first_out + j * a.out_column_step,
+                            0,
+                            a.in_column_step,
+                            (U - 1) * a.in_column_step,
+                            a.out_column_step,
+                            (U - 1) * a.out_column_step,
+                            0};
       channels([&](const TilePlace& at)
                    HWY_ATTR { correlate_tile<false, kTapsH, kRowStep, R, U>(a, rows, out, at); },
                place);
     }
     for (; j < a.columns; ++j) {
-      const TilePlace place{j * a.in_column_step, j * a.out_column_step, 0, 0, 0, 0, 0, 0};
+      const TilePlace place{
+          a.first_in + j * a.in_column_step, a.first_out + j * a.out_column_step, 0, 0, 0, 0, 0, 0};
       channels([&](const TilePlace& at)
                    HWY_ATTR { correlate_tile<false, kTapsH, kRowStep, R, 1>(a, rows, out, at); },
                place);

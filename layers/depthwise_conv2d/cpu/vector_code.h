@@ -30,6 +30,8 @@ struct CorrelateArgs {
   std::int64_t weight_step = 1;
   const T* bias = nullptr;  ///< one number (planar) or one per channel; null: zero
   std::int64_t columns = 0;
+  std::int64_t first_in = 0;         ///< added to every place in a source row
+  std::int64_t first_out = 0;        ///< and in an output row
   std::int64_t channels = 0;         ///< channels-last only, like the two below
   std::int64_t in_column_step = 0;   ///< elements between the sources of neighbouring outputs
   std::int64_t out_column_step = 0;  ///< elements between neighbouring outputs
