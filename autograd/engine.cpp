@@ -15,7 +15,10 @@ namespace lamella {
 namespace detail {
 namespace {
 
+class Walk;
 thread_local const char* current_operator = "";
+thread_local Walk* current_walk = nullptr;
+thread_local std::uint64_t current_sequence = 0;
 
 /// A gradient on its way: empty, a buffer of ours, or a tensor handed over that somebody else may hold too.
 struct Slot {
@@ -59,6 +62,10 @@ class Walk {
  public:
   /// `capture_only`: leaves keep their grad(); what they would get stays in this walk.
   Walk(bool retain_graph, bool capture_only) : retain_graph_(retain_graph), capture_only_(capture_only) {}
+  /// Inside the gradient function of an operator that ran a block again: what the block took from outside
+  /// goes to the walk that runs that operator.
+  struct Nested {};
+  explicit Walk(Nested);
 
   void seed(const Tensor& root, const Tensor& gradient);
   void capture(const Tensor& input);
@@ -85,6 +92,9 @@ class Walk {
     bool operator()(const Node* a, const Node* b) const { return a->sequence < b->sequence; }
   };
 
+  /// This walk, or the one around it that meets `edge` itself.
+  Walk& keeper(const Edge& edge);
+  const Walk& keeper(const Edge& edge) const { return const_cast<Walk*>(this)->keeper(edge); }
   Slot& arrive(const std::shared_ptr<Node>& node, int output);
   /// Null for a leaf whose gradient is written in place.
   Slot* slot_of(const Edge& edge);
@@ -94,6 +104,8 @@ class Walk {
 
   bool retain_graph_;
   bool capture_only_;
+  Walk* around_ = nullptr;         ///< of a nested walk
+  std::uint64_t block_start_ = 0;  ///< operators of the block have larger sequence numbers
   std::unordered_map<Node*, Arrival> arrivals_;
   std::priority_queue<Node*, std::vector<Node*>, Earlier> queue_;
   std::unordered_map<TensorImpl*, Slot> hooked_leaves_;  ///< their gradients wait for the end
@@ -140,6 +152,15 @@ class WalkContext final : public GradientContext {
   std::vector<Tensor> gradients_;
 };
 
+Walk::Walk(Nested)
+    : retain_graph_(false), capture_only_(true), around_(current_walk), block_start_(current_sequence) {}
+
+Walk& Walk::keeper(const Edge& edge) {
+  const bool outside = around_ != nullptr && (edge.node ? edge.node->sequence < block_start_
+                                                        : !captured_leaves_.contains(edge.leaf.get()));
+  return outside ? around_->keeper(edge) : *this;
+}
+
 Slot& Walk::arrive(const std::shared_ptr<Node>& node, int output) {
   auto [it, fresh] = arrivals_.try_emplace(node.get());
   if (fresh) {
@@ -151,10 +172,12 @@ Slot& Walk::arrive(const std::shared_ptr<Node>& node, int output) {
 }
 
 bool Walk::wants(const Edge& edge) const {
-  if (!capture_only_) return edge.wanted();
+  if (!edge.wanted()) return false;
+  if (const Walk& walk = keeper(edge); &walk != this) return walk.wants(edge);
+  if (!capture_only_) return true;
   if (edge.leaf) return captured_leaves_.contains(edge.leaf.get());
-  return edge.node &&
-         (leads_to_capture_.contains(edge.node.get()) || captured_outputs_.contains(edge.node.get()));
+  return around_ != nullptr || leads_to_capture_.contains(edge.node.get()) ||
+         captured_outputs_.contains(edge.node.get());
 }
 
 void Walk::find_paths(const Tensors& roots) {
@@ -169,12 +192,15 @@ void Walk::find_paths(const Tensors& roots) {
     for (const Edge& edge : found[i]->inputs) meet(edge.node);
   std::sort(found.begin(), found.end(),
             [](const Node* a, const Node* b) { return a->sequence < b->sequence; });
-  for (Node* node : found)
+  for (Node* node : found) {
+    if (node->hidden_inputs) leads_to_capture_.insert(node);
     for (const Edge& edge : node->inputs)
       if (wants(edge)) leads_to_capture_.insert(node);
+  }
 }
 
 Slot* Walk::slot_of(const Edge& edge) {
+  if (Walk& walk = keeper(edge); &walk != this) return walk.slot_of(edge);
   if (edge.node) return &arrive(edge.node, edge.output);
   if (capture_only_) return &captured_leaves_[edge.leaf.get()];
   if (edge.leaf->hooks.empty()) return nullptr;
@@ -198,7 +224,7 @@ std::pair<Tensor, GradientWrite> Walk::destination(const Edge& edge) {
 
 bool Walk::hand_over(const Edge& edge, const Tensor& gradient) {
   if (!edge.node) return false;
-  Slot& slot = arrive(edge.node, edge.output);
+  Slot& slot = *slot_of(edge);
   if (slot.written) return false;
   slot = {gradient.detach(), true, true};
   return true;
@@ -290,15 +316,23 @@ void Walk::visit(Arrival& arrival) {
   if (const auto it = captured_outputs_.find(&node); it != captured_outputs_.end())
     for (auto& [output, gradient] : it->second) gradient = gradients[static_cast<std::size_t>(output)];
 
-  if (capture_only_ && !leads_to_capture_.contains(&node)) return;
+  if (capture_only_ && around_ == nullptr && !leads_to_capture_.contains(&node)) return;
   LAMELLA_CHECK(Error, node.gradient != nullptr, "backward: the graph of ", node.name,
                 " was freed by an earlier backward; pass retain_graph there to go over it twice");
 
-  const char* const outer = std::exchange(current_operator, node.name);
   struct Restore {
-    const char* outer;
-    ~Restore() { current_operator = outer; }
-  } restore{outer};
+    const char* name = current_operator;
+    Walk* walk = current_walk;
+    std::uint64_t sequence = current_sequence;
+    ~Restore() {
+      current_operator = name;
+      current_walk = walk;
+      current_sequence = sequence;
+    }
+  } restore;
+  current_operator = node.name;
+  current_walk = this;
+  current_sequence = node.sequence;
   WalkContext context(*this, node, std::move(gradients));
   if (retain_graph_) {
     node.gradient(context);
@@ -339,6 +373,16 @@ void Walk::finish_leaves() {
 }  // namespace
 
 const char* backward_operator() { return current_operator; }
+
+Tensors backward_of_block(const Tensor& result, const Tensor& gradient, const Tensors& leaves) {
+  Walk walk{Walk::Nested{}};
+  for (const Tensor& leaf : leaves) walk.capture(leaf);
+  walk.seed(result, gradient);
+  walk.run();
+  Tensors gradients;
+  for (const Tensor& leaf : leaves) gradients.push_back(walk.captured(leaf));
+  return gradients;
+}
 
 }  // namespace detail
 

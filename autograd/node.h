@@ -45,10 +45,16 @@ struct Node {
   std::vector<Edge> inputs;
   std::vector<NodeOutput> outputs;
   Gradient gradient;  ///< empty once the graph was freed
+  /// The gradient function reaches tensors that are not among the inputs: see backward_of_block().
+  bool hidden_inputs = false;
 };
 
 /// The operator whose gradient function this thread is running; "" outside backward.
 const char* backward_operator();
+
+/// For gradient functions that run a block of operators again. Returns the gradients of `leaves`, which the
+/// block was given; those of all else that the block used go where the walk in progress sends them.
+Tensors backward_of_block(const Tensor& result, const Tensor& gradient, const Tensors& leaves);
 
 /// True in the scope of an AnomalyMode.
 bool anomaly_enabled();

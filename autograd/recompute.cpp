@@ -1,5 +1,6 @@
 #include <utility>
 
+#include "autograd/node.h"
 #include "autograd/record.h"
 #include "core/check.h"
 #include "lamella/autograd/autograd.h"
@@ -53,27 +54,32 @@ Tensor recompute(const std::function<Tensor(const Tensors&)>& block, const Tenso
   // do.
   Tensors edges = inputs;
   edges.push_back(detail::gradient_anchor());
-  return detail::record(
+  const Tensor recorded = detail::record(
       "recompute", edges, detail::Output::of(result.detach()),
       [block, saved = std::move(saved), differentiable, start](detail::GradientContext& context) {
-        Tensors leaves;
+        Tensors given;   // to the block
+        Tensors leaves;  // those of them that want gradients
         Tensor again;
         {
           const Replay replay(start);
           const EnableGrad enable;
           for (std::size_t i = 0; i < saved.size(); ++i) {
             Tensor leaf = saved[i].get();
-            if (differentiable[i]) leaf = leaf.detach().set_requires_grad();
-            leaves.push_back(leaf);
+            if (differentiable[i]) leaves.push_back(leaf = leaf.detach().set_requires_grad());
+            given.push_back(leaf);
           }
-          again = block(leaves);
+          again = block(given);
         }
         if (!again.requires_grad()) return;
-        backward({again}, {context.grad()});
-        for (std::size_t i = 0; i < leaves.size(); ++i)
-          if (differentiable[i] && leaves[i].grad().defined())
-            context.add(static_cast<int>(i), leaves[i].grad());
+        const Tensors gradients = detail::backward_of_block(again, context.grad(), leaves);
+        std::size_t leaf = 0;
+        for (std::size_t i = 0; i < given.size(); ++i)
+          if (differentiable[i])
+            if (const Tensor& gradient = gradients[leaf++]; gradient.defined())
+              context.add(static_cast<int>(i), gradient);
       });
+  if (const auto& node = detail::TensorDoor::impl(recorded).node) node->hidden_inputs = true;
+  return recorded;
 }
 
 }  // namespace lamella

@@ -35,6 +35,36 @@ TEST(RecomputeTest, a_parameter_inside_gets_its_gradient_even_if_no_input_wants_
   EXPECT_THAT(w.grad(), HasSameBits(x));
 }
 
+TEST(RecomputeTest, lets_other_gradients_alone_and_asks_for_hidden_ones) {
+  const Tensor x = random_tensor({4}, 1), w = random_tensor({4}, 2, {.requires_grad = true});
+  const Tensor y = sum(recompute([&](const Tensors& in) { return in[0] * w; }, {x}));
+  EXPECT_THAT(gradients_of({y}, {w})[0], HasSameBits(x));
+  EXPECT_FALSE(w.grad().defined());
+}
+
+TEST(RecomputeTest, a_block_may_use_results_made_before_it) {
+  const Tensor x = random_tensor({4}, 1, {.requires_grad = true}),
+               w = random_tensor({4}, 2, {.requires_grad = true});
+  int hooked = 0;
+  Tensor(w).register_hook([&](const Tensor&) { return ++hooked, Tensor(); });
+  const auto loss = [&](bool again) {
+    const Tensor v = exp(w);
+    const auto outer = [v, w, again](const Tensors& in) {
+      const auto inner = [v, w](const Tensors& deeper) { return deeper[0] * v * w; };
+      return again ? recompute(inner, in) * v : inner(in) * v;
+    };
+    return sum((again ? recompute(outer, {x}) : outer({x})) + v);
+  };
+  loss(true).backward();
+  EXPECT_EQ(hooked, 1);
+  const Tensor gx = x.grad().clone(), gw = w.grad().clone();
+  Tensor(x).zero_grad();
+  Tensor(w).zero_grad();
+  loss(false).backward();
+  EXPECT_TRUE(Passes(testing::all_close(gx, x.grad(), {1e-14, 1e-14})));
+  EXPECT_TRUE(Passes(testing::all_close(gw, w.grad(), {1e-14, 1e-14})));
+}
+
 TEST(RecomputeTest, repeats_its_random_draws_and_leaves_the_sequence_where_it_was) {
   manual_seed(3);
   const Tensor x = random_tensor({64}, 1, {.requires_grad = true});
