@@ -55,10 +55,11 @@ void compare(const Shape& shape, DType dtype, MemoryFormat format, double mean =
   y.backward(grad);
 
   const double u = unit(dtype), up = unit(param);
-  // Far from zero the result has the rounding of its shift, about weight · mean / σ; the gradients do not.
+  // Far from zero the result has the roundings of x · scale and shift, about weight · mean / σ; the gradients
+  // do not.
   const double offset = std::abs(mean);
   expect_within(
-      y, want.y, [&](std::size_t i) { return u * (std::abs(want.y[i]) + 1) + up * (16 + 0.8 * offset); },
+      y, want.y, [&](std::size_t i) { return u * (std::abs(want.y[i]) + 1) + up * (16 + 1.8 * offset); },
       "y");
   expect_within(
       x.grad(), want.dx, [&](std::size_t i) { return u * std::abs(want.dx[i]) + 16 * up * want.dx_terms[i]; },
