@@ -13,6 +13,7 @@
 #include "lamella/layers/loss.h"
 #include "tests/models/formula.h"
 #include "tests/models/networks.h"
+#include "tests/models/plain_sgd.h"
 
 namespace {
 
@@ -105,24 +106,6 @@ TEST_P(ParityTest, state_dict_has_the_peers_names_shapes_and_order) {
   EXPECT_EQ(actual, wanted);
 }
 
-void update_by_sgd(lm::Module& net, std::vector<lm::Tensor>& velocities) {
-  const lm::NoGrad no_grad;
-  std::size_t i = 0;
-  for (lm::Tensor& parameter : net.parameters()) {
-    const auto gradient = parameter.grad().to_vector<double>();
-    auto value = parameter.to_vector<double>();
-    auto velocity =
-        velocities.size() <= i ? std::vector<double>(value.size()) : velocities[i].to_vector<double>();
-    for (std::size_t k = 0; k < value.size(); ++k) {
-      velocity[k] = 0.9 * velocity[k] + gradient[k] + 4e-5 * value[k];
-      value[k] -= 0.001 * velocity[k];
-    }
-    if (velocities.size() <= i) velocities.emplace_back();
-    velocities[i++] = lm::from_vector(velocity, parameter.shape());
-    parameter.copy_(lm::from_vector(value, parameter.shape()));
-  }
-}
-
 TEST_P(ParityTest, float64_equals_pytorch) {
   for (const MemoryFormat format : {MemoryFormat::Contiguous, MemoryFormat::ChannelsLast}) {
     SCOPED_TRACE(lm::name(format));
@@ -134,7 +117,7 @@ TEST_P(ParityTest, float64_equals_pytorch) {
       expect_logits((*net)(x), "logits_eval");
       net->train();
     }
-    std::vector<lm::Tensor> velocities;
+    lm::PlainSgd sgd(net->parameters());
     const std::vector<double> losses = expected("losses");
     for (std::size_t step = 0; step < losses.size(); ++step) {
       net->zero_grad();
@@ -148,7 +131,7 @@ TEST_P(ParityTest, float64_equals_pytorch) {
           if (!name.ends_with("num_batches_tracked")) statistics.push_back(buffer);
         expect_digests(statistics, "buffers");
       }
-      update_by_sgd(*net, velocities);
+      sgd.step();
     }
     for (const auto& [name, buffer] : net->named_buffers())
       if (name.ends_with("num_batches_tracked")) {
