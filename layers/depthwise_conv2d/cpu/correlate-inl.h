@@ -26,7 +26,7 @@ struct TilePlace {
 
 // R rows x U vectors of outputs, held in registers. kTapsH > 0: rows are consecutive, and each loaded source
 // vector serves all the output rows it belongs to. kTapsH == 0: any rows, one load per multiply-add.
-template <bool kPlanar, int kTapsH, int kRowStep, int R, int U, class T>
+template <bool kPlanar, int kTapsH, int kTapsW, int kRowStep, int R, int U, class T>
 HWY_INLINE void correlate_tile(const CorrelateArgs<T>& a, const T* const* rows, T* const* out,
                                const TilePlace& at) {
   const hn::ScalableTag<T> d;
@@ -40,14 +40,10 @@ HWY_INLINE void correlate_tile(const CorrelateArgs<T>& a, const T* const* rows, 
   LAMELLA_UNROLL for (int r = 0; r < R; ++r) { LAMELLA_UNROLL for (int u = 0; u < U; ++u) sum[r][u] = start; }
   const T* HWY_RESTRICT w = kPlanar ? a.weights : a.weights + at.channel;
   const std::int64_t weight_step = kPlanar ? 1 : a.weight_step;
-  for (std::int64_t kw = 0; kw < a.taps_w; ++kw) {
+  const std::int64_t taps_w = kTapsW > 0 ? kTapsW : a.taps_w;
+  LAMELLA_UNROLL_TAPS for (std::int64_t kw = 0; kw < taps_w; ++kw) {
     const std::int64_t x = at.x + a.offsets[kw];
     if constexpr (kTapsH > 0) {
-      V weight[kTapsH];
-      LAMELLA_UNROLL for (int kh = 0; kh < kTapsH; ++kh) {
-        weight[kh] = kPlanar ? hn::Set(d, w[kh]) : hn::LoadU(d, w + kh * weight_step);
-      }
-      w += kTapsH * weight_step;
       if (!kPlanar && kw == 0 && a.rows_ahead) {
         LAMELLA_UNROLL for (int u = 0; u < U; ++u) {
           constexpr std::int64_t kLine = 64 / sizeof(T);
@@ -57,17 +53,27 @@ HWY_INLINE void correlate_tile(const CorrelateArgs<T>& a, const T* const* rows, 
           }
         }
       }
-      LAMELLA_UNROLL for (int s = 0; s < (R - 1) * kRowStep + kTapsH; ++s) {
-        const T* HWY_RESTRICT source = rows[s] + x;
-        LAMELLA_UNROLL for (int u = 0; u < U; ++u) {
-          V value = hn::LoadU(d, source + x_of(u));
-          hold_in_register(value);
-          LAMELLA_UNROLL for (int r = 0; r < R; ++r) {
-            const int kh = s - r * kRowStep;
-            if (kh >= 0 && kh < kTapsH) sum[r][u] = hn::MulAdd(value, weight[kh], sum[r][u]);
+      // Taps in groups so small that their weights fit the registers beside the sums.
+      constexpr int kGroup = U > 2 ? 3 : kTapsH;
+      LAMELLA_UNROLL for (int first = 0; first < kTapsH; first += kGroup) {
+        const int last = first + kGroup < kTapsH ? first + kGroup : kTapsH;
+        V weight[kGroup];
+        LAMELLA_UNROLL for (int kh = first; kh < last; ++kh) {
+          weight[kh - first] = kPlanar ? hn::Set(d, w[kh]) : hn::LoadU(d, w + kh * weight_step);
+        }
+        LAMELLA_UNROLL for (int s = first; s < (R - 1) * kRowStep + last; ++s) {
+          const T* HWY_RESTRICT source = rows[s] + x;
+          LAMELLA_UNROLL for (int u = 0; u < U; ++u) {
+            V value = hn::LoadU(d, source + x_of(u));
+            hold_in_register(value);
+            LAMELLA_UNROLL for (int r = 0; r < R; ++r) {
+              const int kh = s - r * kRowStep;
+              if (kh >= first && kh < last) sum[r][u] = hn::MulAdd(value, weight[kh - first], sum[r][u]);
+            }
           }
         }
       }
+      w += kTapsH * weight_step;
     } else {
       for (std::int64_t kh = 0; kh < a.taps_h; ++kh) {
         const V weight = kPlanar ? hn::Set(d, *w) : hn::LoadU(d, w);
@@ -82,13 +88,15 @@ HWY_INLINE void correlate_tile(const CorrelateArgs<T>& a, const T* const* rows, 
       }
     }
   }
-  if (at.lanes >= (kPlanar ? U * n : n)) {
-    LAMELLA_UNROLL for (int r = 0; r < R; ++r) {
-      LAMELLA_UNROLL for (int u = 0; u < U; ++u) {
-        T* target = out[r] + y_of(u);
-        if (a.accumulate) sum[r][u] = hn::Add(sum[r][u], hn::LoadU(d, target));
-        hn::StoreU(sum[r][u], d, target);
+  if (HWY_LIKELY(at.lanes >= (kPlanar ? U * n : n))) {
+    if (a.accumulate) {
+      LAMELLA_UNROLL for (int r = 0; r < R; ++r) {
+        LAMELLA_UNROLL for (int u = 0; u < U; ++u) sum[r][u] =
+            hn::Add(sum[r][u], hn::LoadU(d, out[r] + y_of(u)));
       }
+    }
+    LAMELLA_UNROLL for (int r = 0; r < R; ++r) {
+      LAMELLA_UNROLL for (int u = 0; u < U; ++u) hn::StoreU(sum[r][u], d, out[r] + y_of(u));
     }
     return;
   }
@@ -103,17 +111,18 @@ HWY_INLINE void correlate_tile(const CorrelateArgs<T>& a, const T* const* rows, 
   }
 }
 
-// Four lines into the second-level cache.
+// Lines into the second-level cache.
+template <int kLines>
 HWY_INLINE void prefetch_lines(const std::byte*& ahead, const std::byte* end) {
   if (ahead >= end) return;
-  for (int line = 0; line < 4; ++line) __builtin_prefetch(ahead + 64 * line, 0, 2);
-  ahead += 256;
+  LAMELLA_UNROLL for (int line = 0; line < kLines; ++line) __builtin_prefetch(ahead + 64 * line, 0, 2);
+  ahead += 64 * kLines;
 }
 
 // Every column and channel of R rows. A vector that would stick out of the row is moved back over the one
 // before where that writes the same values twice, because masked stores are slow on some CPUs; it is masked
 // only where rows are shorter than a vector, or added to.
-template <bool kPlanar, int kTapsH, int kRowStep, int R, int U, class T>
+template <bool kPlanar, int kTapsH, int kTapsW, int kRowStep, int R, int U, class T>
 HWY_INLINE void correlate_rows(const CorrelateArgs<T>& a, const T* const* rows, T* const* out,
                                const std::byte*& ahead) {
   const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(hn::ScalableTag<T>()));
@@ -127,13 +136,21 @@ HWY_INLINE void correlate_rows(const CorrelateArgs<T>& a, const T* const* rows, 
       const std::int64_t last_at = std::min((U - 1) * n, last - x);
       const TilePlace place{a.first_in + x, a.first_out + x,           0, n, last_at, n,
                             last_at,        whole ? U * n : length - x};
-      correlate_tile<true, kTapsH, kRowStep, R, U>(a, rows, out, place);
-      prefetch_lines(ahead, a.ahead_end);
+      correlate_tile<true, kTapsH, kTapsW, kRowStep, R, U>(a, rows, out, place);
+      prefetch_lines<R * U / 2 * kRowStep>(ahead, a.ahead_end);
+    }
+    if constexpr (U > 2) {
+      for (; x + n < length; x += 2 * n) {
+        const std::int64_t last_at = std::min(n, last - x);
+        const TilePlace place{a.first_in + x, a.first_out + x,           0, n, last_at, n,
+                              last_at,        whole ? 2 * n : length - x};
+        correlate_tile<true, kTapsH, kTapsW, kRowStep, R, 2>(a, rows, out, place);
+      }
     }
     for (; x < length; x += n) {
       const std::int64_t x0 = std::min(x, last);
       const TilePlace place{a.first_in + x0, a.first_out + x0, 0, 0, 0, 0, 0, whole ? n : length - x};
-      correlate_tile<true, kTapsH, kRowStep, R, 1>(a, rows, out, place);
+      correlate_tile<true, kTapsH, kTapsW, kRowStep, R, 1>(a, rows, out, place);
     }
   } else {
     std::int64_t j = 0;
@@ -157,70 +174,70 @@ HWY_INLINE void correlate_rows(const CorrelateArgs<T>& a, const T* const* rows, 
                             (U - 1) * a.out_column_step,
                             0};
       channels([&](const TilePlace& at)
-                   HWY_ATTR { correlate_tile<false, kTapsH, kRowStep, R, U>(a, rows, out, at); },
+                   HWY_ATTR { correlate_tile<false, kTapsH, kTapsW, kRowStep, R, U>(a, rows, out, at); },
                place);
+    }
+    if constexpr (U > 2) {
+      for (; j + 2 <= a.columns; j += 2) {
+        const TilePlace place{a.first_in + j * a.in_column_step,
+                              a.first_out + j * a.out_column_step,
+                              0,
+                              a.in_column_step,
+                              a.in_column_step,
+                              a.out_column_step,
+                              a.out_column_step,
+                              0};
+        channels([&](const TilePlace& at)
+                     HWY_ATTR { correlate_tile<false, kTapsH, kTapsW, kRowStep, R, 2>(a, rows, out, at); },
+                 place);
+      }
     }
     for (; j < a.columns; ++j) {
       const TilePlace place{
           a.first_in + j * a.in_column_step, a.first_out + j * a.out_column_step, 0, 0, 0, 0, 0, 0};
       channels([&](const TilePlace& at)
-                   HWY_ATTR { correlate_tile<false, kTapsH, kRowStep, R, 1>(a, rows, out, at); },
+                   HWY_ATTR { correlate_tile<false, kTapsH, kTapsW, kRowStep, R, 1>(a, rows, out, at); },
                place);
     }
   }
 }
 
-template <bool kPlanar, int kTapsH, int kRowStep, class T>
+template <bool kPlanar, int kTapsH, int kTapsW, int kRowStep, class T>
 void correlate(const CorrelateArgs<T>& a) {
   std::int64_t i = 0;
   const std::byte* ahead = a.ahead;
   const T* const* rows = a.rows + (kTapsH > 0 ? a.tap_rows[0] : 0);
   for (; i + 4 <= a.row_count; i += 4) {
-    correlate_rows<kPlanar, kTapsH, kRowStep, 4, 2>(a, rows + i * a.row_step, a.out + i, ahead);
+    correlate_rows<kPlanar, kTapsH, kTapsW, kRowStep, 4, (kTapsW > 0 ? 3 : 2)>(a, rows + i * a.row_step,
+                                                                               a.out + i, ahead);
   }
   for (; i + 2 <= a.row_count; i += 2) {
-    correlate_rows<kPlanar, 0, 1, 2, 2>(a, a.rows + i * a.row_step, a.out + i, ahead);
+    correlate_rows<kPlanar, 0, 0, 1, 2, 2>(a, a.rows + i * a.row_step, a.out + i, ahead);
   }
-  if (i < a.row_count) correlate_rows<kPlanar, 0, 1, 1, 4>(a, a.rows + i * a.row_step, a.out + i, ahead);
+  if (i < a.row_count) correlate_rows<kPlanar, 0, 0, 1, 1, 2>(a, a.rows + i * a.row_step, a.out + i, ahead);
 }
 
 template <bool kPlanar, class T>
-CorrelateFn<T> correlate_of(std::int64_t taps_h, std::int64_t row_step, bool consecutive) {
+CorrelateFn<T> correlate_for(std::int64_t taps_h, std::int64_t taps_w, std::int64_t row_step,
+                             bool consecutive) {
+  const bool square = taps_h == taps_w;
   if (consecutive && row_step == 1) {
-    switch (taps_h) {
-      case 2:
-        return correlate<kPlanar, 2, 1, T>;
-      case 3:
-        return correlate<kPlanar, 3, 1, T>;
-      case 4:
-        return correlate<kPlanar, 4, 1, T>;
-      case 5:
-        return correlate<kPlanar, 5, 1, T>;
-      case 7:
-        return correlate<kPlanar, 7, 1, T>;
-      default:
-        break;
+    if (taps_h == 2) return correlate<kPlanar, 2, 0, 1, T>;
+    if (taps_h == 3) return square ? correlate<kPlanar, 3, 3, 1, T> : correlate<kPlanar, 3, 0, 1, T>;
+  }
+  if (consecutive && row_step == 2 && taps_h == 3) return correlate<kPlanar, 3, 0, 2, T>;
+  if constexpr (sizeof(T) == 4) {  // float64 is for checking rather than for speed: fewer loops to compile
+    if (consecutive && row_step == 1) {
+      if (taps_h == 4) return correlate<kPlanar, 4, 0, 1, T>;
+      if (taps_h == 5) return correlate<kPlanar, 5, 0, 1, T>;
+      if (taps_h == 7) return correlate<kPlanar, 7, 0, 1, T>;
+    }
+    if (consecutive && row_step == 2) {
+      if (taps_h == 5) return correlate<kPlanar, 5, 0, 2, T>;
+      if (taps_h == 7) return correlate<kPlanar, 7, 0, 2, T>;
     }
   }
-  if (consecutive && row_step == 2) {
-    switch (taps_h) {
-      case 3:
-        return correlate<kPlanar, 3, 2, T>;
-      case 5:
-        return correlate<kPlanar, 5, 2, T>;
-      case 7:
-        return correlate<kPlanar, 7, 2, T>;
-      default:
-        break;
-    }
-  }
-  return correlate<kPlanar, 0, 1, T>;
-}
-
-template <class T>
-CorrelateFn<T> correlate_any(bool planar, std::int64_t taps_h, std::int64_t row_step, bool consecutive) {
-  return planar ? correlate_of<true, T>(taps_h, row_step, consecutive)
-                : correlate_of<false, T>(taps_h, row_step, consecutive);
+  return correlate<kPlanar, 0, 0, 1, T>;
 }
 
 }  // namespace lamella::cpu::HWY_NAMESPACE

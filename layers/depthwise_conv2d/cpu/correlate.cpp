@@ -32,9 +32,9 @@ class Worker {
   void look_ahead(std::int64_t row, const T** next);
   void run_classes(const Block& block, std::int64_t weight_channel, std::int64_t table_begin,
                    bool accumulate);
-  void run_columns(const Block& block, std::size_t column_class, CorrelateFn<T> loop, CorrelateArgs<T> args);
+  void run_columns(const Block& block, std::size_t column_class, bool consecutive, CorrelateArgs<T> args);
   void call(const Block& block, const AxisTaps& columns, std::int64_t left, std::int64_t right,
-            CorrelateFn<T> loop, CorrelateArgs<T>& args);
+            bool consecutive, CorrelateArgs<T>& args);
   void store(const Block& block);
 
   std::byte* target_at(const Block& block, std::int64_t row, std::int64_t column) const {
@@ -157,8 +157,6 @@ void Worker<T>::run_classes(const Block& block, std::int64_t weight_channel, std
     for (std::int64_t t = 0; t < args.taps_h; ++t) {
       tap_rows_[t] = rows.base[static_cast<std::size_t>(t)] + block.first * rows.in_step - table_begin;
     }
-    const CorrelateFn<T> loop =
-        correlate_loop<T>(plan_.planar, args.taps_h, args.row_step, rows.consecutive());
     args.offsets = strip_.offsets.data();
     for (std::size_t b = 0; b < p_.columns.size(); ++b) {
       const AxisTaps& columns = p_.columns[b];
@@ -174,7 +172,7 @@ void Worker<T>::run_classes(const Block& block, std::int64_t weight_channel, std
                     static_cast<std::int64_t>(b) * (plan_.planar ? line_phase() : plan_.channels);
         }
       }
-      run_columns(block, b, loop, args);
+      run_columns(block, b, rows.consecutive(), args);
       args.offsets += args.taps_w;
     }
   }
@@ -182,7 +180,7 @@ void Worker<T>::run_classes(const Block& block, std::int64_t weight_channel, std
 
 // Splits off the columns whose taps do not all lie inside a row that is read in place.
 template <class T>
-void Worker<T>::run_columns(const Block& block, std::size_t column_class, CorrelateFn<T> loop,
+void Worker<T>::run_columns(const Block& block, std::size_t column_class, bool consecutive,
                             CorrelateArgs<T> args) {
   const AxisTaps& columns = p_.columns[column_class];
   const std::int64_t right = std::min(block.right, columns.count);
@@ -193,7 +191,7 @@ void Worker<T>::run_columns(const Block& block, std::size_t column_class, Correl
   args.ahead_end = ahead_end_;
   ahead_ = ahead_end_ = nullptr;
   if (plan_.planar || !strip_.window.in_place || columns.base.empty()) {
-    return call(block, columns, block.left, right, loop, args);
+    return call(block, columns, block.left, right, consecutive, args);
   }
   const std::int64_t width = p_.source.shape[3], room = width - columns.base.back();
   const std::int64_t inner_left = std::clamp(
@@ -203,7 +201,7 @@ void Worker<T>::run_columns(const Block& block, std::size_t column_class, Correl
   args.rows_ahead = true;
   for (std::int64_t column = block.left; column < right;) {
     if (column == inner_left && inner_left < inner_right) {
-      call(block, columns, inner_left, inner_right, loop, args);
+      call(block, columns, inner_left, inner_right, consecutive, args);
       column = inner_right;
       continue;
     }
@@ -217,18 +215,19 @@ void Worker<T>::run_columns(const Block& block, std::size_t column_class, Correl
     edge.offsets += first;
     edge.taps_w = last - first;
     edge.weights += first * args.taps_h * args.weight_step;
-    call(block, columns, column, column + 1, loop, edge);
+    call(block, columns, column, column + 1, consecutive, edge);
     ++column;
   }
 }
 
 template <class T>
 void Worker<T>::call(const Block& block, const AxisTaps& columns, std::int64_t left, std::int64_t right,
-                     CorrelateFn<T> loop, CorrelateArgs<T>& args) {
+                     bool consecutive, CorrelateArgs<T>& args) {
   args.columns = right - left;
   args.first_in = (left - strip_.first) * (plan_.planar ? 1 : strip_.window.column_size * columns.in_step);
   args.first_out = (left - block.left) * args.out_column_step;
-  loop(args);
+  const auto pick = plan_.planar ? planar_loop<T> : channels_last_loop<T>;
+  pick(args.taps_h, args.taps_w, args.row_step, consecutive)(args);
 }
 
 template <class T>

@@ -11,10 +11,13 @@
 // Before a loop of a few constant iterations over register arrays: it must be unrolled fully, or the arrays
 // end up in memory.
 #undef LAMELLA_UNROLL
+#undef LAMELLA_UNROLL_TAPS
 #ifdef __clang__
 #define LAMELLA_UNROLL _Pragma("unroll")
+#define LAMELLA_UNROLL_TAPS _Pragma("unroll 3")
 #else
 #define LAMELLA_UNROLL _Pragma("GCC unroll 64")
+#define LAMELLA_UNROLL_TAPS _Pragma("GCC unroll 3")
 #endif
 
 HWY_BEFORE_NAMESPACE();
@@ -26,7 +29,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 template <class V>
 HWY_INLINE void hold_in_register([[maybe_unused]] V& value) {
 #if HWY_ARCH_X86 && defined(__GNUC__) && !defined(__clang__)
-  asm("" : "+v"(value.raw));
+  asm volatile("" : "+v"(value.raw));
 #endif
 }
 

@@ -45,9 +45,13 @@ struct CorrelateArgs {
 template <class T>
 using CorrelateFn = void (*)(const CorrelateArgs<T>&);
 
-/// The loop for a kernel of `taps_h` rows. `consecutive`: tap_rows ascends by one, which lets rows be shared.
+/// The loops for kernels of `taps_h` x `taps_w`. `consecutive`: tap_rows ascends by one, which lets rows be
+/// shared.
 template <class T>
-CorrelateFn<T> correlate_loop(bool planar, std::int64_t taps_h, std::int64_t row_step, bool consecutive);
+CorrelateFn<T> planar_loop(std::int64_t taps_h, std::int64_t taps_w, std::int64_t row_step, bool consecutive);
+template <class T>
+CorrelateFn<T> channels_last_loop(std::int64_t taps_h, std::int64_t taps_w, std::int64_t row_step,
+                                  bool consecutive);
 
 /// Adds Σ g · x over a block of rows to up to kMaxRowTaps x kMaxColumnTaps accumulator vectors in memory.
 inline constexpr std::int64_t kMaxRowTaps = 4;
