@@ -16,7 +16,8 @@ import sys
 import numpy as np
 import torch
 
-import torch_models as tm
+sys.dont_write_bytecode = True
+import torch_models as tm  # noqa: E402
 
 CLASSES, PIXELS, BATCH = 10, 48, 6
 # ReLU6 has its kink where activations are densest, Hardswish far outside: narrow networks keep the number of chances low.

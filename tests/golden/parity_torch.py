@@ -16,7 +16,8 @@ import tempfile
 import numpy as np
 import torch
 
-import torch_models as tm
+sys.dont_write_bytecode = True
+import torch_models as tm  # noqa: E402
 
 SGD = dict(lr=0.001, momentum=0.9, weight_decay=4e-5)
 

@@ -147,8 +147,10 @@ class RoundingTest : public ParityTest {
  protected:
   void expect_at_most_twice_as_far_as_pytorch(lm::DType dtype, MemoryFormat format) const {
     std::vector<std::vector<double>> errors;
+    const auto exact_net = network(lm::float64, format), rounded_net = network(dtype, format);
     for (const std::int64_t seed : seeds_) {
-      const auto exact_net = network(lm::float64, format), rounded_net = network(dtype, format);
+      exact_net->zero_grad();
+      rounded_net->zero_grad();
       Pass exact = run(*exact_net, images(seed, lm::float64, format), seed);
       Pass rounded = run(*rounded_net, images(seed, dtype, format), seed);
       exact.gradients.push_back(exact.logits);
@@ -158,7 +160,7 @@ class RoundingTest : public ParityTest {
         errors[i].push_back(distance(rounded.gradients[i], exact.gradients[i]));
     }
     std::vector<std::string> names;
-    for (const auto& [name, parameter] : network(dtype, format)->named_parameters()) names.push_back(name);
+    for (const auto& [name, parameter] : rounded_net->named_parameters()) names.push_back(name);
     names.emplace_back("logits");
     const std::vector<double> peer = expected(std::string(lm::name(dtype)) + '_' + lm::name(format));
     ASSERT_EQ(peer.size(), errors.size());
