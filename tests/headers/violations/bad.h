@@ -6,7 +6,7 @@
 #include <spdlog/spdlog.h>
 #include "lamella/core/dtype.h"
 #include "core/check.h"
-#  if defined(LAMELLA_HAVE_OPENBLAS)
+#  if defined(LAMELLA_HAVE_CUDA)
 #endif
 #ifdef __CUDACC__
 #endif
