@@ -1,7 +1,7 @@
 #pragma once
 
-/// All layers: modules with their parameters (layers/modules/) and the blocks made of them. The functions they call are in
-/// layers/<family>.h.
+/// All layers: modules with their parameters (layers/modules/) and the blocks made of them. The functions
+/// they call are in layers/<family>.h.
 #include "lamella/layers/blocks.h"
 #include "lamella/layers/init.h"
 #include "lamella/layers/module.h"

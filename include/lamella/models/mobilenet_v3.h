@@ -19,7 +19,7 @@ struct MobileNetV3Options {
   std::int64_t in_channels = 3;
   bool small_stem = false;  ///< for images of 32 pixels or so: the stem and the first strided block keep the
                             ///< size, so that the last map is 1/8 of the image, not 1/32
-  double drop_path = 0;  ///< probability for the last block; it rises linearly from 0 at the first
+  double drop_path = 0;     ///< probability for the last block; it rises linearly from 0 at the first
 };
 
 /// MobileNetV3 (arXiv 1905.02244) as torchvision's mobilenet_v3_small and mobilenet_v3_large:

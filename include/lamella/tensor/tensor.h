@@ -25,8 +25,8 @@ struct TensorDoor;
 /// A half-open range of positions along one axis, as Python's `begin:end:step`. Negative bounds count from
 /// the end and bounds beyond the axis are cut; step is at least 1.
 struct Slice {
-  std::optional<std::int64_t> begin;
-  std::optional<std::int64_t> end;
+  std::optional<std::int64_t> begin = {};
+  std::optional<std::int64_t> end = {};
   std::int64_t step = 1;
 };
 
