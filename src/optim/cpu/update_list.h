@@ -1,0 +1,19 @@
+#pragma once
+
+#include "optim/cpu/update.h"
+#include "optim/cpu/walk.h"
+
+namespace lamella::cpu {
+
+/// Operands of a walk over parameters.
+enum Operand : std::size_t { kParam = 0, kState = 1, kGrad = 4 };
+
+inline WalkList walk_list(const ParamUpdates& updates) {
+  WalkList list(updates.size());
+  for (const ParamUpdate& update : updates)
+    list.add({update.param, update.state[0], update.state[1], update.state[2], unwritten(update.grad)},
+             0b1111);
+  return list;
+}
+
+}  // namespace lamella::cpu
