@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -20,6 +21,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "core/parallel.h"
@@ -37,13 +39,26 @@ using lamella::detail::TensorView;
 
 struct Row {
   const char* name;
-  std::int64_t n, c, h, w, kh, kw, stride, padding;
+  std::int64_t n, c, h, w, kh, kw, stride, padding, dilation = 1;
 };
 constexpr Row kRows[] = {
     {"3x7", 2, 128, 128, 256, 3, 7, 1, 0},      {"kx1", 4, 8, 512, 512, 3, 1, 1, 0},
     {"3x3", 1, 128, 256, 512, 3, 3, 1, 0},      {"144@56", 16, 144, 56, 56, 3, 3, 1, 1},
     {"96@112s2", 16, 96, 112, 112, 3, 3, 2, 1}, {"384@14", 32, 384, 14, 14, 3, 3, 1, 1},
     {"96@56k7", 8, 96, 56, 56, 7, 7, 1, 3},
+};
+// With --all: the layers of MobileNetV2 at 224 and 32 pixels and of MobileNetV3, and what other networks use.
+constexpr Row kMoreRows[] = {
+    {"32@112", 16, 32, 112, 112, 3, 3, 1, 1},    {"144@56s2", 16, 144, 56, 56, 3, 3, 2, 1},
+    {"192@28", 16, 192, 28, 28, 3, 3, 1, 1},     {"192@28s2", 16, 192, 28, 28, 3, 3, 2, 1},
+    {"576@14", 16, 576, 14, 14, 3, 3, 1, 1},     {"576@14s2", 16, 576, 14, 14, 3, 3, 2, 1},
+    {"960@7", 16, 960, 7, 7, 3, 3, 1, 1},        {"144@8", 64, 144, 8, 8, 3, 3, 1, 1},
+    {"384@4", 64, 384, 4, 4, 3, 3, 1, 1},        {"960@2", 64, 960, 2, 2, 3, 3, 1, 1},
+    {"72@56k5s2", 16, 72, 56, 56, 5, 5, 2, 2},   {"120@28k5", 16, 120, 28, 28, 5, 5, 1, 2},
+    {"672@14k5s2", 16, 672, 14, 14, 5, 5, 2, 2}, {"960@7k5", 16, 960, 7, 7, 5, 5, 1, 2},
+    {"384@14k7", 16, 384, 14, 14, 7, 7, 1, 3},   {"768@7k7", 16, 768, 7, 7, 7, 7, 1, 3},
+    {"128@56d2", 8, 128, 56, 56, 3, 3, 1, 2, 2}, {"256@28d4", 8, 256, 28, 28, 3, 3, 1, 4, 4},
+    {"64@56s3", 16, 64, 56, 56, 3, 3, 3, 1},     {"64@64k9", 4, 64, 64, 64, 9, 9, 1, 4},
 };
 constexpr std::array<const char*, 3> kPasses = {"forward", "input gradient", "weight gradient"};
 using Times = std::array<std::vector<double>, 3>;  // of each pass, milliseconds
@@ -102,7 +117,8 @@ class Bench {
  public:
   Bench(const Row& row, DType dtype, MemoryFormat format, bool rotate)
       : geometry_(make_conv2d_geometry("bench", Shape{row.n, row.c, row.h, row.w},
-                                       Shape{row.c, 1, row.kh, row.kw}, row.stride, row.padding, 1, row.c)),
+                                       Shape{row.c, 1, row.kh, row.kw}, row.stride, row.padding, row.dilation,
+                                       row.c)),
         weight_(geometry_.weight_shape(), dtype, format, 1),
         input_(geometry_.input_shape(), dtype, format, 4),
         output_(geometry_.output_shape(), dtype, format, 5),
@@ -161,10 +177,31 @@ double copy_bandwidth() {
   return 2.0 * kBytes / median(times) * 1e3;
 }
 
+std::string python_with_torch() {
+  const char* chosen = std::getenv("LAMELLA_PYTHON");
+  const std::vector<std::string> candidates =
+      chosen != nullptr ? std::vector<std::string>{chosen}
+                        : std::vector<std::string>{"python3", "/usr/bin/python3", "/usr/local/bin/python3"};
+  std::string tried;
+  for (const std::string& python : candidates) {
+    const pid_t child = fork();
+    if (child == 0) {
+      if (std::freopen("/dev/null", "w", stderr) == nullptr) _exit(127);
+      execlp(python.c_str(), python.c_str(), "-c", "import torch", nullptr);
+      _exit(127);
+    }
+    int status = -1;
+    if (child > 0 && waitpid(child, &status, 0) == child && status == 0) return python;
+    tried += (tried.empty() ? "" : ", ") + python;
+  }
+  throw std::runtime_error("no Python with torch (tried " + tried + "); LAMELLA_PYTHON may name one");
+}
+
 // A Python process that answers one line of times for one line of request.
 class Peer {
  public:
   Peer(const std::string& script, int threads) {
+    const std::string python = python_with_torch();
     int to[2], from[2];
     if (pipe(to) != 0 || pipe(from) != 0) throw std::runtime_error("no pipe for the peer");
     child_ = fork();
@@ -173,8 +210,6 @@ class Peer {
       dup2(from[1], STDOUT_FILENO);
       close(to[1]);
       close(from[0]);
-      const char* chosen = std::getenv("LAMELLA_PYTHON");
-      const std::string python = chosen != nullptr ? chosen : "python3";
       execlp(python.c_str(), python.c_str(), script.c_str(), std::to_string(threads).c_str(),
              count_cpu_time ? "cpu-time" : "wall-time", nullptr);
       _exit(127);
@@ -194,7 +229,8 @@ class Peer {
   void measure(const Row& row, const char* dtype, MemoryFormat format, bool rotate, int repetitions,
                Times& times) {
     std::ostringstream request;
-    for (const std::int64_t number : {row.n, row.c, row.h, row.w, row.kh, row.kw, row.stride, row.padding}) {
+    for (const std::int64_t number :
+         {row.n, row.c, row.h, row.w, row.kh, row.kw, row.stride, row.padding, row.dilation}) {
       request << number << ' ';
     }
     request << dtype << ' ' << name(format) << ' ' << rotate << ' ' << repetitions << '\n';
@@ -204,14 +240,15 @@ class Peer {
       std::istringstream line(read_line());
       pass.insert(pass.end(), std::istream_iterator<double>(line), {});
     }
+    // Its threads keep their cores busy for up to 0.2 s after their last work.
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
   }
 
  private:
   std::string read_line() {
     std::string line;
     for (int c = std::fgetc(answers_); c != '\n'; c = std::fgetc(answers_)) {
-      if (c == EOF)
-        throw std::runtime_error("the peer stopped; LAMELLA_PYTHON must name a Python that has torch");
+      if (c == EOF) throw std::runtime_error("the peer stopped before it answered");
       line.push_back(static_cast<char>(c));
     }
     return line;
@@ -226,6 +263,7 @@ struct Options {
   int threads = 2;
   int rounds = 3;
   int repetitions = 5;
+  bool all = false;
   bool cached = false;
   bool cpu_time = false;
   std::string dtype = "float32", only, json, peer;
@@ -245,7 +283,10 @@ int run(const Options& options) {
               "best ms", peer ? "   torch ms  best ms   torch/ours  of best" : "");
   nlohmann::json report{
       {"copy_bytes_per_second", bandwidth}, {"threads", options.threads}, {"dtype", options.dtype}};
-  for (const Row& row : kRows) {
+  std::vector<Row> rows(std::begin(kRows), std::end(kRows));
+  if (options.all) rows.insert(rows.end(), std::begin(kMoreRows), std::end(kMoreRows));
+  int measured = 0, slower = 0;
+  for (const Row& row : rows) {
     for (const MemoryFormat format : {MemoryFormat::Contiguous, MemoryFormat::ChannelsLast}) {
       if (!options.only.empty() &&
           (std::string(row.name) + "/" + name(format)).find(options.only) == std::string::npos) {
@@ -272,6 +313,8 @@ int run(const Options& options) {
           const double torch = median(theirs[pass]),
                        torch_best = *std::min_element(theirs[pass].begin(), theirs[pass].end());
           std::printf("   %8.2f %8.2f  %10.2fx %7.2fx", torch, torch_best, torch / ms, torch_best / best);
+          ++measured;
+          slower += torch < ms && torch_best < best;
           entry["torch_ms"] = torch;
           entry["torch_best_ms"] = torch_best;
         }
@@ -280,6 +323,10 @@ int run(const Options& options) {
         report["rows"].push_back(entry);
       }
     }
+  }
+  if (peer) {
+    std::printf("slower than the peer, by the median and by the best time: %d of %d\n", slower, measured);
+    report["slower_than_peer"] = slower;
   }
   if (!options.json.empty()) {
     std::ofstream file(options.json);
@@ -301,6 +348,7 @@ int main(int argc, char** argv) {
   app.add_option("--dtype", options.dtype)
       ->capture_default_str()
       ->check(CLI::IsMember({"float32", "float64", "bfloat16", "float16"}));
+  app.add_flag("--all", options.all, "more shapes");
   app.add_flag("--cached", options.cached, "use the same buffers in each call");
   app.add_flag("--cpu-time", options.cpu_time, "count processor time, for a busy machine; one thread");
   app.add_option("--only", options.only, "rows whose shape/format contains this");

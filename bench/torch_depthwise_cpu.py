@@ -1,7 +1,7 @@
 """PyTorch's side of bench_depthwise_cpu.
 
 Prints its version, then answers each request line
-    n c h w kernel_h kernel_w stride padding dtype format rotate repetitions
+    n c h w kernel_h kernel_w stride padding dilation dtype format rotate repetitions
 with three lines of times in milliseconds: forward, input gradient, weight gradient.
 """
 
@@ -14,7 +14,7 @@ import torch
 clock = time.thread_time if sys.argv[2] == "cpu-time" else time.perf_counter
 
 
-def measure(n, c, h, w, kernel_h, kernel_w, stride, padding, dtype, fmt, rotate, repetitions):
+def measure(n, c, h, w, kernel_h, kernel_w, stride, padding, dilation, dtype, fmt, rotate, repetitions):
     layout = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[fmt]
     dtype = getattr(torch, dtype)
 
@@ -25,12 +25,12 @@ def measure(n, c, h, w, kernel_h, kernel_w, stride, padding, dtype, fmt, rotate,
     inputs = [fresh(n, c, h, w)]
 
     def forward(x, _):
-        return torch.nn.functional.conv2d(x, weight, None, stride, padding, 1, c)
+        return torch.nn.functional.conv2d(x, weight, None, stride, padding, dilation, c)
 
     def backward(which):
         mask = [which == "input", which == "weight", False]
         return lambda x, g: torch.ops.aten.convolution_backward(
-            g, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], c, mask)
+            g, x, weight, None, [stride] * 2, [padding] * 2, [dilation] * 2, False, [0, 0], c, mask)
 
     shape = forward(inputs[0], None).shape
     grads = [fresh(*shape)]
