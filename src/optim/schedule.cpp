@@ -85,7 +85,7 @@ Schedule::Function one_cycle(const OneCycleOptions& options) {
     const double first = peak / o.div_factor, last = first / o.final_div_factor;
     const double end = count(o.total_steps) - 1, turn = o.pct_start * count(o.total_steps) - 1;
     const double at = std::min(count(n), end);
-    if (at <= turn) return turn > 0 ? along_cosine(first, peak, at / turn) : peak;
+    if (at <= turn) return turn > 1e-9 ? along_cosine(first, peak, at / turn) : peak;  // else: only rounding
     return along_cosine(peak, last, (at - turn) / (end - turn));
   };
 }

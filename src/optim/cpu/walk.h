@@ -112,6 +112,7 @@ void walk(const WalkList& list, const Body& body) {
                                  [](std::int64_t at, const WalkItem& one) { return at < one.end; });
     for (; begin < end; ++item) {
       const std::int64_t first = item->end - item->plan.total, last = std::min(end, item->end);
+      if (first == item->end) continue;  // no elements
       const auto run = [&](const auto& pointers, std::int64_t n) {
         body(static_cast<std::size_t>(item - items.begin()), pointers, n, chunk);
       };
