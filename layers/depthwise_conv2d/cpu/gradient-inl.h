@@ -14,74 +14,137 @@ HWY_BEFORE_NAMESPACE();
 namespace lamella::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-template <int A, int B, class T, class V>
-HWY_INLINE void gradient_step(const T* const (&g)[A], const T* const (&x)[B], std::int64_t gi,
-                              std::int64_t xi, V (&sum)[A][B]) {
+// How the loads of a step are guarded.
+enum class Guard {
+  None,
+  Columns,  // channels-last: taps whose column lies outside the row are left out
+  Lanes     // planar: what lies behind the row, which may be NaN, is left out of both factors
+};
+
+// A x B sums over R rows of x at a time, walked column by column. In channels-last tensors neighbouring
+// columns often fall into the same few sets of the cache: what is shared between rows must be used while it
+// is there.
+template <int A, int B, int R, class T>
+struct GradientTile {
+  using D = hn::ScalableTag<T>;
+  using V = hn::Vec<D>;
+  static constexpr int kWindow = R + A - 1;  // rows of g that R rows of x meet
+  // Few sums: two sets, for odd and even rows or steps, hide the latency of the adds.
+  static constexpr int kSets = A * B <= 4 ? 2 : 1;
+
+  const GradientArgs<T>& args;
+  const T* x[R];
+  const T* g[kWindow];
+  V sum[kSets][A][B];
+
+  HWY_INLINE explicit GradientTile(const GradientArgs<T>& a) : args(a) {
+    LAMELLA_UNROLL for (int set = 0; set < kSets; ++set) {
+      LAMELLA_UNROLL for (int i = 0; i < A; ++i) {
+        LAMELLA_UNROLL for (int b = 0; b < B; ++b) sum[set][i][b] = hn::Zero(D());
+      }
+    }
+  }
+
+  HWY_INLINE void to_row(std::int64_t row) {
+    LAMELLA_UNROLL for (int r = 0; r < R; ++r) x[r] = args.x_rows[row + r] + args.x_offset;
+    LAMELLA_UNROLL for (int w = 0; w < kWindow; ++w) {
+      const std::int64_t tap_row = R > 1 ? args.tap_rows[0] + w : args.tap_rows[w];
+      g[w] = args.g_rows[row + tap_row] + args.g_offset;
+    }
+  }
+
+  template <Guard kGuard, int kSet, class Mask>
+  HWY_INLINE void step(std::int64_t column, std::int64_t xi, std::int64_t gi, Mask mask) {
+    const D d;
+    V grad[kWindow];
+    LAMELLA_UNROLL for (int w = 0; w < kWindow; ++w) {
+      if constexpr (kGuard == Guard::Lanes) {
+        grad[w] = hn::MaskedLoad(mask, d, g[w] + gi);
+      } else {
+        grad[w] = hn::LoadU(d, g[w] + gi);
+        hold_in_register(grad[w]);
+      }
+    }
+    LAMELLA_UNROLL for (int b = 0; b < B; ++b) {
+      if constexpr (kGuard == Guard::Columns) {
+        const std::int64_t source = column * args.column_stride + args.tap_columns[b];
+        if (source < 0 || source >= args.source_columns) continue;
+      }
+      const std::int64_t at = xi + args.offsets[b];
+      LAMELLA_UNROLL for (int r = 0; r < R; ++r) {
+        V value;
+        if constexpr (kGuard == Guard::Lanes) {
+          value = hn::MaskedLoad(mask, d, x[r] + at);
+        } else {
+          value = hn::LoadU(d, x[r] + at);
+          hold_in_register(value);
+        }
+        LAMELLA_UNROLL for (int a = 0; a < A; ++a) {
+          constexpr auto set = [](int row) { return (row + kSet) % kSets; };
+          sum[set(r)][a][b] = hn::MulAdd(value, grad[r + a], sum[set(r)][a][b]);
+        }
+      }
+    }
+  }
+
+  HWY_INLINE void finish() {
+    const D d;
+    LAMELLA_UNROLL for (int a = 0; a < A; ++a) {
+      LAMELLA_UNROLL for (int b = 0; b < B; ++b) {
+        if constexpr (kSets == 2) sum[0][a][b] = hn::Add(sum[0][a][b], sum[1][a][b]);
+        T* target = args.sums[a] + args.sum_offset + b * args.sum_step;
+        hn::StoreU(hn::Add(hn::LoadU(d, target), sum[0][a][b]), d, target);
+      }
+    }
+  }
+};
+
+template <bool kPlanar, int A, int B, int R, class T>
+void gradient_rows(const GradientArgs<T>& args, std::int64_t first_row, std::int64_t last_row) {
   const hn::ScalableTag<T> d;
-  V source[B];
-  LAMELLA_UNROLL for (int b = 0; b < B; ++b) {
-    source[b] = hn::LoadU(d, x[b] + xi);
-    hold_in_register(source[b]);
+  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
+  GradientTile<A, B, R, T> tile(args);
+  const std::int64_t columns = args.columns;
+  for (std::int64_t row = first_row; row < last_row; row += R) {
+    tile.to_row(row);
+    if constexpr (kPlanar) {
+      std::int64_t j = 0;
+      if constexpr (GradientTile<A, B, R, T>::kSets == 2) {
+        for (; j + 2 * n <= columns; j += 2 * n) {
+          tile.template step<Guard::None, 0>(j, j, j, 0);
+          tile.template step<Guard::None, 1>(j, j + n, j + n, 0);
+        }
+      }
+      for (; j + n <= columns; j += n) tile.template step<Guard::None, 0>(j, j, j, 0);
+      if (j < columns) {
+        tile.template step<Guard::Lanes, 0>(j, j, j, hn::FirstN(d, static_cast<std::size_t>(columns - j)));
+      }
+    } else {
+      std::int64_t j = 0, xi = 0, gi = 0;
+      const auto next = [&]() HWY_ATTR { ++j, xi += args.x_column_step, gi += args.g_column_step; };
+      for (; j < args.inner_first; next()) {
+        tile.template step<Guard::Columns, 0>(args.first_column + j, xi, gi, 0);
+      }
+      for (; j < args.inner_last; next()) {
+        tile.template step<Guard::None, 0>(j, xi, gi, 0);
+      }
+      for (; j < columns; next()) tile.template step<Guard::Columns, 0>(args.first_column + j, xi, gi, 0);
+    }
   }
-  LAMELLA_UNROLL for (int a = 0; a < A; ++a) {
-    V grad = hn::LoadU(d, g[a] + gi);
-    hold_in_register(grad);
-    LAMELLA_UNROLL for (int b = 0; b < B; ++b) sum[a][b] = hn::MulAdd(grad, source[b], sum[a][b]);
-  }
+  tile.finish();
 }
 
 template <bool kPlanar, int A, int B, class T>
 void gradient(const GradientArgs<T>& args) {
-  const hn::ScalableTag<T> d;
-  using V = hn::Vec<decltype(d)>;
-  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
-  // Few accumulators: a second set hides the latency of the adds.
-  constexpr int kSets = A * B <= 4 ? 2 : 1;
-  V sum[A][B], second[A][B];
-  LAMELLA_UNROLL for (int a = 0; a < A; ++a) {
-    LAMELLA_UNROLL for (int b = 0; b < B; ++b) {
-      sum[a][b] = hn::Zero(d);
-      second[a][b] = hn::Zero(d);
-    }
+  // Planar rows are long runs in memory, best taken one at a time. Of channels-last rows few lines may be
+  // open at once, and they are open for a single column only if there is one column tap.
+  constexpr int kShared = kPlanar ? 1 : B == 1 ? 2 : 4;
+  std::int64_t done = 0;
+  if constexpr (kShared > 1) {
+    done = args.consecutive || A == 1 ? args.row_count / kShared * kShared : 0;
+    if (done > 0) gradient_rows<kPlanar, A, B, kShared>(args, 0, done);
   }
-  const std::int64_t columns = args.columns;
-  const std::int64_t step = kPlanar ? n : 1;
-  const std::int64_t g_step = kPlanar ? n : args.g_column_step, x_step = kPlanar ? n : args.x_column_step;
-  for (std::int64_t i = 0; i < args.row_count; ++i) {
-    const T* g[A];
-    const T* x[B];
-    LAMELLA_UNROLL for (int a = 0; a < A; ++a) g[a] = args.g_rows[i + args.tap_rows[a]] + args.g_offset;
-    LAMELLA_UNROLL for (int b = 0; b < B; ++b) x[b] = args.x_rows[i] + args.x_offset + args.offsets[b];
-    std::int64_t j = 0, gi = 0, xi = 0;
-    for (; j + kSets * step <= columns; j += kSets * step) {
-      gradient_step<A, B>(g, x, gi, xi, sum);
-      if constexpr (kSets == 2) gradient_step<A, B>(g, x, gi + g_step, xi + x_step, second);
-      gi += kSets * g_step;
-      xi += kSets * x_step;
-    }
-    if (kSets == 2 && j + step <= columns) {
-      gradient_step<A, B>(g, x, gi, xi, sum);
-      j += step;
-      gi += g_step;
-      xi += x_step;
-    }
-    if (kPlanar && j < columns) {  // masked on both sides: what lies behind a row may be NaN
-      const auto mask = hn::FirstN(d, static_cast<std::size_t>(columns - j));
-      V source[B];
-      LAMELLA_UNROLL for (int b = 0; b < B; ++b) source[b] = hn::MaskedLoad(mask, d, x[b] + xi);
-      LAMELLA_UNROLL for (int a = 0; a < A; ++a) {
-        const V grad = hn::MaskedLoad(mask, d, g[a] + gi);
-        LAMELLA_UNROLL for (int b = 0; b < B; ++b) sum[a][b] = hn::MulAdd(grad, source[b], sum[a][b]);
-      }
-    }
-  }
-  LAMELLA_UNROLL for (int a = 0; a < A; ++a) {
-    LAMELLA_UNROLL for (int b = 0; b < B; ++b) {
-      if (kSets == 2) sum[a][b] = hn::Add(sum[a][b], second[a][b]);
-      T* target = args.sums[a] + args.sum_offset + b * args.sum_step;
-      hn::StoreU(hn::Add(hn::LoadU(d, target), sum[a][b]), d, target);
-    }
-  }
+  if (done < args.row_count) gradient_rows<kPlanar, A, B, 1>(args, done, args.row_count);
 }
 
 template <bool kPlanar, class T>
@@ -128,10 +191,8 @@ GradientFn<T> gradient_any(bool planar, std::int64_t row_taps, std::int64_t colu
       return planar ? gradient_of<true, 1, T>(column_taps) : gradient_of<false, 1, T>(column_taps);
     case 2:
       return planar ? gradient_of<true, 2, T>(column_taps) : gradient_of<false, 2, T>(column_taps);
-    case 3:
-      return planar ? gradient_of<true, 3, T>(column_taps) : gradient_of<false, 3, T>(column_taps);
     default:
-      return planar ? gradient_of<true, 4, T>(column_taps) : gradient_of<false, 4, T>(column_taps);
+      return planar ? gradient_of<true, 3, T>(column_taps) : gradient_of<false, 3, T>(column_taps);
   }
 }
 

@@ -54,13 +54,14 @@ CorrelateFn<T> channels_last_loop(std::int64_t taps_h, std::int64_t taps_w, std:
                                   bool consecutive);
 
 /// Adds Σ g · x over a block of rows to up to kMaxRowTaps x kMaxColumnTaps accumulator vectors in memory.
-inline constexpr std::int64_t kMaxRowTaps = 4;
+inline constexpr std::int64_t kMaxRowTaps = 3;
 inline constexpr std::int64_t kMaxColumnTaps = 3;
 template <class T>
 struct GradientArgs {
   const T* const* x_rows = nullptr;  ///< one per row
   const T* const* g_rows = nullptr;  ///< row i, row tap a: g_rows[i + tap_rows[a]]
   const std::int64_t* tap_rows = nullptr;
+  bool consecutive = false;  ///< tap_rows ascends by one
   std::int64_t row_count = 0;
   const std::int64_t* offsets = nullptr;  ///< of each column tap in an x row
   std::int64_t x_offset = 0;              ///< added to all of them
@@ -68,9 +69,17 @@ struct GradientArgs {
   T* const* sums = nullptr;  ///< one pointer per row tap; neighbouring column taps are sum_step apart
   std::int64_t sum_offset = 0;
   std::int64_t sum_step = 0;
-  std::int64_t columns = 0;        ///< planar: elements; channels-last: pixels
-  std::int64_t x_column_step = 0;  ///< channels-last only
+  std::int64_t columns = 0;  ///< planar: elements; channels-last: pixels, and the rest is for these only
+  std::int64_t x_column_step = 0;
   std::int64_t g_column_step = 0;
+  /// Columns [inner_first, inner_last) have all taps inside the x row. For the others, tap b reads column
+  /// (first_column + j) * column_stride + tap_columns[b] and is left out where that is not in the row.
+  std::int64_t inner_first = 0;
+  std::int64_t inner_last = 0;
+  std::int64_t first_column = 0;
+  std::int64_t column_stride = 1;
+  std::int64_t source_columns = 0;  ///< of the x row
+  const std::int64_t* tap_columns = nullptr;
 };
 template <class T>
 using GradientFn = void (*)(const GradientArgs<T>&);
