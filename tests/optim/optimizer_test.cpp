@@ -84,6 +84,25 @@ TEST(OptimizerTest, leaves_parameters_without_gradient_alone) {
   }
 }
 
+TEST(OptimizerTest, takes_several_types_at_once_and_gradients_that_repeat_an_element) {
+  for (const MakeOptimizer& make : one_of_each()) {
+    const auto run = [&](bool together) {
+      Tensors params = make_params();
+      params[1] = values(3, {5}, DType::Float32).set_requires_grad();
+      for (Tensor& param : params) {
+        const Tensor gradient = full({}, 0.3, {.dtype = param.dtype()}).expand(param.shape());
+        param.set_grad(together ? gradient : gradient.clone());
+      }
+      if (together)
+        make({{.params = params}})->step();
+      else
+        for (const Tensor& param : params) make({{.params = {param}}})->step();
+      return numbers(params);
+    };
+    EXPECT_EQ(run(true), run(false));
+  }
+}
+
 TEST(OptimizerTest, counts_as_an_in_place_change) {
   for (const MakeOptimizer& make : one_of_each()) {
     Tensor p = tensor({1, 2, 3}).set_requires_grad();
@@ -224,6 +243,18 @@ TEST(OptimizerTest, restores_the_rates) {
   other.load_state_dict(sgd.state_dict());
   EXPECT_EQ(other.lr(0), 0.01);
   EXPECT_EQ(other.lr(1), 0.05);
+}
+
+TEST(OptimizerTest, loads_state_of_another_type_and_layout) {
+  const Tensors params = make_params(DType::Float32),
+                others = make_params(DType::Float64, Layout::ChannelsLast);
+  Adam adam(params), other(others);
+  train_step(adam, params, 1);
+  other.load_state_dict(adam.state_dict());
+  for (const auto& [name, tensor] : other.state_dict())
+    EXPECT_EQ(tensor.to_vector<double>(), adam.state_dict().at(name).to_vector<double>()) << name;
+  EXPECT_EQ(other.state_dict().at("state.0.exp_avg").dtype(), DType::Float64);
+  EXPECT_EQ(other.state_dict().at("state.0.exp_avg").memory_format(), MemoryFormat::ChannelsLast);
 }
 
 TEST(OptimizerTest, refuses_a_state_that_does_not_fit_and_changes_nothing) {

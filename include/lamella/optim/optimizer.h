@@ -28,10 +28,10 @@ LAMELLA_API std::vector<ParamGroup> no_decay_groups(
 
 /// What one call of Optimizer::update() is about: those parameters of a group that have a gradient.
 struct UpdateBatch {
-  Tensors params;              ///< each with grad() of its shape, type and device; all on one device
-  std::vector<Tensors> state;  ///< per parameter, in the order of state_names()
-  Tensors steps;               ///< per parameter: how many updates it has had, this one included; int64 []
-  Tensor lr;                   ///< float64 []
+  Tensors params = {};              ///< each with grad() of its shape, type and device; all on one device
+  std::vector<Tensors> state = {};  ///< per parameter, in the order of state_names()
+  Tensors steps = {};  ///< per parameter: how many updates it has had, this one included; int64 []
+  Tensor lr = {};      ///< float64 []
   double weight_decay = 0;
 };
 
