@@ -236,6 +236,10 @@ std::vector<Case> large_cases() {
                                        geometry(40, 48, 1, {7, 7}, 5, 1, 2, 1),
                                        geometry(1, 260, 1, {20, 24}, 7, 1, 3, 1),
                                        geometry(1, 2, 3, {190, 210}, 3, 3, 4, 2),
+                                       geometry(1, 200, 1, {24, 90}, 3, 2, 1, 1),
+                                       geometry(1, 130, 2, {18, 70}, {3, 4}, 1, 2, 2),
+                                       geometry(2, 96, 1, {7, 7}, 7, 1, 3, 1),
+                                       geometry(1, 72, 1, {17, 50}, {2, 1}, {2, 1}, {1, 3}, 1),
                                        geometry(2, 64, 1, {3, 1100}, {1, 3}, 1, {0, 1}, 1)};
   for (const Conv2dGeometry& g : geometries) {
     for (const Layout layout : {Layout::Planar, Layout::ChannelsLast}) {
@@ -349,6 +353,40 @@ TEST(DepthwiseKernelsTest, nan_stays_in_its_channel) {
     for (std::int64_t i = 0; i < t.output.numel(); ++i) {
       const std::int64_t n_c = i / (c.g.out.h * c.g.out.w);
       EXPECT_EQ(std::isnan(t.output.get(i)), n_c == 1) << i;
+    }
+  }
+}
+
+// At the left and right edge, what a tap would read beside the row belongs to the row before or after.
+TEST(DepthwiseKernelsTest, nan_stays_in_its_row) {
+  for (const Layout layout : {Layout::Planar, Layout::ChannelsLast}) {
+    for (const std::int64_t stride : {1, 2}) {
+      Case c;
+      c.g = geometry(1, 19, 1, {11, 13}, {1, 5}, stride, {0, 2}, 1);
+      c.input = c.output = layout;
+      Tensors t(c);
+      const std::int64_t width = c.g.in.w, row = 4;
+      for (std::int64_t channel = 0; channel < c.g.in_channels; ++channel) {
+        for (std::int64_t j = 0; j < width; ++j) {
+          t.input.set((channel * c.g.in.h + row) * width + j, std::numeric_limits<double>::quiet_NaN());
+        }
+      }
+      cpu::depthwise_conv2d_forward(c.g, t.input.view(), t.weight.view(), {}, t.output.view());
+      for (std::int64_t i = 0; i < t.output.numel(); ++i) {
+        EXPECT_EQ(std::isnan(t.output.get(i)), i / c.g.out.w % c.g.out.h * stride == row) << i;
+      }
+      t.input.randomize(7);
+      t.output.randomize(8);
+      for (std::int64_t i = 0; i < t.output.numel(); ++i) {
+        if (i / c.g.out.w % c.g.out.h * stride == row) {
+          t.output.set(i, std::numeric_limits<double>::infinity());
+        }
+      }
+      cpu::depthwise_conv2d_backward_input(c.g, t.output.view(), t.weight.view(), t.input.view(),
+                                           GradientWrite::Overwrite);
+      for (std::int64_t i = 0; i < t.input.numel(); ++i) {
+        EXPECT_EQ(std::isfinite(t.input.get(i)), i / width % c.g.in.h != row) << i;
+      }
     }
   }
 }
