@@ -24,31 +24,39 @@ const C* load_row(const T* row, std::int64_t lanes, C* buffer) {
   }
 }
 
-/// sum[l] += Σ (x − pivot[l]), square[l] += Σ (x − pivot[l])². Four rows at a time: the sums stay in the L1
-/// cache, not in registers.
+/// Asks for the row that is read about 4 KiB from here: short rows are no stream that the hardware follows
+/// far.
+template <class T>
+void fetch_row(const T* row, std::int64_t step, std::int64_t lanes) {
+  constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(T));
+  const T* const later = row + std::clamp<std::int64_t>(64 * kLine / lanes, 1, 8) * step;
+  for (std::int64_t l = 0; l < lanes; l += kLine) __builtin_prefetch(later + l);
+}
+
+/// sum[l] += Σ (x − pivot[l]), square[l] += Σ (x − pivot[l])². The sums stay in the L1 cache, not in
+/// registers: memory is read in the order in which it lies.
 template <class T, class C>
 void add_deviations(const T* x, std::int64_t step, std::int64_t rows, std::int64_t lanes,
                     const C* __restrict pivot, C* __restrict sum, C* __restrict square) {
-  C buffer[4][std::is_same_v<T, C> ? 1 : kTileLanes];
+  C buffer[2][std::is_same_v<T, C> ? 1 : kTileLanes];
   std::int64_t r = 0;
-  for (; r + 4 <= rows; r += 4) {
-    const C* x0 = load_row(x + r * step, lanes, buffer[0]);
-    const C* x1 = load_row(x + (r + 1) * step, lanes, buffer[1]);
-    const C* x2 = load_row(x + (r + 2) * step, lanes, buffer[2]);
-    const C* x3 = load_row(x + (r + 3) * step, lanes, buffer[3]);
+  for (; r + 2 <= rows; r += 2, x += 2 * step) {
+    fetch_row(x, step, lanes);
+    fetch_row(x + step, step, lanes);
+    const C* const a = load_row(x, lanes, buffer[0]);
+    const C* const b = load_row(x + step, lanes, buffer[1]);
     for (std::int64_t l = 0; l < lanes; ++l) {
-      const C d0 = x0[l] - pivot[l], d1 = x1[l] - pivot[l], d2 = x2[l] - pivot[l], d3 = x3[l] - pivot[l];
-      sum[l] += (d0 + d1) + (d2 + d3);
-      square[l] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3);
+      const C d = a[l] - pivot[l], e = b[l] - pivot[l];
+      sum[l] += d + e;
+      square[l] += d * d + e * e;
     }
   }
-  for (; r < rows; ++r) {
-    const C* x0 = load_row(x + r * step, lanes, buffer[0]);
-    for (std::int64_t l = 0; l < lanes; ++l) {
-      const C d = x0[l] - pivot[l];
-      sum[l] += d;
-      square[l] += d * d;
-    }
+  if (r == rows) return;
+  const C* const a = load_row(x, lanes, buffer[0]);
+  for (std::int64_t l = 0; l < lanes; ++l) {
+    const C d = a[l] - pivot[l];
+    sum[l] += d;
+    square[l] += d * d;
   }
 }
 
@@ -56,29 +64,15 @@ void add_deviations(const T* x, std::int64_t step, std::int64_t rows, std::int64
 template <class T, class C>
 void add_products(const T* g, const T* x, std::int64_t step, std::int64_t rows, std::int64_t lanes,
                   const C* __restrict mean, C* __restrict sum, C* __restrict product) {
-  C gs[4][std::is_same_v<T, C> ? 1 : kTileLanes], xs[4][std::is_same_v<T, C> ? 1 : kTileLanes];
-  std::int64_t r = 0;
-  for (; r + 4 <= rows; r += 4) {
-    const C* g0 = load_row(g + r * step, lanes, gs[0]);
-    const C* g1 = load_row(g + (r + 1) * step, lanes, gs[1]);
-    const C* g2 = load_row(g + (r + 2) * step, lanes, gs[2]);
-    const C* g3 = load_row(g + (r + 3) * step, lanes, gs[3]);
-    const C* x0 = load_row(x + r * step, lanes, xs[0]);
-    const C* x1 = load_row(x + (r + 1) * step, lanes, xs[1]);
-    const C* x2 = load_row(x + (r + 2) * step, lanes, xs[2]);
-    const C* x3 = load_row(x + (r + 3) * step, lanes, xs[3]);
+  C g_buffer[std::is_same_v<T, C> ? 1 : kTileLanes], x_buffer[std::is_same_v<T, C> ? 1 : kTileLanes];
+  for (std::int64_t r = 0; r < rows; ++r, g += step, x += step) {
+    fetch_row(g, step, lanes);
+    fetch_row(x, step, lanes);
+    const C* const gs = load_row(g, lanes, g_buffer);
+    const C* const xs = load_row(x, lanes, x_buffer);
     for (std::int64_t l = 0; l < lanes; ++l) {
-      const C m = mean[l];
-      sum[l] += (g0[l] + g1[l]) + (g2[l] + g3[l]);
-      product[l] += (g0[l] * (x0[l] - m) + g1[l] * (x1[l] - m)) + (g2[l] * (x2[l] - m) + g3[l] * (x3[l] - m));
-    }
-  }
-  for (; r < rows; ++r) {
-    const C* g0 = load_row(g + r * step, lanes, gs[0]);
-    const C* x0 = load_row(x + r * step, lanes, xs[0]);
-    for (std::int64_t l = 0; l < lanes; ++l) {
-      sum[l] += g0[l];
-      product[l] += g0[l] * (x0[l] - mean[l]);
+      sum[l] += gs[l];
+      product[l] += gs[l] * (xs[l] - mean[l]);
     }
   }
 }
