@@ -67,9 +67,11 @@ bool Tensor::is_contiguous(MemoryFormat format) const {
 }
 
 MemoryFormat Tensor::memory_format() const {
-  return dim() == 4 && !is_contiguous() && is_contiguous(MemoryFormat::ChannelsLast)
-             ? MemoryFormat::ChannelsLast
-             : MemoryFormat::Contiguous;
+  if (dim() != 4 || !is_contiguous(MemoryFormat::ChannelsLast)) return MemoryFormat::Contiguous;
+  // With one channel or one pixel the order is the same in both formats, but not the strides.
+  if (is_contiguous() && strides() != dense_strides(shape(), MemoryFormat::ChannelsLast))
+    return MemoryFormat::Contiguous;
+  return strides() == dense_strides(shape()) ? MemoryFormat::Contiguous : MemoryFormat::ChannelsLast;
 }
 
 std::string Tensor::describe() const {

@@ -80,8 +80,9 @@ class LAMELLA_API Tensor {
   Device device() const;
   /// True if the elements lie densely in `format`'s order (axes of size 1 never matter).
   bool is_contiguous(MemoryFormat format = MemoryFormat::Contiguous) const;
-  /// ChannelsLast if it has four axes and lies densely in that order and not in row-major order, else
-  /// Contiguous: the format that operators give their outputs.
+  /// The format that operators give their outputs: ChannelsLast if it has four axes and lies densely in that
+  /// order, else Contiguous. Where that is row-major order as well (one channel, or one pixel) the strides
+  /// tell: [N,1,H,W] made as ChannelsLast stays so.
   MemoryFormat memory_format() const;
   /// "[8,32,56,56] float32 cpu", with " channels_last" where it is; "undefined".
   std::string describe() const;

@@ -1,0 +1,113 @@
+#include "checkpoint.h"
+
+#include <nlohmann/json.hpp>
+
+#include "network.h"
+
+namespace lm = lamella;
+using nlohmann::json;
+
+namespace {
+
+constexpr int kVersion = 1;
+
+json to_json(const InputFormat& format) {
+  return {{"channels", format.channels},     {"size", format.size},
+          {"mean", format.normalize.mean},   {"std", format.normalize.std},
+          {"scale", format.normalize.scale}, {"classes", format.classes}};
+}
+
+InputFormat format_from(const json& value) {
+  InputFormat format;
+  format.channels = value.at("channels");
+  format.size = value.at("size");
+  format.normalize.mean = value.at("mean").get<std::vector<float>>();
+  format.normalize.std = value.at("std").get<std::vector<float>>();
+  format.normalize.scale = value.at("scale");
+  format.classes = value.at("classes").get<std::vector<std::string>>();
+  if ((format.channels != 1 && format.channels != 3) || format.size < 1 || format.size > 4096)
+    throw lm::Error("images of " + std::to_string(format.channels) + " channels and " +
+                    std::to_string(format.size) + " pixels");
+  if (format.classes.empty()) throw lm::Error("no classes");
+  return format;
+}
+
+json to_json(const TrainingPosition& position) {
+  return {{"epoch", position.epoch},
+          {"batches", position.batches},
+          {"random", {position.random.seed, position.random.step, position.random.op}}};
+}
+
+TrainingPosition position_from(const json& value) {
+  TrainingPosition position;
+  position.epoch = value.at("epoch");
+  position.batches = value.at("batches");
+  if (position.epoch < 0 || position.batches < 0) throw lm::Error("a negative position");
+  position.random = {value.at("random").at(0), value.at("random").at(1), value.at("random").at(2)};
+  return position;
+}
+
+const std::string& text(const lm::io::Metadata& metadata, const std::string& name) {
+  const auto found = metadata.find(name);
+  if (found == metadata.end()) throw lm::Error("its metadata has no \"" + name + '"');
+  return found->second;
+}
+
+}  // namespace
+
+lm::StateDict Checkpoint::part(const std::string& prefix) const {
+  lm::StateDict found;
+  for (const auto& [name, tensor] : tensors)
+    if (name.starts_with(prefix + '.')) found.set(name.substr(prefix.size() + 1), tensor);
+  return found;
+}
+
+void add_part(lm::StateDict& tensors, const std::string& prefix, const lm::StateDict& part) {
+  for (const auto& [name, tensor] : part) tensors.set(prefix + '.' + name, tensor);
+}
+
+void save_checkpoint(const std::filesystem::path& path, const Checkpoint& checkpoint) {
+  const json recipe = checkpoint.recipe;
+  lm::io::save_safetensors(path, checkpoint.tensors,
+                           {{"lamella.mobilenet", std::to_string(kVersion)},
+                            {"source", checkpoint.source},
+                            {"recipe", recipe.dump()},
+                            {"format", to_json(checkpoint.format).dump()},
+                            {"position", to_json(checkpoint.position).dump()}});
+}
+
+Checkpoint load_checkpoint(const std::filesystem::path& path) {
+  lm::io::SafetensorsFile file = lm::io::load_safetensors_file(path);
+  try {
+    if (const std::string& version = text(file.metadata, "lamella.mobilenet");
+        version != std::to_string(kVersion))
+      throw lm::Error("its version is " + version + ", must be " + std::to_string(kVersion));
+    Checkpoint checkpoint{.path = path, .source = text(file.metadata, "source")};
+    checkpoint.recipe = json::parse(text(file.metadata, "recipe")).get<Recipe>();
+    check(checkpoint.recipe);
+    checkpoint.format = format_from(json::parse(text(file.metadata, "format")));
+    checkpoint.position = position_from(json::parse(text(file.metadata, "position")));
+    checkpoint.tensors = std::move(file.tensors);
+    return checkpoint;
+  } catch (const std::exception& error) {
+    throw lm::IoError(path.string() + " is not a checkpoint of this program: " + error.what());
+  }
+}
+
+std::unique_ptr<lm::Module> trained_network(const Checkpoint& checkpoint, lm::Device device) {
+  auto network = make_network(checkpoint.recipe, checkpoint.format);
+  const lm::StateDict averaged = checkpoint.part("ema.module");
+  const lm::LoadReport report =
+      network->load_state_dict(averaged.empty() ? checkpoint.part("network") : averaged, {.strict = false});
+  if (!report.ok()) {
+    const std::size_t wrong = report.missing.size() + report.unexpected.size() + report.mismatched.size();
+    std::string first = report.to_string();
+    first = first.substr(first.find_first_not_of(' '));
+    throw lm::IoError(checkpoint.path.string() + ": " + std::to_string(wrong) +
+                      " of its tensors do not fit the network that it describes; the first: " +
+                      first.substr(0, first.find('\n')));
+  }
+  network->to(device);
+  network->eval();
+  return network;
+}

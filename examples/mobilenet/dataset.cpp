@@ -1,0 +1,140 @@
+#include "dataset.h"
+
+#include <algorithm>
+
+namespace lm = lamella;
+namespace fs = std::filesystem;
+
+namespace {
+
+// Means and deviations over the training images, in parts of 255: the values that are customary for each set.
+const lm::data::Normalize kCifar10{.mean = {0.4914f, 0.4822f, 0.4465f}, .std = {0.2470f, 0.2435f, 0.2616f}};
+const lm::data::Normalize kImageNet{.mean = {0.485f, 0.456f, 0.406f}, .std = {0.229f, 0.224f, 0.225f}};
+constexpr int kLargestSmall = 64;  // pixels; up to here images keep their size
+
+fs::path idx_file(const fs::path& folder, const std::string& name) {
+  return fs::exists(folder / name) ? folder / name : folder / (name + ".gz");
+}
+
+ImageData digits() {
+  const fs::path folder = MOBILENET_DATA;
+  const lm::data::DatasetPtr all =
+      lm::data::idx_dataset(folder / "digits-images-idx3-ubyte.gz", folder / "digits-labels-idx1-ubyte.gz");
+  ImageData data;
+  std::tie(data.test, data.train) = lm::data::split(all, 0.2, /*seed=*/0);
+  data.format.normalize = {.mean = {0.5f}, .std = {0.5f}, .scale = 16.0f};
+  return data;
+}
+
+ImageData image_folders(const fs::path& folder) {
+  const fs::path test = fs::is_directory(folder / "test") ? folder / "test" : folder / "val";
+  ImageData data;
+  data.train = lm::data::image_folder(folder / "train", {.decode_once = true});
+  data.test = lm::data::image_folder(test, {.decode_once = true});
+  if (data.train->classes() != data.test->classes())
+    throw lm::IoError(folder.string() + ": train/ and " + test.filename().string() +
+                      "/ hold different classes");
+  return data;
+}
+
+ImageData find(const std::string& source) {
+  if (source == "digits") return digits();
+  const fs::path folder = source;
+  if (!fs::is_directory(folder)) throw lm::IoError(source + ": there is no such folder");
+  ImageData data;
+  if (fs::exists(folder / "data_batch_1.bin")) {
+    data.train = lm::data::cifar10(folder, /*train=*/true);
+    data.test = lm::data::cifar10(folder, /*train=*/false);
+    data.format.normalize = kCifar10;
+  } else if (fs::exists(idx_file(folder, "train-images-idx3-ubyte"))) {
+    data.train = lm::data::idx_dataset(idx_file(folder, "train-images-idx3-ubyte"),
+                                       idx_file(folder, "train-labels-idx1-ubyte"));
+    data.test = lm::data::idx_dataset(idx_file(folder, "t10k-images-idx3-ubyte"),
+                                      idx_file(folder, "t10k-labels-idx1-ubyte"), data.train->classes());
+    data.format.normalize = {.mean = {0.5f}, .std = {0.5f}};
+  } else if (fs::is_directory(folder / "train")) {
+    data = image_folders(folder);
+    data.format.normalize = kImageNet;
+  } else {
+    throw lm::IoError(
+        source +
+        ": holds neither CIFAR-10's data_batch_1.bin, nor MNIST's train-images-idx3-ubyte, nor folders "
+        "train/ and test/ with a folder of images per class");
+  }
+  return data;
+}
+
+lm::data::Image change_channels(lm::data::Image image, int channels) {
+  if (image.channels == channels) return image;
+  lm::data::Image result(image.height, image.width, channels);
+  const std::size_t pixels = static_cast<std::size_t>(image.height) * static_cast<std::size_t>(image.width);
+  for (std::size_t i = 0; i < pixels; ++i) {
+    if (channels == 3) {
+      std::fill_n(&result.pixels[3 * i], 3, image.pixels[i]);
+    } else {  // luma of ITU-R BT.601
+      const std::uint8_t* rgb = &image.pixels[3 * i];
+      result.pixels[i] = static_cast<std::uint8_t>((299 * rgb[0] + 587 * rgb[1] + 114 * rgb[2] + 500) / 1000);
+    }
+  }
+  return result;
+}
+
+/// The middle of an image at the scale that the network is tested at.
+std::vector<lm::data::Transform> middle(int size) {
+  if (size <= kLargestSmall) return {lm::data::Resize(size), lm::data::CenterCrop(size)};
+  return {lm::data::Resize(size * 256 / 224), lm::data::CenterCrop(size)};  // 256 for 224, as is customary
+}
+
+}  // namespace
+
+ImageData open_images(const std::string& source, const Recipe& recipe) {
+  ImageData data = find(source);
+  if (data.train->size() == 0 || data.test->size() == 0) throw lm::IoError(source + ": holds no images");
+  const lm::data::Image first = data.train->get(0).image;
+  const int shorter = std::min(first.height, first.width);
+  data.format.channels = first.channels;
+  data.format.classes = data.train->classes();
+  data.format.size = recipe.image_size != 0 ? recipe.image_size : shorter <= kLargestSmall ? shorter : 224;
+  data.resized = first.height != data.format.size || first.width != data.format.size;
+  return data;
+}
+
+lm::data::DataLoader train_loader(const ImageData& data, const Recipe& recipe, int workers) {
+  lm::data::LoaderOptions options{
+      .batch = recipe.batch, .shuffle = true, .workers = workers, .seed = recipe.seed};
+  // A last batch of one image would leave batch normalisation without a variance; the next epoch has it
+  // elsewhere.
+  options.drop_last = data.train->size() > recipe.batch;
+  if (data.resized && data.format.size > kLargestSmall) {
+    options.transform.push_back(lm::data::RandomResizedCrop(data.format.size));
+  } else {
+    if (data.resized) options.transform = middle(data.format.size);
+    if (recipe.crop_padding > 0)
+      options.transform.push_back(lm::data::RandomCrop(data.format.size, recipe.crop_padding));
+  }
+  if (recipe.flip) options.transform.push_back(lm::data::RandomHorizontalFlip());
+  options.normalize = data.format.normalize;
+  options.memory_format = lm::MemoryFormat::ChannelsLast;
+  if (recipe.mixup > 0)
+    options.batch_transform =
+        lm::data::Mixup(recipe.mixup, static_cast<std::int64_t>(data.format.classes.size()));
+  return lm::data::DataLoader(data.train, options);
+}
+
+lm::data::DataLoader test_loader(const ImageData& data, int batch, int workers) {
+  lm::data::LoaderOptions options{.batch = batch, .workers = workers};
+  if (data.resized) options.transform = middle(data.format.size);
+  options.normalize = data.format.normalize;
+  options.memory_format = lm::MemoryFormat::ChannelsLast;
+  return lm::data::DataLoader(data.test, options);
+}
+
+lm::Tensor to_input(const lm::data::Image& image, const InputFormat& format) {
+  lm::data::Image prepared = change_channels(image, format.channels);
+  if (prepared.height != format.size || prepared.width != format.size) {
+    lm::data::Random unused(0, 0, 0);
+    for (const lm::data::Transform& transform : middle(format.size))
+      prepared = transform(std::move(prepared), unused);
+  }
+  return lm::data::to_tensor(prepared, format.normalize, lm::MemoryFormat::ChannelsLast);
+}

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <lamella/lamella.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "recipe.h"
+
+/// How images become the network's input; kept in checkpoints, so that `predict` does the same.
+struct InputFormat {
+  int channels = 3;
+  int size = 32;  ///< height and width
+  lamella::data::Normalize normalize = {};
+  std::vector<std::string> classes = {};
+};
+
+/// Images to train on, images to test on.
+struct ImageData {
+  lamella::data::DatasetPtr train;
+  lamella::data::DatasetPtr test;
+  InputFormat format;
+  bool resized = false;  ///< the images are not of format.size
+};
+
+/// Opens `source`: "digits", the digits that come with this program; a folder with CIFAR-10's binary files; a
+/// folder with MNIST's four IDX files (train-…, t10k-…, gzipped or not); or a folder with train/ and test/
+/// (or val/), each with a folder of JPEG or PNG images per class, which are decoded once into a cache beside
+/// it. Throws lamella::IoError saying what is missing.
+ImageData open_images(const std::string& source, const Recipe& recipe);
+
+/// Batches to train on, shuffled and changed at random as the recipe says.
+lamella::data::DataLoader train_loader(const ImageData& data, const Recipe& recipe, int workers);
+/// Batches to test on, in order.
+lamella::data::DataLoader test_loader(const ImageData& data, int batch, int workers);
+
+/// One image of any size, colour or grey, as the network's input [1,channels,size,size].
+lamella::Tensor to_input(const lamella::data::Image& image, const InputFormat& format);

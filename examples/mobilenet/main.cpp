@@ -1,0 +1,123 @@
+// Trains MobileNets, tests them and predicts with them: see --help.
+#include <lamella/lamella.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+
+#include "commands.h"
+#include "interrupt.h"
+
+namespace {
+
+/// Settings that are saved with the network; `--resume` takes the saved ones instead.
+void add_recipe(CLI::App& app, Recipe& recipe) {
+  const auto add = [&](const char* name, auto& value, const char* text) {
+    app.add_option(name, value, text)->capture_default_str()->group("Recipe");
+  };
+  // Read as soon as it is seen, so that options override it wherever they stand.
+  app.add_option_function<std::string>(
+         "--recipe", [&recipe](const std::string& path) { read_recipe(path, recipe); },
+         "JSON file with the settings below, under these names with _ for -")
+      ->trigger_on_parse()
+      ->group("Recipe");
+  add("--model", recipe.model, "v1, v2, v3-small or v3-large");
+  add("--width", recipe.width, "multiplies all channel counts");
+  add("--stem", recipe.stem, "small (for images of 32 pixels or so), imagenet or auto");
+  add("--dropout", recipe.dropout, "before the classifier");
+  add("--drop-path", recipe.drop_path, "stochastic depth of the last block");
+  add("--image-size", recipe.image_size, "pixels; 0: as they are up to 64, else 224");
+  add("--crop-padding", recipe.crop_padding, "random crops of images padded by so much");
+  add("--flip", recipe.flip, "mirror images at random");
+  add("--mixup", recipe.mixup, "alpha of mixup; 0: none");
+  add("--epochs", recipe.epochs, "times that each image is used");
+  add("--batch", recipe.batch, "images per step");
+  add("--optimizer", recipe.optimizer, "sgd, adam, adamw or rmsprop");
+  add("--lr", recipe.lr, "learning rate");
+  add("--momentum", recipe.momentum, "of sgd and rmsprop");
+  add("--weight-decay", recipe.weight_decay, "not for norms and biases");
+  add("--schedule", recipe.schedule, "of the learning rate: cosine, one-cycle or constant");
+  add("--warmup-epochs", recipe.warmup_epochs, "the learning rate rises linearly at first");
+  add("--label-smoothing", recipe.label_smoothing, "share spread over all classes");
+  add("--clip-grad-norm", recipe.clip_grad_norm, "largest norm of all gradients; 0: any");
+  add("--ema", recipe.ema, "decay of averaged weights, which are then tested; 0: none");
+  add("--seed", recipe.seed, "of everything random");
+}
+
+void add_run(CLI::App& app, RunOptions& run, int& threads) {
+  app.add_option("--device", run.device, "auto, cpu, cuda or cuda:1")->capture_default_str();
+  app.add_option("--workers", run.workers, "threads that load images")->capture_default_str();
+  app.add_option("--threads", threads, "threads that compute; by default all cores");
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{"Trains MobileNets, tests them and predicts with them."};
+  app.require_subcommand(1);
+  app.option_defaults()->take_last();  // of an option given twice
+  int threads = 0;
+
+  RunOptions demo_options;
+  CLI::App& demo =
+      *app.add_subcommand("demo", "train a small network on handwritten digits and show the result");
+  add_run(demo, demo_options, threads);
+
+  TrainOptions train_options{.checkpoint = "mobilenet.safetensors"};
+  CLI::App& train = *app.add_subcommand("train", "train a network and save it after each epoch");
+  CLI::Option* data =
+      train.add_option("--data", train_options.data,
+                       "digits, or a folder: CIFAR-10's .bin files, MNIST's IDX files, or train/ and "
+                       "test/ with a folder of JPEG or PNG images per class");
+  train.add_option("--checkpoint", train_options.checkpoint, "the file that is written")
+      ->capture_default_str();
+  CLI::Option* resume =
+      train.add_flag("--resume", train_options.resume, "go on where the checkpoint was written");
+  add_run(train, train_options.run, threads);
+  add_recipe(train, train_options.recipe);
+
+  EvalOptions eval_options;
+  CLI::App& eval = *app.add_subcommand("eval", "test a saved network");
+  eval.add_option("--checkpoint", eval_options.checkpoint, "the saved network")->required();
+  eval.add_option("--data", eval_options.data, "images, as in train; by default those it was trained on");
+  add_run(eval, eval_options.run, threads);
+
+  PredictOptions predict_options;
+  CLI::App& predict = *app.add_subcommand("predict", "say what is in images");
+  predict.add_option("--checkpoint", predict_options.checkpoint, "the saved network")->required();
+  predict.add_option("images", predict_options.images, "JPEG or PNG files")
+      ->required()
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  predict.add_option("--top", predict_options.top, "classes to print")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  predict.add_flag("--draw", predict_options.draw, "draw the images in the terminal");
+  add_run(predict, predict_options.run, threads);
+
+  try {
+    app.parse(argc, argv);
+    if (train.parsed() && train_options.resume)
+      for (const CLI::Option* option : train.get_options())
+        if (option->get_group() == "Recipe" && option->count() > 0)
+          throw CLI::ExcludesError(option->get_name(), resume->get_name());
+    if (train.parsed() && !train_options.resume && data->count() == 0) throw CLI::RequiredError("--data");
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+
+  if (threads != 0) lamella::set_num_threads(threads);
+  catch_interrupts();
+  if (demo.parsed()) return run_demo(demo_options);
+  if (train.parsed()) return run_train(train_options);
+  if (eval.parsed()) return run_eval(eval_options);
+  return run_predict(predict_options);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return 1;
+  }
+}

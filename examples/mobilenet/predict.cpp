@@ -1,0 +1,46 @@
+#include <algorithm>
+#include <cstdio>
+#include <numeric>
+
+#include "checkpoint.h"
+#include "commands.h"
+#include "draw.h"
+#include "interrupt.h"
+
+namespace lm = lamella;
+
+int run_predict(const PredictOptions& options) {
+  const lm::Device device(options.run.device);
+  const Checkpoint checkpoint = load_checkpoint(options.checkpoint);
+  const auto network = trained_network(checkpoint, device);
+  InputFormat format = checkpoint.format;
+  format.normalize.scale = 255;  // whatever the training images' largest value: image files have 255
+
+  const lm::NoGrad no_grad;
+  bool failed = false;
+  for (const std::filesystem::path& path : options.images) {
+    if (interrupted()) return 130;
+    lm::data::Image image;
+    try {
+      image = lm::data::read_image(path);
+    } catch (const lm::IoError& error) {
+      std::fprintf(stderr, "error: %s\n", error.what());
+      failed = true;
+      continue;
+    }
+    const lm::Tensor logits = (*network)(to_input(image, format).to(device));
+    const std::vector<double> shares = lm::softmax(logits, 1).to_vector<double>();
+    std::vector<std::size_t> order(shares.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t a, std::size_t b) { return shares[a] > shares[b]; });
+
+    std::printf("%s:", path.c_str());
+    for (std::size_t i = 0; i < std::min(order.size(), static_cast<std::size_t>(options.top)); ++i)
+      std::printf("%s %s %.1f %%", i == 0 ? "" : ",", format.classes[order[i]].c_str(),
+                  100 * shares[order[i]]);
+    std::printf("\n");
+    if (options.draw) std::printf("%s", draw({{image, format.classes[order[0]]}}).c_str());
+  }
+  return failed ? 1 : 0;
+}

@@ -1,0 +1,181 @@
+#include "train.h"
+
+#include <algorithm>
+#include <cinttypes>
+#include <cstdio>
+#include <optional>
+
+#include "checkpoint.h"
+#include "commands.h"
+#include "interrupt.h"
+#include "network.h"
+
+namespace lm = lamella;
+
+namespace {
+
+std::unique_ptr<lm::optim::Optimizer> make_optimizer(const Recipe& recipe, const lm::Module& network) {
+  const auto groups = lm::optim::no_decay_groups(network.named_parameters(), recipe.weight_decay);
+  if (recipe.optimizer == "adam")
+    return std::make_unique<lm::optim::Adam>(groups, lm::optim::AdamOptions{.lr = recipe.lr});
+  if (recipe.optimizer == "adamw")
+    return std::make_unique<lm::optim::AdamW>(groups, lm::optim::AdamWOptions{.lr = recipe.lr});
+  if (recipe.optimizer == "rmsprop")  // as in the MobileNet papers
+    return std::make_unique<lm::optim::RMSprop>(groups, lm::optim::RMSpropOptions{.lr = recipe.lr,
+                                                                                  .alpha = 0.9,
+                                                                                  .eps = 1e-3,
+                                                                                  .momentum = recipe.momentum,
+                                                                                  .eps_inside_sqrt = true});
+  return std::make_unique<lm::optim::SGD>(
+      groups,
+      lm::optim::SGDOptions{.lr = recipe.lr, .momentum = recipe.momentum, .nesterov = recipe.momentum > 0});
+}
+
+lm::optim::Schedule make_schedule(const Recipe& recipe, std::int64_t steps_per_epoch) {
+  const std::int64_t steps = recipe.epochs * steps_per_epoch;
+  const auto warmup = static_cast<std::int64_t>(recipe.warmup_epochs * static_cast<double>(steps_per_epoch));
+  if (recipe.schedule == "one-cycle") return lm::optim::OneCycle({.total_steps = steps});
+  lm::optim::Schedule main = lm::optim::Constant();
+  if (recipe.schedule == "cosine")
+    main = lm::optim::Cosine({.T_max = std::max<std::int64_t>(1, steps - warmup)});
+  if (warmup == 0) return main;
+  const lm::optim::LinearWarmup rise(
+      {.start_factor = 1.0 / static_cast<double>(warmup), .total_iters = warmup});
+  return lm::optim::Sequential({.schedules = {rise, main}, .milestones = {warmup}});
+}
+
+std::string number(double value, const char* format = "%.3f") {
+  char text[32];
+  std::snprintf(text, sizeof text, format, value);
+  return text;
+}
+
+/// A network in training, and everything that must survive an interruption.
+class Training {
+ public:
+  Training(const ImageData& data, const TrainOptions& options)
+      : data_(data),
+        options_(options),
+        recipe_(options.recipe),
+        device_(options.run.device),
+        train_images_(train_loader(data, recipe_, options.run.workers)),
+        test_images_(test_loader(data, recipe_.batch, options.run.workers)) {
+    lm::manual_seed(recipe_.seed);
+    network_ = make_network(recipe_, data.format);
+    network_->to(device_);
+    optimizer_ = make_optimizer(recipe_, *network_);
+    scheduler_.emplace(*optimizer_, make_schedule(recipe_, train_images_.size()));
+    if (recipe_.ema > 0) ema_ = make_ema(*network_, {.decay = recipe_.ema, .warm_up = true});
+    if (options.resume) restore(load_checkpoint(options.checkpoint));
+  }
+
+  Trained run() {
+    Trained result{.test = {.confusion = lm::train::ConfusionMatrix(
+                                static_cast<std::int64_t>(data_.format.classes.size()))}};
+    lm::train::Step step(
+        *network_, *optimizer_,
+        {.clip_grad_norm = recipe_.clip_grad_norm, .scheduler = &*scheduler_, .ema = ema_.get()});
+    for (; position_.epoch < recipe_.epochs; ++position_.epoch, position_.batches = 0) {
+      train_epoch(step);
+      if (!interrupted()) result.test = evaluate(ema_ ? ema_->module() : *network_, test_images_, device_);
+      result.interrupted = interrupted();
+      if (result.interrupted) break;
+      std::printf("epoch %" PRId64 "/%d: test %s\n", position_.epoch + 1, recipe_.epochs,
+                  result.test.summary().c_str());
+      std::fflush(stdout);
+      save({.epoch = position_.epoch + 1});
+    }
+    if (result.interrupted) save(position_);
+    return result;
+  }
+
+ private:
+  std::string epoch_label() const {
+    return "epoch " + std::to_string(position_.epoch + 1) + '/' + std::to_string(recipe_.epochs);
+  }
+
+  void train_epoch(lm::train::Step& step) {
+    network_->train();
+    train_images_.set_epoch(position_.epoch);
+    train_images_.set_position(position_.batches);
+    const std::int64_t images_left = (train_images_.size() - position_.batches) * recipe_.batch;
+    lm::train::Progress progress(
+        {.label = epoch_label(), .total = std::min(images_left, data_.train->size())});
+    lm::train::Average loss, accuracy;
+    for (const auto& [images, labels] : train_images_) {
+      const lm::train::Step::Result result = step(images, labels);
+      const auto count = images.size(0);
+      position_.batches = train_images_.position();
+      loss.add(result.loss.item(), static_cast<double>(count));
+      const auto right = static_cast<double>(lm::train::count_correct(result.output, labels));
+      accuracy.add(right / static_cast<double>(count), static_cast<double>(count));
+      progress.add(count, {{"loss", number(loss.value())},
+                           {"accuracy", number(100 * accuracy.value(), "%.1f %%")},
+                           {"lr", number(optimizer_->lr(), "%.4f")}});
+      if (interrupted()) break;
+    }
+    progress.finish();
+  }
+
+  void save(TrainingPosition position) {
+    if (options_.checkpoint.empty()) return;
+    const std::string bad = lm::train::first_non_finite(*network_);
+    if (!bad.empty())
+      throw lm::train::NonFiniteError("train: " + bad + " is not finite after step " +
+                                      std::to_string(optimizer_->steps()) + "; " +
+                                      options_.checkpoint.string() + " is left as it was");
+    position.random = lm::random_state();
+    Checkpoint checkpoint{
+        .source = options_.data, .recipe = recipe_, .format = data_.format, .position = position};
+    add_part(checkpoint.tensors, "network", network_->state_dict());
+    add_part(checkpoint.tensors, "optimizer", optimizer_->state_dict());
+    add_part(checkpoint.tensors, "schedule", scheduler_->state_dict());
+    if (ema_) add_part(checkpoint.tensors, "ema", ema_->state_dict());
+    save_checkpoint(options_.checkpoint, checkpoint);
+  }
+
+  void restore(const Checkpoint& checkpoint) {
+    network_->load_state_dict(checkpoint.part("network"));
+    optimizer_->load_state_dict(checkpoint.part("optimizer"));
+    scheduler_->load_state_dict(checkpoint.part("schedule"));
+    if (ema_) ema_->load_state_dict(checkpoint.part("ema"));
+    position_ = checkpoint.position;
+    lm::set_random_state(position_.random);
+  }
+
+  const ImageData& data_;
+  const TrainOptions& options_;
+  const Recipe recipe_;
+  const lm::Device device_;
+  lm::data::DataLoader train_images_;
+  lm::data::DataLoader test_images_;
+  std::unique_ptr<lm::Module> network_;
+  std::unique_ptr<lm::optim::Optimizer> optimizer_;
+  std::optional<lm::optim::LrScheduler> scheduler_;
+  std::unique_ptr<lm::optim::Ema> ema_;
+  TrainingPosition position_;
+};
+
+}  // namespace
+
+Trained train(const ImageData& data, const TrainOptions& options) {
+  check(options.recipe);
+  return Training(data, options).run();
+}
+
+int run_train(TrainOptions options) {
+  if (options.resume) {
+    const Checkpoint checkpoint = load_checkpoint(options.checkpoint);
+    options.recipe = checkpoint.recipe;
+    if (options.data.empty()) options.data = checkpoint.source;
+  }
+  check(options.recipe);
+  const ImageData data = open_images(options.data, options.recipe);
+  const Trained trained = train(data, options);
+  if (trained.interrupted) {
+    std::printf("stopped; go on with: train --resume --checkpoint %s\n", options.checkpoint.c_str());
+    return 130;
+  }
+  std::printf("saved %s\n", options.checkpoint.c_str());
+  return 0;
+}

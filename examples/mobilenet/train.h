@@ -1,0 +1,34 @@
+#pragma once
+
+#include <lamella/lamella.h>
+
+#include <filesystem>
+#include <string>
+
+#include "dataset.h"
+#include "evaluate.h"
+#include "recipe.h"
+
+/// Where and how a command runs; nothing here changes what it computes.
+struct RunOptions {
+  std::string device = "auto";  ///< auto, cpu, cuda or cuda:1
+  int workers = 2;              ///< threads that load images
+};
+
+struct TrainOptions {
+  std::string data = {};  ///< see open_images()
+  Recipe recipe = {};
+  std::filesystem::path checkpoint = {};  ///< written after each epoch and when interrupted; empty: none
+  bool resume = false;                    ///< go on from `checkpoint`, with its recipe
+  RunOptions run = {};
+};
+
+struct Trained {
+  Evaluation test;  ///< of the last finished epoch, with averaged weights if the recipe has them
+  bool interrupted = false;
+};
+
+/// Trains as `options` say. Progress goes to standard error, a line per epoch to standard output. Throws
+/// lamella::train::NonFiniteError when the loss or a parameter is no longer finite: the checkpoint is then
+/// still the last good one.
+Trained train(const ImageData& data, const TrainOptions& options);

@@ -1,0 +1,80 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "lamella/core/error.h"
+#include "lamella/core/export.h"
+#include "lamella/layers/module.h"
+#include "lamella/optim/optimizer.h"
+#include "lamella/tensor/tensor.h"
+
+namespace lamella::optim {
+class Ema;
+class LrScheduler;
+}  // namespace lamella::optim
+
+namespace lamella::train {
+
+/// A loss, parameter or buffer that is NaN or infinite.
+class LAMELLA_API NonFiniteError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// The first parameter or buffer of `module` that holds a NaN or an infinity; "" if there is none. Reads
+/// every number.
+LAMELLA_API std::string first_non_finite(const Module& module);
+
+/// Throws NonFiniteError if `loss`, a single number, is NaN or infinite. The message names `step` and the
+/// first parameter or buffer of `module` that is not finite either; where all of them are, it says so, and
+/// whether `input` (which may be undefined) is finite. Waits for a GPU.
+LAMELLA_API void check_finite(const Tensor& loss, std::int64_t step, const Module& module,
+                              const Tensor& input = Tensor());
+
+struct StepOptions {
+  /// Scalar loss of the network's output and the targets; by default cross_entropy() as it is.
+  std::function<Tensor(const Tensor& output, const Tensor& target)> loss = nullptr;
+  double clip_grad_norm = 0;                ///< largest norm of all gradients together; 0: not clipped
+  int accumulate = 1;                       ///< batches whose mean gradient makes one update
+  std::int64_t check_every = 1;             ///< batches between calls of check_finite(); 0: never
+  optim::LrScheduler* scheduler = nullptr;  ///< advanced after each update
+  optim::Ema* ema = nullptr;                ///< updated after each update
+};
+
+/// One training step of a network: forward, loss, backward and, after every `accumulate` batches, an update.
+///
+///     train::Step step(net, sgd, {.scheduler = &schedule});
+///     for (const auto& [images, labels] : loader) meter.add(step(images, labels).loss.item());
+///
+/// Network, optimizer, scheduler and Ema are used where they are: they must outlive the step. Each call
+/// begins a new step of the random sequence (next_random_step()).
+class LAMELLA_API Step {
+ public:
+  struct Result {
+    Tensor loss;    ///< a single number, detached
+    Tensor output;  ///< of the network, detached
+  };
+
+  /// Throws Error for an option out of range.
+  Step(Module& network, optim::Optimizer& optimizer, StepOptions options = {});
+
+  /// Runs a batch; both tensors are moved to the device of the network's parameters. Throws NonFiniteError,
+  /// before anything but running statistics has changed, when check_finite() finds one; and whatever network
+  /// and loss throw.
+  Result operator()(const Tensor& input, const Tensor& target);
+
+  /// Batches run so far.
+  std::int64_t count() const { return count_; }
+
+ private:
+  Module& network_;
+  optim::Optimizer& optimizer_;
+  StepOptions options_;
+  Tensors parameters_;
+  std::int64_t count_ = 0;
+  int accumulated_ = 0;
+};
+
+}  // namespace lamella::train

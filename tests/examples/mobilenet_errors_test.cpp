@@ -1,0 +1,189 @@
+#include <gmock/gmock.h>
+
+#include <algorithm>
+
+#include "program.h"
+#include "tests/data/encode.h"
+#include "tests/support/temp_folder.h"
+
+namespace lamella::test {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+/// The program must say `message` in one line on standard error, and end with `status`.
+void expect_error(const std::vector<std::string>& arguments, const std::string& message, int status = 1,
+                  const RunConditions& conditions = {}) {
+  const Outcome outcome = mobilenet(arguments, conditions);
+  EXPECT_EQ(outcome.status, status) << outcome;
+  EXPECT_THAT(outcome.error, HasSubstr(message));
+  if (status == 1) {
+    const std::size_t line = outcome.error.rfind("error: ");
+    ASSERT_NE(line, std::string::npos) << outcome;
+    EXPECT_EQ(outcome.error.find('\n', line), outcome.error.size() - 1) << outcome;
+  }
+}
+
+void put_text(const std::filesystem::path& path, const std::string& text) {
+  put_file(path, {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
+}
+
+std::vector<std::string> train(const std::filesystem::path& data, const std::filesystem::path& checkpoint,
+                               std::vector<std::string> more = {}) {
+  std::vector<std::string> all = {"train", "--data",   data, "--checkpoint", checkpoint, "--width",
+                                  "0.1",   "--epochs", "1",  "--batch",      "8",        "--device",
+                                  "cpu"};
+  all.insert(all.end(), more.begin(), more.end());
+  return all;
+}
+
+TEST(MobileNetErrorsTest, command_line) {
+  expect_error({}, "A subcommand is required", 2);
+  expect_error({"fly"}, "A subcommand is required", 2);
+  expect_error({"train"}, "--data is required", 2);
+  expect_error({"eval"}, "--checkpoint is required", 2);
+  expect_error({"predict", "--checkpoint", "x"}, "images", 2);
+  expect_error({"train", "--data", "digits", "--epochs", "many"}, "--epochs", 2);
+  expect_error({"train", "--resume", "--lr", "1"}, "--lr excludes --resume", 2);
+  EXPECT_EQ(mobilenet({"--help"}).status, 0);
+  EXPECT_THAT(mobilenet({"train", "--help"}).out, HasSubstr("--weight-decay"));
+}
+
+TEST(MobileNetErrorsTest, settings_out_of_range) {
+  const TempFolder temp;
+  const auto expect = [&](const std::string& option, const std::string& value, const std::string& message) {
+    expect_error({"train", "--data", "digits", "--checkpoint", temp / "net", option, value}, message);
+  };
+  expect("--width", "0", "width is 0, must be between 0.01 and 16");
+  expect("--width", "-1", "width is -1");
+  expect("--width", "nan", "width is nan");
+  expect("--epochs", "0", "epochs is 0");
+  expect("--batch", "-3", "batch is -3");
+  expect("--model", "v9", "model is 'v9', must be one of v1, v2, v3-small, v3-large");
+  expect("--optimizer", "none", "optimizer is 'none'");
+  expect("--schedule", "never", "schedule is 'never'");
+  expect("--stem", "wide", "stem is 'wide'");
+  expect("--lr", "-0.1", "lr is -0.1");
+  expect("--dropout", "1.5", "dropout is 1.5");
+  expect("--image-size", "-8", "image_size is -8");
+  expect("--workers", "-1", "workers");
+  expect("--threads", "-1", "threads");
+  expect("--device", "tpu", "tpu");
+  EXPECT_EQ(count_entries(temp.path()), 0u);
+}
+
+TEST(MobileNetErrorsTest, recipe_files) {
+  const TempFolder temp;
+  const auto recipe = temp / "recipe.json";
+  const auto expect = [&](const std::string& text, const std::string& message) {
+    put_text(recipe, text);
+    expect_error({"train", "--data", "digits", "--checkpoint", temp / "net", "--recipe", recipe}, message);
+  };
+  expect("", "recipe.json: ");
+  expect("[1]", "a recipe must be a JSON object");
+  expect(R"({"epochs": 2, "learning_rate": 1})", "there is no setting 'learning_rate'");
+  expect(R"({"epochs": 2.5})", "epochs cannot be 2.5");
+  expect(R"({"epochs": 1e300})", "epochs cannot be");
+  expect(R"({"seed": -1})", "seed cannot be -1");
+  expect(R"({"model": 2})", "model cannot be 2");
+  expect_error({"train", "--data", "digits", "--recipe", temp / "none.json"}, "none.json: cannot be opened");
+}
+
+TEST(MobileNetErrorsTest, images) {
+  const TempFolder temp;
+  const auto net = temp / "net";
+  expect_error(train(temp / "nowhere", net), "nowhere: there is no such folder");
+  std::filesystem::create_directories(temp / "empty");
+  expect_error(train(temp / "empty", net), "empty: holds neither");
+  std::filesystem::create_directories(temp / "hollow" / "train" / "cat");
+  expect_error(train(temp / "hollow", net), "hollow/train");
+
+  make_small_dataset(temp / "bad");
+  auto jpeg = encode_jpeg(pattern(8, 8));
+  jpeg.resize(jpeg.size() / 2);
+  put_file(temp / "bad" / "train" / "dark" / "cut.jpg", jpeg);
+  expect_error(train(temp / "bad", net), "cut.jpg");
+  put_file(temp / "bad" / "train" / "dark" / "cut.jpg", {});
+  expect_error(train(temp / "bad", net), "cut.jpg");
+
+  make_small_dataset(temp / "other");
+  std::filesystem::rename(temp / "other" / "test" / "dark", temp / "other" / "test" / "grey");
+  expect_error(train(temp / "other", net), "train/ and test/ hold different classes");
+  put_text(temp / "cifar" / "data_batch_1.bin", "not a record");
+  expect_error(train(temp / "cifar", net), "data_batch_1.bin");
+  put_text(temp / "mnist" / "train-images-idx3-ubyte", "idx?");
+  expect_error(train(temp / "mnist", net), "train-images-idx3-ubyte");
+  EXPECT_FALSE(std::filesystem::exists(net));
+}
+
+TEST(MobileNetErrorsTest, nan_loss_keeps_the_last_good_checkpoint) {
+  const TempFolder temp;
+  make_small_dataset(temp / "images");
+  const auto net = temp / "net";
+  ASSERT_EQ(mobilenet(train(temp / "images", net)).status, 0);
+  const auto old = get_file(net);
+  const Outcome outcome =
+      mobilenet(train(temp / "images", net,
+                      {"--lr", "1e6", "--schedule", "constant", "--epochs", "200", "--momentum", "0.99"}));
+  EXPECT_EQ(outcome.status, 1) << outcome;
+  EXPECT_THAT(outcome.error, HasSubstr("error: train: "));
+  EXPECT_THAT(outcome.error, HasSubstr(" step "));
+  EXPECT_THAT(outcome.error, HasSubstr("finite"));
+  EXPECT_THAT(outcome.out, Not(HasSubstr("epoch 200/200")));
+  // The old one, or that of the last epoch that ended well.
+  if (outcome.out.empty()) {
+    EXPECT_EQ(get_file(net), old);
+  }
+  const Outcome tested = mobilenet({"eval", "--checkpoint", net});
+  EXPECT_EQ(tested.status, 0) << tested;
+  EXPECT_THAT(tested.out, Not(HasSubstr("nan")));
+}
+
+TEST(MobileNetErrorsTest, full_disk_keeps_the_old_checkpoint) {
+  const TempFolder temp;
+  make_small_dataset(temp / "images");
+  const auto net = temp / "net";
+  ASSERT_EQ(mobilenet(train(temp / "images", net)).status, 0);
+  const auto old = get_file(net);
+  const std::size_t files = count_entries(temp.path());
+  expect_error(train(temp / "images", net, {"--seed", "7"}), net.string(), 1, {.largest_file = 50000});
+  EXPECT_EQ(get_file(net), old);
+  EXPECT_EQ(count_entries(temp.path()), files);
+}
+
+TEST(MobileNetErrorsTest, checkpoints) {
+  const TempFolder temp;
+  make_small_dataset(temp / "images");
+  const auto net = temp / "net", bad = temp / "bad";
+  ASSERT_EQ(mobilenet(train(temp / "images", net)).status, 0);
+  const auto good = get_file(net);
+
+  expect_error({"eval", "--checkpoint", temp / "none"}, "none");
+  put_file(bad, {good.data(), good.size() - 100});
+  expect_error({"eval", "--checkpoint", bad}, "bad");
+  expect_error({"predict", "--checkpoint", bad, temp / "images/test/dark/image0.png"}, "bad");
+  expect_error({"train", "--resume", "--checkpoint", bad}, "bad");
+  auto changed = good;
+  const std::string name = "\\\"width\\\":0.1";
+  const auto found = std::search(changed.begin(), changed.end(), name.begin(), name.end());
+  ASSERT_NE(found, changed.end());
+  *(found + static_cast<std::ptrdiff_t>(name.size()) - 1) = '9';  // another network than the tensors are of
+  put_file(bad, changed);
+  expect_error({"eval", "--checkpoint", bad}, "bad: ");
+
+  put_text(temp / "no.jpg", "no image");
+  const Outcome outcome = mobilenet({"predict", "--checkpoint", net, temp / "no.jpg",
+                                     temp / "images/test/dark/image0.png", temp / "gone.png"});
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.error, HasSubstr("no.jpg"));
+  EXPECT_THAT(outcome.error, HasSubstr("gone.png"));
+  EXPECT_THAT(outcome.out, HasSubstr("image0.png: "));
+  make_small_dataset(temp / "more");
+  put_file(temp / "more/train/zebra/image.png", encode_png(pattern(8, 8)));
+  put_file(temp / "more/test/zebra/image.png", encode_png(pattern(8, 8)));
+  expect_error({"eval", "--checkpoint", net, "--data", temp / "more"}, "other classes or channels");
+}
+
+}  // namespace
+}  // namespace lamella::test

@@ -1,0 +1,118 @@
+#include <gmock/gmock.h>
+
+#include "lamella/io/safetensors.h"
+#include "program.h"
+#include "tests/data/encode.h"
+#include "tests/support/temp_folder.h"
+
+namespace lamella::test {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+/// Arguments that train a tiny network on `data`, then `more`.
+std::vector<std::string> train(const std::string& data, const std::filesystem::path& checkpoint,
+                               std::vector<std::string> more = {}) {
+  std::vector<std::string> all = {
+      "train", "--data", data,   "--checkpoint", checkpoint, "--width", "0.1", "--epochs", "3",  "--batch",
+      "8",     "--lr",   "0.05", "--ema",        "0.9",      "--flip",  "0",   "--device", "cpu"};
+  all.insert(all.end(), more.begin(), more.end());
+  return all;
+}
+
+class MobileNetTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = new TempFolder();
+    make_small_dataset(*folder_ / "images");
+  }
+  static void TearDownTestSuite() { delete folder_; }
+  static std::string images() { return *folder_ / "images"; }
+
+  TempFolder temp_;
+
+ private:
+  static TempFolder* folder_;
+};
+TempFolder* MobileNetTest::folder_ = nullptr;
+
+TEST_F(MobileNetTest, trains_tests_and_predicts) {
+  const auto checkpoint = temp_ / "net.safetensors";
+  const Outcome trained = mobilenet(train(images(), checkpoint, {"--epochs", "30", "--lr", "0.01", "--crop-padding", "0"}));
+  ASSERT_EQ(trained.status, 0) << trained;
+  EXPECT_THAT(trained.out, HasSubstr("epoch 30/30: test accuracy 100.00 % (9 of 9), loss "));
+  EXPECT_THAT(trained.error, HasSubstr("epoch 30/30 24/24  loss "));
+  EXPECT_THAT(trained.error, Not(HasSubstr("\r")));
+
+  const Outcome tested = mobilenet({"eval", "--checkpoint", checkpoint});
+  ASSERT_EQ(tested.status, 0) << tested;
+  const std::string summary = "accuracy 100.00 % (9 of 9), loss ";
+  const std::size_t last = trained.out.rfind(summary);
+  const std::string line = trained.out.substr(last, trained.out.find('\n', last) - last + 1);
+  EXPECT_THAT(tested.out, HasSubstr(line));
+  EXPECT_THAT(tested.out, HasSubstr("  bars"));
+
+  // Another size, another kind of file.
+  const auto picture = temp_ / "dark.jpg";
+  put_file(picture, encode_jpeg(data::Image(20, 30, 3, 25)));
+  const Outcome predicted = mobilenet({"predict", "--checkpoint", checkpoint, "--top", "1", "--draw",
+                                       images() + "/test/bars/image0.png", picture});
+  ASSERT_EQ(predicted.status, 0) << predicted;
+  EXPECT_THAT(predicted.out, HasSubstr("image0.png: bars "));
+  EXPECT_THAT(predicted.out, HasSubstr("dark.jpg: dark "));
+  EXPECT_THAT(predicted.out, HasSubstr("\n%%%%%%%%"));  // a light bar
+}
+
+TEST_F(MobileNetTest, gives_the_same_bits_for_any_number_of_threads_and_workers) {
+  const auto one = temp_ / "one", two = temp_ / "two";
+  ASSERT_EQ(mobilenet(train(images(), one, {"--threads", "1", "--workers", "0"})).status, 0);
+  ASSERT_EQ(mobilenet(train(images(), two, {"--threads", "2", "--workers", "3"})).status, 0);
+  EXPECT_EQ(get_file(one), get_file(two));
+}
+
+TEST_F(MobileNetTest, goes_on_after_an_interruption_as_if_there_had_been_none) {
+  const auto whole = temp_ / "whole", resumed = temp_ / "resumed";
+  const std::vector<std::string> long_run = {"--epochs", "60", "--schedule", "one-cycle", "--mixup", "0.2"};
+  ASSERT_EQ(mobilenet(train(images(), whole, long_run)).status, 0);
+
+  const Outcome stopped = mobilenet(train(images(), resumed, long_run), {.interrupt_after = "epoch 2/60:"});
+  ASSERT_EQ(stopped.status, 130) << stopped;
+  EXPECT_THAT(stopped.out, HasSubstr("stopped; go on with: train --resume --checkpoint " + resumed.string()));
+  EXPECT_NE(get_file(whole), get_file(resumed));
+
+  const Outcome finished = mobilenet({"train", "--resume", "--checkpoint", resumed});
+  ASSERT_EQ(finished.status, 0) << finished;
+  EXPECT_THAT(finished.out, Not(HasSubstr("epoch 1/60:")));
+  EXPECT_EQ(get_file(whole), get_file(resumed));
+}
+
+TEST_F(MobileNetTest, reads_a_recipe_that_options_override) {
+  const auto recipe = temp_ / "recipe.json";
+  const std::string text =
+      R"({"model": "v3-small", "width": 0.2, "epochs": 1, "optimizer": "rmsprop", "lr": 0.001})";
+  put_file(recipe, {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
+  const auto checkpoint = temp_ / "net";
+  const Outcome outcome = mobilenet({"train", "--epochs", "2", "--data", images(), "--checkpoint", checkpoint,
+                                     "--recipe", recipe, "--lr", "0.002"});
+  ASSERT_EQ(outcome.status, 0) << outcome;
+  const std::string saved = io::load_safetensors_file(checkpoint).metadata.at("recipe");
+  EXPECT_THAT(saved, HasSubstr(R"("model":"v3-small")"));
+  EXPECT_THAT(saved, HasSubstr(R"("epochs":2)"));
+  EXPECT_THAT(saved, HasSubstr(R"("lr":0.002)"));
+  EXPECT_THAT(outcome.out, HasSubstr("epoch 2/2:"));
+}
+
+TEST_F(MobileNetTest, trains_every_model_with_every_optimizer) {
+  for (const auto& [model, optimizer] : {std::pair{"v1", "adam"}, {"v2", "adamw"}, {"v3-large", "rmsprop"}}) {
+    const Outcome outcome =
+        mobilenet(train(images(), temp_ / model,
+                        {"--model", model, "--optimizer", optimizer, "--epochs", "1", "--lr", "0.001",
+                         "--clip-grad-norm", "1", "--warmup-epochs", "0.5"}));
+    EXPECT_EQ(outcome.status, 0) << model << ' ' << outcome;
+    EXPECT_EQ(mobilenet({"eval", "--checkpoint", temp_ / model}).status, 0) << model;
+  }
+}
+
+}  // namespace
+}  // namespace lamella::test

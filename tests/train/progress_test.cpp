@@ -1,0 +1,95 @@
+#include "lamella/train/progress.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <string>
+
+namespace lamella::train {
+namespace {
+
+/// Runs `work` with a Progress that writes to `writer`, and gives what came out at `reader`.
+template <class Work>
+std::string output_of(int reader, int writer, Progress::Options options, Work&& work) {
+  options.file_descriptor = writer;
+  {
+    Progress progress(options);
+    work(progress);
+  }
+  fcntl(reader, F_SETFL, O_NONBLOCK);
+  std::string text(65536, '\0');
+  const ssize_t bytes = ::read(reader, text.data(), text.size());
+  text.resize(bytes > 0 ? static_cast<std::size_t>(bytes) : 0);
+  return text;
+}
+
+struct Pipe {
+  int ends[2] = {-1, -1};
+  Pipe() { EXPECT_EQ(pipe(ends), 0); }
+  ~Pipe() {
+    close(ends[0]);
+    close(ends[1]);
+  }
+};
+
+TEST(ProgressTest, writes_plain_lines_to_a_pipe) {
+  const Pipe pipe;
+  const std::string text =
+      output_of(pipe.ends[0], pipe.ends[1], {.label = "epoch 1/2", .total = 100, .plain_seconds = 0},
+                [](Progress& progress) {
+                  progress.add(40, {{"loss", "1.500"}});
+                  progress.add(60, {{"loss", "1.250"}});
+                  progress.finish();
+                  progress.finish();
+                });
+  EXPECT_EQ(text.find('\r'), std::string::npos);
+  EXPECT_EQ(text.find('\033'), std::string::npos);
+  EXPECT_EQ(text.rfind("epoch 1/2 40/100  loss 1.500  ", 0), 0u) << text;
+  EXPECT_NE(text.find(" left 0:00\n"), std::string::npos) << text;
+  const std::size_t last = text.rfind("epoch");
+  EXPECT_EQ(text.find("epoch 1/2 100/100  loss 1.250  ", last), last) << text;
+  EXPECT_EQ(text.substr(text.size() - 10), "took 0:00\n") << text;
+}
+
+TEST(ProgressTest, says_little_to_a_pipe_in_a_short_time) {
+  const Pipe pipe;
+  const std::string text = output_of(pipe.ends[0], pipe.ends[1], {.total = 1000}, [](Progress& progress) {
+    for (int i = 0; i < 1000; ++i) progress.add(1);
+    progress.finish();
+  });
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1) << text;
+}
+
+TEST(ProgressTest, draws_a_bar_on_a_terminal) {
+  const int terminal = posix_openpt(O_RDWR | O_NOCTTY);
+  ASSERT_GE(terminal, 0);
+  ASSERT_EQ(grantpt(terminal), 0);
+  ASSERT_EQ(unlockpt(terminal), 0);
+  const int inside = open(ptsname(terminal), O_RDWR | O_NOCTTY);
+  ASSERT_GE(inside, 0);
+  const std::string text =
+      output_of(terminal, inside, {.label = "epoch", .total = 4}, [](Progress& progress) {
+        progress.add(1);
+        usleep(150000);
+        progress.add(1, {{"loss", "0.1"}});
+        progress.add(2);
+        progress.finish();
+      });
+  close(inside);
+  close(terminal);
+  EXPECT_NE(text.find("\r\033[Kepoch [==========>         ] 2/4  loss 0.1  "), std::string::npos) << text;
+  EXPECT_NE(text.find("epoch 4/4"), std::string::npos) << text;
+}
+
+TEST(ProgressTest, survives_a_closed_descriptor) {
+  Progress progress({.total = 10, .plain_seconds = 0, .file_descriptor = 987});
+  progress.add(5);
+  progress.finish();
+  EXPECT_GT(progress.rate(), 0);
+}
+
+}  // namespace
+}  // namespace lamella::train

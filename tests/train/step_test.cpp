@@ -1,0 +1,168 @@
+#include "lamella/train/step.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "lamella/autograd/autograd.h"
+#include "lamella/core/random.h"
+#include "lamella/layers/layers.h"
+#include "lamella/layers/loss.h"
+#include "lamella/optim/sgd.h"
+#include "lamella/tensor/arithmetic.h"
+#include "lamella/tensor/create.h"
+#include "lamella/tensor/reduce.h"
+#include "lamella/testing/matchers.h"
+
+namespace lamella::train {
+namespace {
+
+using testing::HasSameBits;
+using ::testing::HasSubstr;
+
+struct Net : Module {
+  Linear first{4, 8};
+  Dropout dropout{0.5};
+  Linear second{8, 3};
+  Net() : Module("Net") {
+    add("first", first);
+    add("dropout", dropout);
+    add("second", second);
+  }
+  Tensor forward(const Tensor& x) override { return second(dropout(first(x))); }
+};
+
+struct Batch {
+  Tensor input = testing::random_tensor({6, 4}, 1, {.dtype = DType::Float32});
+  Tensor target = from_vector<std::int64_t>({0, 1, 2, 0, 1, 2}, {6});
+};
+
+Net seeded_net() {
+  manual_seed(3);
+  return Net();
+}
+
+TEST(StepTest, does_what_the_plain_loop_does) {
+  const Batch batch;
+  Net plain = seeded_net();
+  optim::SGD plain_sgd(plain.parameters(), {.lr = 0.1, .momentum = 0.9});
+  Tensor plain_loss;
+  for (int i = 0; i < 3; ++i) {
+    next_random_step();
+    plain_loss = cross_entropy(plain(batch.input), batch.target);
+    plain_sgd.zero_grad();
+    plain_loss.backward();
+    plain_sgd.step();
+  }
+  Net net = seeded_net();
+  optim::SGD sgd(net.parameters(), {.lr = 0.1, .momentum = 0.9});
+  Step step(net, sgd);
+  Step::Result result;
+  for (int i = 0; i < 3; ++i) result = step(batch.input, batch.target);
+  EXPECT_EQ(step.count(), 3);
+  EXPECT_THAT(result.loss, HasSameBits(plain_loss.detach()));
+  EXPECT_FALSE(result.loss.requires_grad());
+  EXPECT_EQ(result.output.shape(), Shape({6, 3}));
+  for (std::size_t i = 0; i < plain.parameters().size(); ++i)
+    EXPECT_THAT(net.parameters()[i], HasSameBits(plain.parameters()[i]));
+}
+
+TEST(StepTest, accumulates_the_mean_gradient) {
+  const Batch batch;
+  Net whole = seeded_net(), parts = seeded_net();
+  whole.eval();  // dropout would draw other numbers for other batches
+  parts.eval();
+  optim::SGD whole_sgd(whole.parameters(), {.lr = 0.5}), parts_sgd(parts.parameters(), {.lr = 0.5});
+  Step whole_step(whole, whole_sgd), parts_step(parts, parts_sgd, {.accumulate = 2});
+  whole_step(batch.input, batch.target);
+  const Tensor before = parts.first.weight().clone();
+  parts_step(batch.input.slice(0, {.end = 3}), batch.target.slice(0, {.end = 3}));
+  EXPECT_THAT(parts.first.weight(), HasSameBits(before));
+  parts_step(batch.input.slice(0, {.begin = 3}), batch.target.slice(0, {.begin = 3}));
+  EXPECT_EQ(parts_sgd.steps(), 1);
+  for (std::size_t i = 0; i < whole.parameters().size(); ++i)
+    EXPECT_THAT(parts.parameters()[i],
+                testing::IsClose(whole.parameters()[i], {.relative = 1e-5, .absolute = 1e-6}));
+}
+
+TEST(StepTest, clips_the_gradient) {
+  const Batch batch;
+  Net net = seeded_net();
+  optim::SGD sgd(net.parameters(), {.lr = 1});
+  const Tensors before = [&] {
+    Tensors copies;
+    for (const Tensor& parameter : net.parameters()) copies.push_back(parameter.detach().clone());
+    return copies;
+  }();
+  Step step(net, sgd, {.clip_grad_norm = 0.01});
+  step(batch.input, batch.target);
+  double squares = 0;
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    const Tensor change = sub(net.parameters()[i].detach(), before[i]);
+    squares += sum(mul(change, change)).item();
+  }
+  EXPECT_NEAR(std::sqrt(squares), 0.01, 1e-5);
+}
+
+TEST(StepTest, stops_at_a_loss_that_is_not_finite_before_anything_changes) {
+  const Batch batch;
+  Net net = seeded_net();
+  optim::SGD sgd(net.parameters(), {.lr = 0.1});
+  Step step(net, sgd);
+  step(batch.input, batch.target);
+  {
+    const NoGrad no_grad;
+    Tensor weight = net.second.weight();
+    weight.select(0, 1).fill_(std::numeric_limits<double>::quiet_NaN());
+  }
+  const Tensor bias = net.second.bias().detach().clone();
+  try {
+    step(batch.input, batch.target);
+    FAIL() << "no error";
+  } catch (const NonFiniteError& error) {
+    EXPECT_STREQ(error.what(),
+                 "train: the loss is nan at step 1; the first parameter that is not finite is second.weight");
+  }
+  EXPECT_THAT(net.second.bias(), HasSameBits(bias));
+  EXPECT_EQ(sgd.steps(), 1);
+}
+
+TEST(StepTest, says_when_the_input_is_to_blame) {
+  Batch batch;
+  batch.input.select(0, 2).fill_(std::numeric_limits<double>::infinity());
+  Net net = seeded_net();
+  optim::SGD sgd(net.parameters(), {.lr = 0.1});
+  Step step(net, sgd);
+  try {
+    step(batch.input, batch.target);
+    FAIL() << "no error";
+  } catch (const NonFiniteError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("all parameters are finite, but the input is not"));
+  }
+}
+
+TEST(StepTest, refuses_bad_options_and_losses) {
+  Net net;
+  optim::SGD sgd(net.parameters(), {.lr = 0.1});
+  EXPECT_THROW(Step(net, sgd, {.clip_grad_norm = -1}), Error);
+  EXPECT_THROW(Step(net, sgd, {.accumulate = 0}), Error);
+  EXPECT_THROW(Step(net, sgd, {.check_every = -1}), Error);
+  Step vector_loss(net, sgd, {.loss = [](const Tensor& y, const Tensor&) { return y; }});
+  const Batch batch;
+  EXPECT_THROW(vector_loss(batch.input, batch.target), ShapeError);
+  EXPECT_EQ(sgd.steps(), 0);
+}
+
+TEST(FirstNonFiniteTest, reads_parameters_and_buffers) {
+  struct Norm : Module {
+    BatchNorm2d norm{2};
+    Norm() : Module("Norm") { add("norm", norm); }
+  };
+  Norm net;
+  EXPECT_EQ(first_non_finite(net), "");
+  net.state_dict().at("norm.running_var").detach().fill_(std::numeric_limits<double>::infinity());
+  EXPECT_EQ(first_non_finite(net), "norm.running_var");
+}
+
+}  // namespace
+}  // namespace lamella::train
