@@ -44,12 +44,12 @@ HWY_INLINE void correlate_tile(const CorrelateArgs<T>& a, const T* const* rows, 
   LAMELLA_UNROLL_TAPS for (std::int64_t kw = 0; kw < taps_w; ++kw) {
     const std::int64_t x = at.x + a.offsets[kw];
     if constexpr (kTapsH > 0) {
-      if (!kPlanar && kw == 0 && a.rows_ahead) {
+      if (!kPlanar && kRowStep == 1 && kw == 0 && a.rows_ahead) {
         LAMELLA_UNROLL for (int u = 0; u < U; ++u) {
           constexpr std::int64_t kLine = 64 / sizeof(T);
           if ((x + x_of(u)) % kLine >= n) continue;
-          LAMELLA_UNROLL for (int s = 0; s < R * kRowStep; ++s) {
-            __builtin_prefetch(rows[(R - 1) * kRowStep + kTapsH + s] + x + x_of(u), 0, 2);
+          LAMELLA_UNROLL for (int s = 0; s < R; ++s) {
+            __builtin_prefetch(rows[R - 1 + kTapsH + s] + x + x_of(u), 0, 2);
           }
         }
       }

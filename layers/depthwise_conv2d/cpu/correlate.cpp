@@ -198,7 +198,7 @@ void Worker<T>::run_columns(const Block& block, std::size_t column_class, bool c
       columns.base.front() >= 0 ? 0 : divide_up(-columns.base.front(), columns.in_step), block.left, right);
   const std::int64_t inner_right =
       std::clamp(room <= 0 ? 0 : divide_up(room, columns.in_step), inner_left, right);
-  args.rows_ahead = true;
+  args.rows_ahead = plan_.rows_ahead > 0;
   for (std::int64_t column = block.left; column < right;) {
     if (column == inner_left && inner_left < inner_right) {
       call(block, columns, inner_left, inner_right, consecutive, args);

@@ -120,7 +120,7 @@ void CorrelationPlan<T>::cut_rows() {
     planes_per_task = std::clamp<std::int64_t>(enough, 1, std::max<std::int64_t>(1, planes / 16));
   }
   block_rows = std::min(block_rows, rows_per_task);
-  rows_ahead = planar ? 0 : 4 * p.rows[0].in_step;
+  rows_ahead = planar || p.rows[0].in_step > 1 ? 0 : 4;
   for (std::int64_t first = 0; first < row_count; first += block_rows) {
     const Reach reach = reach_of(p.rows, first, first + block_rows);
     table_rows = std::max(table_rows, reach.end - reach.begin);

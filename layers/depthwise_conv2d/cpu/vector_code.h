@@ -39,7 +39,7 @@ struct CorrelateArgs {
   bool padded_rows = false;          ///< whole vectors may be written at the end of an output row
   const std::byte* ahead = nullptr;  ///< planar: memory to prefetch meanwhile
   const std::byte* ahead_end = nullptr;
-  bool rows_ahead = false;  ///< channels-last: prefetch the 4 * row_step rows that follow in the table
+  bool rows_ahead = false;  ///< channels-last: prefetch the 4 rows that follow in the table
 };
 
 template <class T>

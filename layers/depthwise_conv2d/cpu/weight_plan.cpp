@@ -8,7 +8,9 @@ namespace lamella::cpu {
 namespace {
 
 constexpr std::int64_t kFirstLevel = 16 << 10;    // what a block may take of the first-level cache
-constexpr std::int64_t kSecondLevel = 256 << 10;  // and of the second
+constexpr std::int64_t kSecondLevel = 256 << 10;  // and of the second,
+constexpr std::int64_t kWholeRows = 480
+                                    << 10;  // or this much where that keeps rows whole: they are read faster
 constexpr std::int64_t kTaskBytes = 512 << 10;
 constexpr std::int64_t kMostParts = 64;
 constexpr std::int64_t kSharedRows = 4;  // rows that the loops take at a time
@@ -88,7 +90,9 @@ void WeightPlan<T>::cut_columns() {
   // next.
   const std::int64_t column_bytes =
       channels * static_cast<std::int64_t>(sizeof(T)) * (x_slots * columns.in_step + g_slots);
-  const std::int64_t fitting = std::max<std::int64_t>(8, kSecondLevel / column_bytes);
+  const std::int64_t fitting = columns.count * column_bytes <= kWholeRows
+                                   ? columns.count
+                                   : std::max<std::int64_t>(8, kSecondLevel / column_bytes);
   for (const Reach& strip : pieces_of(columns.count, fitting)) add_strip(strip.begin, strip.end);
 }
 
