@@ -1,4 +1,5 @@
 #include "layers/depthwise_conv2d/cpu/correlate.h"
+#include "layers/depthwise_conv2d/cpu/relayout.h"
 #include "layers/depthwise_conv2d/kernels.h"
 
 namespace lamella::cpu {
@@ -8,6 +9,14 @@ namespace lamella::cpu {
 void depthwise_conv2d_backward_input(const Conv2dGeometry& g, const detail::ConstTensorView& grad_output,
                                      const detail::ConstTensorView& weight,
                                      const detail::TensorView& grad_input, detail::GradientWrite write) {
+  // The planar loops write a strided gradient class by class, which costs more.
+  const std::int64_t small_plane = g.stride.w == 1 ? kSmallPlanes : kSmallPlanes * 3 / 2;
+  if (prefer_relayout(g, grad_input, grad_output, small_plane)) {
+    ChannelsLast y(grad_output), x(grad_input);
+    if (write == detail::GradientWrite::Accumulate) x.load();
+    depthwise_conv2d_backward_input(g, y.load().view(), weight, x.view(), write);
+    return x.store(grad_input);
+  }
   Correlation problem;
   problem.source = grad_output;
   problem.target = grad_input;

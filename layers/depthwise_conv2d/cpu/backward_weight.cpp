@@ -3,6 +3,7 @@
 
 #include "core/parallel.h"
 #include "layers/depthwise_conv2d/cpu/packing.h"
+#include "layers/depthwise_conv2d/cpu/relayout.h"
 #include "layers/depthwise_conv2d/cpu/vector_code.h"
 #include "layers/depthwise_conv2d/cpu/weight_plan.h"
 #include "layers/depthwise_conv2d/kernels.h"
@@ -254,6 +255,11 @@ void depthwise_conv2d_backward_weight(const Conv2dGeometry& geometry,
     clear(grad_weight, add_weight);
     clear(grad_bias, add_bias);
     return;
+  }
+  if (prefer_relayout(geometry, input, grad_output)) {
+    ChannelsLast x(input), y(grad_output);
+    return depthwise_conv2d_backward_weight(geometry, y.load().view(), x.load().view(), grad_weight,
+                                            weight_write, grad_bias, bias_write);
   }
   const WeightProblem problem{geometry, grad_output, input, grad_weight.data != nullptr,
                               grad_bias.data != nullptr};

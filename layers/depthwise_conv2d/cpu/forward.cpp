@@ -1,4 +1,5 @@
 #include "layers/depthwise_conv2d/cpu/correlate.h"
+#include "layers/depthwise_conv2d/cpu/relayout.h"
 #include "layers/depthwise_conv2d/kernels.h"
 
 namespace lamella::cpu {
@@ -6,6 +7,11 @@ namespace lamella::cpu {
 void depthwise_conv2d_forward(const Conv2dGeometry& g, const detail::ConstTensorView& input,
                               const detail::ConstTensorView& weight, const detail::ConstTensorView& bias,
                               const detail::TensorView& output) {
+  if (prefer_relayout(g, input, output)) {
+    ChannelsLast x(input), y(output);
+    depthwise_conv2d_forward(g, x.load().view(), weight, bias, y.view());
+    return y.store(output);
+  }
   Correlation problem;
   problem.source = input;
   problem.target = output;
