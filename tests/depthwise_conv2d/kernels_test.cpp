@@ -265,6 +265,21 @@ TEST(DepthwiseKernelsTest, large_shapes_match_reference) {
   }
 }
 
+// Small planes of planar tensors go through channels-last copies.
+TEST(DepthwiseKernelsTest, small_planes_match_reference) {
+  for (const Conv2dGeometry& g :
+       {geometry(3, 21, 1, {7, 7}, 3, 1, 1, 1), geometry(2, 9, 2, {9, 14}, 3, 2, 1, 1)}) {
+    for (const DType dtype : {DType::Float32, DType::Float64, DType::BFloat16}) {
+      for (const bool accumulate : {false, true}) {
+        const Case c{g, dtype, dtype, Layout::PaddedPlanar, Layout::Planar, 1, true, accumulate};
+        EXPECT_TRUE(forward_is_right(c)) << describe(c);
+        EXPECT_TRUE(backward_input_is_right(c)) << describe(c);
+        EXPECT_TRUE(backward_weight_is_right(c, 3)) << describe(c);
+      }
+    }
+  }
+}
+
 // Everything the three kernels write, as bytes.
 std::vector<std::byte> all_results(const Case& c) {
   Tensors t(c);
