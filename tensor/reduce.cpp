@@ -69,9 +69,10 @@ Tensor extreme(const char* op, Reduction kind, const Tensor& x, const ReduceOpti
   if (!is_floating(x.dtype())) return finish(x, detail::without_gradient(op, y), options);
   const Tensor result = detail::record(
       op, {x}, y, [x = detail::Saved(x), y = detail::Saved(y), kept](GradientContext& context) {
-        const Tensor chosen = equal(x.get(), y.get()).to(context.grad().dtype());
-        const Tensor share = context.grad() / sum_to(chosen, kept);
-        context.add(0, chosen * share);
+        const Tensor grad = context.grad();
+        // Half types cannot count far.
+        const Tensor chosen = equal(x.get(), y.get()).to(promote(grad.dtype(), DType::Float32));
+        context.add(0, (chosen * (grad / sum_to(chosen, kept))).to(grad.dtype()));
       });
   return finish(x, result, options);
 }

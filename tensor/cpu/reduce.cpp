@@ -6,6 +6,7 @@
 
 #include "tensor/cpu/strided.h"
 #include "tensor/dispatch.h"
+#include "tensor/functions.h"
 
 namespace lamella::cpu {
 
@@ -25,7 +26,7 @@ template <class C>
 struct SumOf {
   using Acc = std::conditional_t<std::is_floating_point_v<C>, double, std::int64_t>;
   static constexpr Acc start() { return Acc(0); }
-  static void add(Acc& into, Acc value) { into += value; }
+  static void add(Acc& into, Acc value) { into = detail::Add()(into, value); }  // integers wrap around
 };
 
 template <class C, bool kLargest>
@@ -110,7 +111,9 @@ void reduce_as(const ConstTensorView& input, const TensorView& output, double sc
       const std::int64_t r0 = block * kReducedBlock, rows = std::min(kReducedBlock, length - r0);
       Acc* const acc = partial.data() + block * outputs + first;
       const std::int64_t* const offsets = from_offset.data() + first;
-      const bool dense = offsets[count - 1] - offsets[0] == count - 1;
+      // Last minus first would not tell: an expanded axis repeats offsets.
+      bool dense = true;
+      for (std::int64_t i = 1; i < count; ++i) dense = dense && offsets[i] == offsets[0] + i;
       walk(reduced, r0, std::max<std::int64_t>(0, rows), [&](std::int64_t at) {
         if (dense) {
           const From* const row = from + at + offsets[0];

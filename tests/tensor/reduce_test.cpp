@@ -4,6 +4,7 @@
 #include <rapidcheck/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "lamella/core/error.h"
 #include "lamella/core/threads.h"
@@ -127,6 +128,27 @@ TEST(ReduceTest, refuses_wrong_axes) {
   EXPECT_THROW(sum(x, {.axes = {0, -2}}), ShapeError);
   EXPECT_THROW(sum_to(x, {2}), ShapeError);
   EXPECT_THROW(sum(Tensor()), Error);
+}
+
+TEST(ReduceTest, repeated_elements_are_told_from_neighbours) {
+  // Offsets 0 0 0 5 5 5: first and last lie as far apart as in a dense row of six.
+  const Tensor x = random_tensor({4, 3, 5}, 11).slice(1, {0, 2}).slice(2, {0, 1}).expand({4, 2, 3});
+  const Tensor plain = x.clone();
+  ASSERT_EQ(x.strides(), (Strides{15, 5, 0}));
+  EXPECT_THAT(sum(x, {.axes = {0}}), HasSameBits(sum(plain, {.axes = {0}})));
+  EXPECT_THAT(max(x, {.axes = {0}}), HasSameBits(max(plain, {.axes = {0}})));
+}
+
+TEST(ReduceTest, integer_sums_wrap_around) {
+  const std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  EXPECT_EQ(sum(from_vector<std::int64_t>({most, 2}, {2})).item<std::int64_t>(),
+            std::numeric_limits<std::int64_t>::min() + 1);
+}
+
+TEST(ReduceTest, equal_extremes_beyond_what_float16_counts_share_the_gradient) {
+  const Tensor x = full({70'000}, 1, {.dtype = DType::Float16, .requires_grad = true});
+  max(x).backward();
+  EXPECT_NEAR(x.grad().to(DType::Float64).select(0, 69'999).item(), 1.0 / 70'000, 1e-7);
 }
 
 }  // namespace
