@@ -3,6 +3,7 @@
 #include "lamella/tensor/create.h"
 #include "tensor/cpu/copy.h"
 #include "tensor/dispatch.h"
+#include "tensor/overlap.h"
 
 namespace lamella {
 
@@ -27,6 +28,13 @@ Tensor copy_of(const char* op, const Tensor& x, DType dtype, Device device, Memo
   });
 }
 
+void check_writable(const char* op, const Tensor& tensor) {
+  detail::check_in_place(op, tensor);
+  LAMELLA_CHECK(Error, !detail::repeats_elements(tensor), op, ": ", tensor.describe(), " with strides ",
+                tensor.strides().to_string(),
+                " holds the same element several times; clone() gives a tensor of its own");
+}
+
 }  // namespace
 
 Tensor Tensor::to(Device device) const {
@@ -44,7 +52,12 @@ Tensor Tensor::to(DType dtype) const {
 
 Tensor Tensor::contiguous(MemoryFormat format) const {
   detail::check_defined("contiguous", "tensor", *this);
-  if (is_contiguous(format)) return *this;
+  if (is_contiguous(format)) {
+    if (dim() != 4 || memory_format() == format) return *this;
+    // One channel or one pixel: the memory is right for both formats, the strides shall say which is meant.
+    if (format == MemoryFormat::Contiguous) return permute({0, 2, 3, 1}).reshape(shape());
+    return reshape({size(0), size(2), size(3), size(1)}).permute({0, 3, 1, 2});
+  }
   return copy_of("contiguous", *this, dtype(), device(), format);
 }
 
@@ -54,13 +67,13 @@ Tensor Tensor::clone() const {
 }
 
 Tensor& Tensor::fill_(double value) {
-  detail::check_in_place("fill_", *this);
+  check_writable("fill_", *this);
   LAMELLA_KERNEL(device(), fill(detail::write(*this, "fill_"), value));
   return *this;
 }
 
 Tensor& Tensor::copy_(const Tensor& source) {
-  detail::check_in_place("copy_", *this);
+  check_writable("copy_", *this);
   detail::check_defined("copy_", "source", source);
   Tensor from = source.detach();
   if (from.shape() != shape()) {

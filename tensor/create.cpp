@@ -18,6 +18,13 @@ Tensor finish(Tensor tensor, const TensorOptions& options) {
   return tensor;
 }
 
+/// Not contiguous(format): of one channel or one pixel that lets a row-major tensor be, whose memory_format()
+/// is then another.
+Tensor in_format(const Tensor& values, MemoryFormat format) {
+  if (format == MemoryFormat::Contiguous) return values;
+  return detail::allocate(values.shape(), values.dtype(), values.device(), format).copy_(values);
+}
+
 /// Draws one float32 per element in row-major order on the CPU; `draw(lanes, i)` gives element i of a block
 /// of four.
 template <class Draw>
@@ -33,9 +40,7 @@ Tensor random(const char* op, const Shape& shape, const TensorOptions& options, 
       draw(detail::random_block(key, step, static_cast<std::uint64_t>(block)), data, block * 4,
            std::min<std::int64_t>(4, count - block * 4));
   });
-  Tensor result = values.to(options.dtype).to(options.device);
-  if (options.format != MemoryFormat::Contiguous) result = result.contiguous(options.format);
-  return finish(result, options);
+  return finish(in_format(values.to(options.dtype).to(options.device), options.format), options);
 }
 
 void check_random_dtype(const char* op, const TensorOptions& options) {
@@ -98,9 +103,7 @@ Tensor from_span(std::span<const T> values, const Shape& shape, const TensorOpti
   Tensor plain = detail::allocate(shape, dtype_of<T>, Device::cpu());
   if (!values.empty())
     std::memcpy(detail::write(plain, "from_span").data, values.data(), values.size_bytes());
-  plain = plain.to(options.dtype).to(options.device);
-  if (options.format != MemoryFormat::Contiguous) plain = plain.contiguous(options.format);
-  return finish(plain, options);
+  return finish(in_format(plain.to(options.dtype).to(options.device), options.format), options);
 }
 
 template Tensor from_span<float>(std::span<const float>, const Shape&, const TensorOptions&);
@@ -113,10 +116,14 @@ template Tensor from_span<Float16>(std::span<const Float16>, const Shape&, const
 
 Tensor rand(const Shape& shape, const TensorOptions& options) {
   check_random_dtype("rand", options);
+  // As many bits as the type holds: rounding would give 1.
+  const std::uint32_t kept = options.dtype == DType::BFloat16  ? 0xff000000u
+                             : options.dtype == DType::Float16 ? 0xffe00000u
+                                                               : 0xffffffffu;
   return random("rand", shape, options, DType::Float32,
-                [](const detail::PhiloxBlock& bits, void* data, std::int64_t at, std::int64_t n) {
+                [kept](const detail::PhiloxBlock& bits, void* data, std::int64_t at, std::int64_t n) {
                   for (std::int64_t i = 0; i < n; ++i)
-                    static_cast<float*>(data)[at + i] = detail::uniform01(bits.lane[i]);
+                    static_cast<float*>(data)[at + i] = detail::uniform01(bits.lane[i] & kept);
                 });
 }
 

@@ -43,7 +43,9 @@ const Storage& settle(const TensorImpl& impl) {
   const std::lock_guard lock(pending.mutex);
   if (!pending.applied) {
     const PendingView view = view_of(impl);
-    auto result = std::make_shared<Storage>(impl.storage->block.bytes, impl.storage->device);
+    // Not as much as is stored: that may be the first part of something larger.
+    auto result = std::make_shared<Storage>(
+        static_cast<std::size_t>(impl.shape.product()) * size_of(impl.dtype), impl.storage->device);
     ConstTensorView target = stored_view(impl, *result);
     const TensorView out{const_cast<void*>(target.data), target.shape, target.strides, target.dtype,
                          target.device};
@@ -148,7 +150,8 @@ Tensor alias(const Tensor& tensor, const Shape& shape, const Strides& strides, s
 void replace_values(const Tensor& leaf, const Tensor& values) {
   TensorImpl& to = TensorDoor::impl(leaf);
   const TensorImpl& from = TensorDoor::impl(values);
-  LAMELLA_CHECK(Error, !to.node && to.shape == from.shape, "replace_values: ", leaf.describe(), " by ", values.describe());
+  LAMELLA_CHECK(Error, !to.node && to.shape == from.shape, "replace_values: ", leaf.describe(), " by ",
+                values.describe());
   to.storage = from.storage;
   to.pending = from.pending;
   to.strides = from.strides;

@@ -5,6 +5,7 @@
 #include "lamella/tensor/create.h"
 #include "tensor/dispatch.h"
 #include "tensor/door.h"
+#include "tensor/overlap.h"
 
 namespace lamella {
 
@@ -145,7 +146,8 @@ void Tensor::set_grad(const Tensor& gradient) {
     LAMELLA_CHECK(ShapeError,
                   gradient.shape() == shape() && gradient.dtype() == dtype() && gradient.device() == device(),
                   "set_grad: gradient ", gradient.describe(), " for ", describe());
-  impl_->grad = gradient;
+  // Backward adds in place.
+  impl_->grad = gradient.defined() && detail::repeats_elements(gradient) ? gradient.clone() : gradient;
   impl_->grad_stale = false;
 }
 

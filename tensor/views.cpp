@@ -87,7 +87,7 @@ Range resolve(const Slice& slice, std::int64_t size) {
     return std::clamp<std::int64_t>(at < 0 ? at + size : at, 0, size);
   };
   const std::int64_t begin = clamp(slice.begin.value_or(0)), end = clamp(slice.end.value_or(size));
-  return {begin, end <= begin ? 0 : (end - begin + slice.step - 1) / slice.step};
+  return {begin, end <= begin ? 0 : (end - begin - 1) / slice.step + 1};
 }
 
 /// Gradient of a view that leaves elements out: zero there.
@@ -166,7 +166,7 @@ Tensor Tensor::slice(int axis, Slice range) const {
   Strides steps = strides();
   target[axis] = count;
   const std::int64_t offset = count == 0 ? 0 : begin * steps[axis];
-  steps[axis] *= range.step;
+  if (count > 1) steps[axis] *= range.step;  // any stride serves a single position
   return detail::record("slice", {*this}, Output::of(alias(*this, target, steps, offset)),
                         [from = shape(), axis, range](GradientContext& context) {
                           scatter_gradient(context, from,

@@ -29,10 +29,9 @@ Tensor random_tensor(const Shape& shape, std::uint64_t seed, const RandomOptions
       if (std::abs(value - kink) < options.gap) value = kink + (value < kink ? -options.gap : options.gap);
     values[i] = value;
   }
-  Tensor result = from_vector(values, shape).to(options.dtype);
-  if (options.format != MemoryFormat::Contiguous) result = result.contiguous(options.format);
-  if (options.requires_grad) result.set_requires_grad();
-  return result;
+  return from_vector(
+      values, shape,
+      {.dtype = options.dtype, .format = options.format, .requires_grad = options.requires_grad});
 }
 
 Comparison gradcheck(const std::function<Tensor(const Tensors&)>& function, const Tensors& inputs,

@@ -3,11 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <sstream>
 
 #include "lamella/autograd/autograd.h"
 #include "lamella/core/error.h"
+#include "lamella/core/memory.h"
 #include "lamella/core/random.h"
 #include "lamella/core/threads.h"
 #include "lamella/eigen.h"
@@ -170,6 +172,32 @@ TEST(PendingTest, a_change_of_the_stored_values_is_noticed_and_a_change_of_the_r
   EXPECT_EQ(y.to_vector<float>()[0], 9);
   x.fill_(5);
   EXPECT_THAT(error_of([&] { (void)z.to_vector<float>(); }), HasSubstr("fill_"));
+}
+
+TEST(TensorTest, half_typed_uniform_numbers_stay_below_one) {
+  for (const DType dtype : {DType::Float16, DType::BFloat16}) {
+    const auto values = rand({100'000}, {.dtype = dtype}).to_vector<float>();
+    EXPECT_LT(*std::max_element(values.begin(), values.end()), 1.0f) << name(dtype);
+    EXPECT_GT(*std::max_element(values.begin(), values.end()), 0.99f) << name(dtype);
+  }
+}
+
+TEST(TensorTest, applying_a_debt_takes_no_more_memory_than_the_tensor) {
+  const Tensor whole = ones({1000, 4, 8, 8}), batch = whole.slice(0, {0, 1});
+  const Tensor owing = detail::make_pending(batch, full({4}, 2), Tensor(), detail::PendingActivation::None);
+  const auto before = memory_stats(Device::cpu()).in_use;
+  EXPECT_EQ(detail::read(owing).as<float>()[255], 2);
+  EXPECT_LE(memory_stats(Device::cpu()).in_use - before, 4096);
+}
+
+TEST(TensorTest, is_made_in_the_format_asked_for_even_of_one_pixel) {
+  const TensorOptions options{.format = MemoryFormat::ChannelsLast};
+  for (const Shape& shape : {Shape{4, 3, 1, 1}, Shape{4, 1, 3, 3}, Shape{2, 3, 4, 5}}) {
+    const std::vector<float> values(static_cast<std::size_t>(shape.product()), 1.0f);
+    EXPECT_EQ(zeros(shape, options).memory_format(), MemoryFormat::ChannelsLast);
+    EXPECT_EQ(rand(shape, options).memory_format(), MemoryFormat::ChannelsLast);
+    EXPECT_EQ(from_vector(values, shape, options).memory_format(), MemoryFormat::ChannelsLast);
+  }
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
+#include <limits>
+
 #include "lamella/autograd/autograd.h"
 #include "lamella/core/error.h"
 #include "lamella/tensor/combine.h"
@@ -182,6 +184,38 @@ TEST(CombineTest, one_hot_marks_the_index) {
   EXPECT_THROW(one_hot(from_vector<std::int64_t>({3}, {1}), 3), ShapeError);
   EXPECT_THROW(one_hot(from_vector<std::int64_t>({-1}, {1}), 3), ShapeError);
   EXPECT_THROW(one_hot(tensor({1}), 3), DTypeError);
+}
+
+TEST(ViewsTest, slices_with_a_step_beyond_the_axis_hold_one_position) {
+  const Tensor x = arange(0, 5);
+  const Tensor first = x.slice(0, {1, 5, std::numeric_limits<std::int64_t>::max()});
+  ASSERT_EQ(first.shape(), Shape{1});
+  EXPECT_EQ(first.item(), 1);
+}
+
+TEST(ViewsTest, repeated_elements_are_not_written) {
+  Tensor x = zeros({1}).expand({3});
+  EXPECT_THROW(x.copy_(arange(0, 3)), Error);
+  EXPECT_THROW(x.fill_(1), Error);
+  EXPECT_EQ(x.to_vector<float>(), (std::vector<float>{0, 0, 0}));
+  Tensor none = zeros({1, 0}).expand({3, 0});
+  none.fill_(1);
+}
+
+TEST(MemoryFormatTest, one_channel_or_pixel_keeps_the_format_it_was_given) {
+  for (const Shape& shape : {Shape{3, 1, 4, 5}, Shape{3, 6, 1, 1}})
+    for (const MemoryFormat format : {MemoryFormat::Contiguous, MemoryFormat::ChannelsLast})
+      for (const MemoryFormat other : {MemoryFormat::Contiguous, MemoryFormat::ChannelsLast}) {
+        const Tensor x = rand(shape, {.format = format});
+        EXPECT_EQ(x.memory_format(), format);
+        EXPECT_TRUE(x.is_contiguous(other));
+        const Tensor y = x.contiguous(other);
+        EXPECT_EQ(y.memory_format(), other);
+        EXPECT_EQ(y.strides(), dense_strides(shape, other));
+        EXPECT_EQ(y.data<float>(), x.data<float>());
+        EXPECT_EQ(y.to_vector<float>(), x.to_vector<float>());
+        EXPECT_EQ(empty_like(y).memory_format(), other);
+      }
 }
 
 }  // namespace
