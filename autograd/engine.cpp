@@ -74,7 +74,7 @@ class Walk {
   void run();
   Tensor captured(const Tensor& input);
 
-  bool wants(const Edge& edge) const;
+  bool wants(const Edge& edge);
   /// Where the next contribution to `edge` goes, and whether it is the first.
   std::pair<Tensor, GradientWrite> destination(const Edge& edge);
   /// Takes a finished tensor as the first contribution to a result of an operator, without a copy. False: not
@@ -94,8 +94,9 @@ class Walk {
 
   /// This walk, or the one around it that meets `edge` itself.
   Walk& keeper(const Edge& edge);
-  const Walk& keeper(const Edge& edge) const { return const_cast<Walk*>(this)->keeper(edge); }
   Slot& arrive(const std::shared_ptr<Node>& node, int output);
+  /// Finds out which of the operators below `start` lead to a captured tensor.
+  void explore(const std::shared_ptr<Node>& start);
   /// Null for a leaf whose gradient is written in place.
   Slot* slot_of(const Edge& edge);
   void run_hooks(const std::vector<GradientHook>& hooks, Slot& slot, const Shape& shape, DType dtype);
@@ -111,7 +112,9 @@ class Walk {
   std::unordered_map<TensorImpl*, Slot> hooked_leaves_;  ///< their gradients wait for the end
   std::vector<std::shared_ptr<TensorImpl>> hooked_order_;
   std::unordered_map<TensorImpl*, Slot> captured_leaves_;
-  std::unordered_set<Node*> leads_to_capture_;
+  std::unordered_set<Node*> explored_, leads_to_capture_;
+  std::vector<std::shared_ptr<Node>>
+      explored_from_;  ///< keeps what was explored from being freed and made anew
   std::unordered_map<Node*, std::vector<std::pair<int, Tensor>>> captured_outputs_;
 };
 
@@ -171,23 +174,29 @@ Slot& Walk::arrive(const std::shared_ptr<Node>& node, int output) {
   return it->second.slots[static_cast<std::size_t>(output)];
 }
 
-bool Walk::wants(const Edge& edge) const {
+bool Walk::wants(const Edge& edge) {
   if (!edge.wanted()) return false;
-  if (const Walk& walk = keeper(edge); &walk != this) return walk.wants(edge);
+  if (Walk& walk = keeper(edge); &walk != this) return walk.wants(edge);
   if (!capture_only_) return true;
   if (edge.leaf) return captured_leaves_.contains(edge.leaf.get());
-  return around_ != nullptr || leads_to_capture_.contains(edge.node.get()) ||
-         captured_outputs_.contains(edge.node.get());
+  if (around_ != nullptr || captured_outputs_.contains(edge.node.get())) return true;
+  explore(edge.node);  // a block that runs again may use results that no edge led to
+  return leads_to_capture_.contains(edge.node.get());
 }
 
 void Walk::find_paths(const Tensors& roots) {
-  std::vector<Node*> found;
-  std::unordered_set<Node*> seen;
-  const auto meet = [&](const std::shared_ptr<Node>& node) {
-    if (node && seen.insert(node.get()).second) found.push_back(node.get());
-  };
   for (const Tensor& root : roots)
-    if (root.defined()) meet(TensorDoor::impl(root).node);
+    if (root.defined()) explore(TensorDoor::impl(root).node);
+}
+
+void Walk::explore(const std::shared_ptr<Node>& start) {
+  std::vector<Node*> found;
+  const auto meet = [&](const std::shared_ptr<Node>& node) {
+    if (node && explored_.insert(node.get()).second) found.push_back(node.get());
+  };
+  meet(start);
+  if (found.empty()) return;
+  explored_from_.push_back(start);
   for (std::size_t i = 0; i < found.size(); ++i)
     for (const Edge& edge : found[i]->inputs) meet(edge.node);
   std::sort(found.begin(), found.end(),
@@ -366,6 +375,7 @@ void Walk::finish_leaves() {
   for (const std::shared_ptr<TensorImpl>& leaf : hooked_order_) {
     Slot& slot = hooked_leaves_.at(leaf.get());
     run_hooks(leaf->hooks, slot, leaf->shape, leaf->dtype);
+    slot.borrowed = true;  // a hook may have kept it, and later gradients are added in place
     add_to_grad(*leaf, slot);
   }
 }

@@ -256,5 +256,24 @@ TEST(EngineTest, an_error_in_a_gradient_leaves_the_engine_usable) {
   EXPECT_TRUE(grad_enabled());
 }
 
+TEST(EngineTest, a_gradient_that_a_hook_kept_does_not_change_later) {
+  Tensor x = ones({2}).set_requires_grad(), kept;
+  x.register_hook([&](const Tensor& g) {
+    if (!kept.defined()) kept = g;
+    return Tensor();
+  });
+  sum(x * 3.0).backward();
+  sum(x * 5.0).backward();
+  EXPECT_THAT(kept, IsClose(tensor({3, 3})));
+  EXPECT_THAT(x.grad(), IsClose(tensor({8, 8})));
+}
+
+TEST(EngineTest, a_given_gradient_of_repeated_elements_is_added_to_as_any_other) {
+  Tensor x = ones({3}).set_requires_grad();
+  x.set_grad(ones({1}).expand({3}));
+  sum(x * tensor({1, 2, 3})).backward();
+  EXPECT_THAT(x.grad(), IsClose(tensor({2, 3, 4})));
+}
+
 }  // namespace
 }  // namespace lamella

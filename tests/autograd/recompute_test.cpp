@@ -92,5 +92,18 @@ TEST(RecomputeTest, records_nothing_without_gradients) {
   EXPECT_FALSE(recompute([](const Tensors& in) { return in[0] * 2.0; }, {x}).requires_grad());
 }
 
+TEST(RecomputeTest, gradients_of_finds_tensors_behind_results_that_a_block_uses) {
+  const Tensor x = random_tensor({4}, 1), w = random_tensor({4}, 2, {.requires_grad = true}),
+               other = random_tensor({4}, 3, {.requires_grad = true});
+  const Tensor v = exp(w * 2.0), aside = exp(other);
+  const auto block = [v, aside](const Tensors& in) { return in[0] * v * aside; };
+  const Tensors got = gradients_of({sum(recompute(block, {x}))}, {w}, {}, true),
+                want = gradients_of({sum(block({x}))}, {w});
+  ASSERT_TRUE(got[0].defined());
+  EXPECT_THAT(got[0], HasSameBits(want[0]));
+  EXPECT_FALSE(w.grad().defined());
+  EXPECT_FALSE(other.grad().defined());
+}
+
 }  // namespace
 }  // namespace lamella
