@@ -20,14 +20,15 @@ TEST(SoftplusTest, computes_the_formula) {
   EXPECT_THAT(lm::apply<Softplus>({x})[0], IsClose(expected, {.relative = 1e-12, .absolute = 1e-15}));
 }
 
-// The gradient: against differences of the function itself, in float64. |x| has a kink at 0: stay away from it.
+// The gradient: against differences of the function itself, in float64. |x| has a kink at 0: keep
+// away from it.
 TEST(SoftplusTest, gradient) {
   const lm::Tensor x = random_tensor({2, 3, 4}, /*seed=*/1, {.kinks = {0}, .requires_grad = true});
   EXPECT_TRUE(Passes(gradcheck([](const lm::Tensors& in) { return lm::apply<Softplus>(in)[0]; }, {x})));
 }
 
-// The layer as a whole: gradients of input and parameters, accumulation, repeatability, threads, memory formats and
-// state_dict, in one call.
+// The layer as a whole: gradients of input and parameters, accumulation, repeatability, threads, memory
+// formats and state_dict, in one call.
 TEST(SoftplusScaleTest, is_a_good_layer) {
   SoftplusScale layer(3);
   EXPECT_TRUE(Passes(check_layer(layer, random_tensor({2, 3, 5, 5}, /*seed=*/2, {.kinks = {0}}))));

@@ -38,8 +38,8 @@ int run_demo(const RunOptions& run) {
   Recipe& recipe = options.recipe;
   recipe.width = 0.35;
   recipe.dropout = 0;
-  recipe.image_size =
-      16;  // twice the digits' own: MobileNetV2 halves the size three times, even with a small stem
+  // Twice the digits' own: MobileNetV2 halves the size three times, even with a small stem.
+  recipe.image_size = 16;
   recipe.crop_padding = 2;
   recipe.flip = false;
   recipe.epochs = 15;

@@ -18,8 +18,8 @@ struct Recipe {
 
   // Images.
   int image_size = 0;  ///< in pixels; 0: as in the dataset up to 64, else 224
-  int crop_padding =
-      4;             ///< random crops of images padded by so much; larger images are cropped at random scales
+  /// Random crops of images padded by so many pixels; larger images are cropped at random scales.
+  int crop_padding = 4;
   bool flip = true;  ///< mirror at random
   double mixup = 0;  ///< alpha; 0: none
 

@@ -11,7 +11,8 @@ namespace lamella::detail {
 /// A piece of device memory.
 struct Block {
   void* data = nullptr;
-  std::size_t bytes = 0;  ///< size reserved, at least what was asked for; only what was asked for may be touched
+  /// Size reserved, at least what was asked for; only what was asked for may be touched.
+  std::size_t bytes = 0;
 };
 
 /// Where tensors get their memory.
@@ -42,11 +43,12 @@ class RawMemory {
   virtual void mark_usable(void* /*data*/, std::size_t /*usable*/, std::size_t /*bytes*/) noexcept {}
 };
 
-/// Keeps freed blocks for reuse by size class and stream. Holds no device code. Defined in caching_allocator.cpp.
+/// Keeps freed blocks for reuse by size class and stream. Holds no device code. Defined
+/// in caching_allocator.cpp.
 std::unique_ptr<Allocator> make_caching_allocator(Device device, std::unique_ptr<RawMemory> raw);
 
-/// The allocator of `device`. Never destroyed, so that static tensors may outlive main. Throws DeviceError for a
-/// device this build or machine does not have.
+/// The allocator of `device`. Never destroyed, so that static tensors may outlive main. Throws DeviceError
+/// for a device this build or machine does not have.
 Allocator& allocator_of(Device device);
 
 }  // namespace lamella::detail

@@ -18,8 +18,8 @@ std::string concat(const Parts&... parts) {
 }  // namespace lamella::detail
 
 /// Throws ErrorType with the streamed parts unless `condition` holds; the parts are evaluated only then.
-#define LAMELLA_CHECK(ErrorType, condition, ...)                      \
-  do {                                                                \
-    if (!(condition)) [[unlikely]]                                    \
+#define LAMELLA_CHECK(ErrorType, condition, ...)                          \
+  do {                                                                    \
+    if (!(condition)) [[unlikely]]                                        \
       throw ::lamella::ErrorType(::lamella::detail::concat(__VA_ARGS__)); \
   } while (false)

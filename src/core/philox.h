@@ -18,10 +18,13 @@ struct PhiloxBlock {
 };
 
 /// Philox 4x32-10: ten rounds over a 128-bit counter with a 64-bit key.
-LAMELLA_HOST_DEVICE inline PhiloxBlock philox4x32(std::uint64_t key, std::uint64_t counter_low, std::uint64_t counter_high) {
+LAMELLA_HOST_DEVICE inline PhiloxBlock philox4x32(std::uint64_t key, std::uint64_t counter_low,
+                                                  std::uint64_t counter_high) {
   std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
-  std::uint32_t c0 = static_cast<std::uint32_t>(counter_low), c1 = static_cast<std::uint32_t>(counter_low >> 32);
-  std::uint32_t c2 = static_cast<std::uint32_t>(counter_high), c3 = static_cast<std::uint32_t>(counter_high >> 32);
+  std::uint32_t c0 = static_cast<std::uint32_t>(counter_low),
+                c1 = static_cast<std::uint32_t>(counter_low >> 32);
+  std::uint32_t c2 = static_cast<std::uint32_t>(counter_high),
+                c3 = static_cast<std::uint32_t>(counter_high >> 32);
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c0, p1 = std::uint64_t{0xCD9E8D57u} * c2;
     const std::uint32_t n0 = static_cast<std::uint32_t>(p1 >> 32) ^ c1 ^ k0;
@@ -36,8 +39,8 @@ LAMELLA_HOST_DEVICE inline PhiloxBlock philox4x32(std::uint64_t key, std::uint64
   return {{c0, c1, c2, c3}};
 }
 
-/// Which numbers an operator draws. The step is read through a pointer into memory of the operator's device, so that a
-/// captured launch draws anew at each replay.
+/// Which numbers an operator draws. The step is read through a pointer into memory of the operator's device,
+/// so that a captured launch draws anew at each replay.
 struct RandomKey {
   std::uint64_t seed = 0;
   const std::uint64_t* step = nullptr;
@@ -47,10 +50,13 @@ struct RandomKey {
 RandomKey next_random_key(Device device);
 
 /// Four numbers for elements 4 * block … 4 * block + 3.
-LAMELLA_HOST_DEVICE inline PhiloxBlock random_block(const RandomKey& key, std::uint64_t step, std::uint64_t block) {
+LAMELLA_HOST_DEVICE inline PhiloxBlock random_block(const RandomKey& key, std::uint64_t step,
+                                                    std::uint64_t block) {
   return philox4x32(key.seed, block, (step << 32) | key.op);
 }
 /// Uniform in [0, 1): the upper 24 bits, so that float32 holds it exactly.
-LAMELLA_HOST_DEVICE inline float uniform01(std::uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
+LAMELLA_HOST_DEVICE inline float uniform01(std::uint32_t bits) {
+  return static_cast<float>(bits >> 8) * 0x1p-24f;
+}
 
 }  // namespace lamella::detail

@@ -263,8 +263,8 @@ class ThreadPool {
 };
 
 ThreadPool& pool() {
-  static ThreadPool& instance =
-      *new ThreadPool;  // never destroyed: workers may still look at it while main ends
+  // Never destroyed: workers may still look at it while main ends.
+  static ThreadPool& instance = *new ThreadPool;
   return instance;
 }
 

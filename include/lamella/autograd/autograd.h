@@ -94,9 +94,8 @@ Tensors apply(const Tensors& inputs, Args&&... args) {
 }
 
 /// Runs `block` on `inputs` without keeping what lies between, and runs it a second time in backward to get
-/// it back
-/// ("Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174). Random draws repeat, and running
-/// statistics are updated once. Parameters that the block uses get their gradients as usual.
+/// it back ("Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174). Random draws repeat, and
+/// running statistics are updated once. Parameters that the block uses get their gradients as usual.
 LAMELLA_API Tensor recompute(const std::function<Tensor(const Tensors&)>& block, const Tensors& inputs);
 
 /// True while recompute() runs a block the second time: operators with side effects then leave them out.

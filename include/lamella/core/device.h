@@ -35,8 +35,8 @@ LAMELLA_API int cuda_device_count();
 /// cuda:0 where there is one, else cpu.
 LAMELLA_API Device default_device();
 
-/// An ordered queue of work on a device; `handle` is the backend's own (null: the default queue; always null on
-/// the CPU, where work is done when the call returns).
+/// An ordered queue of work on a device; `handle` is the backend's own (null: the default queue; always null
+/// on the CPU, where work is done when the call returns).
 struct Stream {
   Device device;
   void* handle = nullptr;

@@ -29,8 +29,8 @@ LAMELLA_API const char* name(DType dtype);
 LAMELLA_API DType parse_dtype(const std::string& text);
 /// True for the four floating types.
 LAMELLA_API bool is_floating(DType dtype);
-/// The type of `a op b` as in PyTorch for two tensors: bool < uint8 < int32 < int64 < {float16, bfloat16} < float32
-/// < float64; float16 with bfloat16 gives float32.
+/// The type of `a op b` as in PyTorch for two tensors: bool < uint8 < int32 < int64 < {float16, bfloat16} <
+/// float32 < float64; float16 with bfloat16 gives float32.
 LAMELLA_API DType promote(DType a, DType b);
 
 /// bfloat16 storage: the upper half of a float32. Rounds to nearest even; NaN stays NaN.

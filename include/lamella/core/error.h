@@ -39,7 +39,7 @@ class LAMELLA_API IoError : public Error {
   using Error::Error;
 };
 
-/// Not enough device memory, after the cache was given back and the request retried once. All sizes are in bytes.
+/// Not enough device memory, after the cache was given back and the request retried once. Sizes are in bytes.
 class LAMELLA_API OutOfMemoryError : public Error {
  public:
   /// What the allocator knew when it gave up.

@@ -15,8 +15,9 @@ struct MemoryStats {
   std::size_t peak_reserved = 0;  ///< highest reserved
   std::size_t limit = 0;          ///< see set_memory_limit(); 0: none
   std::size_t allocations = 0;    ///< count of requests served
-  std::size_t device_allocations = 0;  ///< count of requests that went to the device (cudaMalloc, operator new)
-  std::size_t device_releases = 0;     ///< count of blocks given back to the device
+  /// Count of requests that went to the device (cudaMalloc, operator new).
+  std::size_t device_allocations = 0;
+  std::size_t device_releases = 0;  ///< count of blocks given back to the device
 };
 
 /// Current figures of `device`.
@@ -25,7 +26,8 @@ LAMELLA_API MemoryStats memory_stats(Device device);
 LAMELLA_API void reset_peak_memory(Device device);
 /// Gives every cached, unused block back to the device.
 LAMELLA_API void empty_cache(Device device);
-/// Refuses to reserve more than `bytes` on `device` (0: no limit); a request beyond it throws OutOfMemoryError.
+/// Refuses to reserve more than `bytes` on `device` (0: no limit); a request beyond it throws
+/// OutOfMemoryError.
 LAMELLA_API void set_memory_limit(Device device, std::size_t bytes);
 
 }  // namespace lamella

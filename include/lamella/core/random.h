@@ -6,9 +6,9 @@
 
 namespace lamella {
 
-/// Random numbers come from Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011),
-/// a function of (seed, step, operator index within the step, element): the same bits on any device and for any
-/// number of threads.
+/// Random numbers come from Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
+/// 2011), a function of (seed, step, operator index within the step, element): the same bits on any device
+/// and for any number of threads.
 
 /// Restarts the process-wide sequence: step 0, operator 0. Any 64-bit value is a good seed.
 LAMELLA_API void manual_seed(std::uint64_t seed);

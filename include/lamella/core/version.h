@@ -12,11 +12,12 @@
 
 namespace lamella {
 
-/// The version of the library that runs, "0.1.0"; differs from LAMELLA_VERSION where another was built against.
+/// The version of the library that runs, "0.1.0"; differs from LAMELLA_VERSION if the program was
+/// built against another.
 LAMELLA_API const char* version();
 
-/// One line for bug reports: version, compiler, its flags, the CPU instructions compiled for, those this machine
-/// lacks (if any), and the CUDA version or "no".
+/// One line for bug reports: version, compiler, its flags, the CPU instructions compiled for, those this
+/// machine lacks (if any), and the CUDA version or "no".
 LAMELLA_API std::string build_info();
 
 }  // namespace lamella

@@ -19,8 +19,8 @@ struct Example {
   std::int64_t label = 0;
 };
 
-/// Labelled images by number. Implementations do not change once made, so that any number of threads may call
-/// them.
+/// Labelled images by number. Implementations do not change once made, so that any number of threads may
+/// call them.
 class LAMELLA_API Dataset {
  public:
   virtual ~Dataset() = default;
@@ -45,8 +45,8 @@ using DatasetPtr = std::shared_ptr<const Dataset>;
 LAMELLA_API DatasetPtr subset(DatasetPtr dataset, std::vector<std::int64_t> indices);
 
 /// Cuts `dataset` in two at random: round(fraction * size) examples, and the rest, each in their original
-/// order. The same (size, fraction, seed) gives the same cut everywhere. Throws Error unless 0 <= fraction
-/// <= 1.
+/// order. The same (size, fraction, seed) gives the same cut everywhere. Throws Error unless
+/// 0 <= fraction <= 1.
 LAMELLA_API std::pair<DatasetPtr, DatasetPtr> split(DatasetPtr dataset, double fraction, std::uint64_t seed);
 
 /// Images held in memory, all of one size: `pixels` is N x height x width x channels bytes, label i belongs

@@ -21,11 +21,11 @@ struct LoaderOptions {
   int workers = 0;         ///< threads that load ahead; 0: the loop's own thread loads, nothing ahead
   bool drop_last = false;  ///< leave out a last batch that is not full
   int prefetch = 2;        ///< finished or begun batches per worker, at most
-  std::optional<std::uint64_t> seed =
-      std::nullopt;                          ///< of order and transforms; none: the seed of manual_seed()
-  std::vector<Transform> transform = {};     ///< applied to each image, in this order
-  Normalize normalize = {};                  ///< then bytes become float32
-  BatchTransform batch_transform = nullptr;  ///< then this changes the batch, such as Mixup
+  /// Of order and transforms; none: the seed of manual_seed().
+  std::optional<std::uint64_t> seed = std::nullopt;
+  std::vector<Transform> transform = {};                  ///< applied to each image, in this order
+  Normalize normalize = {};                               ///< then bytes become float32
+  BatchTransform batch_transform = nullptr;               ///< then this changes the batch, such as Mixup
   MemoryFormat memory_format = MemoryFormat::Contiguous;  ///< of the images
 };
 
@@ -40,8 +40,8 @@ struct LoaderOptions {
 /// become Error. One loop at a time.
 class LAMELLA_API DataLoader {
  public:
-  /// Throws Error for a null dataset or an option out of range (batch and prefetch at least 1, workers 0 …
-  /// 1024).
+  /// Throws Error for a null dataset or an option out of range (batch and prefetch at least 1,
+  /// workers 0 … 1024).
   explicit DataLoader(DatasetPtr dataset, LoaderOptions options = {});
   ~DataLoader();
   DataLoader(DataLoader&&) noexcept;

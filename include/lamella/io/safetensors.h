@@ -22,8 +22,7 @@ struct SafetensorsFile {
 
 /// Writes the tensors (from any device, row-major) so that a reader sees the old file or the new one, never a
 /// part: on any failure, a full disk too, the old file stays. Throws IoError naming the path; Error for an
-/// undefined tensor, the name
-/// "__metadata__", or a name or text that is not UTF-8.
+/// undefined tensor, the name "__metadata__", or a name or text that is not UTF-8.
 LAMELLA_API void save_safetensors(const std::filesystem::path& path, const StateDict& tensors,
                                   const Metadata& metadata = {});
 

@@ -11,7 +11,7 @@
 #include "lamella/layers/modules/norm.h"
 #include "lamella/layers/sequential.h"
 
-/// What MobileNets are built of. Parameter names are those of torchvision's and timm's blocks of the same
+/// What MobileNets are built of. Parameter names are those of torchvision's and timm's blocks of their
 /// kind.
 namespace lamella {
 
@@ -56,8 +56,8 @@ class LAMELLA_API ConvNormActivation : public Module {
 /// How a SqueezeExcite is built.
 struct SqueezeExciteOptions {
   Activation activation = Activation::ReLU;  ///< between the two products
-  Activation gate =
-      Activation::Hardsigmoid;  ///< makes the factors; Sigmoid in the paper, Hardsigmoid in MobileNetV3
+  /// Makes the factors; Sigmoid in the paper, Hardsigmoid in MobileNetV3.
+  Activation gate = Activation::Hardsigmoid;
 };
 
 /// Squeeze-and-Excitation (arXiv 1709.01507): each channel times a factor computed from the means of all
@@ -83,8 +83,8 @@ enum class BlockNames : std::uint8_t {
 
 /// How an InvertedResidual is built.
 struct InvertedResidualOptions {
-  std::int64_t expanded =
-      0;  ///< channels in the middle; 0: six times the input's. Equal to the input's: no expansion
+  /// Channels in the middle; 0: six times the input's. Equal to the input's: no expansion.
+  std::int64_t expanded = 0;
   std::int64_t kernel = 3;  ///< of the depthwise convolution
   std::int64_t stride = 1;
   std::int64_t dilation = 1;

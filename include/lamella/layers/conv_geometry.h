@@ -13,7 +13,8 @@ struct Size2 {
   std::int64_t h = 0;
   std::int64_t w = 0;
   constexpr Size2() = default;
-  constexpr Size2(std::int64_t both) : h(both), w(both) {}  // NOLINT(google-explicit-constructor): as in PyTorch
+  // NOLINTNEXTLINE(google-explicit-constructor): as in PyTorch
+  constexpr Size2(std::int64_t both) : h(both), w(both) {}
   constexpr Size2(std::int64_t h, std::int64_t w) : h(h), w(w) {}
   friend constexpr bool operator==(const Size2&, const Size2&) = default;
 };
@@ -37,18 +38,21 @@ struct Conv2dGeometry {
   Shape input_shape() const { return {batch, in_channels, in.h, in.w}; }
   Shape output_shape() const { return {batch, out_channels, out.h, out.w}; }
   /// [out_channels, in_channels / groups, kernel.h, kernel.w], PyTorch's order.
-  Shape weight_shape() const { return {out_channels, groups == 0 ? 0 : in_channels / groups, kernel.h, kernel.w}; }
+  Shape weight_shape() const {
+    return {out_channels, groups == 0 ? 0 : in_channels / groups, kernel.h, kernel.w};
+  }
 };
 
-/// floor((in + 2·padding − dilation·(kernel − 1) − 1) / stride) + 1, the only output-size formula of the project.
-/// Throws ShapeError naming `op` where a size, stride or dilation is below 1, padding is negative, or the dilated kernel
-/// is larger than the padded input.
-LAMELLA_API std::int64_t conv_output_size(const char* op, std::int64_t in, std::int64_t kernel, std::int64_t stride,
-                                          std::int64_t padding, std::int64_t dilation);
+/// floor((in + 2·padding − dilation·(kernel − 1) − 1) / stride) + 1, the only output-size formula of the
+/// project. Throws ShapeError naming `op` where a size, stride or dilation is below 1, padding is negative,
+/// or the dilated kernel is larger than the padded input.
+LAMELLA_API std::int64_t conv_output_size(const char* op, std::int64_t in, std::int64_t kernel,
+                                          std::int64_t stride, std::int64_t padding, std::int64_t dilation);
 
-/// Checks everything and fills `out`. `input` is [N,C,H,W], `weight` [O,C/groups,kh,kw]; an empty batch is allowed, no
-/// other size may be zero. Throws ShapeError naming `op` and both shapes.
-LAMELLA_API Conv2dGeometry make_conv2d_geometry(const char* op, const Shape& input, const Shape& weight, Size2 stride,
-                                                Size2 padding, Size2 dilation, std::int64_t groups);
+/// Checks everything and fills `out`. `input` is [N,C,H,W], `weight` [O,C/groups,kh,kw]; an empty batch is
+/// allowed, no other size may be zero. Throws ShapeError naming `op` and both shapes.
+LAMELLA_API Conv2dGeometry make_conv2d_geometry(const char* op, const Shape& input, const Shape& weight,
+                                                Size2 stride, Size2 padding, Size2 dilation,
+                                                std::int64_t groups);
 
 }  // namespace lamella

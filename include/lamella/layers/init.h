@@ -31,8 +31,8 @@ struct Fans {
 /// Throws ShapeError for fewer than two axes.
 LAMELLA_API Fans fans(const Shape& weight);
 
-/// Delving Deep into Rectifiers (arXiv 1502.01852). The default is PyTorch's for kaiming_*; its layers use a
-/// = √5.
+/// Delving Deep into Rectifiers (arXiv 1502.01852). The default is PyTorch's for kaiming_*; its layers
+/// use a = √5.
 struct KaimingOptions {
   double a = 0;  ///< negative slope, for LeakyRelu
   FanMode mode = FanMode::FanIn;

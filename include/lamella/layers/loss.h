@@ -19,8 +19,8 @@ struct CrossEntropyOptions {
   double label_smoothing = 0;        ///< ε in [0, 1]: targets become (1 − ε) · target + ε / classes
   std::int64_t ignore_index = -100;  ///< samples of this label count for nothing; class indices only
   Reduction reduction = Reduction::Mean;
-  Tensor weight =
-      {};  ///< [C], one factor per class, of the logits' type or float32 beside a half type; undefined: 1
+  /// [C], one factor per class, of the logits' type or float32 beside a half type; undefined: 1.
+  Tensor weight = {};
 };
 
 /// −Σ_c weight_c · target_c · log softmax(logits)_c over axis 1 of logits [N,C] or [N,C,d1,…]. `target` holds

@@ -100,8 +100,9 @@ struct LoadOptions {
 ///       add("conv", conv);
 ///       add("classify", classify);
 ///     }
-///     lm::Tensor forward(const lm::Tensor& x) override { return classify(lm::mean(conv(x), {.axes = {2,
-///     3}})); }
+///     lm::Tensor forward(const lm::Tensor& x) override {
+///       return classify(lm::mean(conv(x), {.axes = {2, 3}}));
+///     }
 ///   };
 ///
 /// A module is a handle, as a Tensor is: copies share parameters, buffers, children and the training mode;
@@ -146,8 +147,7 @@ class LAMELLA_API Module {
   /// Tensor::zero_grad() of all parameters.
   void zero_grad();
 
-  // ---- Conversions, in place: tensors that an optimizer or anybody else holds stay this module's parameters
-  // ----
+  // ---- Conversions, in place: tensors held elsewhere (by an optimizer) stay this module's parameters ----
 
   /// Moves parameters, gradients and buffers.
   void to(Device device);

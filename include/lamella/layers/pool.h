@@ -30,17 +30,18 @@ struct AvgPool2dOptions {
   std::optional<Size2> stride = {};  ///< by default the kernel's size
   Size2 padding = 0;                 ///< zeros on each side, at most half the kernel
   bool ceil_mode = false;            ///< as in max_pool2d()
-  bool count_include_pad =
-      true;  ///< divide by the window's size with its padding; else by what it covers of the input
+  /// Divide by the window's size with its padding; else by what it covers of the input.
+  bool count_include_pad = true;
 };
 
 /// Mean of each window of [N,C,H,W]; the part of a ceil_mode window beyond the padding never counts.
 /// Otherwise as max_pool2d().
 LAMELLA_API Tensor avg_pool2d(const Tensor& x, const AvgPool2dOptions& options);
 
-/// Means of windows that divide [N,C,H,W] into output.h × output.w parts: rows floor(i·H/h) … ceil((i+1)·H/h)
-/// − 1 of row i, columns likewise (they overlap where the sizes do not divide; the input may be smaller than
-/// the output). {1, 1}, or 1: the mean of each channel. Throws ShapeError unless all sizes are at least 1.
+/// Means of windows that divide [N,C,H,W] into output.h × output.w parts: row i is the mean of rows
+/// floor(i·H/h) … ceil((i+1)·H/h) − 1, columns likewise (windows overlap where the sizes do not divide; the
+/// input may be smaller than the output). {1, 1}, or 1: the mean of each channel. Throws ShapeError unless
+/// all sizes are at least 1.
 LAMELLA_API Tensor adaptive_avg_pool2d(const Tensor& x, Size2 output);
 
 }  // namespace lamella

@@ -12,8 +12,8 @@
 
 namespace lamella {
 
-/// Named tensors in a fixed order: what a module holds, what a checkpoint file holds. The tensors are
-/// handles.
+/// Named tensors in a fixed order: what a module holds, what a checkpoint file holds. Its tensors
+/// are handles.
 class LAMELLA_API StateDict {
  public:
   using Entry = std::pair<std::string, Tensor>;

@@ -7,8 +7,8 @@
 
 namespace lamella::models {
 
-/// How a MobileNetV1 is built. Throws ShapeError unless classes, in_channels >= 1, width > 0, dropout in [0,
-/// 1].
+/// How a MobileNetV1 is built. Throws ShapeError unless classes, in_channels >= 1, width > 0, dropout in
+/// [0, 1].
 struct MobileNetV1Options {
   std::int64_t classes = 1000;
   double width = 1;    ///< multiplies every channel count; results are rounded by make_divisible()

@@ -19,8 +19,8 @@ struct ReduceOptions {
 LAMELLA_API Tensor sum(const Tensor& x, const ReduceOptions& options = {});
 /// Arithmetic mean; floating types only. Over no elements it is NaN.
 LAMELLA_API Tensor mean(const Tensor& x, const ReduceOptions& options = {});
-/// Variance, divided by (n − correction): correction 1 is the unbiased estimate (PyTorch's default). Two
-/// passes.
+/// Variance, divided by (n − correction): correction 1 is the unbiased estimate (PyTorch's
+/// default). Two passes.
 LAMELLA_API Tensor var(const Tensor& x, const ReduceOptions& options = {}, double correction = 1);
 /// Largest and smallest element. NaN wins. Gradient: shared equally among equal extremes, as in PyTorch's
 /// amax. Throws ShapeError over no elements.

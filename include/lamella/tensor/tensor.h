@@ -109,13 +109,13 @@ class LAMELLA_API Tensor {
   template <class T = double>
   T item() const;
 
-  // ---- Copies and conversions (each is an operator with a gradient; returns *this if there is nothing to
-  // do) ----
+  // ---- Copies and conversions: operators with a gradient; *this itself where there is nothing to do ----
 
   Tensor to(Device device) const;
   /// Floating to integer truncates toward zero.
   Tensor to(DType dtype) const;
-  /// Dense in `format`.
+  /// Dense in `format`, and with its strides: a view where the memory is right for both formats (one channel,
+  /// or one pixel).
   Tensor contiguous(MemoryFormat format = MemoryFormat::Contiguous) const;
   /// New storage, the same numbers, dense in memory_format().
   Tensor clone() const;
@@ -141,8 +141,7 @@ class LAMELLA_API Tensor {
   Tensor squeeze(int axis) const;
   Tensor unsqueeze(int axis) const;
 
-  // ---- In-place changes. They are not recorded: throws Error while gradients are recorded and the tensor
-  // requires one (wrap in NoGrad). Backward notices when a tensor it saved was changed. ----
+  // ---- In-place changes: never recorded ----
 
   Tensor& fill_(double value);
   Tensor& zero_() { return fill_(0); }

@@ -6,8 +6,8 @@
 namespace lamella::cpu {
 
 /// Dense x, one segment per image: y = (x − mean) / σ · weight[c] + bias[c] with the statistics of c's group;
-/// statistics
-/// ([2,N,groups], float64) = mean and 1 / sqrt(biased variance + eps). weight and bias may have no data.
+/// statistics ([2,N,groups], float64) = mean and 1 / sqrt(biased variance + eps). weight and bias may have no
+/// data.
 void group_norm_forward(const detail::ConstTensorView& x, const detail::ChannelLayout& layout,
                         std::int64_t groups, const detail::ConstTensorView& weight,
                         const detail::ConstTensorView& bias, double eps, const detail::TensorView& y,

@@ -13,8 +13,8 @@ struct Conv2dLayerOptions {
   Size2 padding = 0;   ///< zeros on each side
   Size2 dilation = 1;  ///< distance between taps
   std::int64_t groups = 1;
-  bool same_padding =
-      false;  ///< pad so that the output has the input's size (stride 1 only); `padding` must be 0
+  /// Pads so that the output has the input's size (stride 1 only); `padding` must be 0.
+  bool same_padding = false;
   bool bias = true;
 };
 
@@ -49,8 +49,8 @@ struct DepthwiseConv2dLayerOptions {
 };
 
 /// One convolution per channel: see depthwise_conv2d(). Parameters, initialisation and results are those of
-/// Conv2d(channels, channels · multiplier, kernel, {.groups = channels}) and of PyTorch's Conv2d with groups
-/// = channels.
+/// Conv2d(channels, channels · multiplier, kernel, {.groups = channels}) and of PyTorch's Conv2d with
+/// groups = channels.
 class LAMELLA_API DepthwiseConv2d : public Module {
  public:
   DepthwiseConv2d(std::int64_t channels, Size2 kernel, const DepthwiseConv2dLayerOptions& options = {});

@@ -11,8 +11,8 @@ struct BatchNorm2dOptions {
   double eps = 1e-5;
   double momentum = 0.1;  ///< of the running estimates
   bool affine = true;     ///< learn weight and bias
-  bool track_running_stats =
-      true;  ///< keep running estimates; without them, evaluation uses the batch's, too
+  /// Keep running estimates; without them, evaluation uses the batch's, too.
+  bool track_running_stats = true;
 };
 
 /// Batch normalisation of [N,C,H,W] over N, H and W: see batch_norm(). Parameters weight (1) and bias (0),
