@@ -17,9 +17,9 @@ inline constexpr DType float64 = DType::Float64;    ///< IEEE binary64
 inline constexpr DType bfloat16 = DType::BFloat16;  ///< 8 exponent bits, 7 fraction bits
 inline constexpr DType float16 = DType::Float16;    ///< IEEE binary16
 inline constexpr DType int64 = DType::Int64;        ///< class indices, argmax, counters
-inline constexpr DType int32 = DType::Int32;
-inline constexpr DType uint8 = DType::UInt8;  ///< image bytes
-inline constexpr DType boolean = DType::Bool;
+inline constexpr DType int32 = DType::Int32;        ///< whole numbers of 32 bits
+inline constexpr DType uint8 = DType::UInt8;        ///< image bytes
+inline constexpr DType boolean = DType::Bool;       ///< one byte, 0 or 1
 
 /// Bytes of one element.
 LAMELLA_API std::size_t size_of(DType dtype);
@@ -35,22 +35,26 @@ LAMELLA_API DType promote(DType a, DType b);
 
 /// bfloat16 storage: the upper half of a float32. Rounds to nearest even; NaN stays NaN.
 struct BFloat16 {
-  std::uint16_t bits = 0;
+  std::uint16_t bits = 0;  ///< sign, 8 exponent and 7 fraction bits
   BFloat16() = default;
+  /// Rounds to nearest even; overflows to infinity.
   explicit BFloat16(float value) {
     const std::uint32_t u = std::bit_cast<std::uint32_t>(value);
     bits = (u & 0x7fffffffu) > 0x7f800000u
                ? static_cast<std::uint16_t>((u >> 16) | 0x40u)
                : static_cast<std::uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
   }
+  /// The same number, exactly.
   operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 };
 
 /// IEEE binary16 storage. Rounds to nearest even; overflows to infinity.
 struct Float16 {
-  std::uint16_t bits = 0;
+  std::uint16_t bits = 0;  ///< sign, 5 exponent and 10 fraction bits
   Float16() = default;
+  /// Rounds to nearest even; overflows to infinity.
   explicit Float16(float value) : bits(from_float(value)) {}
+  /// The same number, exactly.
   operator float() const { return to_float(bits); }
 
  private:
@@ -61,6 +65,7 @@ struct Float16 {
 /// DTypeOf<T>::value is the DType whose elements are T in memory (`bool` is one byte).
 template <class T>
 struct DTypeOf;
+/// @cond
 template <>
 struct DTypeOf<float> {
   static constexpr DType value = DType::Float32;
@@ -93,6 +98,7 @@ template <>
 struct DTypeOf<bool> {
   static constexpr DType value = DType::Bool;
 };
+/// @endcond
 /// Shorthand for DTypeOf<T>::value.
 template <class T>
 inline constexpr DType dtype_of = DTypeOf<T>::value;

@@ -50,6 +50,7 @@ class LAMELLA_API OutOfMemoryError : public Error {
     std::size_t peak = 0;       ///< highest in_use so far
     std::size_t capacity = 0;   ///< memory of the device, or the limit set on it
   };
+  /// A message and the numbers in it.
   OutOfMemoryError(const std::string& message, const Report& report) : Error(message), report_(report) {}
   /// The numbers in the message.
   const Report& report() const { return report_; }

@@ -7,12 +7,13 @@
 
 namespace lamella {
 
-/// What a device's caching allocator holds, in bytes (counts where said).
+/// What a device's caching allocator holds, in bytes (counts where said). The functions below throw
+/// DeviceError for a device that this build or machine does not have.
 struct MemoryStats {
   std::size_t in_use = 0;         ///< handed out to live tensors and workspaces
   std::size_t peak_in_use = 0;    ///< highest in_use since the start or reset_peak_memory()
   std::size_t reserved = 0;       ///< taken from the device: in_use plus the cache
-  std::size_t peak_reserved = 0;  ///< highest reserved
+  std::size_t peak_reserved = 0;  ///< highest reserved since the same moment
   std::size_t limit = 0;          ///< see set_memory_limit(); 0: none
   std::size_t allocations = 0;    ///< count of requests served
   /// Count of requests that went to the device (cudaMalloc, operator new).
@@ -20,14 +21,14 @@ struct MemoryStats {
   std::size_t device_releases = 0;  ///< count of blocks given back to the device
 };
 
-/// Current figures of `device`.
+/// Present figures of `device`.
 LAMELLA_API MemoryStats memory_stats(Device device);
-/// Makes the peaks equal to the present figures.
+/// Sets both peaks to the present figures.
 LAMELLA_API void reset_peak_memory(Device device);
-/// Gives every cached, unused block back to the device.
+/// Gives every cached, unused block back to the device. Tensors keep theirs.
 LAMELLA_API void empty_cache(Device device);
-/// Refuses to reserve more than `bytes` on `device` (0: no limit); a request beyond it throws
-/// OutOfMemoryError.
+/// Refuses to reserve more than `bytes` on `device` (0: no limit). A request beyond it empties the cache,
+/// tries once more and then throws OutOfMemoryError. What is reserved already stays, even if it is more.
 LAMELLA_API void set_memory_limit(Device device, std::size_t bytes);
 
 }  // namespace lamella

@@ -18,12 +18,15 @@ LAMELLA_API void next_random_step();
 
 /// The sequence's position, for checkpoints and for running a block a second time with the same draws.
 struct RandomState {
-  std::uint64_t seed = 0;
-  std::uint64_t step = 0;
-  std::uint32_t op = 0;
+  std::uint64_t seed = 0;  ///< given to manual_seed()
+  std::uint64_t step = 0;  ///< calls of next_random_step() since
+  std::uint32_t op = 0;    ///< operators that have drawn in this step
+  /// Equal in all three.
   friend bool operator==(const RandomState&, const RandomState&) = default;
 };
+/// The present position. It starts at {0, 0, 0}: without manual_seed() every run draws the same numbers.
 LAMELLA_API RandomState random_state();
+/// Goes to a position, back or forth: the next operators draw what they drew from there.
 LAMELLA_API void set_random_state(const RandomState& state);
 
 }  // namespace lamella
