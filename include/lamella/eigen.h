@@ -5,6 +5,7 @@
 #include "lamella/core/error.h"
 #include "lamella/tensor/tensor.h"
 
+/// @file
 /// Optional: Eigen maps over CPU tensors. The only public header that needs Eigen.
 namespace lamella {
 

@@ -1,6 +1,7 @@
 #pragma once
 
-/// Everything: #include <lamella/lamella.h>. Each header may be included on its own, too. Not among them,
+/// @file
+/// Everything: `#include <lamella/lamella.h>`. Each header may be included on its own, too. Not among them,
 /// because they need another library: lamella/eigen.h (Eigen), lamella/testing.h and
 /// lamella/testing/matchers.h (lamella::testing).
 #include "lamella/autograd/autograd.h"

@@ -9,26 +9,29 @@
 #include "lamella/layers/conv_geometry.h"
 #include "lamella/tensor/tensor.h"
 
+/// @file
 /// Help for testing layers and operators. No test framework is needed here; for GoogleTest there is
 /// lamella/testing/matchers.h. Link lamella::testing.
 namespace lamella {
 class Module;
 }
 
+/// Comparisons, checks of gradients and layers, plain reference operators.
 namespace lamella::testing {
 
 /// Yes, or no and why.
 struct Comparison {
-  bool ok = true;
+  bool ok = true;       ///< whether it is so
   std::string message;  ///< empty when ok
+  /// ok.
   explicit operator bool() const { return ok; }
 };
 
 /// Two elements are close if |actual − expected| <= absolute + relative · |expected|. NaN equals NaN,
 /// infinities equal themselves.
 struct Tolerance {
-  double relative = 1e-5;
-  double absolute = 1e-8;
+  double relative = 1e-5;  ///< times |expected|
+  double absolute = 1e-8;  ///< whatever the numbers
 };
 
 /// Compares shape and every element (types may differ). The message gives the first and the worst difference
@@ -37,9 +40,10 @@ LAMELLA_API Comparison all_close(const Tensor& actual, const Tensor& expected, T
 /// Compares shape, type and every bit.
 LAMELLA_API Comparison equal_bits(const Tensor& actual, const Tensor& expected);
 /// ‖actual − expected‖ / ‖expected‖ in float64 over all elements; ‖actual‖ if expected is all zero; NaN if
-/// any element is.
+/// any element is. Throws ShapeError for different shapes.
 LAMELLA_API double relative_error(const Tensor& actual, const Tensor& expected);
 
+/// How gradcheck() compares.
 struct GradcheckOptions {
   double step = 1e-5;  ///< of the central difference; 1 is exact and best for functions linear in each input
   double tolerance = 1e-6;          ///< on |analytic − numeric| / max(1, |numeric|)
@@ -62,17 +66,18 @@ LAMELLA_API Comparison check_layer(const std::function<Tensor(const Tensor&)>& f
 /// check_layer for a module's own forward().
 LAMELLA_API Comparison check_layer(Module& module, const Tensor& input, const GradcheckOptions& options = {});
 
+/// What random_tensor() makes.
+struct RandomOptions {
+  double low = -1;                                 ///< least value
+  double high = 1;                                 ///< values stay below
+  std::vector<double> kinks = {};                  ///< points to stay away from
+  double gap = 0.01;                               ///< least distance from a kink
+  DType dtype = DType::Float64;                    ///< of the elements
+  MemoryFormat format = MemoryFormat::Contiguous;  ///< of the tensor
+  bool requires_grad = false;                      ///< see Tensor::set_requires_grad()
+};
 /// Uniform values in [low, high) with a distance of at least `gap` from every kink, from a sequence of their
 /// own: the process-wide random state does not move.
-struct RandomOptions {
-  double low = -1;
-  double high = 1;
-  std::vector<double> kinks = {};  ///< points to stay away from
-  double gap = 0.01;
-  DType dtype = DType::Float64;
-  MemoryFormat format = MemoryFormat::Contiguous;
-  bool requires_grad = false;
-};
 LAMELLA_API Tensor random_tensor(const Shape& shape, std::uint64_t seed, const RandomOptions& options = {});
 
 /// Slow, plain operators to test against: nested loops in float64, results in float64 NCHW. No gradients.

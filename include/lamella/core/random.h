@@ -6,6 +6,7 @@
 
 namespace lamella {
 
+/// @file
 /// Random numbers come from Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
 /// 2011), a function of (seed, step, operator index within the step, element): the same bits on any device
 /// and for any number of threads.

@@ -11,12 +11,13 @@
 #include "lamella/data/image.h"
 #include "lamella/tensor/tensor.h"
 
+/// Labelled images on their way to a network: datasets, transforms, batches.
 namespace lamella::data {
 
 /// One image and the number of its class.
 struct Example {
-  Image image;
-  std::int64_t label = 0;
+  Image image;             ///< as decoded
+  std::int64_t label = 0;  ///< its class: see Dataset::classes()
 };
 
 /// Labelled images by number. Implementations do not change once made, so that any number of threads may
@@ -40,25 +41,25 @@ class LAMELLA_API Dataset {
 /// Datasets are shared, never copied.
 using DatasetPtr = std::shared_ptr<const Dataset>;
 
-/// The examples of `dataset` at `indices`, in that order; an index may occur more than once. Throws
-/// ShapeError for an index out of range.
+/// The examples of `dataset` at `indices`, in that order; an index may occur more than once. Throws Error for
+/// a null dataset, ShapeError for an index out of range.
 LAMELLA_API DatasetPtr subset(DatasetPtr dataset, std::vector<std::int64_t> indices);
 
 /// Cuts `dataset` in two at random: round(fraction * size) examples, and the rest, each in their original
-/// order. The same (size, fraction, seed) gives the same cut everywhere. Throws Error unless
-/// 0 <= fraction <= 1.
+/// order. The same (size, fraction, seed) gives the same cut everywhere. Throws Error for a
+/// null dataset and unless 0 <= fraction <= 1.
 LAMELLA_API std::pair<DatasetPtr, DatasetPtr> split(DatasetPtr dataset, double fraction, std::uint64_t seed);
 
 /// Images held in memory, all of one size: `pixels` is N x height x width x channels bytes, label i belongs
 /// to image i. Without `classes` the names are "0", "1", … up to the largest label. Throws ShapeError if
-/// sizes do not fit together or a label is out of range.
+/// sizes do not fit together, a size is not valid (see Image) or a label is out of range.
 LAMELLA_API DatasetPtr memory_dataset(std::vector<std::uint8_t> pixels, int height, int width, int channels,
                                       std::vector<std::int64_t> labels,
                                       std::vector<std::string> classes = {});
 
 /// The same from tensors: uint8 images [N,C,H,W] with C 1 or 3 (or [N,H,W]: one channel), in either memory
-/// format, and int64 or uint8 labels [N]. Copies them. Throws ShapeError, DTypeError, DeviceError unless on
-/// the CPU.
+/// format, and int64 or uint8 labels [N]. Copies them. Throws ShapeError or DTypeError if they do not
+/// fit, DeviceError unless on the CPU, Error if undefined.
 LAMELLA_API DatasetPtr memory_dataset(const Tensor& images, const Tensor& labels,
                                       std::vector<std::string> classes = {});
 

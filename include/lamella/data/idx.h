@@ -17,8 +17,8 @@ namespace lamella::data {
 LAMELLA_API Tensor read_idx(const std::filesystem::path& path);
 
 /// Writes a uint8, int32, float32 or float64 CPU tensor as IDX, gzipped if the name ends in ".gz", whole or
-/// not at all. Throws DTypeError for other types, DeviceError, IoError, ShapeError for no axes or a size of
-/// 2^32 and more.
+/// not at all. Throws DTypeError for other types, DeviceError off the CPU, ShapeError for no axes or a size
+/// of 2^32 and more, Error for an undefined tensor, IoError naming the path.
 LAMELLA_API void write_idx(const std::filesystem::path& path, const Tensor& tensor);
 
 /// Images [N,H,W] (or [N,H,W,3]) and labels [N], both of unsigned bytes, as MNIST has them, in memory.

@@ -7,6 +7,7 @@
 
 namespace lamella::data {
 
+/// How image_folder() reads its images.
 struct ImageFolderOptions {
   /// Decode every image once, into a cache file of bytes that is mapped into memory (and shared by all
   /// processes that use it). It is rebuilt when the list of files, a size or a modification time has changed,
@@ -19,7 +20,8 @@ struct ImageFolderOptions {
 /// Labelled images on disk: one folder for each class, its name the class, in byte order; in it .jpg, .jpeg
 /// and .png files (any case), in byte order of their names. Names that begin with a dot, other files and
 /// deeper folders are passed over; symbolic links are followed. Files are decoded by their content, whatever
-/// the name says. Throws IoError naming the folder that is missing or empty.
+/// the name says. Throws IoError naming the folder that is missing or empty, or the cache file that cannot be
+/// written or holds something else.
 LAMELLA_API DatasetPtr image_folder(const std::filesystem::path& path,
                                     const ImageFolderOptions& options = {});
 

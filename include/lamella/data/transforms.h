@@ -17,6 +17,7 @@ class LAMELLA_API Random {
  public:
   /// What the numbers are for; different purposes never share numbers.
   enum class Purpose : std::uint8_t { Example = 1, Batch = 2, Order = 3, Split = 4 };
+  /// The sequence of example, batch or order `index` in an epoch.
   Random(std::uint64_t seed, std::uint64_t epoch, std::uint64_t index, Purpose purpose = Purpose::Example);
 
   /// 32 random bits.
@@ -25,14 +26,14 @@ class LAMELLA_API Random {
   double uniform();
   /// In [low, high).
   double uniform(double low, double high) { return low + (high - low) * uniform(); }
-  /// In [0, count), without bias; `count` at least 1.
+  /// In [0, count), without bias. Throws ShapeError for a count below 1.
   std::int64_t below(std::int64_t count);
   /// True with probability `p`.
   bool chance(double p) { return uniform() < p; }
   /// Standard normal (Box-Muller).
   double normal();
-  /// Beta(alpha, alpha), alpha > 0 (G. Marsaglia, W. W. Tsang, "A simple method for generating gamma
-  /// variables", 2000).
+  /// Beta(alpha, alpha) (G. Marsaglia, W. W. Tsang, "A simple method for generating gamma variables", 2000).
+  /// Throws Error unless alpha is positive and finite.
   double beta(double alpha);
 
  private:
@@ -46,12 +47,14 @@ class LAMELLA_API Random {
 /// A change of one image; drawn numbers come from `random`. Any function of this form will do.
 using Transform = std::function<Image(Image image, Random& random)>;
 
-/// Adds `padding` black pixels on every side, then takes a square (or height x width) at random. Throws
-/// ShapeError if the padded image is smaller.
+/// Adds `padding` black pixels on every side, then takes a square (or height x width) at random.
 class LAMELLA_API RandomCrop {
  public:
+  /// A square of `size` pixels.
   explicit RandomCrop(int size, int padding = 0) : RandomCrop(size, size, padding) {}
+  /// Sizes in pixels. Throws ShapeError for sizes below 1, more than kMaxPixels, or negative padding.
   RandomCrop(int height, int width, int padding);
+  /// Throws ShapeError if the padded image is smaller than the crop.
   Image operator()(Image image, Random& random) const;
 
  private:
@@ -62,8 +65,11 @@ class LAMELLA_API RandomCrop {
 /// torchvision does.
 class LAMELLA_API CenterCrop {
  public:
+  /// A square of `size` pixels.
   explicit CenterCrop(int size) : CenterCrop(size, size) {}
+  /// Sizes in pixels. Throws ShapeError for sizes below 1 or more than kMaxPixels.
   CenterCrop(int height, int width);
+  /// Draws nothing.
   Image operator()(Image image, Random& random) const;
 
  private:
@@ -74,15 +80,18 @@ class LAMELLA_API CenterCrop {
 /// (as Pillow and torchvision do). With one size, the shorter side gets it and the aspect ratio stays.
 class LAMELLA_API Resize {
  public:
+  /// In pixels. Throws ShapeError for a size below 1 or more than kMaxPixels.
   explicit Resize(int shorter_side);
+  /// In pixels. Throws ShapeError for sizes below 1 or more than kMaxPixels.
   Resize(int height, int width);
+  /// Draws nothing. Throws ShapeError if the result had more than kMaxPixels.
   Image operator()(Image image, Random& random) const;
 
  private:
   int height_, width_;  // width_ 0: height_ is the shorter side
 };
 
-/// The function behind Resize. Throws ShapeError for sizes below 1.
+/// The function behind Resize. Throws ShapeError for sizes below 1 or more than kMaxPixels.
 LAMELLA_API Image resize(const Image& image, int height, int width);
 
 /// Takes a part of the image at random, an area of `scale` times the whole with aspect ratio in `ratio`
@@ -90,8 +99,11 @@ LAMELLA_API Image resize(const Image& image, int height, int width);
 /// with a ratio in range (C. Szegedy et al., "Going deeper with convolutions", 2015; torchvision's rule).
 class LAMELLA_API RandomResizedCrop {
  public:
+  /// To `size` x `size` pixels. Throws ShapeError for sizes as Resize, and unless the ranges are positive
+  /// with the smaller number first.
   explicit RandomResizedCrop(int size, std::array<double, 2> scale = {0.08, 1.0},
                              std::array<double, 2> ratio = {3.0 / 4.0, 4.0 / 3.0});
+  /// The part, resized.
   Image operator()(Image image, Random& random) const;
 
  private:
@@ -102,7 +114,9 @@ class LAMELLA_API RandomResizedCrop {
 /// Mirrors left and right with probability `p`.
 class LAMELLA_API RandomHorizontalFlip {
  public:
+  /// Throws Error unless p is in [0, 1].
   explicit RandomHorizontalFlip(double p = 0.5);
+  /// The image, or its mirror image.
   Image operator()(Image image, Random& random) const;
 
  private:
@@ -112,9 +126,9 @@ class LAMELLA_API RandomHorizontalFlip {
 /// How bytes become numbers, at the end of all transforms: (byte / scale - mean) / std, in float32, for each
 /// channel. A single mean or std serves all channels; the default maps 0 … 255 to 0 … 1.
 struct Normalize {
-  std::vector<float> mean = {0.0f};
-  std::vector<float> std = {1.0f};
-  float scale = 255.0f;
+  std::vector<float> mean = {0.0f};  ///< in units of byte / scale
+  std::vector<float> std = {1.0f};   ///< likewise
+  float scale = 255.0f;              ///< what bytes are divided by first
 };
 
 /// One image as a float32 tensor [1,C,H,W], for prediction. Throws ShapeError if mean or std has neither 1
@@ -124,8 +138,8 @@ LAMELLA_API Tensor to_tensor(const Image& image, const Normalize& normalize = {}
 
 /// A batch: images [N,C,H,W] float32; labels [N] int64, or [N,classes] float32 probabilities after a Mixup.
 struct Batch {
-  Tensor images;
-  Tensor labels;
+  Tensor images;  ///< [N,C,H,W] float32
+  Tensor labels;  ///< [N] int64 or [N,classes] float32
 };
 
 /// A change of a whole batch; drawn numbers come from `random`.
@@ -136,9 +150,10 @@ using BatchTransform = std::function<Batch(Batch batch, Random& random)>;
 /// al., "mixup: Beyond empirical risk minimization", 2018). Alpha 0 only turns labels into probabilities.
 class LAMELLA_API Mixup {
  public:
-  /// Throws Error unless alpha >= 0 and classes >= 1.
+  /// Throws Error unless alpha is finite and not negative, and classes >= 1.
   Mixup(double alpha, std::int64_t classes);
-  /// Takes int64 labels [N] and gives a new batch. Throws ShapeError for a label out of range, DTypeError.
+  /// Takes float32 images and int64 labels [N] on the CPU, and gives a new batch. Throws ShapeError for a
+  /// label out of range or sizes that do not fit, DTypeError, DeviceError; Error if undefined.
   Batch operator()(Batch batch, Random& random) const;
 
  private:

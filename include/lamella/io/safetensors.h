@@ -7,6 +7,7 @@
 #include "lamella/core/export.h"
 #include "lamella/layers/state_dict.h"
 
+/// @file
 /// The safetensors format: named tensors with a JSON header, no code in it; PyTorch, JAX and others read and
 /// write it.
 namespace lamella::io {
@@ -16,8 +17,8 @@ using Metadata = std::map<std::string, std::string>;
 
 /// What a safetensors file holds.
 struct SafetensorsFile {
-  StateDict tensors;
-  Metadata metadata;
+  StateDict tensors;  ///< in the header's order
+  Metadata metadata;  ///< empty if there is none
 };
 
 /// Writes the tensors (from any device, row-major) so that a reader sees the old file or the new one, never a
@@ -31,7 +32,7 @@ LAMELLA_API void save_safetensors(const std::filesystem::path& path, const State
 /// what is wrong: missing, truncated, a header that is no JSON of the format, names twice, types that Lamella
 /// lacks, shapes that do not agree with the bytes, bytes that belong to two tensors or to none.
 LAMELLA_API StateDict load_safetensors(const std::filesystem::path& path);
-/// The same with the metadata.
+/// The same with the metadata. Throws likewise.
 LAMELLA_API SafetensorsFile load_safetensors_file(const std::filesystem::path& path);
 
 }  // namespace lamella::io

@@ -5,8 +5,10 @@
 #include "lamella/core/export.h"
 #include "lamella/tensor/tensor.h"
 
-/// Activations: elementwise, floating types only (DTypeError otherwise), shape, type and memory format as the
-/// input's. float16 and bfloat16 are computed in float32 and rounded once. NaN stays NaN.
+/// @file
+/// Activations: shape, type and memory format as the input's; elementwise but for softmax(). They throw
+/// DTypeError unless the type is floating, Error for an undefined input. float16 and bfloat16 are computed in
+/// float32 and rounded once. NaN stays NaN.
 namespace lamella {
 
 /// max(x, 0); its gradient at 0 is 0.
@@ -32,6 +34,7 @@ enum class GeluApproximation : std::uint8_t {
 };
 /// x · Φ(x) ("Gaussian Error Linear Units", arXiv 1606.08415).
 LAMELLA_API Tensor gelu(const Tensor& x, GeluApproximation approximation = GeluApproximation::None);
+/// Hyperbolic tangent.
 LAMELLA_API Tensor tanh(const Tensor& x);
 
 /// exp(x) / Σ exp(x) along `axis` (negative counts from the end; ShapeError out of range), computed after

@@ -10,9 +10,9 @@ namespace lamella {
 
 /// How a 2-D convolution walks over its input. A single number serves both height and width.
 struct Conv2dOptions {
-  Size2 stride = 1;
-  Size2 padding = 0;  ///< zeros on each side
-  Size2 dilation = 1;
+  Size2 stride = 1;         ///< distance between windows
+  Size2 padding = 0;        ///< zeros on each side
+  Size2 dilation = 1;       ///< distance between taps
   std::int64_t groups = 1;  ///< input channels i·C/groups … only reach output channels i·O/groups …
   /// Pads so that the output is as large as the input, as PyTorch's padding='same': dilation · (kernel − 1)
   /// zeros in all, half of them on each side and an odd one at the end (bottom, right). For stride 1 and
@@ -28,8 +28,8 @@ struct Conv2dOptions {
 ///
 /// with zeros outside the input; see conv_output_size() for the output's size. The output has the input's
 /// type and memory format. Weight and bias have the input's type, or float32 for a float16 or bfloat16 input;
-/// sums are in float32 (float64 for float64). groups == C goes to depthwise_conv2d(). An empty batch is
-/// allowed. Throws ShapeError, DTypeError or DeviceError naming the operands.
+/// sums are in float32 (float64 for float64). groups == C goes to depthwise_conv2d() if C is above 1. An
+/// empty batch is allowed. Throws ShapeError, DTypeError or DeviceError naming the operands.
 LAMELLA_API Tensor conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias = Tensor(),
                           const Conv2dOptions& options = {});
 

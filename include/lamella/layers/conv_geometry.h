@@ -10,32 +10,38 @@ namespace lamella {
 
 /// A number for height and one for width; converts from a single number that serves both.
 struct Size2 {
-  std::int64_t h = 0;
-  std::int64_t w = 0;
+  std::int64_t h = 0;  ///< for the height
+  std::int64_t w = 0;  ///< for the width
   constexpr Size2() = default;
+  /// One number for both.
   // NOLINTNEXTLINE(google-explicit-constructor): as in PyTorch
   constexpr Size2(std::int64_t both) : h(both), w(both) {}
+  /// Height first.
   constexpr Size2(std::int64_t h, std::int64_t w) : h(h), w(w) {}
+  /// Equal in both.
   friend constexpr bool operator==(const Size2&, const Size2&) = default;
 };
 
 /// Sizes of one 2-D convolution or pooling, validated once and passed to kernels by value.
 struct Conv2dGeometry {
-  std::int64_t batch = 0;
-  std::int64_t in_channels = 0;
-  std::int64_t out_channels = 0;
-  std::int64_t groups = 1;
-  Size2 in;      ///< input height, width
-  Size2 out;     ///< output height, width: see conv_output_size()
-  Size2 kernel;  ///< taps
-  Size2 stride{1};
-  Size2 padding{0};  ///< zeros on each side
-  Size2 dilation{1};
+  std::int64_t batch = 0;         ///< N
+  std::int64_t in_channels = 0;   ///< C
+  std::int64_t out_channels = 0;  ///< O
+  std::int64_t groups = 1;        ///< divide both
+  Size2 in;                       ///< input height, width
+  Size2 out;                      ///< output height, width: see conv_output_size()
+  Size2 kernel;                   ///< taps
+  Size2 stride{1};                ///< distance between windows
+  Size2 padding{0};               ///< zeros on each side
+  Size2 dilation{1};              ///< distance between taps
 
   /// Output channels per input channel of a depthwise convolution (groups == in_channels).
   std::int64_t multiplier() const { return in_channels == 0 ? 0 : out_channels / in_channels; }
+  /// True if each input channel is a group of its own.
   bool is_depthwise() const { return groups == in_channels; }
+  /// [batch, in_channels, in.h, in.w].
   Shape input_shape() const { return {batch, in_channels, in.h, in.w}; }
+  /// [batch, out_channels, out.h, out.w].
   Shape output_shape() const { return {batch, out_channels, out.h, out.w}; }
   /// [out_channels, in_channels / groups, kernel.h, kernel.w], PyTorch's order.
   Shape weight_shape() const {

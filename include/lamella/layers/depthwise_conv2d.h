@@ -8,9 +8,9 @@ namespace lamella {
 
 /// See Conv2dOptions; groups is always the number of input channels.
 struct DepthwiseConv2dOptions {
-  Size2 stride = 1;
-  Size2 padding = 0;  ///< zeros on each side
-  Size2 dilation = 1;
+  Size2 stride = 1;           ///< distance between windows
+  Size2 padding = 0;          ///< zeros on each side
+  Size2 dilation = 1;         ///< distance between taps
   bool same_padding = false;  ///< output as large as the input; see Conv2dOptions
 };
 

@@ -8,6 +8,7 @@
 /// Fillers for parameters. Each changes the numbers in place (a parameter's too: nothing is recorded) and
 /// returns the tensor. Random ones draw on the CPU from the process-wide sequence (core/random.h), so that
 /// every device and memory format gets the same numbers; they throw DTypeError unless the type is floating.
+/// All throw Error for an undefined tensor.
 namespace lamella::init {
 
 /// Which side of a weight keeps its variance.
@@ -25,32 +26,36 @@ LAMELLA_API double gain(Nonlinearity nonlinearity, double a = 0.01);
 
 /// Fans of a weight [out, in / groups, kernel…]: in = size 1 times the kernel, out = size 0 times the kernel.
 struct Fans {
-  std::int64_t in = 0;
-  std::int64_t out = 0;
+  std::int64_t in = 0;   ///< inputs of one output
+  std::int64_t out = 0;  ///< outputs of one input, counted as PyTorch counts them
 };
-/// Throws ShapeError for fewer than two axes.
+/// Fans of a weight of this shape. Throws ShapeError for fewer than two axes.
 LAMELLA_API Fans fans(const Shape& weight);
 
 /// Delving Deep into Rectifiers (arXiv 1502.01852). The default is PyTorch's for kaiming_*; its layers
 /// use a = √5.
 struct KaimingOptions {
-  double a = 0;  ///< negative slope, for LeakyRelu
-  FanMode mode = FanMode::FanIn;
-  Nonlinearity nonlinearity = Nonlinearity::LeakyRelu;
+  double a = 0;                                         ///< negative slope, for LeakyRelu
+  FanMode mode = FanMode::FanIn;                        ///< which fan counts
+  Nonlinearity nonlinearity = Nonlinearity::LeakyRelu;  ///< sets the gain
 };
 
+/// Every element `value`, converted to the type.
 LAMELLA_API Tensor constant_(Tensor tensor, double value);
+/// Every element 0.
 inline Tensor zeros_(Tensor tensor) { return constant_(tensor, 0); }
+/// Every element 1.
 inline Tensor ones_(Tensor tensor) { return constant_(tensor, 1); }
 /// Uniform in [low, high). Throws ShapeError unless low <= high and both are finite.
 LAMELLA_API Tensor uniform_(Tensor tensor, double low = 0, double high = 1);
-/// Normal. Throws ShapeError for a negative or infinite deviation.
+/// Normal. Throws ShapeError for a deviation that is negative or not finite, or such a mean.
 LAMELLA_API Tensor normal_(Tensor tensor, double mean = 0, double deviation = 1);
 /// Normal, cut to [low, high] by the inverse of its distribution function: nothing piles up at the ends. The
-/// bounds are absolute, not in deviations. Throws ShapeError unless low < high and the deviation is positive.
+/// bounds are absolute, not in deviations. Throws ShapeError unless low < high, the deviation is positive and
+/// all are finite.
 LAMELLA_API Tensor trunc_normal_(Tensor tensor, double mean = 0, double deviation = 1, double low = -2,
                                  double high = 2);
-/// Uniform within ±gain·√(3 / fan).
+/// Uniform within ±gain·√(3 / fan). Throws ShapeError for fewer than two axes, here and below.
 LAMELLA_API Tensor kaiming_uniform_(Tensor weight, const KaimingOptions& options = {});
 /// Normal with deviation gain / √fan.
 LAMELLA_API Tensor kaiming_normal_(Tensor weight, const KaimingOptions& options = {});

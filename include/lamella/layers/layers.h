@@ -1,7 +1,8 @@
 #pragma once
 
+/// @file
 /// All layers: modules with their parameters (layers/modules/) and the blocks made of them. The functions
-/// they call are in layers/<family>.h.
+/// they call are in `layers/<family>.h`.
 #include "lamella/layers/blocks.h"
 #include "lamella/layers/init.h"
 #include "lamella/layers/module.h"

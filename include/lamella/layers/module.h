@@ -122,9 +122,11 @@ class LAMELLA_API Module {
 
   // ---- What it holds. A tensor or module held under two names is listed once, under the first. ----
 
-  /// All parameters, its own first, then those of the children in the order they were added.
+  /// All parameters, its own first, then those of the children, in the order they were added.
   Tensors parameters() const;
+  /// The same with their dotted names, as "features.0.weight".
   std::vector<std::pair<std::string, Tensor>> named_parameters() const;
+  /// All buffers with their dotted names, in the same order, persistent or not.
   std::vector<std::pair<std::string, Tensor>> named_buffers() const;
   /// The direct children, in the order they were added.
   std::vector<std::pair<std::string, Module*>> children() const;
@@ -140,20 +142,24 @@ class LAMELLA_API Module {
 
   /// Switches training behaviour (dropout, batch statistics) on or off, here and below. On at first.
   void train(bool on = true);
+  /// train(false).
   void eval() { train(false); }
+  /// Whether training behaviour is on in this module.
   bool is_training() const;
-  /// For all parameters: whether backward computes their gradients.
+  /// Whether backward computes gradients for the parameters of floating type. Freezes a network or a part of
+  /// it: net.child("features").set_requires_grad(false).
   void set_requires_grad(bool on = true);
   /// Tensor::zero_grad() of all parameters.
   void zero_grad();
 
   // ---- Conversions, in place: tensors held elsewhere (by an optimizer) stay this module's parameters ----
 
-  /// Moves parameters, gradients and buffers.
+  /// Moves parameters, gradients and buffers. Throws DeviceError for a device that this build or machine does
+  /// not have.
   void to(Device device);
-  /// Converts the floating ones. Throws DTypeError unless `dtype` is floating.
+  /// Converts the floating ones and their gradients. Throws DTypeError unless `dtype` is floating.
   void to(DType dtype);
-  /// Lays out the four-axis ones in `format`.
+  /// Lays out the four-axis ones and their gradients in `format`.
   void to(MemoryFormat format);
 
   // ---- Saving ----
@@ -163,7 +169,7 @@ class LAMELLA_API Module {
   /// both.
   StateDict state_dict() const;
   /// Copies numbers in, converting type and device. Where names or shapes do not fit: throws Error listing
-  /// all of them, with nothing changed, if strict; else leaves them out.
+  /// all of them, with nothing changed, if strict; else leaves them out. Returns what did not fit.
   LoadReport load_state_dict(const StateDict& dict, const LoadOptions& options = {});
 
   // ---- Printing ----
@@ -176,18 +182,24 @@ class LAMELLA_API Module {
   std::string to_string() const;
 
  protected:
+  /// A new module, in training mode; `type_name` is what messages and to_string() call it.
   explicit Module(std::string type_name);
+  /// Another handle on the same module; in clone() an independent copy.
   Module(const Module& other);
   /// Makes this a handle on what `other` is a handle on. Throws Error for a registered child unless `other`
   /// is one, too: its parent would go on with the old one.
   Module& operator=(const Module& other);
 
   /// Registers a parameter; floating tensors then require a gradient. An undefined one (no bias) registers
-  /// nothing. Keep the result in a member. Throws Error if the name is taken, empty or has a dot.
+  /// nothing. Keep the result in a member. Throws Error if the name is taken, empty or has a dot, or if the
+  /// tensor is the result of an operator.
   Parameter add_parameter(const std::string& name, const Tensor& tensor);
-  /// Registers a buffer; `persistent` ones are part of state_dict().
+  /// Registers a buffer; `persistent` ones are part of state_dict(). An undefined one registers nothing.
+  /// Throws Error if the name is taken, empty or has a dot.
   Buffer add_buffer(const std::string& name, const Tensor& tensor, bool persistent = true);
   /// Registers a child. The module keeps a handle of its own: later assignments to the member are refused.
+  /// Throws Error if the name is taken, empty or has a dot, if M is only a base of the module's class, or if
+  /// the module holds this one.
   template <class M>
   void add(const std::string& name, const M& module) {
     add_child(name, Child{std::make_shared<M>(module), &copy_child<M>}, typeid(module) == typeid(M));

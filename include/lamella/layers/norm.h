@@ -24,7 +24,8 @@ struct BatchNormOptions {
 ///
 /// An empty batch gives an empty result, leaves the running estimates alone and gives zero parameter
 /// gradients. Throws ShapeError where training has one value per channel (its variance would be 0), where
-/// sizes do not fit; DTypeError, DeviceError; Error for a missing running estimate.
+/// sizes do not fit; DTypeError or DeviceError where operands do not go together; Error for a missing running
+/// estimate.
 LAMELLA_API Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
                               const Tensor& running_mean, const Tensor& running_var,
                               const BatchNormOptions& options = {});

@@ -21,7 +21,7 @@ struct MaxPool2dOptions {
 /// and of equal elements the first gets the gradient. A window that dilation lets miss the input altogether
 /// gives −∞. The output has the input's type and memory format; an empty batch is allowed. Throws ShapeError
 /// where the input has not four axes, a size or padding does not fit, or the window is larger than the padded
-/// input; DTypeError unless floating.
+/// input; DTypeError unless floating, Error for an undefined input.
 LAMELLA_API Tensor max_pool2d(const Tensor& x, const MaxPool2dOptions& options);
 
 /// How avg_pool2d() walks over its input.
@@ -38,10 +38,10 @@ struct AvgPool2dOptions {
 /// Otherwise as max_pool2d().
 LAMELLA_API Tensor avg_pool2d(const Tensor& x, const AvgPool2dOptions& options);
 
-/// Means of windows that divide [N,C,H,W] into output.h × output.w parts: row i is the mean of rows
-/// floor(i·H/h) … ceil((i+1)·H/h) − 1, columns likewise (windows overlap where the sizes do not divide; the
-/// input may be smaller than the output). {1, 1}, or 1: the mean of each channel. Throws ShapeError unless
-/// all sizes are at least 1.
+/// Means of windows that divide [N,C,H,W] into output.h × output.w parts: row i covers rows floor(i·H/h) …
+/// ceil((i+1)·H/h) − 1, columns likewise (windows overlap where the sizes do not divide; the input may be
+/// smaller than the output). {1, 1}, or 1: the mean of each channel. Throws ShapeError unless the input has
+/// four axes, with H and W at least 1, and the output sizes are at least 1; DTypeError unless floating.
 LAMELLA_API Tensor adaptive_avg_pool2d(const Tensor& x, Size2 output);
 
 }  // namespace lamella

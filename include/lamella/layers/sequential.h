@@ -16,6 +16,7 @@ namespace lamella {
 class LAMELLA_API Sequential : public Module {
  public:
   Sequential() : Module("Sequential") {}
+  /// push_back() of each.
   template <class... Modules>
   requires(sizeof...(Modules) > 0 && (std::is_base_of_v<Module, Modules> && ...) &&
            !(sizeof...(Modules) == 1 &&
@@ -31,9 +32,9 @@ class LAMELLA_API Sequential : public Module {
   }
   /// Number of modules.
   std::size_t size() const;
-  /// Throws Error out of range.
+  /// The i-th module. Throws Error out of range.
   Module& operator[](std::size_t i);
-  /// The i-th module as an M; throws Error if it is none.
+  /// The i-th module as an M. Throws Error if it is of another class, or out of range.
   template <class M>
   M& at(std::size_t i) {
     M* const module = dynamic_cast<M*>(&(*this)[i]);

@@ -7,13 +7,13 @@
 
 namespace lamella::models {
 
-/// How a MobileNetV2 is built. Throws ShapeError unless classes, in_channels >= 1, width > 0, dropout and
-/// drop_path in [0, 1].
+/// How a MobileNetV2 is built. Making it throws ShapeError unless classes, in_channels >= 1, width > 0,
+/// dropout and drop_path in [0, 1].
 struct MobileNetV2Options {
-  std::int64_t classes = 1000;
-  double width = 1;      ///< multiplies every channel count; results are rounded by make_divisible()
-  double dropout = 0.2;  ///< before the classifier
-  std::int64_t in_channels = 3;
+  std::int64_t classes = 1000;   ///< outputs
+  double width = 1;              ///< multiplies every channel count; results are rounded by make_divisible()
+  double dropout = 0.2;          ///< before the classifier
+  std::int64_t in_channels = 3;  ///< channels of the images
   bool small_stem = false;  ///< for images of 32 pixels or so: the stem and the first strided block keep the
                             ///< size, so that the last map is 1/8 of the image, not 1/32
   double drop_path = 0;     ///< probability for the last block; it rises linearly from 0 at the first
@@ -25,6 +25,7 @@ struct MobileNetV2Options {
 /// has fewer than 1280 channels.
 class LAMELLA_API MobileNetV2 : public Module {
  public:
+  /// Throws ShapeError for an option out of range: see MobileNetV2Options.
   explicit MobileNetV2(const MobileNetV2Options& options = {});
   Tensor forward(const Tensor& x) override;
 

@@ -9,12 +9,13 @@
 
 namespace lamella::optim {
 
+/// How Adam updates; names and defaults are PyTorch's. The formulas below say what each is.
 struct AdamOptions {
-  double lr = 1e-3;
-  std::pair<double, double> betas = {0.9, 0.999};
-  double eps = 1e-8;
-  double weight_decay = 0;
-  bool amsgrad = false;
+  double lr = 1e-3;                                ///< learning rate, not negative
+  std::pair<double, double> betas = {0.9, 0.999};  ///< β1 and β2, each in [0, 1)
+  double eps = 1e-8;                               ///< not negative
+  double weight_decay = 0;                         ///< added to the gradient as this times p, not negative
+  bool amsgrad = false;                            ///< use the largest v so far
 };
 
 /// Adam ("Adam: A Method for Stochastic Optimization", arXiv 1412.6980), with PyTorch's formulas, t being the
@@ -36,6 +37,7 @@ class LAMELLA_API Adam : public Optimizer {
   explicit Adam(const std::vector<ParamGroup>& groups, const AdamOptions& options = {});
 
  protected:
+  /// For AdamW: `kind` as for Optimizer, `decoupled` for decoupled weight decay.
   Adam(const char* kind, const std::vector<ParamGroup>& groups, const AdamOptions& options, bool decoupled);
   std::vector<std::string> state_names() const override;
   void update(const UpdateBatch& batch) override;
@@ -45,12 +47,13 @@ class LAMELLA_API Adam : public Optimizer {
   bool decoupled_;
 };
 
+/// How AdamW updates; as AdamOptions, but for the default and the meaning of weight_decay.
 struct AdamWOptions {
-  double lr = 1e-3;
-  std::pair<double, double> betas = {0.9, 0.999};
-  double eps = 1e-8;
-  double weight_decay = 1e-2;
-  bool amsgrad = false;
+  double lr = 1e-3;                                ///< learning rate, not negative
+  std::pair<double, double> betas = {0.9, 0.999};  ///< β1 and β2, each in [0, 1)
+  double eps = 1e-8;                               ///< not negative
+  double weight_decay = 1e-2;                      ///< p shrinks by lr times this, not negative
+  bool amsgrad = false;                            ///< use the largest v so far
 };
 
 /// Adam with decoupled weight decay ("Decoupled Weight Decay Regularization", arXiv 1711.05101), as

@@ -13,9 +13,10 @@
 
 namespace lamella::optim {
 
+/// How Ema averages.
 struct EmaOptions {
-  double decay = 0.9999;
-  bool warm_up = false;  ///< use min(decay, (1 + n) / (10 + n)) after n updates, as TensorFlow does
+  double decay = 0.9999;  ///< share of the old average that stays in each update, in [0, 1]
+  bool warm_up = false;   ///< use min(decay, (1 + n) / (10 + n)) after n updates, as TensorFlow does
 };
 
 /// A module whose parameters and buffers are exponential moving averages of another one's, which is being
@@ -25,17 +26,19 @@ class LAMELLA_API Ema {
  public:
   /// Starts from a copy of `module` (lamella::clone), which is in evaluation mode and wants no gradients.
   /// Follows the module's own tensors from then on, also when Module::to() moves or converts them. Throws
-  /// Error unless 0 <= decay <= 1, DTypeError for half-type tensors: they cannot hold a slow average.
+  /// Error unless 0 <= decay <= 1 and for a module without tensors; DTypeError for half-type tensors: they
+  /// cannot hold a slow average.
   template <class M>
   explicit Ema(const M& module, const EmaOptions& options = {})
       : Ema(module, std::make_shared<M>(clone(module)), options) {}
 
-  /// Takes the module's present numbers into the averages. Throws DTypeError if they became a half type, with
-  /// nothing changed.
+  /// Takes the module's present numbers into the averages. Throws DTypeError if they became a half type,
+  /// DeviceError if they lie on several devices, with nothing changed.
   void update();
 
   /// The averaged module: a handle, valid and following later updates for as long as it lives.
   Module& module() { return *averaged_; }
+  /// The same for reading.
   const Module& module() const { return *averaged_; }
   /// The same as the class that was given to the constructor. Throws std::bad_cast if M is another one.
   template <class M>
@@ -47,8 +50,8 @@ class LAMELLA_API Ema {
 
   /// Copies: "updates" (int64) and every parameter and buffer as "module.<name>".
   StateDict state_dict() const;
-  /// Takes over what state_dict() gave. Throws Error naming what is missing, left over or of another shape,
-  /// with nothing changed.
+  /// Takes over what state_dict() gave. Throws Error naming what is missing or left over, ShapeError naming
+  /// what has another shape, with nothing changed.
   void load_state_dict(const StateDict& dict);
 
  private:

@@ -11,11 +11,12 @@
 #include "lamella/layers/state_dict.h"
 #include "lamella/tensor/tensor.h"
 
+/// Optimizers, learning rate schedules, clipping of gradients, averages of parameters.
 namespace lamella::optim {
 
 /// Parameters that share settings. What is left out is the optimizer's own.
 struct ParamGroup {
-  Tensors params = {};
+  Tensors params = {};                                ///< float32 or float64 leaves
   std::optional<double> lr = std::nullopt;            ///< learning rate
   std::optional<double> weight_decay = std::nullopt;  ///< what it means depends on the optimizer
 };
@@ -30,9 +31,9 @@ LAMELLA_API std::vector<ParamGroup> no_decay_groups(
 struct UpdateBatch {
   Tensors params = {};              ///< each with grad() of its shape, type and device; all on one device
   std::vector<Tensors> state = {};  ///< per parameter, in the order of state_names()
-  Tensors steps = {};  ///< per parameter: how many updates it has had, this one included; int64 []
-  Tensor lr = {};      ///< float64 []
-  double weight_decay = 0;
+  Tensors steps = {};       ///< per parameter: how many updates it has had, this one included; int64 []
+  Tensor lr = {};           ///< float64 []
+  double weight_decay = 0;  ///< the group's
 };
 
 /// Changes parameters by their gradients.
@@ -48,8 +49,8 @@ class LAMELLA_API Optimizer {
 
   /// One update of every parameter that has a gradient; the others stay as they are, and their step counts,
   /// too. An in-place change: a later backward through a graph that saved the old numbers throws. Throws
-  /// DTypeError for a parameter converted to a half type since (keep those in float32), DeviceError for a
-  /// group on several devices, with nothing changed.
+  /// DTypeError for a parameter converted to a half type since (keep those in float32) or a gradient of
+  /// another type than its parameter's, DeviceError for a group on several devices, with nothing changed.
   void step();
   /// Tensor::zero_grad() of all parameters.
   void zero_grad();
@@ -64,7 +65,7 @@ class LAMELLA_API Optimizer {
   double weight_decay(std::size_t group = 0) const;
   /// Sets the learning rate of one group. Throws Error unless finite and not negative.
   void set_lr(std::size_t group, double lr);
-  /// Sets the learning rate of all groups.
+  /// Sets the learning rate of all groups. Throws as above.
   void set_lr(double lr);
   /// Updates made so far: those of the parameter that has had most. Waits for a GPU.
   std::int64_t steps() const;
@@ -74,8 +75,8 @@ class LAMELLA_API Optimizer {
   /// "state.<i>.step" (int64) and "state.<i>.<name>" with PyTorch's names.
   StateDict state_dict() const;
   /// Takes over what state_dict() gave, converted to each parameter's type and device: training goes on with
-  /// the bits of the uninterrupted run. Throws Error naming what is missing, left over or does not fit, with
-  /// nothing changed.
+  /// the bits of the uninterrupted run. Throws Error naming what is missing, left over or out of range,
+  /// ShapeError or DTypeError naming what does not fit its parameter, with nothing changed.
   void load_state_dict(const StateDict& dict);
 
  protected:
@@ -89,6 +90,7 @@ class LAMELLA_API Optimizer {
   virtual std::vector<std::string> state_names() const = 0;
   /// Updates the parameters of one group; runs under NoGrad.
   virtual void update(const UpdateBatch& batch) = 0;
+  /// The name given by the class.
   const char* kind() const { return kind_; }
 
  private:

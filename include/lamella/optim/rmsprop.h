@@ -8,13 +8,14 @@
 
 namespace lamella::optim {
 
+/// How RMSprop updates; names and defaults are PyTorch's. The formulas below say what each is.
 struct RMSpropOptions {
-  double lr = 1e-2;
-  double alpha = 0.99;
-  double eps = 1e-8;
-  double weight_decay = 0;
-  double momentum = 0;
-  bool centered = false;
+  double lr = 1e-2;              ///< learning rate, not negative
+  double alpha = 0.99;           ///< share of the old s and a, in [0, 1]
+  double eps = 1e-8;             ///< not negative
+  double weight_decay = 0;       ///< added to the gradient as this times p, not negative
+  double momentum = 0;           ///< share of the old b, not negative
+  bool centered = false;         ///< divide by the deviation instead of the magnitude
   bool eps_inside_sqrt = false;  ///< as TensorFlow has it; MobileNet's published settings mean this
 };
 

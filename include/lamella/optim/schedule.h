@@ -30,43 +30,52 @@ class LAMELLA_API Schedule {
   Function function_;
 };
 
-// Each constructor throws Error naming the option that is out of range. Names and defaults are those of
-// PyTorch's schedulers, given in brackets; so are the rates, but for what is said.
+// Names and defaults are those of PyTorch's schedulers, given in brackets; so are the rates, but for what is
+// said. n is the step, from 0.
 
+/// Options of Constant.
 struct ConstantOptions {
   double factor = 1;  ///< not negative
 };
 /// initial_lr · factor, always.
 struct LAMELLA_API Constant : Schedule {
+  /// Throws Error naming the option that is out of range.
   explicit Constant(const ConstantOptions& options = {});
 };
 
+/// Options of StepDecay.
 struct StepDecayOptions {
   std::int64_t step_size = 0;  ///< steps between two decays; must be given
   double gamma = 0.1;          ///< not negative
 };
 /// initial_lr · gamma^⌊n / step_size⌋ [StepLR].
 struct LAMELLA_API StepDecay : Schedule {
+  /// Throws Error naming the option that is out of range.
   explicit StepDecay(const StepDecayOptions& options);
 };
 
+/// Options of MultiStep.
 struct MultiStepOptions {
   std::vector<std::int64_t> milestones = {};  ///< ascending, above 0
   double gamma = 0.1;                         ///< not negative
 };
 /// initial_lr · gamma^k after k of the milestones are reached [MultiStepLR].
 struct LAMELLA_API MultiStep : Schedule {
+  /// Throws Error naming the option that is out of range.
   explicit MultiStep(const MultiStepOptions& options);
 };
 
+/// Options of Exponential.
 struct ExponentialOptions {
   double gamma = 0;  ///< above 0; must be given
 };
 /// initial_lr · gamma^n [ExponentialLR].
 struct LAMELLA_API Exponential : Schedule {
+  /// Throws Error naming the option that is out of range.
   explicit Exponential(const ExponentialOptions& options);
 };
 
+/// Options of Cosine.
 struct CosineOptions {
   std::int64_t T_max = 0;  ///< step at which eta_min is reached; must be given
   double eta_min = 0;      ///< a rate, not a factor; not negative
@@ -74,9 +83,11 @@ struct CosineOptions {
 /// eta_min + (initial_lr − eta_min) · (1 + cos(π n / T_max)) / 2, and eta_min from T_max on (where PyTorch's
 /// rises again) [CosineAnnealingLR; "SGDR", arXiv 1608.03983].
 struct LAMELLA_API Cosine : Schedule {
+  /// Throws Error naming the option that is out of range.
   explicit Cosine(const CosineOptions& options);
 };
 
+/// Options of OneCycle.
 struct OneCycleOptions {
   std::int64_t total_steps = 0;   ///< must be given
   double pct_start = 0.3;         ///< share of the steps that rise, in [0, 1]
@@ -88,9 +99,11 @@ struct OneCycleOptions {
 /// stays. The optimizer's rate is the peak [OneCycleLR's max_lr; "Super-Convergence", arXiv 1708.07120].
 /// Momentum does not change.
 struct LAMELLA_API OneCycle : Schedule {
+  /// Throws Error naming the option that is out of range.
   explicit OneCycle(const OneCycleOptions& options);
 };
 
+/// Options of LinearWarmup.
 struct LinearWarmupOptions {
   double start_factor = 1.0 / 3;  ///< in [0, 1]
   double end_factor = 1;          ///< in [0, 1]
@@ -98,24 +111,28 @@ struct LinearWarmupOptions {
 };
 /// initial_lr times a factor that goes from start_factor to end_factor on a line, and stays [LinearLR].
 struct LAMELLA_API LinearWarmup : Schedule {
+  /// Throws Error naming the option that is out of range.
   explicit LinearWarmup(const LinearWarmupOptions& options = {});
 };
 
+/// Options of Sequential.
 struct SequentialOptions {
-  std::vector<Schedule> schedules = {};
+  std::vector<Schedule> schedules = {};       ///< in order; at least one
   std::vector<std::int64_t> milestones = {};  ///< where each but the first begins; ascending, above 0
 };
 /// One schedule after the other, each counting from 0 where it begins and from the same initial_lr
 /// [SequentialLR]. A warm-up into a cosine:
 ///   Sequential({.schedules = {LinearWarmup({.total_iters = 5}), Cosine({.T_max = 95})}, .milestones = {5}})
 struct LAMELLA_API Sequential : Schedule {
+  /// Throws Error unless there is one milestone less than schedules and they ascend.
   explicit Sequential(const SequentialOptions& options);
 };
 
 /// Sets an optimizer's learning rates by a schedule. The optimizer must outlive it.
 class LAMELLA_API LrScheduler {
  public:
-  /// Takes the groups' present rates as the initial ones, and sets those of step 0.
+  /// Takes the groups' present rates as the initial ones, and sets those of step 0. Throws Error for a rate
+  /// of the schedule that is negative or not finite, here and below.
   LrScheduler(Optimizer& optimizer, Schedule schedule);
 
   /// To the next step; call it after Optimizer::step().
@@ -142,17 +159,20 @@ class LAMELLA_API LrScheduler {
   std::int64_t step_ = 0;
 };
 
+/// Options of ReduceOnPlateau; names and defaults are PyTorch's.
 struct ReduceOnPlateauOptions {
-  enum class Mode { Min, Max };           ///< whether a smaller or a larger metric is better
-  enum class ThresholdMode { Rel, Abs };  ///< better by a share of the best so far, or by an amount
-  Mode mode = Mode::Min;
-  double factor = 0.1;  ///< in [0, 1)
-  std::int64_t patience = 10;
-  double threshold = 1e-4;
-  ThresholdMode threshold_mode = ThresholdMode::Rel;
-  std::int64_t cooldown = 0;
-  double min_lr = 0;
-  double eps = 1e-8;  ///< smaller reductions are left out
+  /// Whether a smaller or a larger metric is better.
+  enum class Mode { Min, Max };
+  /// Whether to be better takes a share of the best so far, or an amount.
+  enum class ThresholdMode { Rel, Abs };
+  Mode mode = Mode::Min;                              ///< which way is better
+  double factor = 0.1;                                ///< of the rates, in [0, 1)
+  std::int64_t patience = 10;                         ///< steps without improvement that are put up with
+  double threshold = 1e-4;                            ///< by how much to be better; below 1 for Min and Rel
+  ThresholdMode threshold_mode = ThresholdMode::Rel;  ///< a share or an amount
+  std::int64_t cooldown = 0;                          ///< steps after a reduction that do not count
+  double min_lr = 0;                                  ///< no rate goes below
+  double eps = 1e-8;                                  ///< smaller reductions are left out
 };
 
 /// Multiplies the learning rates by `factor` when a metric has not become better in more than `patience`

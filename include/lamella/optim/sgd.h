@@ -8,12 +8,13 @@
 
 namespace lamella::optim {
 
+/// How SGD updates; names and defaults are PyTorch's. The formulas below say what each is.
 struct SGDOptions {
-  double lr = 1e-3;
-  double momentum = 0;
-  double dampening = 0;
-  double weight_decay = 0;
-  bool nesterov = false;
+  double lr = 1e-3;         ///< learning rate, not negative
+  double momentum = 0;      ///< share of the old v, not negative
+  double dampening = 0;     ///< share of g that is left out of v; finite
+  double weight_decay = 0;  ///< added to the gradient as this times p, not negative
+  bool nesterov = false;    ///< look ahead; needs momentum above 0 and dampening 0
 };
 
 /// Stochastic gradient descent, with PyTorch's formulas:
@@ -25,8 +26,7 @@ struct SGDOptions {
 /// without v where momentum is 0. It keeps "momentum_buffer" (v) then.
 class LAMELLA_API SGD : public Optimizer {
  public:
-  /// Throws Error naming an option that is out of range: lr, momentum and weight_decay must not be negative;
-  /// nesterov needs momentum above 0 and dampening 0. See Optimizer for the parameters.
+  /// Throws Error naming an option that is out of range: see SGDOptions. See Optimizer for the parameters.
   explicit SGD(const Tensors& params, const SGDOptions& options = {});
   /// The same for groups with settings of their own.
   explicit SGD(const std::vector<ParamGroup>& groups, const SGDOptions& options = {});

@@ -5,6 +5,7 @@
 #include "lamella/core/export.h"
 #include "lamella/tensor/tensor.h"
 
+/// @file
 /// Elementwise arithmetic. All of it has gradients, follows the rules below, and throws Error for an
 /// undefined operand, ShapeError where shapes do not broadcast, DeviceError where devices differ:
 /// - Shapes broadcast as in NumPy (broadcast_shapes()).

@@ -3,6 +3,7 @@
 #include "lamella/core/export.h"
 #include "lamella/tensor/tensor.h"
 
+/// @file
 /// Elementwise tests. Results are bool and have no gradient. Shapes broadcast; two tensors are compared in
 /// the type that arithmetic.h gives them, so that only integers may be rounded, to a floating type. A number
 /// is first rounded to the type of a floating tensor: float32 0.1 equals 0.1. They throw Error, ShapeError

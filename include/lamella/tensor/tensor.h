@@ -15,6 +15,7 @@
 #include "lamella/core/export.h"
 #include "lamella/tensor/shape.h"
 
+/// Training of convolutional networks: tensors, gradients, layers.
 namespace lamella {
 
 namespace detail {

@@ -6,6 +6,7 @@
 
 #include "lamella/testing.h"
 
+/// @file
 /// GoogleTest matchers for tensors:
 ///   EXPECT_THAT(y, IsClose(expected));  EXPECT_THAT(y, IsClose(expected, {.relative = 1e-3}));
 ///   EXPECT_THAT(y, HasSameBits(expected));

@@ -11,19 +11,21 @@ namespace lamella::train {
 
 /// Rows of `logits` [N,C] whose label is among the k largest. Of equal logits the lower class comes first; a
 /// row with a NaN counts as wrong. `labels` are class indices [N] (integers) or probabilities [N,C]
-/// (floating), of which the largest counts. Throws ShapeError, DTypeError where they do not fit, Error for a
-/// label outside [0, C). Copies from a GPU.
+/// (floating), of which the largest counts. Throws ShapeError or DTypeError where they do not fit, Error
+/// for undefined ones, k < 1 or a label outside [0, C). Copies from a GPU.
 LAMELLA_API std::int64_t count_correct(const Tensor& logits, const Tensor& labels, int k = 1);
 
 /// A running weighted mean.
 class Average {
  public:
+  /// Adds `value` as if it came `weight` times.
   void add(double value, double weight = 1) {
     sum_ += value * weight;
     weight_ += weight;
   }
-  /// NaN while nothing was added.
+  /// The mean; NaN while nothing was added.
   double value() const { return sum_ / weight_; }
+  /// Forgets everything.
   void reset() { *this = {}; }
 
  private:
@@ -38,12 +40,14 @@ class LAMELLA_API ConfusionMatrix {
   explicit ConfusionMatrix(std::int64_t classes);
 
   /// Adds a batch: the prediction is the largest of each row (the first of equals). Throws as
-  /// count_correct(), with nothing added.
+  /// count_correct(), and Error for a row with a NaN, with nothing added.
   void add(const Tensor& logits, const Tensor& labels);
 
+  /// Number of classes.
   std::int64_t classes() const { return classes_; }
   /// How many of class `actual` were predicted as `predicted`. Throws Error out of range.
   std::int64_t at(std::int64_t actual, std::int64_t predicted) const;
+  /// Number of rows added.
   std::int64_t total() const;
   /// Share on the diagonal; NaN while empty.
   double accuracy() const;
@@ -52,7 +56,8 @@ class LAMELLA_API ConfusionMatrix {
   /// Share of the predictions of a class that are right; NaN for a class never predicted.
   double precision(std::int64_t predicted) const;
   /// A table: a row for each actual class, with its recall at the end, a column for each predicted one; zeros
-  /// are dots. `names` has one entry per class or is empty: then they are numbers.
+  /// are dots. `names` has one entry per class or is empty: then they are numbers. Throws Error for another
+  /// number of names.
   std::string to_string(const std::vector<std::string>& names = {}) const;
 
  private:

@@ -15,6 +15,7 @@ namespace lamella::train {
 /// now and then, and one at the end.
 class LAMELLA_API Progress {
  public:
+  /// What is shown, and where.
   struct Options {
     std::string label = {};       ///< such as "epoch 3/10"
     std::int64_t total = 0;       ///< units of work; 0: unknown
@@ -22,15 +23,17 @@ class LAMELLA_API Progress {
     double plain_seconds = 10;    ///< between plain lines
     int file_descriptor = 2;      ///< where it is written: standard error
   };
+  /// Draws nothing yet; the clock starts.
   explicit Progress(const Options& options);
-  /// Ends the line if finish() was not called.
+  /// Ends the line on a terminal if finish() was not called.
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  /// Adds `count` units done and sets the figures shown: name and text pairs, such as {"loss", "0.123"}.
+  /// Adds `count` units done and sets the figures shown: name and text pairs, such as {"loss", "0.123"};
+  /// without any, the old ones stay.
   void add(std::int64_t count, const std::vector<std::pair<std::string, std::string>>& figures = {});
-  /// Prints the line for good.
+  /// Prints the line for good, with the time it took. Once; later calls do nothing.
   void finish();
   /// Units per second since the start.
   double rate() const;

@@ -15,6 +15,7 @@ class Ema;
 class LrScheduler;
 }  // namespace lamella::optim
 
+/// What training loops have in common: the step, metrics, progress.
 namespace lamella::train {
 
 /// A loss, parameter or buffer that is NaN or infinite.
@@ -33,6 +34,7 @@ LAMELLA_API std::string first_non_finite(const Module& module);
 LAMELLA_API void check_finite(const Tensor& loss, std::int64_t step, const Module& module,
                               const Tensor& input = Tensor());
 
+/// What a Step does besides forward, backward and update.
 struct StepOptions {
   /// Scalar loss of the network's output and the targets; by default cross_entropy() as it is.
   std::function<Tensor(const Tensor& output, const Tensor& target)> loss = nullptr;
@@ -52,17 +54,19 @@ struct StepOptions {
 /// begins a new step of the random sequence (next_random_step()).
 class LAMELLA_API Step {
  public:
+  /// What came of a batch.
   struct Result {
     Tensor loss;    ///< a single number, detached
     Tensor output;  ///< of the network, detached
   };
 
-  /// Throws Error for an option out of range.
+  /// Throws Error for an option out of range and for a network without parameters.
   Step(Module& network, optim::Optimizer& optimizer, StepOptions options = {});
 
-  /// Runs a batch; both tensors are moved to the device of the network's parameters. Throws NonFiniteError,
-  /// before anything but running statistics has changed, when check_finite() finds one; and whatever network
-  /// and loss throw.
+  /// Runs a batch; both tensors are moved to the device of the network's parameters. Throws NonFiniteError
+  /// when check_finite() finds one, ShapeError if the loss is not a single number, and whatever network and
+  /// loss throw; by then only the random step and running statistics have moved on, and nothing of the update
+  /// has been done.
   Result operator()(const Tensor& input, const Tensor& target);
 
   /// Batches run so far.

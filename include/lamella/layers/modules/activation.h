@@ -3,6 +3,7 @@
 #include "lamella/layers/activation.h"
 #include "lamella/layers/module.h"
 
+/// @file
 /// The activations of layers/activation.h as modules, for use in Sequential. None has parameters.
 namespace lamella {
 
@@ -58,6 +59,7 @@ class LAMELLA_API Tanh : public Module {
 /// leaky_relu() with slope `slope` below 0.
 class LAMELLA_API LeakyReLU : public Module {
  public:
+  /// See leaky_relu().
   explicit LeakyReLU(double slope = 0.01) : Module("LeakyReLU"), slope_(slope) {}
   Tensor forward(const Tensor& x) override;
   std::string settings() const override;
@@ -69,6 +71,7 @@ class LAMELLA_API LeakyReLU : public Module {
 /// gelu().
 class LAMELLA_API GELU : public Module {
  public:
+  /// See GeluApproximation.
   explicit GELU(GeluApproximation approximation = GeluApproximation::None)
       : Module("GELU"), approximation_(approximation) {}
   Tensor forward(const Tensor& x) override;

@@ -8,6 +8,7 @@ namespace lamella {
 /// otherwise: see dropout(). Throws ShapeError unless p is in [0, 1].
 class LAMELLA_API Dropout : public Module {
  public:
+  /// p: probability of each element.
   explicit Dropout(double p = 0.5);
   Tensor forward(const Tensor& x) override;
   std::string settings() const override;
@@ -20,6 +21,7 @@ class LAMELLA_API Dropout : public Module {
 /// 1603.09382): see drop_path(). Throws ShapeError unless p is in [0, 1].
 class LAMELLA_API DropPath : public Module {
  public:
+  /// p: probability of each sample.
   explicit DropPath(double p = 0);
   Tensor forward(const Tensor& x) override;
   std::string settings() const override;

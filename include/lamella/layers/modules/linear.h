@@ -10,12 +10,14 @@ namespace lamella {
 /// start uniform within ±1/√in, as PyTorch's. Throws ShapeError for sizes below 1.
 class LAMELLA_API Linear : public Module {
  public:
+  /// From `in` to `out` features; without `bias`, nothing is added.
   Linear(std::int64_t in, std::int64_t out, bool bias = true);
   Tensor forward(const Tensor& x) override;
   std::string settings() const override;
 
+  /// [out, in].
   const Tensor& weight() const { return weight_; }
-  /// Undefined if there is none.
+  /// [out]; undefined if there is none.
   const Tensor& bias() const { return bias_; }
 
  private:
