@@ -1,6 +1,6 @@
 #pragma once
 
-#include "tensor/functions.h"
+#include "tensor/fused_activations.h"
 
 /// The formulas of the activations and of their gradients, as in tensor/functions.h. gradient(g, s) is the
 /// input's gradient from the output's: s is the output where kFromOutput says so, else the input.
@@ -24,14 +24,6 @@ struct ActivationOp {
   ActivationKind kind;
   double slope = 0;  ///< LeakyRelu's
 };
-
-/// min(max(x + 3, 0), 6), keeping NaN.
-template <class C>
-LAMELLA_HOST_DEVICE inline C hard_gate(C x) {
-  const C gate = x + C(3);
-  const C raised = gate < C(0) ? C(0) : gate;
-  return raised > C(6) ? C(6) : raised;
-}
 
 template <class C>
 LAMELLA_HOST_DEVICE inline C logistic(C x) {
@@ -86,7 +78,7 @@ struct Relu {
   static constexpr bool kFuses = true;
   template <class C>
   LAMELLA_HOST_DEVICE C forward(C x) const {
-    return x < C(0) ? C(0) : x;
+    return relu_value(x);
   }
   template <class C>
   LAMELLA_HOST_DEVICE C gradient(C g, C y) const {
@@ -98,8 +90,7 @@ struct Relu6 {
   static constexpr bool kFuses = true;
   template <class C>
   LAMELLA_HOST_DEVICE C forward(C x) const {
-    const C raised = x < C(0) ? C(0) : x;
-    return raised > C(6) ? C(6) : raised;
+    return relu6_value(x);
   }
   template <class C>
   LAMELLA_HOST_DEVICE C gradient(C g, C y) const {
@@ -125,7 +116,7 @@ struct Hardswish {
   static constexpr bool kFuses = true;
   template <class C>
   LAMELLA_HOST_DEVICE C forward(C x) const {
-    return x * hard_gate(x) / C(6);
+    return hardswish_value(x);
   }
   template <class C>
   LAMELLA_HOST_DEVICE C gradient(C g, C x) const {
@@ -139,7 +130,7 @@ struct Hardsigmoid {
   static constexpr bool kFuses = false;
   template <class C>
   LAMELLA_HOST_DEVICE C forward(C x) const {
-    return hard_gate(x) / C(6);
+    return relu6_value(x + C(3)) / C(6);
   }
   template <class C>
   LAMELLA_HOST_DEVICE C gradient(C g, C y) const {
@@ -164,7 +155,7 @@ struct Silu {
   static constexpr bool kFuses = true;
   template <class C>
   LAMELLA_HOST_DEVICE C forward(C x) const {
-    return x / (C(1) + exponential(-x));
+    return silu_value(x);
   }
   template <class C>
   LAMELLA_HOST_DEVICE C gradient(C g, C x) const {

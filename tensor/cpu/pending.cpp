@@ -1,10 +1,10 @@
 #include "tensor/cpu/pending.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "tensor/cpu/strided.h"
 #include "tensor/dispatch.h"
+#include "tensor/fused_activations.h"
 
 namespace lamella::cpu {
 
@@ -17,13 +17,10 @@ namespace {
 
 template <PendingActivation A, class C>
 C activate(C z) {
-  if constexpr (A == PendingActivation::Relu) return z < C(0) ? C(0) : z;  // keeps NaN
-  if constexpr (A == PendingActivation::Relu6) return z < C(0) ? C(0) : (z > C(6) ? C(6) : z);
-  if constexpr (A == PendingActivation::Hardswish) {
-    const C gate = z + C(3);
-    return z * (gate < C(0) ? C(0) : (gate > C(6) ? C(6) : gate)) / C(6);
-  }
-  if constexpr (A == PendingActivation::Silu) return z / (C(1) + std::exp(-z));
+  if constexpr (A == PendingActivation::Relu) return detail::relu_value(z);
+  if constexpr (A == PendingActivation::Relu6) return detail::relu6_value(z);
+  if constexpr (A == PendingActivation::Hardswish) return detail::hardswish_value(z);
+  if constexpr (A == PendingActivation::Silu) return detail::silu_value(z);
   return z;
 }
 

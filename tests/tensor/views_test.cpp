@@ -99,9 +99,9 @@ TEST(ViewsTest, memory_formats_differ_in_strides_only) {
   EXPECT_EQ(y.to_vector<double>(), x.to_vector<double>());
   EXPECT_EQ(y.contiguous().to_vector<double>(), x.to_vector<double>());
   EXPECT_THROW(counting({2, 3}).contiguous(MemoryFormat::ChannelsLast), ShapeError);
-  // One channel: both formats are the same memory, and count as row-major.
+  // One channel: both formats are the same memory, but not the same strides.
   EXPECT_EQ(counting({2, 1, 4, 5}).contiguous(MemoryFormat::ChannelsLast).memory_format(),
-            MemoryFormat::Contiguous);
+            MemoryFormat::ChannelsLast);
 }
 
 RC_GTEST_PROP(ViewsProperty, layout_conversion_keeps_every_element, ()) {
