@@ -16,8 +16,8 @@
 ///     LAMELLA_KERNEL(x.device(), relu_forward(read(x), y.write()));
 ///     return record("relu", {x}, y, [y = Saved(y)](GradientContext& context) {
 ///       const GradientTarget dx = context.target(0);
-///       LAMELLA_KERNEL(dx.view.device, relu_backward(read(context.grad()), read(y.get()), dx.view,
-///       dx.write));
+///       LAMELLA_KERNEL(dx.view.device,
+///                      relu_backward(read(context.grad()), read(y.get()), dx.view, dx.write));
 ///     });
 ///   }
 namespace lamella::detail {
