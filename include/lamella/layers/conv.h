@@ -23,8 +23,8 @@ struct Conv2dOptions {
 /// 2-D convolution (cross-correlation, as in all deep-learning frameworks) of input [N,C,H,W] with weight
 /// [O,C/groups,kh,kw], plus bias [O] unless undefined:
 ///
-///   output[n,o,y,x] = bias[o] + Σ_{c,i,j} weight[o,c,i,j] · input[n, first(o) + c, y·s_h − p_h + i·d_h,
-///   x·s_w − p_w + j·d_w]
+///   output[n,o,y,x] = bias[o] + Σ_{c,i,j} weight[o,c,i,j]
+///                     · input[n, first(o) + c, y·s_h − p_h + i·d_h, x·s_w − p_w + j·d_w]
 ///
 /// with zeros outside the input; see conv_output_size() for the output's size. The output has the input's
 /// type and memory format. Weight and bias have the input's type, or float32 for a float16 or bfloat16 input;
