@@ -210,6 +210,8 @@ Json run_config(std::FILE* out, const Options& o, const Config& c, Peer* peer) {
       if (peer == nullptr) continue;
       const Json answer = ask(*peer, {{"seconds", o.seconds}});
       for (const Json& step : answer["steps"]) peer_steps.push_back(step.get<Step>());
+      // The peer's threads keep their cores busy for up to 0.2 s after their last work.
+      std::this_thread::sleep_for(std::chrono::milliseconds(300));
     }
     const Summary mine(steps);
     std::fprintf(out, "  %s\n", name(format));

@@ -13,7 +13,7 @@ namespace lamella::bench {
 
 Peer::Peer(const std::string& script, const std::vector<std::string>& arguments, const std::string& package) {
   std::signal(SIGPIPE, SIG_IGN);  // a script that ended shows in write()'s result
-  std::vector<std::string> candidates{"python3", "/usr/bin/python3"};
+  std::vector<std::string> candidates{"python3", "/usr/bin/python3", "/usr/local/bin/python3"};
   if (const char* const chosen = std::getenv("LAMELLA_PYTHON"); chosen != nullptr && *chosen != '\0')
     candidates = {chosen};
   std::string tried;

@@ -9,8 +9,8 @@ namespace lamella::bench {
 class Peer {
  public:
   /// Starts `script` with `arguments` in the first Python that has what it needs: $LAMELLA_PYTHON, or else
-  /// python3, /usr/bin/python3. The script's first line is its version(); one that ends before is taken for
-  /// one that lacks `package`. Throws std::runtime_error if none has it.
+  /// python3, /usr/bin/python3, /usr/local/bin/python3. The script's first line is its version(); one that
+  /// ends before is taken for one that lacks `package`. Throws std::runtime_error if none has it.
   Peer(const std::string& script, const std::vector<std::string>& arguments, const std::string& package);
   ~Peer();
   Peer(const Peer&) = delete;

@@ -1,9 +1,10 @@
 #include "core/check.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/layers/modules/norm.h"
-#include "lamella/layers/norm.h"
 #include "lamella/tensor/arithmetic.h"
 #include "lamella/tensor/create.h"
+#include "layers/module/norm_activate.h"
+#include "layers/norm/batch_norm_activate.h"
 
 namespace lamella {
 
@@ -25,16 +26,22 @@ BatchNorm2d::BatchNorm2d(std::int64_t channels, const BatchNorm2dOptions& option
 }
 
 Tensor BatchNorm2d::forward(const Tensor& x) {
-  LAMELLA_CHECK(ShapeError, x.defined() && x.dim() == 4 && x.size(1) == channels_, "BatchNorm2d: input ",
-                x.describe(), "; it must be [N,", channels_, ",H,W]");
-  const bool use_batch = is_training() || !options_.track_running_stats;
-  if (is_training() && options_.track_running_stats && !recomputing()) {
+  return detail::norm_activate(*this, x, detail::PendingActivation::None);
+}
+
+Tensor detail::norm_activate(const BatchNorm2d& norm, const Tensor& x, PendingActivation activation) {
+  const BatchNorm2dOptions& options = norm.options();
+  LAMELLA_CHECK(ShapeError, x.defined() && x.dim() == 4 && x.size(1) == norm.channels(),
+                "BatchNorm2d: input ", x.describe(), "; it must be [N,", norm.channels(), ",H,W]");
+  const bool use_batch = norm.is_training() || !options.track_running_stats;
+  if (norm.is_training() && options.track_running_stats && !recomputing()) {
     const NoGrad no_grad;
-    Tensor count = num_batches_tracked_;
+    Tensor count = norm.num_batches_tracked();
     count.copy_(count + ones_like(count));
   }
-  return batch_norm(x, weight_, bias_, running_mean_, running_var_,
-                    {.training = use_batch, .momentum = options_.momentum, .eps = options_.eps});
+  return batch_norm_activate(x, norm.weight(), norm.bias(), norm.running_mean(), norm.running_var(),
+                             {.training = use_batch, .momentum = options.momentum, .eps = options.eps},
+                             activation);
 }
 
 std::string BatchNorm2d::settings() const {

@@ -9,6 +9,7 @@
 #include "lamella/layers/modules/activation.h"
 #include "lamella/tensor/arithmetic.h"
 #include "lamella/tensor/reduce.h"
+#include "layers/module/norm_activate.h"
 
 namespace lamella {
 
@@ -76,6 +77,18 @@ Conv2d block_conv(const char* block, std::int64_t in, std::int64_t out, std::int
                  .bias = false});
 }
 
+/// activate(norm(x), activation), in one operator where there is one.
+Tensor norm_and_activate(BatchNorm2d& norm, const Tensor& x, Activation activation) {
+  using detail::PendingActivation;
+  const PendingActivation together = activation == Activation::ReLU        ? PendingActivation::Relu
+                                     : activation == Activation::ReLU6     ? PendingActivation::Relu6
+                                     : activation == Activation::Hardswish ? PendingActivation::Hardswish
+                                     : activation == Activation::SiLU      ? PendingActivation::Silu
+                                                                           : PendingActivation::None;
+  if (together == PendingActivation::None || !detail::fusion_enabled()) return activate(norm(x), activation);
+  return detail::norm_activate(norm, x, together);
+}
+
 /// Names the activation in the printed tree; the block itself calls activate().
 struct NamedActivation final : Module {
   explicit NamedActivation(Activation activation) : Module(name(activation)), activation(activation) {}
@@ -98,7 +111,9 @@ ConvNormActivation::ConvNormActivation(std::int64_t in, std::int64_t out, const 
   if (activation_ != Activation::None) add("2", NamedActivation(activation_));
 }
 
-Tensor ConvNormActivation::forward(const Tensor& x) { return activate(norm_(conv_(x)), activation_); }
+Tensor ConvNormActivation::forward(const Tensor& x) {
+  return norm_and_activate(norm_, conv_(x), activation_);
+}
 
 // ---- SqueezeExcite ----
 
@@ -174,8 +189,8 @@ DepthwiseSeparable::DepthwiseSeparable(std::int64_t in, std::int64_t out,
 }
 
 Tensor DepthwiseSeparable::forward(const Tensor& x) {
-  const Tensor y = activate(bn1_(conv_dw_(x)), activation_);
-  return activate(bn2_(conv_pw_(y)), activation_);
+  const Tensor y = norm_and_activate(bn1_, conv_dw_(x), activation_);
+  return norm_and_activate(bn2_, conv_pw_(y), activation_);
 }
 
 }  // namespace lamella

@@ -5,6 +5,7 @@
 #include "lamella/autograd/autograd.h"
 #include "lamella/layers/norm.h"
 #include "layers/dense.h"
+#include "layers/norm/batch_norm_activate.h"
 #include "layers/norm/operands.h"
 #include "tensor/cpu/pending.h"
 
@@ -20,22 +21,28 @@ TensorView running_to_write(const Tensor& running) {
   return write(running, "batch_norm");
 }
 
-/// y = x · scale + shift, left to whoever reads it where fusion is on.
-Output affine(const Tensor& x, const Tensor& scale, const Tensor& shift) {
+/// y = activation(x · scale + shift), left to whoever reads it where fusion is on.
+Output affine(const Tensor& x, const Tensor& scale, const Tensor& shift, PendingActivation activation) {
   const Tensor settled = alias(x, x.shape(), x.strides(), 0);
   // make_pending() wants the tensor to begin where its storage does.
   if (fusion_enabled() && TensorDoor::impl(settled).offset == 0)
-    return Output::of(make_pending(settled, scale, shift, PendingActivation::None));
+    return Output::of(make_pending(settled, scale, shift, activation));
   const Output y = Output::like(x);
-  const PendingView owed{read(settled), read(scale).data, read(shift).data, PendingActivation::None};
+  const PendingView owed{read(settled), read(scale).data, read(shift).data, activation};
   LAMELLA_KERNEL(x.device(), apply_pending(owed, y.write()));
   return y;
 }
 
 }  // namespace
 
-Tensor batch_norm(const Tensor& input, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
+Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
                   const Tensor& running_var, const BatchNormOptions& options) {
+  return batch_norm_activate(x, weight, bias, running_mean, running_var, options, PendingActivation::None);
+}
+
+Tensor detail::batch_norm_activate(const Tensor& input, const Tensor& weight, const Tensor& bias,
+                                   const Tensor& running_mean, const Tensor& running_var,
+                                   const BatchNormOptions& options, PendingActivation activation) {
   check_floating("batch_norm", "input", input);
   LAMELLA_CHECK(ShapeError, input.dim() >= 2, "batch_norm: input ", input.describe(),
                 "; it must be [N,C] or [N,C,...]");
@@ -69,16 +76,23 @@ Tensor batch_norm(const Tensor& input, const Tensor& weight, const Tensor& bias,
   LAMELLA_KERNEL(device, batch_norm_affine(read(statistics), view_or_none(weight), view_or_none(bias),
                                            write(scale, "batch_norm"), write(shift, "batch_norm")));
   return record(
-      "batch_norm", {x, weight, bias}, affine(x, scale, shift),
-      [x = Saved(x), weight = Saved(weight), statistics, layout, training](GradientContext& context) {
+      "batch_norm", {x, weight, bias}, affine(x, scale, shift, activation),
+      [x = Saved(x), weight = Saved(weight), statistics, scale, shift, layout, training,
+       activation](GradientContext& context) {
         const Tensor input = x.get(), w = weight.get();
         const MemoryFormat format = input.memory_format();
         const Tensor grad = context.grad().contiguous(format);
         const Tensor sums = allocate({2, layout.channels}, DType::Float64, grad.device());
         DenseTarget dx(context, 0, format);
-        LAMELLA_KERNEL(grad.device(),
-                       batch_norm_backward(read(grad), read(input), layout, read(statistics), view_or_none(w),
-                                           training, write(sums, "batch_norm"), dx.view(), dx.write()));
+        cpu::ActivationSlope slope{activation, read(scale).data, read(shift).data, dx.view()};
+        Tensor passed;  // where dx cannot hold the gradient in between
+        if (activation != PendingActivation::None && (!dx || dx.write() == GradientWrite::Accumulate)) {
+          passed = allocate(input.shape(), input.dtype(), input.device(), format);
+          slope.passed = write(passed, "batch_norm");
+        }
+        LAMELLA_KERNEL(grad.device(), batch_norm_backward(
+                                          read(grad), read(input), layout, read(statistics), view_or_none(w),
+                                          training, write(sums, "batch_norm"), dx.view(), dx.write(), slope));
         dx.finish();
         write_parameter_gradients(context, sums);
       });

@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <string>
+#include <utility>
+
 #include "lamella/layers/activation.h"
 #include "lamella/layers/conv.h"
 #include "lamella/layers/norm.h"
@@ -7,6 +10,7 @@
 #include "lamella/tensor/arithmetic.h"
 #include "lamella/tensor/create.h"
 #include "lamella/testing/matchers.h"
+#include "layers/norm/batch_norm_activate.h"
 #include "tensor/door.h"
 
 namespace lamella {
@@ -114,6 +118,46 @@ TEST(FusionTest, norms_and_activations_follow_each_other_in_any_order) {
     EXPECT_THAT(fused[0], IsClose(plain[0], {.relative = 1e-12, .absolute = 1e-13}));
     EXPECT_THAT(fused[1], IsClose(plain[1], {.relative = 1e-10, .absolute = 1e-11}));
   }
+}
+
+TEST(FusionTest, one_operator_for_norm_and_activation_has_the_gradients_of_two) {
+  using detail::PendingActivation;
+  const std::pair<Activation, PendingActivation> kinds[] = {{relu, PendingActivation::Relu},
+                                                            {relu6, PendingActivation::Relu6},
+                                                            {hardswish, PendingActivation::Hardswish},
+                                                            {silu, PendingActivation::Silu}};
+  // Few and many channels, a rest of pixels, and in row-major order planes small, large, and larger than
+  // caches.
+  const Shape shapes[] = {{3, 5, 7, 3}, {9, 130, 3, 2}, {2, 50, 17, 19}, {65, 17, 32, 32}};
+  for (const Shape& shape : shapes)
+    for (const MemoryFormat format : kFormats)
+      for (const DType dtype : {DType::Float64, DType::Float32})
+        for (const auto& [activation, pending] : kinds)
+          for (const char* reader : {"alone", "with another", "without a gradient"}) {
+            if (shape[0] == 65 && (dtype == DType::Float64 || reader[0] != 'a')) continue;
+            Tensors results[2];
+            for (const bool fused : {false, true}) {
+              const FusionGuard guard(fused);
+              const Tensor leaf = random_tensor(shape, 1, {.dtype = dtype, .format = format});
+              Tensor w = random_tensor({shape[1]}, 2, {.dtype = dtype});
+              Tensor b = random_tensor({shape[1]}, 3, {.dtype = dtype});
+              w.set_requires_grad();
+              b.set_requires_grad();
+              Tensor x = leaf;
+              if (reader != std::string("without a gradient")) x.set_requires_grad();
+              const Tensor y = fused ? detail::batch_norm_activate(x, w, b, {}, {}, {}, pending)
+                                     : activation(batch_norm(x, w, b, {}, {}));
+              const Tensor out = reader == std::string("with another") ? x * 0.5 + y : y;
+              out.backward(random_tensor(shape, 4, {.dtype = dtype, .format = format}));
+              results[fused] = {out, w.grad(), b.grad()};
+              if (x.grad().defined()) results[fused].push_back(x.grad());
+            }
+            const double u = dtype == DType::Float64 ? 1e-11 : 2e-4;
+            ASSERT_EQ(results[0].size(), reader == std::string("without a gradient") ? 3u : 4u);
+            for (std::size_t i = 0; i < results[0].size(); ++i)
+              EXPECT_THAT(results[1][i], IsClose(results[0][i], {.relative = u, .absolute = 10 * u}))
+                  << i << ' ' << shape.to_string() << ' ' << name(format) << ' ' << reader;
+          }
 }
 
 }  // namespace

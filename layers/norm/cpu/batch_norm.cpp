@@ -77,7 +77,8 @@ void batch_norm_affine(const ConstTensorView& statistics, const ConstTensorView&
 
 void batch_norm_backward(const ConstTensorView& grad, const ConstTensorView& x, const ChannelLayout& layout,
                          const ConstTensorView& statistics, const ConstTensorView& weight, bool training,
-                         const TensorView& sums, const TensorView& dx, GradientWrite write) {
+                         const TensorView& sums, const TensorView& dx, GradientWrite write,
+                         const ActivationSlope& slope) {
   const std::int64_t channels = layout.channels;
   const auto n = static_cast<std::size_t>(channels);
   const std::vector<double> w = load_parameter(weight, channels, 1);
@@ -87,7 +88,7 @@ void batch_norm_backward(const ConstTensorView& grad, const ConstTensorView& x, 
   double* const product = sum + channels;
   std::vector<double> a(n), p(n), q(n);
   const auto count = static_cast<double>(layout.count());
-  ChannelGradient gradient{mean, sum, product, a.data(), p.data(), q.data(), {}};
+  ChannelGradient gradient{mean, sum, product, a.data(), p.data(), q.data(), {}, slope};
   gradient.coefficients = [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t c = first; c < last; ++c) {
       const auto i = static_cast<std::size_t>(c);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "layers/norm/channel_layout.h"
+#include "layers/norm/cpu/channel_sums.h"
 #include "tensor/view.h"
 
 namespace lamella::cpu {
@@ -23,10 +24,11 @@ void batch_norm_affine(const detail::ConstTensorView& statistics, const detail::
                        const detail::TensorView& shift);
 
 /// sums ([2,C], float64) = Σ g and Σ g · (x − mean) / σ, the gradients of bias and weight, and dx where its
-/// data is set. `training`: the statistics depend on x.
+/// data is set, after going back through `slope`. `training`: the statistics depend on x.
 void batch_norm_backward(const detail::ConstTensorView& grad, const detail::ConstTensorView& x,
                          const detail::ChannelLayout& layout, const detail::ConstTensorView& statistics,
                          const detail::ConstTensorView& weight, bool training, const detail::TensorView& sums,
-                         const detail::TensorView& dx, detail::GradientWrite write);
+                         const detail::TensorView& dx, detail::GradientWrite write,
+                         const ActivationSlope& slope = {});
 
 }  // namespace lamella::cpu

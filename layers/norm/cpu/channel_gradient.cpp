@@ -1,9 +1,12 @@
+#include <optional>
+#include <type_traits>
 #include <vector>
 
 #include "core/parallel.h"
 #include "layers/norm/cpu/channel_cut.h"
 #include "layers/norm/cpu/channel_sums.h"
 #include "layers/norm/cpu/moments.h"
+#include "layers/norm/cpu/slope.h"
 
 namespace lamella::cpu {
 
@@ -19,12 +22,28 @@ namespace {
 template <class T>
 struct Job {
   using C = ComputeType<T>;
-  const T* g;
+  const T* given;
   const T* x;
   T* dx;  // null: sums only
   bool accumulate;
+  T* passed;              // null without an activation
+  const Slope<T>* slope;  // likewise
   const ChannelLayout& layout;
   const ChannelGradient& gradient;
+
+  /// The gradient of the normalisation's result, once all of it has been passed.
+  const T* g() const { return passed != nullptr ? passed : given; }
+  /// n numbers of it from `at` on, the beginning of a pixel, for the first time.
+  const T* pass_pixels(std::int64_t at, std::int64_t n) const {
+    if (passed == nullptr) return given + at;
+    slope->pixels(given + at, x + at, passed + at, n);
+    return passed + at;
+  }
+  const T* pass_plane(std::int64_t at, std::int64_t channel) const {
+    if (passed == nullptr) return given + at;
+    slope->plane(given + at, x + at, passed + at, layout.inner, channel);
+    return passed + at;
+  }
 
   /// Sums were taken around the mean as rounded to C; this brings them to the mean itself.
   void set_sums(std::int64_t s, double sum, double product) const {
@@ -63,23 +82,26 @@ class Factors {
 
 // ---- Rows of channels ----
 
-/// sum[c] and product[c] of a dense [rows, channels] matrix.
+/// sum[c] and product[c] of `rows` pixels from element `begin` on.
 template <class T, class C>
-void matrix_sums(const T* g, const T* x, std::int64_t rows, std::int64_t channels, const C* mean, double* sum,
+void matrix_sums(const Job<T>& job, std::int64_t begin, std::int64_t rows, const C* mean, double* sum,
                  double* product) {
+  const std::int64_t channels = job.layout.channels;
   std::fill(sum, sum + channels, 0.0);
   std::fill(product, product + channels, 0.0);
   const std::int64_t side = pixels_side_by_side(channels), lanes = side * channels;
   const std::int64_t wide = rows / side;
   C block_sum[kTileLanes], block_product[kTileLanes], repeated[kTileLanes];
   const auto add_block = [&](std::int64_t at, std::int64_t step, std::int64_t n_rows, std::int64_t width) {
+    const T* const g = job.pass_pixels(begin + at, n_rows * step);
+    const T* const x = job.x + begin + at;
     for (std::int64_t tile = 0; tile < width; tile += kTileLanes) {
       const std::int64_t n = std::min(kTileLanes, width - tile);
       for (std::int64_t l = 0; l < n; ++l) {
         repeated[l] = mean[(tile + l) % channels];
         block_sum[l] = block_product[l] = C(0);
       }
-      add_products<T, C>(g + at + tile, x + at + tile, step, n_rows, n, repeated, block_sum, block_product);
+      add_products<T, C>(g + tile, x + tile, step, n_rows, n, repeated, block_sum, block_product);
       for (std::int64_t from = 0; from < n;) {  // pixel after pixel onto the channels
         const std::int64_t c = (tile + from) % channels, m = std::min(n - from, channels - c);
         for (std::int64_t l = 0; l < m; ++l) {
@@ -109,8 +131,7 @@ void sums_of_rows(const Job<T>& job, const RowCut& cut) {
     for (std::int64_t item = begin; item < end; ++item) {
       const auto [segment, first, rows] = cut.item(item);
       double* const sum = partial.data() + 2 * item * channels;
-      matrix_sums(job.g + first * channels, job.x + first * channels, rows, channels,
-                  mean.data() + segment * channels, sum, sum + channels);
+      matrix_sums(job, first * channels, rows, mean.data() + segment * channels, sum, sum + channels);
     }
   });
   for (std::int64_t segment = 0; segment < layout.segments; ++segment)
@@ -124,14 +145,30 @@ void sums_of_rows(const Job<T>& job, const RowCut& cut) {
     }
 }
 
-template <bool kAccumulate, class T, class C>
+/// What dx holds before it is written: nothing of use, the gradient of another reader, or the result's
+/// gradient.
+enum class Before { Nothing, Other, Gradient };
+
+template <Before kBefore, class T, class C>
 void write_row(const T* g, const T* x, T* __restrict dx, std::int64_t n, const C* a, const C* p, const C* q,
                const C* center) {
   for (std::int64_t i = 0; i < n; ++i) {
-    C value = a[i] * static_cast<C>(g[i]) + (p[i] * (static_cast<C>(x[i]) - center[i]) + q[i]);
-    if constexpr (kAccumulate) value += static_cast<C>(dx[i]);
+    const C gradient = static_cast<C>(kBefore == Before::Gradient ? dx[i] : g[i]);
+    C value = a[i] * gradient + (p[i] * (static_cast<C>(x[i]) - center[i]) + q[i]);
+    if constexpr (kBefore == Before::Other) value += static_cast<C>(dx[i]);
     dx[i] = static_cast<T>(value);
   }
+}
+
+/// Calls write(std::integral_constant<Before, …>) with what job.dx holds.
+template <class T, class Write>
+void with_before(const Job<T>& job, const Write& write) {
+  if (job.passed != nullptr && job.passed == job.dx)
+    write(std::integral_constant<Before, Before::Gradient>());
+  else if (job.accumulate)
+    write(std::integral_constant<Before, Before::Other>());
+  else
+    write(std::integral_constant<Before, Before::Nothing>());
 }
 
 template <class T>
@@ -157,11 +194,10 @@ void write_rows(const Job<T>& job, const RowCut& cut) {
       const C* const f = factors.data() + segment * 4 * lanes;
       for (std::int64_t r = 0; r < rows; r += side) {
         const std::int64_t at = (first + r) * channels, n = std::min(side, rows - r) * channels;
-        if (job.accumulate)
-          write_row<true>(job.g + at, job.x + at, job.dx + at, n, f, f + lanes, f + 2 * lanes, f + 3 * lanes);
-        else
-          write_row<false>(job.g + at, job.x + at, job.dx + at, n, f, f + lanes, f + 2 * lanes,
-                           f + 3 * lanes);
+        with_before(job, [&](auto before) {
+          write_row<before()>(job.g() + at, job.x + at, job.dx + at, n, f, f + lanes, f + 2 * lanes,
+                              f + 3 * lanes);
+        });
       }
     }
   });
@@ -169,11 +205,12 @@ void write_rows(const Job<T>& job, const RowCut& cut) {
 
 // ---- Planes ----
 
-template <bool kAccumulate, class T, class C>
+template <Before kBefore, class T, class C>
 void write_plane(const T* g, const T* x, T* __restrict dx, std::int64_t n, C a, C p, C q, C center) {
   for (std::int64_t i = 0; i < n; ++i) {
-    C value = a * static_cast<C>(g[i]) + (p * (static_cast<C>(x[i]) - center) + q);
-    if constexpr (kAccumulate) value += static_cast<C>(dx[i]);
+    const C gradient = static_cast<C>(kBefore == Before::Gradient ? dx[i] : g[i]);
+    C value = a * gradient + (p * (static_cast<C>(x[i]) - center) + q);
+    if constexpr (kBefore == Before::Other) value += static_cast<C>(dx[i]);
     dx[i] = static_cast<T>(value);
   }
 }
@@ -182,10 +219,9 @@ void write_plane(const T* g, const T* x, T* __restrict dx, std::int64_t n, C a, 
 template <class T>
 void write_plane(const Job<T>& job, const Factors<ComputeType<T>>& factors, std::int64_t i, std::int64_t at) {
   const auto a = factors.a()[i], p = factors.p()[i], q = factors.q()[i], center = factors.center()[i];
-  if (job.accumulate)
-    write_plane<true>(job.g + at, job.x + at, job.dx + at, job.layout.inner, a, p, q, center);
-  else
-    write_plane<false>(job.g + at, job.x + at, job.dx + at, job.layout.inner, a, p, q, center);
+  with_before(job, [&](auto before) {
+    write_plane<before()>(job.g() + at, job.x + at, job.dx + at, job.layout.inner, a, p, q, center);
+  });
 }
 
 /// The planes of channels [begin, end) side by side are lanes, images are rows.
@@ -199,10 +235,13 @@ void small_plane_sums(const Job<T>& job, std::int64_t begin, std::int64_t end) {
     std::fill_n(mean + (c - begin) * inner, inner, static_cast<C>(job.gradient.mean[c]));
   std::vector<double> totals(static_cast<std::size_t>(2 * (end - begin)));
   for (std::int64_t i = 0; i < job.layout.images; i += kBlockRows) {
+    const std::int64_t images = std::min(kBlockRows, job.layout.images - i);
+    for (std::int64_t image = i; image < i + images; ++image)
+      for (std::int64_t c = begin; c < end; ++c) job.pass_plane(image * step + c * inner, c);
     std::fill_n(block_sum, lanes, C(0));
     std::fill_n(block_product, lanes, C(0));
-    add_products<T, C>(job.g + i * step + offset, job.x + i * step + offset, step,
-                       std::min(kBlockRows, job.layout.images - i), lanes, mean, block_sum, block_product);
+    add_products<T, C>(job.g() + i * step + offset, job.x + i * step + offset, step, images, lanes, mean,
+                       block_sum, block_product);
     for (std::int64_t c = 0; c < end - begin; ++c) {
       double sum = 0, product = 0;
       for (std::int64_t l = c * inner; l < (c + 1) * inner; ++l) {
@@ -269,8 +308,8 @@ void run_planes(const Job<T>& job) {
   detail::parallel_for(planes, plane_grain(layout), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t plane = begin; plane < end; ++plane)
       partial[static_cast<std::size_t>(plane)] =
-          products_of_run(job.g + plane * inner, job.x + plane * inner, inner,
-                          static_cast<C>(job.gradient.mean[statistic_of(layout, plane)]));
+          products_of_run(job.pass_plane(plane * inner, plane % layout.channels), job.x + plane * inner,
+                          inner, static_cast<C>(job.gradient.mean[statistic_of(layout, plane)]));
   });
   for (std::int64_t s = 0; s < layout.statistics(); ++s) {
     double sum = 0, product = 0;
@@ -297,7 +336,8 @@ void run_channels(const Job<T>& job) {
       const std::int64_t first = first_plane(layout, s) * inner, step = layout.channels * inner;
       double sum = 0, product = 0;
       for (std::int64_t i = 0; i < layout.images; ++i) {
-        const auto part = products_of_run(job.g + first + i * step, job.x + first + i * step, inner, mean);
+        const auto part = products_of_run(job.pass_plane(first + i * step, s % layout.channels),
+                                          job.x + first + i * step, inner, mean);
         sum += part.first;
         product += part.second;
       }
@@ -329,8 +369,18 @@ void channel_gradient(const ConstTensorView& grad, const ConstTensorView& x, con
   }
   detail::dispatch_floating(x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const Job<T> job{grad.as<T>(), x.as<T>(), dx.as<T>(), write == GradientWrite::Accumulate,
-                     layout,       gradient};
+    std::optional<Slope<T>> slope;
+    if (gradient.slope.activation != detail::PendingActivation::None)
+      slope.emplace(gradient.slope, layout.channels,
+                    layout.channels_last ? pixels_side_by_side(layout.channels) : 1);
+    const Job<T> job{grad.as<T>(),
+                     x.as<T>(),
+                     dx.as<T>(),
+                     write == GradientWrite::Accumulate,
+                     slope ? gradient.slope.passed.as<T>() : nullptr,
+                     slope ? &*slope : nullptr,
+                     layout,
+                     gradient};
     if (layout.channels_last)
       run_rows(job);
     else if (planes_are_lanes(layout))

@@ -98,7 +98,8 @@ void group_norm_backward(const ConstTensorView& grad, const ConstTensorView& x, 
   const std::vector<double> w = load_parameter(weight, channels, 1);
   std::vector<double> mean(n), sum(n), product(n), a(n), p(n), q(n);
   for (std::size_t s = 0; s < n; ++s) mean[s] = group_mean[static_cast<std::int64_t>(s) / together];
-  ChannelGradient gradient{mean.data(), sum.data(), product.data(), a.data(), p.data(), q.data(), {}, false};
+  ChannelGradient gradient{mean.data(), sum.data(), product.data(), a.data(), p.data(), q.data(),
+                           {},          {},         false};
   gradient.coefficients = [&](std::int64_t first, std::int64_t last) {
     const double count = static_cast<double>(together * layout.inner);
     for (std::int64_t k = first / together; k < last / together; ++k) {

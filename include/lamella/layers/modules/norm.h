@@ -26,6 +26,8 @@ class LAMELLA_API BatchNorm2d : public Module {
   Tensor forward(const Tensor& x) override;
   std::string settings() const override;
 
+  /// C, the number of channels.
+  std::int64_t channels() const { return channels_; }
   /// As given.
   const BatchNorm2dOptions& options() const { return options_; }
   /// [C]; undefined unless affine.
