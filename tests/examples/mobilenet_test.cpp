@@ -103,6 +103,18 @@ TEST_F(MobileNetTest, reads_a_recipe_that_options_override) {
   EXPECT_THAT(outcome.out, HasSubstr("epoch 2/2:"));
 }
 
+TEST_F(MobileNetTest, takes_the_recipes_that_come_with_it) {
+  std::size_t recipes = 0;
+  for (const auto& file :
+       std::filesystem::directory_iterator(LAMELLA_SOURCE_DIR "/examples/mobilenet/recipes")) {
+    ++recipes;
+    const Outcome outcome = mobilenet({"train", "--recipe", file.path(), "--data", images(), "--checkpoint",
+                                       temp_ / "net", "--width", "0.1", "--epochs", "1", "--batch", "8"});
+    EXPECT_EQ(outcome.status, 0) << file.path() << outcome;
+  }
+  EXPECT_GE(recipes, 1u);
+}
+
 TEST_F(MobileNetTest, trains_every_model_with_every_optimizer) {
   for (const auto& [model, optimizer] : {std::pair{"v1", "adam"}, {"v2", "adamw"}, {"v3-large", "rmsprop"}}) {
     const Outcome outcome =
