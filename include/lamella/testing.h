@@ -27,40 +27,53 @@ struct Comparison {
   explicit operator bool() const { return ok; }
 };
 
-/// Two elements are close if |actual − expected| <= absolute + relative · |expected|. NaN equals NaN,
-/// infinities equal themselves.
+/// Two elements are close if |actual − expected| <= absolute + relative · |expected|. NaN equals NaN;
+/// infinities equal themselves and nothing else, whatever the tolerance.
 struct Tolerance {
   double relative = 1e-5;  ///< times |expected|
   double absolute = 1e-8;  ///< whatever the numbers
 };
 
-/// Compares shape and every element (types may differ). The message gives the first and the worst difference
-/// with their positions, and how many elements differ.
+/// Compares shape and every element (types and layouts may differ). The message gives the first difference
+/// and the worst (by what is allowed there) with their positions, and how many elements differ. Two undefined
+/// tensors are close; one and a defined one are not.
 LAMELLA_API Comparison all_close(const Tensor& actual, const Tensor& expected, Tolerance tolerance = {});
-/// Compares shape, type and every bit.
+/// Compares shape, type and every bit, in row-major order whatever the layouts; 0 and −0 differ. The message
+/// gives the first difference. Two undefined tensors are equal; one and a defined one are not.
 LAMELLA_API Comparison equal_bits(const Tensor& actual, const Tensor& expected);
 /// ‖actual − expected‖ / ‖expected‖ in float64 over all elements; ‖actual‖ if expected is all zero; NaN if
-/// any element is. Throws ShapeError for different shapes.
+/// any element is. Throws ShapeError where the shapes differ, Error for an undefined tensor.
 LAMELLA_API double relative_error(const Tensor& actual, const Tensor& expected);
 
 /// How gradcheck() compares.
 struct GradcheckOptions {
   double step = 1e-5;  ///< of the central difference; 1 is exact and best for functions linear in each input
-  double tolerance = 1e-6;          ///< on |analytic − numeric| / max(1, |numeric|)
-  std::uint64_t seed = 0;           ///< of the random cotangent and of the sampled elements
-  std::int64_t max_elements = 200;  ///< elements checked per input, sampled evenly beyond
+  double tolerance = 1e-6;  ///< on |analytic − numeric| / max(1, |numeric|)
+  std::uint64_t seed = 0;   ///< of the random cotangent and of the sampled elements
+  /// Elements checked per input: where it has more, one at random from each of this many equal parts.
+  std::int64_t max_elements = 200;
 };
 /// Compares the gradient of `function` with central differences of ⟨function(inputs), r⟩ for a random r.
-/// Checks the inputs that require a gradient; they must be float64 leaves (throws DTypeError, Error
-/// otherwise). `function` must be deterministic. Keep inputs away from kinks.
+/// Checks the inputs that require a gradient, and that a second call gives the same bits. Keep inputs away
+/// from kinks. The message names the first input that is wrong by its place in `inputs`, its first and its
+/// worst element, and how many are wrong. Inputs and their grad() are afterwards what they were before.
+///
+/// Throws DTypeError unless those inputs are float64 and the result is floating; Error unless they are leaves
+/// and there is one at least, for an undefined result, and for max_elements below 1.
 LAMELLA_API Comparison gradcheck(const std::function<Tensor(const Tensors&)>& function, const Tensors& inputs,
                                  const GradcheckOptions& options = {});
 
-/// Everything a layer should promise, at once: in float64, gradcheck over the input and every parameter;
-/// gradients overwrite after zero_grad() even if the old ones are NaN, and add up otherwise; two runs give
-/// the same bits, and so does any number of threads; for a four-axis input, channels_last gives the same
-/// numbers; state_dict() holds every number the output depends on. The module is left in float64. Layers that
-/// draw random numbers are restarted from the same random state.
+/// Everything a layer should promise, at once, in float64:
+///   - gradcheck over the input and every parameter;
+///   - gradients overwrite after zero_grad() even if the old ones are NaN, and add up otherwise;
+///   - two runs give the same bits, and so do 1, 2 and 5 threads;
+///   - a four-axis input in the other memory format gives the same numbers and keeps the promises above;
+///   - state_dict() holds every number that learning or running changes: only the input and parameters
+///     require gradients, and load_state_dict() of an earlier state brings the outputs back, in the layer's
+///     mode and in eval() (so buffers that are not persistent must not matter to them).
+/// Layers that draw random numbers are restarted from the same random state. Afterwards the module is in
+/// float64 and has no gradients; its numbers, the modes, the random state and the number of threads are what
+/// they were. Throws as gradcheck does.
 LAMELLA_API Comparison check_layer(const std::function<Tensor(const Tensor&)>& forward, Module& module,
                                    const Tensor& input, const GradcheckOptions& options = {});
 /// check_layer for a module's own forward().
@@ -76,11 +89,14 @@ struct RandomOptions {
   MemoryFormat format = MemoryFormat::Contiguous;  ///< of the tensor
   bool requires_grad = false;                      ///< see Tensor::set_requires_grad()
 };
-/// Uniform values in [low, high) with a distance of at least `gap` from every kink, from a sequence of their
-/// own: the process-wide random state does not move.
+/// Uniform values in [low, high) with a distance of at least `gap` from every kink, after rounding to `dtype`
+/// (drawn anew until they are; integers are truncated toward zero instead). They come from a sequence of
+/// their own: the process-wide random state does not move. Throws Error where kinks or rounding leave no
+/// room.
 LAMELLA_API Tensor random_tensor(const Shape& shape, std::uint64_t seed, const RandomOptions& options = {});
 
 /// Slow, plain operators to test against: nested loops in float64, results in float64 NCHW. No gradients.
+/// They throw ShapeError where sizes do not fit and Error for an undefined tensor that must not be.
 namespace reference {
 /// Cross-correlation with any groups; `bias` may be undefined.
 LAMELLA_API Tensor conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias, Size2 stride = 1,

@@ -76,14 +76,14 @@ void for_each_damage(const std::vector<std::uint8_t>& bytes, Check&& check) {
 
 /// Whether `run` throws `Type` with a message that holds `part`.
 template <class Type, class Run>
-testing::AssertionResult throws_with(Run&& run, const std::string& part) {
+::testing::AssertionResult throws_with(Run&& run, const std::string& part) {
   try {
     run();
   } catch (const Type& error) {
-    if (std::string(error.what()).find(part) != std::string::npos) return testing::AssertionSuccess();
-    return testing::AssertionFailure() << "its message: " << error.what() << "\nlacks: " << part;
+    if (std::string(error.what()).find(part) != std::string::npos) return ::testing::AssertionSuccess();
+    return ::testing::AssertionFailure() << "its message: " << error.what() << "\nlacks: " << part;
   }
-  return testing::AssertionFailure() << "it threw nothing";
+  return ::testing::AssertionFailure() << "it threw nothing";
 }
 
 }  // namespace lamella::test

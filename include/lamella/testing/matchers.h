@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <ostream>
+#include <utility>
 
 #include "lamella/testing.h"
 
