@@ -142,10 +142,15 @@ Tensor Tensor::grad() const {
 
 void Tensor::set_grad(const Tensor& gradient) {
   impl_of("set_grad", *this);
-  if (gradient.defined())
-    LAMELLA_CHECK(ShapeError,
-                  gradient.shape() == shape() && gradient.dtype() == dtype() && gradient.device() == device(),
-                  "set_grad: gradient ", gradient.describe(), " for ", describe());
+  if (gradient.defined()) {
+    const auto both = [&] { return detail::concat("gradient ", gradient.describe(), " for ", describe()); };
+    LAMELLA_CHECK(ShapeError, gradient.shape() == shape(), "set_grad: ", both(),
+                  "; the shapes must be equal");
+    LAMELLA_CHECK(DTypeError, gradient.dtype() == dtype(), "set_grad: ", both(),
+                  "; the types must be equal, convert it with to()");
+    LAMELLA_CHECK(DeviceError, gradient.device() == device(), "set_grad: ", both(),
+                  "; the devices must be equal, move it with to()");
+  }
   // Backward adds in place.
   impl_->grad = gradient.defined() && detail::repeats_elements(gradient) ? gradient.clone() : gradient;
   impl_->grad_stale = false;

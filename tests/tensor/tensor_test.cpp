@@ -174,6 +174,14 @@ TEST(PendingTest, a_change_of_the_stored_values_is_noticed_and_a_change_of_the_r
   EXPECT_THAT(error_of([&] { (void)z.to_vector<float>(); }), HasSubstr("fill_"));
 }
 
+TEST(TensorTest, set_grad_says_what_does_not_fit) {
+  Tensor x = zeros({2, 3});
+  EXPECT_THROW(x.set_grad(zeros({3, 2})), ShapeError);
+  EXPECT_THROW(x.set_grad(zeros({2, 3}, {.dtype = float64})), DTypeError);
+  x.set_grad(ones({2, 3}));
+  EXPECT_EQ(x.grad().to_vector<float>()[5], 1);
+}
+
 TEST(TensorTest, half_typed_uniform_numbers_stay_below_one) {
   for (const DType dtype : {DType::Float16, DType::BFloat16}) {
     const auto values = rand({100'000}, {.dtype = dtype}).to_vector<float>();

@@ -195,7 +195,7 @@ class LAMELLA_API Tensor {
   /// The accumulated gradient; undefined if there is none since the start or zero_grad().
   Tensor grad() const;
   /// Replaces the gradient. It must have this shape, type and device, or be undefined (none); throws
-  /// ShapeError otherwise.
+  /// ShapeError, DTypeError or DeviceError otherwise.
   void set_grad(const Tensor& gradient);
   /// Forgets the gradient but keeps its memory: the next backward overwrites it.
   void zero_grad();
