@@ -1,5 +1,7 @@
 #include "lamella/tensor/combine.h"
 
+#include <limits>
+
 #include "autograd/record.h"
 #include "core/check.h"
 #include "lamella/autograd/autograd.h"
@@ -16,6 +18,9 @@ using detail::Output;
 using detail::read;
 
 namespace {
+
+/// More would not be counted in bytes.
+constexpr std::int64_t kMostElements = std::numeric_limits<std::int64_t>::max() / 16;
 
 /// Elements begin … begin + count - 1 along `axis`, without a graph.
 Tensor part(const Tensor& whole, int axis, std::int64_t begin, std::int64_t count) {
@@ -40,7 +45,8 @@ Tensor cat(const Tensors& tensors, int axis) {
     for (int a = 0; fits && a < first.dim(); ++a) fits = a == axis || tensor.size(a) == first.size(a);
     LAMELLA_CHECK(ShapeError, fits, "cat: ", tensor.describe(), " does not join ", first.describe(),
                   " along axis ", axis);
-    shape[axis] += tensor.size(axis);
+    LAMELLA_CHECK(ShapeError, !__builtin_add_overflow(shape[axis], tensor.size(axis), &shape[axis]),
+                  "cat: ", tensor.describe(), " makes axis ", axis, " longer than 64 bits count");
   }
   const Output y(shape, first.dtype(), first.device(), first.memory_format());
   std::vector<std::int64_t> sizes;
@@ -86,7 +92,11 @@ Tensor pad(const Tensor& x, const std::vector<PadWidth>& widths, double value) {
     LAMELLA_CHECK(ShapeError, widths[i].before >= 0 && widths[i].after >= 0, "pad: width (", widths[i].before,
                   ", ", widths[i].after, ") of axis ", axis, " is negative");
     before[axis] = widths[i].before;
-    shape[axis] += widths[i].before + widths[i].after;
+    LAMELLA_CHECK(ShapeError,
+                  !__builtin_add_overflow(shape[axis], widths[i].before, &shape[axis]) &&
+                      !__builtin_add_overflow(shape[axis], widths[i].after, &shape[axis]),
+                  "pad: width (", widths[i].before, ", ", widths[i].after, ") makes axis ", axis, " of ",
+                  x.describe(), " longer than 64 bits count");
   }
   const Output y(shape, x.dtype(), x.device(), x.memory_format());
   const auto inside = [before, from = x.shape()](Tensor whole) {
@@ -105,17 +115,21 @@ Tensor one_hot(const Tensor& indices, std::int64_t classes, DType dtype) {
   LAMELLA_CHECK(DTypeError, indices.dtype() == DType::Int64, "one_hot: indices ", indices.describe(),
                 " are not int64");
   LAMELLA_CHECK(ShapeError, classes >= 1, "one_hot: ", classes, " classes");
+  std::int64_t elements = 0;
+  LAMELLA_CHECK(
+      ShapeError, !__builtin_mul_overflow(indices.numel(), classes, &elements) && elements <= kMostElements,
+      "one_hot: ", classes, " classes for ", indices.describe(), " make more elements than 64 bits count");
   const std::vector<std::int64_t> at = indices.to_vector<std::int64_t>();
-  std::vector<float> values(at.size() * static_cast<std::size_t>(classes), 0.0f);
+  Shape shape = indices.shape();
+  shape.push_back(classes);
+  const Tensor values = zeros(shape);
+  float* const to = detail::write(values, "one_hot").as<float>();
   for (std::size_t i = 0; i < at.size(); ++i) {
     LAMELLA_CHECK(ShapeError, at[i] >= 0 && at[i] < classes, "one_hot: index ", at[i], " at position ", i,
                   " is not in [0, ", classes, ")");
-    values[i * static_cast<std::size_t>(classes) + static_cast<std::size_t>(at[i])] = 1.0f;
+    to[static_cast<std::int64_t>(i) * classes + at[i]] = 1.0f;
   }
-  Shape shape = indices.shape();
-  shape.push_back(classes);
-  return detail::without_gradient("one_hot",
-                                  Output::of(from_vector(values, shape).to(dtype).to(indices.device())));
+  return detail::without_gradient("one_hot", Output::of(values.to(dtype).to(indices.device())));
 }
 
 }  // namespace lamella

@@ -75,11 +75,10 @@ Tensor arange(double begin, double end, double step, const TensorOptions& option
                 "arange: from ", begin, " to ", end, " by ", step);
   const double count = std::ceil((end - begin) / step);
   LAMELLA_CHECK(ShapeError, count >= 0 && count < 1e15, "arange: from ", begin, " to ", end, " by ", step);
-  std::vector<double> values(static_cast<std::size_t>(count));
-  for (std::size_t i = 0; i < values.size(); ++i) values[i] = begin + static_cast<double>(i) * step;
-  return finish(
-      from_vector(values, {static_cast<std::int64_t>(values.size())}).to(options.dtype).to(options.device),
-      options);
+  const Tensor values = detail::allocate({static_cast<std::int64_t>(count)}, DType::Float64, Device::cpu());
+  double* const to = detail::write(values, "arange").as<double>();
+  for (std::int64_t i = 0; i < values.numel(); ++i) to[i] = begin + static_cast<double>(i) * step;
+  return finish(values.to(options.dtype).to(options.device), options);
 }
 
 Tensor eye(std::int64_t n, const TensorOptions& options) {

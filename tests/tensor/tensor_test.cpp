@@ -182,6 +182,12 @@ TEST(TensorTest, set_grad_says_what_does_not_fit) {
   EXPECT_EQ(x.grad().to_vector<float>()[5], 1);
 }
 
+TEST(TensorTest, a_range_beyond_memory_is_an_out_of_memory_error) {
+  EXPECT_THROW(arange(0, 1e14), OutOfMemoryError);
+  EXPECT_THROW(arange(0, 1e15), ShapeError);
+  EXPECT_EQ(arange(3, 3).numel(), 0);
+}
+
 TEST(TensorTest, half_typed_uniform_numbers_stay_below_one) {
   for (const DType dtype : {DType::Float16, DType::BFloat16}) {
     const auto values = rand({100'000}, {.dtype = dtype}).to_vector<float>();

@@ -184,6 +184,27 @@ TEST(CombineTest, one_hot_marks_the_index) {
   EXPECT_THROW(one_hot(from_vector<std::int64_t>({3}, {1}), 3), ShapeError);
   EXPECT_THROW(one_hot(from_vector<std::int64_t>({-1}, {1}), 3), ShapeError);
   EXPECT_THROW(one_hot(tensor({1}), 3), DTypeError);
+  const Tensor two = from_vector<std::int64_t>({0, 1}, {2});
+  EXPECT_THROW(one_hot(two, std::int64_t{1} << 60), ShapeError);
+  EXPECT_THROW(one_hot(two, std::numeric_limits<std::int64_t>::max()), ShapeError);
+  EXPECT_THROW(one_hot(two, std::int64_t{1} << 45), OutOfMemoryError);
+}
+
+TEST(CombineTest, sizes_beyond_64_bits_are_refused) {
+  const std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  const auto message = [](const auto& call) -> std::string {
+    try {
+      call();
+    } catch (const ShapeError& error) {
+      return error.what();
+    }
+    return "no ShapeError";
+  };
+  const Tensor wide = zeros({1}).expand({most / 2 + 1});
+  EXPECT_EQ(message([&] { cat({wide, wide}); }).rfind("cat: [4611686018427387904]", 0), 0u);
+  const Tensor x = zeros({2, 2});
+  EXPECT_EQ(message([&] { pad(x, {{most, 0}}); }).rfind("pad: width (9223372036854775807, 0)", 0), 0u);
+  EXPECT_EQ(message([&] { pad(x, {{most / 2, most / 2}}); }).rfind("pad: width", 0), 0u);
 }
 
 TEST(ViewsTest, slices_with_a_step_beyond_the_axis_hold_one_position) {

@@ -22,12 +22,12 @@ struct PadWidth {
   std::int64_t after = 0;   ///< at its end
 };
 /// Surrounds x with `value`. One width per axis, or fewer: those of the last axes. Throws ShapeError for more
-/// widths than axes and for negative ones (use Tensor::slice()).
+/// widths than axes, for negative ones (use Tensor::slice()) and for sizes beyond 64 bits.
 LAMELLA_API Tensor pad(const Tensor& x, const std::vector<PadWidth>& widths, double value = 0);
 
 /// A new last axis of `classes` elements, 1 at the index and 0 elsewhere; no gradient. Throws DTypeError
-/// unless `indices` is int64, ShapeError for classes < 1 and naming the first index out of [0, classes).
-/// Copies from a GPU.
+/// unless `indices` is int64, ShapeError for classes < 1 and naming the first index out of [0, classes),
+/// OutOfMemoryError for more elements than there is memory. Copies from a GPU.
 LAMELLA_API Tensor one_hot(const Tensor& indices, std::int64_t classes, DType dtype = DType::Float32);
 
 }  // namespace lamella
