@@ -1,7 +1,9 @@
+#include <cmath>
 #include <limits>
 
 #include "core/check.h"
 #include "lamella/tensor/arithmetic.h"
+#include "tensor/cpu/copy.h"
 #include "tensor/cpu/elementwise.h"
 #include "tensor/dispatch.h"
 #include "tensor/elementwise.h"
@@ -79,7 +81,16 @@ Tensor sqrt(const Tensor& x) {
 
 Tensor clamp(const Tensor& x, std::optional<double> low, std::optional<double> high) {
   LAMELLA_CHECK(ShapeError, low || high, "clamp: give a lower bound, an upper bound or both");
-  constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+  constexpr double kNone = std::numeric_limits<double>::quiet_NaN();  // to the kernels
+  if ((low && std::isnan(*low)) || (high && std::isnan(*high))) {
+    detail::check_defined("clamp", "input", x);
+    const Output y(x.shape(), detail::number_type(x.dtype()), x.device(), x.memory_format());
+    LAMELLA_KERNEL(x.device(), fill(y.write(), kNone));
+    return detail::record("clamp", {x}, y, [](GradientContext& context) {
+      const GradientTarget target = context.target(0);
+      if (target.write == GradientWrite::Overwrite) LAMELLA_KERNEL(target.view.device, fill(target.view, 0));
+    });
+  }
   const UnaryOp op{UnaryKind::Clamp, low.value_or(kNone), high.value_or(kNone)};
   const Output y = unary("clamp", op, x);
   return record_unary("clamp", op, x, y, x);

@@ -114,6 +114,11 @@ TEST(MathTest, special_values) {
   EXPECT_THAT(abs(x), IsClose(tensor({kNaN, kInfinity, kInfinity, 0, 1})));
   EXPECT_TRUE(std::signbit((-tensor({0})).item()));
   EXPECT_THAT(clamp(tensor({1, 5}), 4, 2), IsClose(tensor({2, 2})));  // the upper bound wins
+  const Tensor nan = full({5}, kNaN);
+  EXPECT_THAT(clamp(x, kNaN), IsClose(nan));
+  EXPECT_THAT(clamp(x, -0.5, kNaN), IsClose(nan));
+  EXPECT_THAT(clamp(x, {}, kNaN), IsClose(nan));
+  EXPECT_THAT(clamp(arange(0, 5, 1, {.dtype = int64}), kNaN, 2), IsClose(nan));
 }
 
 TEST(MathTest, gradients_at_kinks) {
@@ -126,6 +131,8 @@ TEST(MathTest, gradients_at_kinks) {
   EXPECT_THAT(slope([](const Tensor& x) { return clamp(x, -1, 2); }, {-1.5, -1, 0, 2, 2.5, kNaN}),
               IsClose(tensor({0, 3, 3, 3, 0, 0})));
   EXPECT_THAT(slope([](const Tensor& x) { return clamp(x, {}, 2); }, {-9, 2, 3}), IsClose(tensor({3, 3, 0})));
+  EXPECT_THAT(slope([](const Tensor& x) { return clamp(x, kNaN, 2); }, {-9, 2, 3}), IsClose(zeros({3})));
+  EXPECT_THAT(slope([](const Tensor& x) { return clamp(x, kNaN) + x; }, {-9, 2}), IsClose(tensor({3, 3})));
 }
 
 /// The largest error of a float32 operator over [low, high], in units of the exact result's last place.

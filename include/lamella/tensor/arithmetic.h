@@ -86,8 +86,9 @@ LAMELLA_API Tensor exp(const Tensor& x);
 LAMELLA_API Tensor log(const Tensor& x);
 /// Square root: NaN below 0; its gradient at 0 is infinite.
 LAMELLA_API Tensor sqrt(const Tensor& x);
-/// min(max(x, low), high), of the bounds that are given; ShapeError if none is. NaN stays. The gradient
-/// passes where low <= x <= high, the bounds included.
+/// min(max(x, low), high), of the bounds that are given; ShapeError if none is. NaN stays, and
+/// a bound that is NaN makes every element NaN. The gradient passes where low <= x <= high, the bounds
+/// included.
 LAMELLA_API Tensor clamp(const Tensor& x, std::optional<double> low, std::optional<double> high = {});
 /// a where `condition` holds, else b; all three broadcast. a and b share a type as in arithmetic, and get
 /// gradients. Throws DTypeError unless `condition` is bool.
