@@ -44,7 +44,8 @@ Tensor allocate(const Shape& shape, DType dtype, Device device,
 /// Another handle on the same memory (and debt), with other geometry and no gradient state.
 Tensor alias(const Tensor& tensor);
 Tensor alias(const Tensor& tensor, const Shape& shape, const Strides& strides, std::int64_t extra_offset);
-/// Lets a leaf, and everybody who holds it, stand for other numbers of the same shape: another type, device or format.
+/// Lets a leaf, and everybody who holds it, stand for other numbers of the same shape: another type, device
+/// or format.
 void replace_values(const Tensor& leaf, const Tensor& values);
 
 /// Counts debts that were folded into a load, and debts that had to be applied on their own.

@@ -2,8 +2,8 @@
 
 #include "tensor/functions.h"
 
-/// The activations that a pending tensor may owe (PendingActivation): one formula, whether the activation's own
-/// operator computes it or whoever reads the tensor.
+/// The activations that a pending tensor may owe (PendingActivation): one formula, whether the activation's
+/// own operator computes it or whoever reads the tensor.
 namespace lamella::detail {
 
 /// NaN stays NaN, here and below.

@@ -39,7 +39,8 @@ TempFolder* MobileNetTest::folder_ = nullptr;
 
 TEST_F(MobileNetTest, trains_tests_and_predicts) {
   const auto checkpoint = temp_ / "net.safetensors";
-  const Outcome trained = mobilenet(train(images(), checkpoint, {"--epochs", "30", "--lr", "0.01", "--crop-padding", "0"}));
+  const Outcome trained =
+      mobilenet(train(images(), checkpoint, {"--epochs", "30", "--lr", "0.01", "--crop-padding", "0"}));
   ASSERT_EQ(trained.status, 0) << trained;
   EXPECT_THAT(trained.out, HasSubstr("epoch 30/30: test accuracy 100.00 % (9 of 9), loss "));
   EXPECT_THAT(trained.error, HasSubstr("epoch 30/30 24/24  loss "));

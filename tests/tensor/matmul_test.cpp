@@ -15,9 +15,9 @@ namespace {
 
 using test::absolute;
 using test::explained_by_rounding;
+using testing::gradcheck;
 using ::testing::HasSubstr;
 using testing::IsClose;
-using testing::gradcheck;
 using testing::Passes;
 using testing::random_tensor;
 
