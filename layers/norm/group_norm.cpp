@@ -5,6 +5,7 @@
 #include "lamella/layers/norm.h"
 #include "layers/dense.h"
 #include "layers/norm/operands.h"
+#include "tensor/cpu/copy.h"
 
 namespace lamella {
 
@@ -26,22 +27,29 @@ Tensor group_norm(const Tensor& input, std::int64_t groups, const Tensor& weight
   const ChannelLayout layout = channel_layout(x.shape(), x.memory_format(), true);
   const Tensor statistics = allocate({2, layout.segments, groups}, DType::Float64, device);
   const Output y = Output::like(x);
-  LAMELLA_KERNEL(device, group_norm_forward(read(x), layout, groups, view_or_none(weight), view_or_none(bias),
-                                            eps, y.write(), write(statistics, "group_norm")));
-  return record("group_norm", {x, weight, bias}, y,
-                [x = Saved(x), weight = Saved(weight), statistics, layout, groups](GradientContext& context) {
-                  const Tensor input = x.get(), w = weight.get();
-                  const MemoryFormat format = input.memory_format();
-                  const Tensor grad = context.grad().contiguous(format);
-                  const Tensor sums = allocate({2, layout.channels}, DType::Float64, grad.device());
-                  DenseTarget dx(context, 0, format);
-                  LAMELLA_KERNEL(grad.device(),
-                                 group_norm_backward(read(grad), read(input), layout, groups, view_or_none(w),
-                                                     read(statistics), write(sums, "group_norm"), dx.view(),
-                                                     dx.write()));
-                  dx.finish();
-                  write_parameter_gradients(context, sums);
-                });
+  const bool empty = x.numel() == 0;  // the kernels divide by the number of elements
+  if (!empty)
+    LAMELLA_KERNEL(device,
+                   group_norm_forward(read(x), layout, groups, view_or_none(weight), view_or_none(bias), eps,
+                                      y.write(), write(statistics, "group_norm")));
+  return record(
+      "group_norm", {x, weight, bias}, y,
+      [x = Saved(x), weight = Saved(weight), statistics, layout, groups, empty](GradientContext& context) {
+        const Tensor input = x.get(), w = weight.get();
+        const MemoryFormat format = input.memory_format();
+        const Tensor grad = context.grad().contiguous(format);
+        const Tensor sums = allocate({2, layout.channels}, DType::Float64, grad.device());
+        DenseTarget dx(context, 0, format);
+        if (empty)
+          LAMELLA_KERNEL(grad.device(), fill(write(sums, "group_norm"), 0));
+        else
+          LAMELLA_KERNEL(
+              grad.device(),
+              group_norm_backward(read(grad), read(input), layout, groups, view_or_none(w), read(statistics),
+                                  write(sums, "group_norm"), dx.view(), dx.write()));
+        dx.finish();
+        write_parameter_gradients(context, sums);
+      });
 }
 
 }  // namespace lamella

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <utility>
 
 #include "lamella/core/error.h"
 #include "lamella/core/threads.h"
@@ -238,16 +239,21 @@ TEST(GroupLayerNormTest, take_strided_operands_and_add_to_gradients) {
   }
 }
 
-TEST(GroupLayerNormTest, an_empty_batch_gives_zero_parameter_gradients) {
+TEST(GroupLayerNormTest, empty_batches_and_images_give_zero_parameter_gradients) {
   for (const MemoryFormat format : kFormats)
-    for (const Norm& norm : {Norm{.axes = 1}, Norm{.groups = 2}}) {
-      const Tensor x = empty({0, 4, 3, 4}, {.format = format, .requires_grad = true});
+    for (const auto& [norm, shape] : {std::pair{Norm{.axes = 1}, Shape{0, 4, 3, 4}},
+                                      {Norm{.axes = 1}, Shape{2, 4, 0, 4}},
+                                      {Norm{.groups = 2}, Shape{0, 4, 3, 4}},
+                                      {Norm{.groups = 2}, Shape{2, 4, 0, 4}},
+                                      {Norm{.groups = 2}, Shape{2, 4, 3, 0}}}) {
+      const Tensor x = empty(shape, {.format = format, .requires_grad = true});
       const Tensor weight = ones({4}, {.requires_grad = true}), bias = ones({4}, {.requires_grad = true});
       const Tensor y = norm(x, weight, bias);
       EXPECT_EQ(y.shape(), x.shape());
       y.backward(empty_like(y));
       EXPECT_THAT(weight.grad(), HasSameBits(zeros({4})));
       EXPECT_THAT(bias.grad(), HasSameBits(zeros({4})));
+      EXPECT_EQ(x.grad().shape(), shape);
     }
 }
 
