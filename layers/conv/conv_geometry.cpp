@@ -1,9 +1,17 @@
 #include "lamella/layers/conv_geometry.h"
 
+#include <algorithm>
+#include <limits>
+#include <utility>
+
 #include "core/check.h"
 
 namespace lamella {
 namespace {
+
+// With these no product of the kernels' index arithmetic leaves int64.
+constexpr std::int64_t kMostSize = std::numeric_limits<std::int32_t>::max();
+constexpr std::int64_t kMostPadding = std::int64_t{1} << 20;  // some kernels' working memory grows with it
 
 // False where a sum or product leaves int64.
 bool dilated_extent(std::int64_t kernel, std::int64_t dilation, std::int64_t& extent) {
@@ -36,6 +44,10 @@ std::int64_t conv_output_size(const char* op, std::int64_t in, std::int64_t kern
   LAMELLA_CHECK(ShapeError, stride >= 1, op, ": stride ", stride, " must be at least 1 ", describe());
   LAMELLA_CHECK(ShapeError, padding >= 0, op, ": padding ", padding, " must not be negative ", describe());
   LAMELLA_CHECK(ShapeError, dilation >= 1, op, ": dilation ", dilation, " must be at least 1 ", describe());
+  for (const auto& [what, value] : {std::pair{"kernel size", kernel}, std::pair{"stride", stride},
+                                    std::pair{"dilation", dilation}, std::pair{"padding", padding}})
+    LAMELLA_CHECK(ShapeError, value <= kMostSize, op, ": ", what, " ", value, " must be at most ", kMostSize,
+                  " ", describe());
   std::int64_t extent, padded;
   LAMELLA_CHECK(ShapeError, dilated_extent(kernel, dilation, extent) && padded_size(in, padding, padded), op,
                 ": sizes exceed 64 bits ", describe());
@@ -83,8 +95,13 @@ Conv2dGeometry make_conv2d_geometry(const char* op, const Shape& input, const Sh
       throw ShapeError(detail::concat(error.what(), " along ", axis, " ", shapes()));
     }
   };
+  LAMELLA_CHECK(ShapeError, std::max(padding.h, padding.w) <= kMostPadding, op, ": padding ", padding.h,
+                " x ", padding.w, " must be at most ", kMostPadding, " ", shapes());
   g.out.h = output_size("height", g.in.h, g.kernel.h, stride.h, padding.h, dilation.h);
   g.out.w = output_size("width", g.in.w, g.kernel.w, stride.w, padding.w, dilation.w);
+  // Where there is no second window the stride means nothing; a large one would only cost working memory.
+  if (g.out.h == 1) g.stride.h = std::min(g.stride.h, g.in.h);
+  if (g.out.w == 1) g.stride.w = std::min(g.stride.w, g.in.w);
   check_countable(op, "input", input);
   check_countable(op, "weight", weight);
   check_countable(op, "output", g.output_shape());

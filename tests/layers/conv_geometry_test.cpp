@@ -73,8 +73,17 @@ TEST(ConvOutputSizeTest, refuses_sizes_that_make_no_sense) {
 
 TEST(ConvOutputSizeTest, does_not_overflow) {
   EXPECT_EQ(conv_output_size("op", kMost, 1, 1, 0, 1), kMost);
-  EXPECT_EQ(conv_output_size("op", kMost, kMost, 1, 0, 1), 1);
-  EXPECT_EQ(conv_output_size("op", 5, 3, kMost, 0, 1), 1);
+  constexpr std::int64_t kBound = (std::int64_t{1} << 31) - 1;
+  EXPECT_EQ(conv_output_size("op", kBound, kBound, 1, 0, 1), 1);
+  EXPECT_EQ(conv_output_size("op", 5, 3, kBound, 0, 1), 1);
+  EXPECT_THAT(shape_error([] { conv_output_size("my_op", kMost, kBound + 1, 1, 0, 1); }),
+              AllOf(StartsWith("my_op: "), HasSubstr("kernel size 2147483648 must be at most 2147483647")));
+  EXPECT_THAT(shape_error([] { conv_output_size("op", 5, 3, kBound + 1, 0, 1); }),
+              HasSubstr("stride 2147483648 must"));
+  EXPECT_THAT(shape_error([] { conv_output_size("op", 5, 3, 1, kBound + 1, 1); }),
+              HasSubstr("padding 2147483648 must"));
+  EXPECT_THAT(shape_error([] { conv_output_size("op", 5, 1, 1, 0, kBound + 1); }),
+              HasSubstr("dilation 2147483648 must"));
   EXPECT_THROW(conv_output_size("op", 4, kMost, 1, 0, 2), ShapeError);
   EXPECT_THROW(conv_output_size("op", 4, 3, 1, 0, kMost), ShapeError);
   EXPECT_THROW(conv_output_size("op", 4, 2, 1, 0, kMost), ShapeError);
@@ -99,6 +108,19 @@ TEST(Conv2dGeometryTest, fills_every_field) {
   EXPECT_EQ(g.input_shape(), (Shape{8, 12, 30, 41}));
   EXPECT_EQ(g.output_shape(), (Shape{8, 18, 22, 21}));
   EXPECT_EQ(g.weight_shape(), (Shape{18, 4, 3, 7}));
+}
+
+TEST(Conv2dGeometryTest, bounds_what_working_memory_grows_with) {
+  constexpr std::int64_t kBound = (std::int64_t{1} << 31) - 1, kMostPadding = std::int64_t{1} << 20;
+  const Conv2dGeometry g =
+      make_conv2d_geometry("op", {1, 2, 5, 6}, {2, 1, 3, 1}, kBound, {0, kMostPadding}, {1, kBound}, 2);
+  EXPECT_EQ(g.out, Size2(1));
+  EXPECT_EQ(g.stride, Size2(5, 6)) << "no second window: the stride means nothing";
+  EXPECT_EQ(make_conv2d_geometry("op", {1, 2, 5, 6}, {2, 1, 3, 1}, {2, 9}, {0, 9}, 1, 2).stride, Size2(2, 9));
+  EXPECT_THAT(shape_error([&] {
+                make_conv2d_geometry("op", {1, 2, 5, 6}, {2, 1, 3, 1}, 1, {0, kMostPadding + 1}, 1, 2);
+              }),
+              AllOf(StartsWith("op: padding 0 x 1048577 must be at most 1048576"), HasSubstr("[1,2,5,6]")));
 }
 
 TEST(Conv2dGeometryTest, knows_depthwise_and_its_multiplier) {
@@ -157,9 +179,9 @@ TEST(Conv2dGeometryTest, refuses_more_elements_than_64_bits_count) {
               }),
               HasSubstr("op: output [1,4,2147483648,2147483648]"));
   EXPECT_THAT(shape_error([&] {
-                make_conv2d_geometry("op", {1, 1, 1, 1}, {4, 1, big, big}, 1, big, 1, 1);
+                make_conv2d_geometry("op", {1, 1, big, big}, {4, 1, big - 1, big - 1}, 1, 0, 1, 1);
               }),
-              HasSubstr("op: weight [4,1,2147483648,2147483648]"));
+              HasSubstr("op: weight [4,1,2147483647,2147483647]"));
   EXPECT_THROW(make_conv2d_geometry("op", {0, 2, big, big * 2}, {2, 2, 1, 1}, 1, 0, 1, 1), ShapeError)
       << "an empty batch does not hide it";
   EXPECT_EQ(make_conv2d_geometry("op", {1, 1, big, big / 2}, {2, 1, 1, 1}, 1, 0, 1, 1).out,

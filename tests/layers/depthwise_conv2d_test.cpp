@@ -52,6 +52,19 @@ TEST(DepthwiseConv2dTest, asymmetric_everything) {
   check({{2, 10, 14, 19}, {30, 1, 2, 3}, {.stride = {3, 2}, .padding = {4, 1}, .dilation = {2, 3}}});
 }
 
+TEST(DepthwiseConv2dTest, strides_and_dilations_far_beyond_the_input) {
+  const std::int64_t most = std::numeric_limits<std::int32_t>::max();
+  check({{2, 9, 4, 5}, {9, 1, 3, 3}, {.stride = most, .padding = 1}});
+  check({{1, 3, 4, 5}, {3, 1, 3, 3}, {.stride = {most, 1}, .padding = {1000, 2}}});
+  check({{1, 3, 4, 5}, {3, 1, 3, 3}, {.stride = {700, 900}, .padding = {1000, 1000}}});
+  check({{1, 3, 4, 5}, {3, 1, 1, 2}, {.stride = {1, 2}, .padding = {0, 900}, .dilation = {most, 1801}}});
+  const Tensor x = zeros({1, 3, 4, 5}), w = zeros({3, 1, 3, 3});
+  EXPECT_THAT(shape_error([&] {
+                depthwise_conv2d(x, w, {}, {.stride = {std::int64_t{1} << 62, 1}, .padding = {1000, 2}});
+              }),
+              HasSubstr("depthwise_conv2d: stride 4611686018427387904 must be at most 2147483647"));
+}
+
 TEST(DepthwiseConv2dTest, small_and_empty) {
   check({{2, 12, 1, 1}, {12, 1, 3, 3}, {.padding = 1}});
   check({{0, 12, 5, 5}, {12, 1, 3, 3}, {.padding = 1}});

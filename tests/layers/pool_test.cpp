@@ -383,8 +383,16 @@ TEST(PoolTest, says_what_does_not_fit) {
   const std::int64_t huge = std::numeric_limits<std::int64_t>::max();
   EXPECT_THAT(error_of<ShapeError>([&] { max_pool2d(x, {.kernel = 2, .stride = huge, .ceil_mode = true}); }),
               HasSubstr("max_pool2d: "));
-  EXPECT_EQ(max_pool2d(x, {.kernel = huge / 4, .stride = 1, .padding = huge / 8}).shape().size(), 4)
+  EXPECT_THAT(error_of<ShapeError>([&] {
+                avg_pool2d(x, {.kernel = std::int64_t{1} << 33, .padding = std::int64_t{1} << 32});
+              }),
+              HasSubstr("avg_pool2d: kernel size 8589934592 must be at most 2147483647"));
+  const std::int64_t most = std::numeric_limits<std::int32_t>::max();
+  EXPECT_EQ(max_pool2d(x, {.kernel = most, .stride = 1, .padding = most / 2}).shape(), x.shape())
       << "a window that is nearly all padding is no loop over its taps";
+  EXPECT_EQ(avg_pool2d(x, {.kernel = most, .stride = most, .padding = most / 2}).shape(),
+            (Shape{2, 3, 1, 1}));
+  EXPECT_EQ(max_pool2d(x, {.kernel = 2, .stride = most, .ceil_mode = true}).shape(), (Shape{2, 3, 1, 1}));
 }
 
 }  // namespace

@@ -51,12 +51,13 @@ struct Conv2dGeometry {
 
 /// floor((in + 2·padding − dilation·(kernel − 1) − 1) / stride) + 1, the only output-size formula of the
 /// project. Throws ShapeError naming `op` where a size, stride or dilation is below 1, padding is negative,
-/// or the dilated kernel is larger than the padded input.
+/// any of them but `in` exceeds 2^31 − 1, or the dilated kernel is larger than the padded input.
 LAMELLA_API std::int64_t conv_output_size(const char* op, std::int64_t in, std::int64_t kernel,
                                           std::int64_t stride, std::int64_t padding, std::int64_t dilation);
 
 /// Checks everything and fills `out`. `input` is [N,C,H,W], `weight` [O,C/groups,kh,kw]; an empty batch is
-/// allowed, no other size may be zero. Throws ShapeError naming `op` and both shapes.
+/// allowed, no other size may be zero, and padding is at most 2^20. A stride beyond the input that has no
+/// second window is cut to the input's size. Throws ShapeError naming `op` and both shapes.
 LAMELLA_API Conv2dGeometry make_conv2d_geometry(const char* op, const Shape& input, const Shape& weight,
                                                 Size2 stride, Size2 padding, Size2 dilation,
                                                 std::int64_t groups);

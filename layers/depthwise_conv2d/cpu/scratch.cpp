@@ -3,6 +3,8 @@
 #include <memory>
 #include <new>
 
+#include "core/check.h"
+
 namespace lamella::cpu {
 namespace {
 
@@ -18,7 +20,11 @@ std::byte* thread_scratch(std::size_t bytes) {
   if (bytes > capacity) {
     memory.reset();
     capacity = 0;
-    memory.reset(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{64})));
+    memory.reset(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{64}, std::nothrow)));
+    if (!memory)
+      throw OutOfMemoryError(detail::concat("depthwise_conv2d: no ", bytes,
+                                            " bytes of working memory for the rows of one block"),
+                             {.requested = bytes});
     capacity = bytes;
   }
   return memory.get();
