@@ -32,12 +32,11 @@ Tensor random(const char* op, const Shape& shape, const TensorOptions& options, 
               const Draw& draw) {
   Tensor values = detail::allocate(shape, dtype, Device::cpu());
   const detail::RandomKey key = detail::next_random_key(Device::cpu());
-  const std::uint64_t step = *key.step;
   const std::int64_t count = values.numel();
   void* const data = detail::write(values, op).data;
   detail::parallel_for((count + 3) / 4, 4096, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t block = begin; block < end; ++block)
-      draw(detail::random_block(key, step, static_cast<std::uint64_t>(block)), data, block * 4,
+      draw(detail::random_block(key, key.drawn_step, static_cast<std::uint64_t>(block)), data, block * 4,
            std::min<std::int64_t>(4, count - block * 4));
   });
   return finish(in_format(values.to(options.dtype).to(options.device), options.format), options);

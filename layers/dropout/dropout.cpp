@@ -18,7 +18,7 @@ namespace {
 /// read where the kernels run, so that a captured step draws anew at each replay.)
 std::shared_ptr<const std::uint64_t> keep_step(RandomKey& key, Device device) {
   if (!device.is_cpu()) return nullptr;
-  auto kept = std::make_shared<const std::uint64_t>(*key.step);
+  auto kept = std::make_shared<const std::uint64_t>(key.drawn_step);
   key.step = kept.get();
   return kept;
 }

@@ -39,12 +39,14 @@ LAMELLA_HOST_DEVICE inline PhiloxBlock philox4x32(std::uint64_t key, std::uint64
   return {{c0, c1, c2, c3}};
 }
 
-/// Which numbers an operator draws. The step is read through a pointer into memory of the operator's device,
-/// so that a captured launch draws anew at each replay.
+/// Which numbers an operator draws. Kernels read the step through a pointer into memory of the operator's
+/// device, so that a captured launch draws anew at each replay. On the CPU that memory may change at any
+/// moment: whoever draws at once takes `drawn_step`.
 struct RandomKey {
   std::uint64_t seed = 0;
   const std::uint64_t* step = nullptr;
   std::uint32_t op = 0;
+  std::uint64_t drawn_step = 0;  ///< the step to which `op` belongs
 };
 /// Takes the next operator index of the process-wide sequence (see core/random.h).
 RandomKey next_random_key(Device device);

@@ -57,7 +57,7 @@ RandomKey next_random_key(Device device) {
   Sequence& s = sequence();
   const std::uint64_t* const step = device.is_cuda() ? cuda::random_step(device) : &s.step;
   std::lock_guard lock(s.mutex);
-  return {.seed = s.seed, .step = step, .op = s.op++};
+  return {.seed = s.seed, .step = step, .op = s.op++, .drawn_step = s.step};
 }
 
 }  // namespace detail

@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <set>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "core/philox.h"
@@ -126,6 +128,37 @@ TEST_F(RandomTest, threads_never_share_a_key) {
   for (const auto& ops : taken) all.insert(ops.begin(), ops.end());
   EXPECT_EQ(all.size(), 4000u);
   EXPECT_EQ(*all.rbegin(), 3999u);
+}
+
+TEST_F(RandomTest, a_key_keeps_the_step_it_was_taken_in) {
+  manual_seed(1);
+  next_random_step();
+  const RandomKey key = next_random_key(Device::cpu());
+  next_random_step();
+  EXPECT_EQ(key.drawn_step, 1u);
+}
+
+TEST_F(RandomTest, no_draw_repeats_while_another_thread_steps) {
+  manual_seed(1);
+  std::vector<std::vector<std::pair<std::uint64_t, std::uint32_t>>> taken(3);
+  std::atomic<bool> done{false};
+  std::thread stepping([&] {
+    while (!done) next_random_step();
+  });
+  std::vector<std::thread> threads;
+  for (auto& keys : taken)
+    threads.emplace_back([&keys] {
+      for (int i = 0; i < 2000; ++i) {
+        const RandomKey key = next_random_key(Device::cpu());
+        keys.emplace_back(key.drawn_step, key.op);
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  done = true;
+  stepping.join();
+  std::set<std::pair<std::uint64_t, std::uint32_t>> all;
+  for (const auto& keys : taken) all.insert(keys.begin(), keys.end());
+  EXPECT_EQ(all.size(), 6000u);
 }
 
 TEST_F(RandomTest, an_absent_gpu_takes_no_key) {
