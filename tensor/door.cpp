@@ -16,37 +16,37 @@ std::atomic<std::uint64_t> folded_count{0};
 std::atomic<std::uint64_t> applied_count{0};
 thread_local bool fusion_on = true;
 
-ConstTensorView stored_view(const TensorImpl& impl, const Storage& storage) {
+/// `of` is a TensorImpl or a Debt.
+template <class Geometry>
+ConstTensorView stored_view(const Geometry& of, const Storage& storage) {
   return {static_cast<const std::byte*>(storage.block.data) +
-              impl.offset * static_cast<std::int64_t>(size_of(impl.dtype)),
-          impl.shape, impl.strides, impl.dtype, storage.device};
+              of.offset * static_cast<std::int64_t>(size_of(of.dtype)),
+          of.shape, of.strides, of.dtype, storage.device};
 }
 
 const void* vector_data(const Tensor& tensor) { return tensor.defined() ? read(tensor).data : nullptr; }
 
-PendingView view_of(const TensorImpl& impl) {
-  const Pending& pending = *impl.pending;
-  const Storage& storage = *impl.storage;
+template <class Geometry>
+PendingView view_of(const Pending& pending, const Geometry& of, const Storage& storage) {
   const std::uint64_t now = storage.version.load(std::memory_order_relaxed);
-  LAMELLA_CHECK(Error, now == pending.stored_version, "pending tensor ", impl.shape.to_string(), ' ',
-                name(impl.dtype), ": the values it is computed from were changed in place by ",
+  LAMELLA_CHECK(Error, now == pending.stored_version, "pending tensor ", of.shape.to_string(), ' ',
+                name(of.dtype), ": the values it is computed from were changed in place by ",
                 storage.last_change.load());
-  return {stored_view(impl, storage), vector_data(pending.scale), vector_data(pending.shift),
+  return {stored_view(of, storage), vector_data(pending.scale), vector_data(pending.shift),
           pending.activation};
 }
 
 /// The storage that holds the values themselves. A pending tensor covers its storage densely (make_pending
 /// checks), so the result takes the same geometry.
-const Storage& settle(const TensorImpl& impl) {
-  if (!impl.pending) return *impl.storage;
-  Pending& pending = *impl.pending;
+template <class Geometry>
+const Storage& settle(Pending& pending, const Geometry& of, const Storage& stored) {
   const std::lock_guard lock(pending.mutex);
   if (!pending.applied) {
-    const PendingView view = view_of(impl);
+    const PendingView view = view_of(pending, of, stored);
     // Not as much as is stored: that may be the first part of something larger.
-    auto result = std::make_shared<Storage>(
-        static_cast<std::size_t>(impl.shape.product()) * size_of(impl.dtype), impl.storage->device);
-    ConstTensorView target = stored_view(impl, *result);
+    auto result = std::make_shared<Storage>(static_cast<std::size_t>(of.shape.product()) * size_of(of.dtype),
+                                            stored.device);
+    ConstTensorView target = stored_view(of, *result);
     const TensorView out{const_cast<void*>(target.data), target.shape, target.strides, target.dtype,
                          target.device};
     LAMELLA_KERNEL(out.device, apply_pending(view, out));
@@ -54,6 +54,26 @@ const Storage& settle(const TensorImpl& impl) {
     applied_count.fetch_add(1, std::memory_order_relaxed);
   }
   return *pending.applied;
+}
+
+const Storage& settle(const TensorImpl& impl) {
+  return impl.pending ? settle(*impl.pending, impl, *impl.storage) : *impl.storage;
+}
+
+/// Notes that `impl` owes something, for whoever changes what it is computed from.
+void remember_debt(const TensorImpl& impl) {
+  Storage& storage = *impl.storage;
+  const std::lock_guard lock(storage.debts_mutex);
+  std::erase_if(storage.debts, [](const Debt& debt) { return debt.pending.expired(); });
+  storage.debts.push_back({impl.pending, impl.shape, impl.strides, impl.offset, impl.dtype});
+}
+
+/// Computes every tensor that is still owed from what `storage` holds, before that changes.
+void settle_debts(Storage& storage) {
+  const std::lock_guard lock(storage.debts_mutex);
+  for (const Debt& debt : storage.debts)
+    if (const std::shared_ptr<Pending> pending = debt.pending.lock()) settle(*pending, debt, storage);
+  storage.debts.clear();
 }
 
 }  // namespace
@@ -74,6 +94,7 @@ TensorView write(const Tensor& tensor, const char* op) {
     impl.pending = nullptr;
   }
   Storage& storage = *impl.storage;
+  settle_debts(storage);
   storage.version.fetch_add(1, std::memory_order_relaxed);
   storage.last_change.store(op, std::memory_order_relaxed);
   const ConstTensorView view = stored_view(impl, storage);
@@ -90,7 +111,7 @@ bool is_pending(const Tensor& tensor) {
 PendingView read_pending(const Tensor& tensor) {
   const TensorImpl& impl = TensorDoor::impl(tensor);
   if (!is_pending(tensor)) return {read(tensor), nullptr, nullptr, PendingActivation::None};
-  return view_of(impl);
+  return view_of(*impl.pending, impl, *impl.storage);
 }
 
 Tensor make_pending(const Tensor& stored, const Tensor& scale, const Tensor& shift,
@@ -107,6 +128,7 @@ Tensor make_pending(const Tensor& stored, const Tensor& scale, const Tensor& shi
   impl.pending->shift = shift;
   impl.pending->activation = activation;
   impl.pending->stored_version = impl.storage->version.load(std::memory_order_relaxed);
+  remember_debt(impl);
   return result;
 }
 
@@ -130,6 +152,7 @@ Tensor with_activation(const Tensor& tensor, PendingActivation activation) {
   impl.pending->shift = from.pending->shift;
   impl.pending->activation = activation;
   impl.pending->stored_version = from.pending->stored_version;
+  remember_debt(impl);
   return result;
 }
 

@@ -19,7 +19,8 @@ struct TensorDoor {
 /// The values, applying first what the tensor still owes.
 ConstTensorView read(const Tensor& tensor);
 
-/// The memory to write into. Counts as an in-place change by `op` (a name with static lifetime).
+/// The memory to write into. Counts as an in-place change by `op` (a name with static lifetime), before which
+/// pending tensors that are computed from this memory are: they keep the values they had.
 TensorView write(const Tensor& tensor, const char* op);
 
 /// The values and what they still owe, for kernels that fold it into their load.

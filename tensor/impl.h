@@ -12,6 +12,16 @@
 namespace lamella::detail {
 
 struct Node;
+struct Pending;
+
+/// A pending tensor and the geometry in which its storage holds the values before its debt.
+struct Debt {
+  std::weak_ptr<Pending> pending;
+  Shape shape;
+  Strides strides;
+  std::int64_t offset = 0;
+  DType dtype = DType::Float32;
+};
 
 /// Reference-counted memory. `version` counts in-place changes; `last_change` names the last operator that
 /// made one.
@@ -26,6 +36,9 @@ struct Storage {
   Stream stream;
   std::atomic<std::uint64_t> version{0};
   std::atomic<const char*> last_change{""};
+
+  std::mutex debts_mutex;
+  std::vector<Debt> debts;  ///< of tensors that may still have to be computed from what is stored here
 };
 
 /// Elementwise functions that a pending tensor may still owe.

@@ -277,20 +277,31 @@ TEST(BatchNormTest, takes_strided_inputs_gradients_and_targets) {
       batch_norm(part, {}, {}, {}, {}), want_part.y, [](std::size_t) { return 1e-13; }, "y");
 }
 
-TEST(BatchNormTest, an_empty_batch_changes_nothing) {
-  for (const MemoryFormat format : kFormats) {
-    const Tensor x = empty({0, 3, 4, 4}, {.format = format, .requires_grad = true});
-    const Tensor weight = ones({3}, {.requires_grad = true}), bias = zeros({3}, {.requires_grad = true});
-    const Tensor mean = full({3}, 2), var = full({3}, 3);
-    const Tensor y = batch_norm(x, weight, bias, mean, var);
-    EXPECT_EQ(y.shape(), x.shape());
-    y.backward(empty_like(y));
-    EXPECT_THAT(mean, HasSameBits(full({3}, 2)));
-    EXPECT_THAT(var, HasSameBits(full({3}, 3)));
-    EXPECT_THAT(weight.grad(), HasSameBits(zeros({3})));
-    EXPECT_THAT(bias.grad(), HasSameBits(zeros({3})));
-    EXPECT_EQ(x.grad().shape(), x.shape());
-  }
+TEST(BatchNormTest, empty_batches_and_images_change_nothing) {
+  for (const MemoryFormat format : kFormats)
+    for (const Shape& shape : {Shape{0, 3, 4, 4}, Shape{9, 3, 0, 4}, Shape{2, 3, 4, 0}})
+      for (const bool training : {true, false}) {
+        const Tensor x = empty(shape, {.format = format, .requires_grad = true});
+        const Tensor weight = ones({3}, {.requires_grad = true}), bias = zeros({3}, {.requires_grad = true});
+        const Tensor mean = full({3}, 2), var = full({3}, 3);
+        const Tensor y = batch_norm(x, weight, bias, mean, var, {.training = training});
+        EXPECT_EQ(y.shape(), shape);
+        y.backward(empty_like(y));
+        EXPECT_THAT(mean, HasSameBits(full({3}, 2)));
+        EXPECT_THAT(var, HasSameBits(full({3}, 3)));
+        EXPECT_THAT(weight.grad(), HasSameBits(zeros({3})));
+        EXPECT_THAT(bias.grad(), HasSameBits(zeros({3})));
+        EXPECT_EQ(x.grad().shape(), shape);
+      }
+}
+
+TEST(BatchNormTest, a_result_keeps_its_values_when_the_input_is_changed_afterwards) {
+  Tensor x = random_tensor({2, 3, 4, 4}, 1);
+  const Tensor mean = full({3}, 2, {.dtype = float64}), var = full({3}, 3, {.dtype = float64});
+  const auto run = [&] { return batch_norm(x, {}, {}, mean, var, {.training = false}); };
+  const Tensor want = run().clone(), y = run();
+  x.fill_(0);
+  EXPECT_THAT(y, HasSameBits(want));
 }
 
 TEST(BatchNormTest, nan_and_infinity_stay_in_their_channel) {

@@ -109,7 +109,9 @@ class LAMELLA_API Tensor {
     return static_cast<const T*>(raw_data(dtype_of<T>));
   }
   /// The same for writing. Counts as an in-place change at the moment of the call: also throws Error while
-  /// gradients are recorded and the tensor requires one.
+  /// gradients are recorded and the tensor requires one. Call it anew before each round of changes: what is
+  /// written later through an old pointer goes unnoticed, by backward and by results that were not computed
+  /// yet (batch_norm() and activations may leave that to whoever reads them).
   template <class T>
   T* mutable_data() {
     return static_cast<T*>(raw_mutable_data(dtype_of<T>));
