@@ -60,7 +60,5 @@ Tensors backward_of_block(const Tensor& result, const Tensor& gradient, const Te
 bool anomaly_enabled();
 /// Throws Error naming `what` if the tensor holds a NaN.
 void check_no_nan(const std::string& what, const Tensor& tensor);
-/// Swaps this thread's gradient mode and gives the one before.
-bool exchange_grad_enabled(bool on);
 
 }  // namespace lamella::detail
