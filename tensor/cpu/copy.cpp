@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "tensor/cpu/convert.h"
 #include "tensor/cpu/strided.h"
 #include "tensor/dispatch.h"
 
@@ -15,24 +16,6 @@ using detail::GradientWrite;
 using detail::TensorView;
 
 namespace {
-
-template <class To, class From>
-To convert(From value) {
-  return static_cast<To>(static_cast<ComputeType<To>>(static_cast<ComputeType<From>>(value)));
-}
-
-template <class From, class To>
-void copy_row(const From* from, std::int64_t from_step, To* to, std::int64_t to_step, std::int64_t n) {
-  if (from_step == 1 && to_step == 1) {
-    if constexpr (std::is_same_v<From, To>) {
-      std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(To));
-    } else {
-      for (std::int64_t i = 0; i < n; ++i) to[i] = convert<To>(from[i]);
-    }
-  } else {
-    for (std::int64_t i = 0; i < n; ++i) to[i * to_step] = convert<To>(from[i * from_step]);
-  }
-}
 
 /// Between layouts, the source's dense axis is not the target's: tiles small enough for the L1 keep both
 /// sides whole.
@@ -118,7 +101,7 @@ void copy(const ConstTensorView& source, const TensorView& target, GradientWrite
     detail::dispatch_all(source.dtype, [&](auto from_tag) {
       using From = typename decltype(from_tag)::type;
       for_each_row(plan, [&](const std::array<std::int64_t, 2>& at, std::int64_t n) {
-        copy_row(source.as<From>() + at[1], from_step, target.as<To>() + at[0], to_step, n);
+        convert_row(source.as<From>() + at[1], from_step, target.as<To>() + at[0], to_step, n);
       });
     });
   });

@@ -1,12 +1,8 @@
 #include "tensor/cpu/map.h"
 
 #include <algorithm>
-#include <cstring>
 
-#ifdef __F16C__
-#include <immintrin.h>
-#endif
-
+#include "tensor/cpu/convert.h"
 #include "tensor/cpu/strided.h"
 
 namespace lamella::cpu {
@@ -24,34 +20,6 @@ constexpr std::int64_t kBlock = 1024;
 constexpr std::int64_t kLongRow = 512;
 /// The output and up to kMaxMapInputs inputs; those that are not there have stride 0.
 constexpr int kOperands = kMaxMapInputs + 1;
-
-template <class To, class From>
-To convert(From value) {
-  if constexpr (std::is_same_v<To, bool>)
-    return static_cast<ComputeType<From>>(value) != ComputeType<From>(0);
-  else
-    return static_cast<To>(static_cast<ComputeType<To>>(static_cast<ComputeType<From>>(value)));
-}
-
-template <class From, class To>
-void convert_row(const From* from, std::int64_t from_step, To* to, std::int64_t to_step, std::int64_t n) {
-  if (from_step == 1 && to_step == 1) {
-    std::int64_t i = 0;
-#ifdef __F16C__
-    if constexpr (std::is_same_v<From, Float16> && std::is_same_v<To, float>)
-      for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(to + i,
-                         _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
-    if constexpr (std::is_same_v<From, float> && std::is_same_v<To, Float16>)
-      for (; i + 8 <= n; i += 8)
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i),
-                         _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
-#endif
-    for (; i < n; ++i) to[i] = convert<To>(from[i]);
-  } else {
-    for (std::int64_t i = 0; i < n; ++i) to[i * to_step] = convert<To>(from[i * from_step]);
-  }
-}
 
 const void* advance(const void* data, DType dtype, std::int64_t elements) {
   return static_cast<const std::byte*>(data) + elements * static_cast<std::int64_t>(size_of(dtype));
