@@ -10,40 +10,6 @@
 
 namespace {
 
-/// Settings that are saved with the network; `--resume` takes the saved ones instead.
-void add_recipe(CLI::App& app, Recipe& recipe) {
-  const auto add = [&](const char* name, auto& value, const char* text) {
-    app.add_option(name, value, text)->capture_default_str()->group("Recipe");
-  };
-  // Read as soon as it is seen, so that options override it wherever they stand.
-  app.add_option_function<std::string>(
-         "--recipe", [&recipe](const std::string& path) { read_recipe(path, recipe); },
-         "JSON file with the settings below, under these names with _ for -")
-      ->trigger_on_parse()
-      ->group("Recipe");
-  add("--model", recipe.model, "v1, v2, v3-small or v3-large");
-  add("--width", recipe.width, "multiplies all channel counts");
-  add("--stem", recipe.stem, "small (for images of 32 pixels or so), imagenet or auto");
-  add("--dropout", recipe.dropout, "before the classifier");
-  add("--drop-path", recipe.drop_path, "stochastic depth of the last block");
-  add("--image-size", recipe.image_size, "pixels; 0: as they are up to 64, else 224");
-  add("--crop-padding", recipe.crop_padding, "random crops of images padded by so much");
-  add("--flip", recipe.flip, "mirror images at random");
-  add("--mixup", recipe.mixup, "alpha of mixup; 0: none");
-  add("--epochs", recipe.epochs, "times that each image is used");
-  add("--batch", recipe.batch, "images per step");
-  add("--optimizer", recipe.optimizer, "sgd, adam, adamw or rmsprop");
-  add("--lr", recipe.lr, "learning rate");
-  add("--momentum", recipe.momentum, "of sgd and rmsprop");
-  add("--weight-decay", recipe.weight_decay, "not for norms and biases");
-  add("--schedule", recipe.schedule, "of the learning rate: cosine, one-cycle or constant");
-  add("--warmup-epochs", recipe.warmup_epochs, "the learning rate rises linearly at first");
-  add("--label-smoothing", recipe.label_smoothing, "share spread over all classes");
-  add("--clip-grad-norm", recipe.clip_grad_norm, "largest norm of all gradients; 0: any");
-  add("--ema", recipe.ema, "decay of averaged weights, which are then tested; 0: none");
-  add("--seed", recipe.seed, "of everything random");
-}
-
 void add_run(CLI::App& app, RunOptions& run, int& threads) {
   app.add_option("--device", run.device, "auto, cpu, cuda or cuda:1")->capture_default_str();
   app.add_option("--workers", run.workers, "threads that load images")->capture_default_str();
@@ -72,7 +38,7 @@ int run(int argc, char** argv) {
   CLI::Option* resume =
       train.add_flag("--resume", train_options.resume, "go on where the checkpoint was written");
   add_run(train, train_options.run, threads);
-  add_recipe(train, train_options.recipe);
+  add_recipe_options(train, train_options.recipe);
 
   EvalOptions eval_options;
   CLI::App& eval = *app.add_subcommand("eval", "test a saved network");
@@ -96,7 +62,7 @@ int run(int argc, char** argv) {
     app.parse(argc, argv);
     if (train.parsed() && train_options.resume)
       for (const CLI::Option* option : train.get_options())
-        if (option->get_group() == "Recipe" && option->count() > 0)
+        if (option->get_group() == kRecipeOptions && option->count() > 0)
           throw CLI::ExcludesError(option->get_name(), resume->get_name());
     if (train.parsed() && !train_options.resume && data->count() == 0) throw CLI::RequiredError("--data");
   } catch (const CLI::ParseError& error) {

@@ -2,6 +2,8 @@
 
 #include <lamella/lamella.h>
 
+#include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -12,30 +14,30 @@ namespace lm = lamella;
 
 namespace {
 
-/// Calls visit(name, member) for each setting: the one list of names.
+/// Calls visit(name, member, help) for each setting: the one list of names.
 template <class R, class Visit>
 void for_each_setting(R& recipe, Visit&& visit) {
-  visit("model", recipe.model);
-  visit("width", recipe.width);
-  visit("stem", recipe.stem);
-  visit("dropout", recipe.dropout);
-  visit("drop_path", recipe.drop_path);
-  visit("image_size", recipe.image_size);
-  visit("crop_padding", recipe.crop_padding);
-  visit("flip", recipe.flip);
-  visit("mixup", recipe.mixup);
-  visit("epochs", recipe.epochs);
-  visit("batch", recipe.batch);
-  visit("optimizer", recipe.optimizer);
-  visit("lr", recipe.lr);
-  visit("momentum", recipe.momentum);
-  visit("weight_decay", recipe.weight_decay);
-  visit("schedule", recipe.schedule);
-  visit("warmup_epochs", recipe.warmup_epochs);
-  visit("label_smoothing", recipe.label_smoothing);
-  visit("clip_grad_norm", recipe.clip_grad_norm);
-  visit("ema", recipe.ema);
-  visit("seed", recipe.seed);
+  visit("model", recipe.model, "v1, v2, v3-small or v3-large");
+  visit("width", recipe.width, "multiplies all channel counts");
+  visit("stem", recipe.stem, "small (for images of 32 pixels or so), imagenet or auto");
+  visit("dropout", recipe.dropout, "before the classifier");
+  visit("drop_path", recipe.drop_path, "stochastic depth of the last block");
+  visit("image_size", recipe.image_size, "pixels; 0: as they are up to 64, else 224");
+  visit("crop_padding", recipe.crop_padding, "random crops of images padded by so much");
+  visit("flip", recipe.flip, "mirror images at random");
+  visit("mixup", recipe.mixup, "alpha of mixup; 0: none");
+  visit("epochs", recipe.epochs, "times that each image is used");
+  visit("batch", recipe.batch, "images per step");
+  visit("optimizer", recipe.optimizer, "sgd, adam, adamw or rmsprop");
+  visit("lr", recipe.lr, "learning rate");
+  visit("momentum", recipe.momentum, "of sgd and rmsprop");
+  visit("weight_decay", recipe.weight_decay, "not for norms and biases");
+  visit("schedule", recipe.schedule, "of the learning rate: cosine, one-cycle or constant");
+  visit("warmup_epochs", recipe.warmup_epochs, "the learning rate rises linearly at first");
+  visit("label_smoothing", recipe.label_smoothing, "share spread over all classes");
+  visit("clip_grad_norm", recipe.clip_grad_norm, "largest norm of all gradients; 0: any");
+  visit("ema", recipe.ema, "decay of averaged weights, which are then tested; 0: none");
+  visit("seed", recipe.seed, "of everything random");
 }
 
 template <class T>
@@ -66,13 +68,13 @@ void in_range(const char* name, T value, double low, double high) {
 
 void to_json(nlohmann::json& json, const Recipe& recipe) {
   json = nlohmann::json::object();
-  for_each_setting(recipe, [&](const char* name, const auto& value) { json[name] = value; });
+  for_each_setting(recipe, [&](const char* name, const auto& value, const char*) { json[name] = value; });
 }
 
 void from_json(const nlohmann::json& json, Recipe& recipe) {
   if (!json.is_object()) throw lm::Error("a recipe must be a JSON object");
   std::size_t known = 0;
-  for_each_setting(recipe, [&](const char* name, auto& value) {
+  for_each_setting(recipe, [&](const char* name, auto& value, const char*) {
     const auto found = json.find(name);
     if (found == json.end()) return;
     ++known;
@@ -122,6 +124,19 @@ void check(const Recipe& recipe) {
   in_range("label_smoothing", recipe.label_smoothing, 0, 1);
   in_range("clip_grad_norm", recipe.clip_grad_norm, 0, 1e9);
   in_range("ema", recipe.ema, 0, 1);
+}
+
+void add_recipe_options(CLI::App& app, Recipe& recipe) {
+  // Read as soon as it is seen, so that options override it wherever they stand.
+  app.add_option_function<std::string>(
+         "--recipe", [&recipe](const std::string& path) { read_recipe(path, recipe); },
+         "JSON file with the settings below, under these names with _ for -")
+      ->trigger_on_parse()
+      ->group(kRecipeOptions);
+  for_each_setting(recipe, [&](std::string name, auto& value, const char* help) {
+    std::replace(name.begin(), name.end(), '_', '-');
+    app.add_option("--" + name, value, help)->capture_default_str()->group(kRecipeOptions);
+  });
 }
 
 void read_recipe(const std::filesystem::path& path, Recipe& recipe) {

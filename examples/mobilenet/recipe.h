@@ -5,6 +5,10 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
+namespace CLI {
+class App;
+}
+
 /// Everything that decides what training computes, and nothing else: the same recipe on the same images gives
 /// the same network, bit for bit. It can be read from a JSON file with these names, and is kept in
 /// checkpoints.
@@ -48,3 +52,8 @@ void check(const Recipe& recipe);
 
 /// Reads a file over `recipe`. Throws lamella::IoError naming the path.
 void read_recipe(const std::filesystem::path& path, Recipe& recipe);
+
+/// The group of the options below.
+inline constexpr char kRecipeOptions[] = "Recipe";
+/// Adds an option for each setting, and --recipe for a file of them, which options override.
+void add_recipe_options(CLI::App& app, Recipe& recipe);
