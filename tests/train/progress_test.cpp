@@ -65,11 +65,11 @@ TEST(ProgressTest, says_little_to_a_pipe_in_a_short_time) {
 
 TEST(ProgressTest, draws_a_bar_on_a_terminal) {
   const int terminal = posix_openpt(O_RDWR | O_NOCTTY);
-  ASSERT_GE(terminal, 0);
+  if (terminal < 0) GTEST_SKIP() << "no pseudo-terminals here";
   ASSERT_EQ(grantpt(terminal), 0);
   ASSERT_EQ(unlockpt(terminal), 0);
   const int inside = open(ptsname(terminal), O_RDWR | O_NOCTTY);
-  ASSERT_GE(inside, 0);
+  if (inside < 0) GTEST_SKIP() << "no pseudo-terminals here: /dev/pts is not mounted";
   const std::string text =
       output_of(terminal, inside, {.label = "epoch", .total = 4}, [](Progress& progress) {
         progress.add(1);
