@@ -17,26 +17,30 @@ struct PhiloxBlock {
   std::uint32_t lane[4];
 };
 
+inline constexpr int kPhiloxRounds = 10;
+/// The key grows by these from round to round.
+inline constexpr std::uint32_t kPhiloxKeyStep0 = 0x9E3779B9u, kPhiloxKeyStep1 = 0xBB67AE85u;
+
+/// One round of Philox 4x32 over the counter (c0, c1, c2, c3).
+LAMELLA_HOST_DEVICE inline void philox_round(std::uint32_t k0, std::uint32_t k1, std::uint32_t& c0,
+                                             std::uint32_t& c1, std::uint32_t& c2, std::uint32_t& c3) {
+  const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c0, p1 = std::uint64_t{0xCD9E8D57u} * c2;
+  c0 = static_cast<std::uint32_t>(p1 >> 32) ^ c1 ^ k0;
+  c2 = static_cast<std::uint32_t>(p0 >> 32) ^ c3 ^ k1;
+  c1 = static_cast<std::uint32_t>(p1);
+  c3 = static_cast<std::uint32_t>(p0);
+}
+
 /// Philox 4x32-10: ten rounds over a 128-bit counter with a 64-bit key.
 LAMELLA_HOST_DEVICE inline PhiloxBlock philox4x32(std::uint64_t key, std::uint64_t counter_low,
                                                   std::uint64_t counter_high) {
   std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
-  std::uint32_t c0 = static_cast<std::uint32_t>(counter_low),
-                c1 = static_cast<std::uint32_t>(counter_low >> 32);
-  std::uint32_t c2 = static_cast<std::uint32_t>(counter_high),
-                c3 = static_cast<std::uint32_t>(counter_high >> 32);
-  for (int round = 0; round < 10; ++round) {
-    const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c0, p1 = std::uint64_t{0xCD9E8D57u} * c2;
-    const std::uint32_t n0 = static_cast<std::uint32_t>(p1 >> 32) ^ c1 ^ k0;
-    const std::uint32_t n2 = static_cast<std::uint32_t>(p0 >> 32) ^ c3 ^ k1;
-    c1 = static_cast<std::uint32_t>(p1);
-    c3 = static_cast<std::uint32_t>(p0);
-    c0 = n0;
-    c2 = n2;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  return {{c0, c1, c2, c3}};
+  PhiloxBlock block{{static_cast<std::uint32_t>(counter_low), static_cast<std::uint32_t>(counter_low >> 32),
+                     static_cast<std::uint32_t>(counter_high),
+                     static_cast<std::uint32_t>(counter_high >> 32)}};
+  for (int round = 0; round < kPhiloxRounds; ++round, k0 += kPhiloxKeyStep0, k1 += kPhiloxKeyStep1)
+    philox_round(k0, k1, block.lane[0], block.lane[1], block.lane[2], block.lane[3]);
+  return block;
 }
 
 /// Which numbers an operator draws. Kernels read the step through a pointer into memory of the operator's

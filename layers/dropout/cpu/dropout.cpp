@@ -33,14 +33,11 @@ void draw(const detail::RandomKey& key, std::uint64_t step, std::int64_t first, 
     c3[b] = static_cast<std::uint32_t>(high >> 32);
   }
   auto k0 = static_cast<std::uint32_t>(key.seed), k1 = static_cast<std::uint32_t>(key.seed >> 32);
-  for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
-    for (std::int64_t b = 0; b < count; ++b) {
-      const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c0[b], p1 = std::uint64_t{0xCD9E8D57u} * c2[b];
-      c0[b] = static_cast<std::uint32_t>(p1 >> 32) ^ c1[b] ^ k0;
-      c2[b] = static_cast<std::uint32_t>(p0 >> 32) ^ c3[b] ^ k1;
-      c1[b] = static_cast<std::uint32_t>(p1);
-      c3[b] = static_cast<std::uint32_t>(p0);
-    }
+  for (int round = 0; round < detail::kPhiloxRounds; ++round) {
+    for (std::int64_t b = 0; b < count; ++b) detail::philox_round(k0, k1, c0[b], c1[b], c2[b], c3[b]);
+    k0 += detail::kPhiloxKeyStep0;
+    k1 += detail::kPhiloxKeyStep1;
+  }
 }
 
 /// stays[4 · b + lane]: whether that number of block b is at least the threshold.
