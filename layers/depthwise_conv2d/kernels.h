@@ -3,9 +3,9 @@
 #include "lamella/layers/conv_geometry.h"
 #include "tensor/view.h"
 
-/// The three depthwise kernels of each device. Views may have any strides; dense NCHW and dense NHWC are fast, anything
-/// else is right. input, output and gradients share one floating type; weight, bias and their gradients have that type
-/// or float32. Half types accumulate in float32, double in double.
+/// The three depthwise kernels of each device. Views may have any strides; dense NCHW and dense NHWC are
+/// fast, anything else is right. input, output and gradients share one floating type; weight, bias and their
+/// gradients have that type or float32. Half types accumulate in float32, double in double.
 ///
 ///   output[n, c·m + j, oh, ow] = bias[c·m + j]
 ///       + Σ_{kh,kw} weight[c·m + j, 0, kh, kw] · input[n, c, oh·s_h − p_h + kh·d_h, ow·s_w − p_w + kw·d_w]
@@ -19,14 +19,17 @@ void depthwise_conv2d_forward(const Conv2dGeometry& geometry, const detail::Cons
                               const detail::TensorView& output);
 
 /// Gradient with respect to the input.
-void depthwise_conv2d_backward_input(const Conv2dGeometry& geometry, const detail::ConstTensorView& grad_output,
-                                     const detail::ConstTensorView& weight, const detail::TensorView& grad_input,
-                                     detail::GradientWrite write);
+void depthwise_conv2d_backward_input(const Conv2dGeometry& geometry,
+                                     const detail::ConstTensorView& grad_output,
+                                     const detail::ConstTensorView& weight,
+                                     const detail::TensorView& grad_input, detail::GradientWrite write);
 
-/// Gradients with respect to weight and bias in one pass; either destination's `data` may be null. Deterministic: partial
-/// sums are cut by shape and added in a fixed order.
-void depthwise_conv2d_backward_weight(const Conv2dGeometry& geometry, const detail::ConstTensorView& grad_output,
-                                      const detail::ConstTensorView& input, const detail::TensorView& grad_weight,
+/// Gradients with respect to weight and bias in one pass; either destination's `data` may be null.
+/// Deterministic: partial sums are cut by shape and added in a fixed order.
+void depthwise_conv2d_backward_weight(const Conv2dGeometry& geometry,
+                                      const detail::ConstTensorView& grad_output,
+                                      const detail::ConstTensorView& input,
+                                      const detail::TensorView& grad_weight,
                                       detail::GradientWrite weight_write, const detail::TensorView& grad_bias,
                                       detail::GradientWrite bias_write);
 
