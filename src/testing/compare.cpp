@@ -48,7 +48,9 @@ Comparison all_close(const Tensor& actual, const Tensor& expected, Tolerance tol
     if (std::isfinite(a[i]) && std::isfinite(e[i]) && difference <= allowed) continue;
     ++count;
     if (first == a.size()) first = i;
-    const double excess = std::isfinite(difference) ? difference / std::max(allowed, 1e-300) : INFINITY;
+    // What no tolerance can be compared with (NaN) is as far off as can be.
+    double excess = difference / std::max(allowed, 1e-300);
+    if (!std::isfinite(excess)) excess = INFINITY;
     if (excess > worst_excess) {
       worst_excess = excess;
       worst = i;
