@@ -4,8 +4,8 @@
 #include "autograd/node.h"
 #include "core/check.h"
 #include "lamella/autograd/autograd.h"
-#include "tensor/cpu/copy.h"
 #include "tensor/dispatch.h"
+#include "tensor/kernels/copy.h"
 
 namespace lamella {
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "core/check.h"
-#include "tensor/cpu/copy.h"
 #include "tensor/dispatch.h"
+#include "tensor/kernels/copy.h"
 
 namespace lamella::detail {
 namespace {

@@ -2,8 +2,8 @@
 
 #include "autograd/record.h"
 #include "lamella/tensor/create.h"
-#include "tensor/cpu/copy.h"
 #include "tensor/dispatch.h"
+#include "tensor/kernels/copy.h"
 
 /// For operators whose kernels want dense tensors in one of the two memory formats.
 namespace lamella::detail {

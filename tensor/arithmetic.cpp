@@ -1,10 +1,10 @@
 #include "lamella/tensor/arithmetic.h"
 
 #include "core/check.h"
-#include "tensor/cpu/elementwise.h"
-#include "tensor/cpu/plane_product.h"
 #include "tensor/dispatch.h"
 #include "tensor/elementwise.h"
+#include "tensor/kernels/elementwise.h"
+#include "tensor/kernels/plane_product.h"
 
 namespace lamella {
 
@@ -31,19 +31,20 @@ Output binary(const char* name, BinaryOp op, const Tensor& a, const Tensor& b, D
   const Shape shape = broadcast_shapes(name, a.shape(), b.shape());
   Output y(shape, type, a.device(), detail::result_format(shape, {a, b}));
   LAMELLA_KERNEL(a.device(),
-                 binary(op, broadcast_to(read(a), shape), broadcast_to(read(b), shape), y.write()));
+                 binary(op, broadcast_to(read(a), shape), broadcast_to(read(b), shape), y.write(),
+                        GradientWrite::Overwrite));
   return y;
 }
 
 Output binary(BinaryOp op, const Tensor& a, double b) {
   Output y(a.shape(), detail::number_type(a.dtype()), a.device(), a.memory_format());
-  LAMELLA_KERNEL(a.device(), binary(op, read(a), b, y.write()));
+  LAMELLA_KERNEL(a.device(), binary(op, read(a), b, y.write(), GradientWrite::Overwrite));
   return y;
 }
 
 Output binary(BinaryOp op, double a, const Tensor& b) {
   Output y(b.shape(), detail::number_type(b.dtype()), b.device(), b.memory_format());
-  LAMELLA_KERNEL(b.device(), binary(op, a, read(b), y.write()));
+  LAMELLA_KERNEL(b.device(), binary(op, a, read(b), y.write(), GradientWrite::Overwrite));
   return y;
 }
 

@@ -6,8 +6,8 @@
 #include "core/check.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/tensor/create.h"
-#include "tensor/cpu/copy.h"
 #include "tensor/dispatch.h"
+#include "tensor/kernels/copy.h"
 
 namespace lamella {
 

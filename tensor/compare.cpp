@@ -1,9 +1,9 @@
 #include "lamella/tensor/compare.h"
 
 #include "core/check.h"
-#include "tensor/cpu/elementwise.h"
 #include "tensor/dispatch.h"
 #include "tensor/elementwise.h"
+#include "tensor/kernels/elementwise.h"
 
 namespace lamella {
 

@@ -1,8 +1,9 @@
 #include "autograd/record.h"
 #include "core/check.h"
+#include "core/cuda_backend.h"
 #include "lamella/tensor/create.h"
-#include "tensor/cpu/copy.h"
 #include "tensor/dispatch.h"
+#include "tensor/kernels/copy.h"
 #include "tensor/overlap.h"
 
 namespace lamella {
@@ -14,18 +15,14 @@ using detail::read;
 
 namespace {
 
-/// A new dense tensor with the numbers of `x`; its gradient goes back in the type, device and format of `x`.
-Tensor copy_of(const char* op, const Tensor& x, DType dtype, Device device, MemoryFormat format) {
-  const Output y(x.shape(), dtype, device, format);
-  LAMELLA_CHECK(DeviceError, device == x.device(), op, ": no copies between ", x.device().to_string(),
-                " and ", device.to_string(), " in this build");
-  LAMELLA_KERNEL(device, copy(read(x), y.write(), GradientWrite::Overwrite));
+/// A new dense tensor with the numbers of `x`; its gradient goes back in the type of `x`.
+Tensor copy_of(const char* op, const Tensor& x, DType dtype, MemoryFormat format) {
+  const Output y(x.shape(), dtype, x.device(), format);
+  LAMELLA_KERNEL(x.device(), copy(read(x), y.write(), GradientWrite::Overwrite));
   if (!is_floating(dtype)) return detail::without_gradient(op, y);
   const DType from_dtype = x.dtype();
-  const Device from_device = x.device();
-  return detail::record(op, {x}, y, [from_dtype, from_device](GradientContext& context) {
-    context.add(0, context.grad().to(from_dtype).to(from_device));
-  });
+  return detail::record(
+      op, {x}, y, [from_dtype](GradientContext& context) { context.add(0, context.grad().to(from_dtype)); });
 }
 
 void check_writable(const char* op, const Tensor& tensor) {
@@ -41,13 +38,21 @@ Tensor Tensor::to(Device device) const {
   detail::check_defined("to", "tensor", *this);
   if (device == this->device()) return *this;
   detail::allocator_of(device);  // says what is missing
-  return copy_of("to", *this, dtype(), device, memory_format());
+  const Tensor dense = contiguous(memory_format());
+  const Device from_device = this->device();
+  const Output y(shape(), dtype(), device, memory_format());
+  detail::cuda::copy_bytes(y.write().data, device, read(dense).data, from_device,
+                           static_cast<std::size_t>(numel()) * size_of(dtype()));
+  if (!is_floating(dtype())) return detail::without_gradient("to", y);
+  return detail::record("to", {dense}, y, [from_device](GradientContext& context) {
+    context.add(0, context.grad().to(from_device));
+  });
 }
 
 Tensor Tensor::to(DType dtype) const {
   detail::check_defined("to", "tensor", *this);
   if (dtype == this->dtype()) return *this;
-  return copy_of("to", *this, dtype, device(), memory_format());
+  return copy_of("to", *this, dtype, memory_format());
 }
 
 Tensor Tensor::contiguous(MemoryFormat format) const {
@@ -58,12 +63,12 @@ Tensor Tensor::contiguous(MemoryFormat format) const {
     if (format == MemoryFormat::Contiguous) return permute({0, 2, 3, 1}).reshape(shape());
     return reshape({size(0), size(2), size(3), size(1)}).permute({0, 3, 1, 2});
   }
-  return copy_of("contiguous", *this, dtype(), device(), format);
+  return copy_of("contiguous", *this, dtype(), format);
 }
 
 Tensor Tensor::clone() const {
   detail::check_defined("clone", "tensor", *this);
-  return copy_of("clone", *this, dtype(), device(), memory_format());
+  return copy_of("clone", *this, dtype(), memory_format());
 }
 
 Tensor& Tensor::fill_(double value) {

@@ -3,6 +3,9 @@
 #include <type_traits>
 
 #include "core/check.h"
+#ifdef LAMELLA_WITH_CUDA
+#include "core/cuda_backend.h"
+#endif
 #include "lamella/core/device.h"
 #include "lamella/core/dtype.h"
 
@@ -11,15 +14,26 @@ namespace lamella::detail {
 }
 
 /// Calls the kernel of a device: LAMELLA_KERNEL(x.device(), relu_forward(read(x), write(y))) calls
-/// cpu::relu_forward. The one place that knows which backends there are.
-#define LAMELLA_KERNEL(where, ...)                           \
-  do {                                                       \
-    const ::lamella::Device device_of_kernel = (where);      \
-    if (device_of_kernel.is_cpu())                           \
-      ::lamella::cpu::__VA_ARGS__;                           \
-    else                                                     \
-      ::lamella::detail::throw_no_backend(device_of_kernel); \
+/// cpu::relu_forward or cuda::relu_forward. The one place that knows which backends there are. Kernels are
+/// declared once for all of them, in a kernels.h.
+#define LAMELLA_KERNEL(where, ...)                        \
+  do {                                                    \
+    const ::lamella::Device device_of_kernel = (where);   \
+    if (device_of_kernel.is_cpu())                        \
+      ::lamella::cpu::__VA_ARGS__;                        \
+    else                                                  \
+      LAMELLA_CUDA_KERNEL(device_of_kernel, __VA_ARGS__); \
   } while (false)
+
+#ifdef LAMELLA_WITH_CUDA
+#define LAMELLA_CUDA_KERNEL(device, ...)                                  \
+  do {                                                                    \
+    const ::lamella::detail::cuda::DeviceGuard launching_on_it((device)); \
+    ::lamella::cuda::__VA_ARGS__;                                         \
+  } while (false)
+#else
+#define LAMELLA_CUDA_KERNEL(device, ...) ::lamella::detail::throw_no_backend(device)
+#endif
 
 namespace lamella::detail {
 
@@ -64,6 +78,26 @@ decltype(auto) dispatch_all(DType dtype, Body&& body) {
     default:
       return dispatch_floating(dtype, std::forward<Body>(body));
   }
+}
+
+/// Calls body(TypeTag<C>{}) with the compute type of `dtype`: double for float64, float for the other
+/// floating types, std::int64_t for the rest.
+template <class Body>
+void dispatch_compute(DType dtype, Body&& body) {
+  if (dtype == DType::Float64)
+    body(TypeTag<double>{});
+  else if (is_floating(dtype))
+    body(TypeTag<float>{});
+  else
+    body(TypeTag<std::int64_t>{});
+}
+/// The same for floating types only: fewer loops.
+template <class Body>
+void dispatch_compute_floating(DType dtype, Body&& body) {
+  if (dtype == DType::Float64)
+    body(TypeTag<double>{});
+  else
+    body(TypeTag<float>{});
 }
 
 }  // namespace lamella::detail

@@ -5,8 +5,8 @@
 
 #include "core/check.h"
 #include "lamella/autograd/autograd.h"
-#include "tensor/cpu/pending.h"
 #include "tensor/dispatch.h"
+#include "tensor/kernels/pending.h"
 
 namespace lamella::detail {
 

@@ -113,6 +113,39 @@ struct ExponentGradient {
   }
 };
 
+/// With respect to the base of a².
+struct SquareGradient {
+  template <class C>
+  LAMELLA_HOST_DEVICE C operator()(C g, C a) const {
+    return g * (a + a);
+  }
+};
+
+// ---- Choices ----
+
+struct Choose {
+  template <class C>
+  LAMELLA_HOST_DEVICE C operator()(C condition, C a, C b) const {
+    return condition != C(0) ? a : b;
+  }
+};
+struct ChooseGradient {
+  bool side;
+  template <class C>
+  LAMELLA_HOST_DEVICE C operator()(C condition, C g) const {
+    return (condition != C(0)) == side ? g : C(0);
+  }
+};
+
+// ---- Pending operands ----
+
+struct AddPending {
+  template <class C>
+  LAMELLA_HOST_DEVICE C operator()(C stored, C scale, C shift, C other) const {
+    return stored * scale + shift + other;
+  }
+};
+
 // ---- Tests ----
 
 enum class CompareOp : std::uint8_t { Equal, NotEqual, Less, LessEqual, Greater, GreaterEqual, And, Or };
@@ -167,6 +200,28 @@ struct Or {
 };
 
 // ---- One operand ----
+
+/// f.forward, and f.gradient, as functions to call; the last with s = stored · scale + shift.
+template <class F>
+struct Forward {
+  F f;
+  template <class C>
+  LAMELLA_HOST_DEVICE C operator()(C x) const {
+    return f.forward(x);
+  }
+};
+template <class F>
+struct Backward {
+  F f;
+  template <class C>
+  LAMELLA_HOST_DEVICE C operator()(C g, C s) const {
+    return f.gradient(g, s);
+  }
+  template <class C>
+  LAMELLA_HOST_DEVICE C operator()(C g, C stored, C scale, C shift) const {
+    return f.gradient(g, stored * scale + shift);
+  }
+};
 
 /// A function of one number with up to two parameters, by name: what kernels are called with.
 enum class UnaryKind : std::uint8_t { Neg, Abs, Exp, Log, Sqrt, Clamp };

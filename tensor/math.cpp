@@ -3,10 +3,10 @@
 
 #include "core/check.h"
 #include "lamella/tensor/arithmetic.h"
-#include "tensor/cpu/copy.h"
-#include "tensor/cpu/elementwise.h"
 #include "tensor/dispatch.h"
 #include "tensor/elementwise.h"
+#include "tensor/kernels/copy.h"
+#include "tensor/kernels/elementwise.h"
 
 namespace lamella {
 

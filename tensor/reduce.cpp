@@ -7,15 +7,15 @@
 #include "lamella/tensor/arithmetic.h"
 #include "lamella/tensor/compare.h"
 #include "lamella/tensor/create.h"
-#include "tensor/cpu/reduce.h"
 #include "tensor/dispatch.h"
+#include "tensor/kernels/reduce.h"
 
 namespace lamella {
 
-using cpu::Reduction;
 using detail::GradientContext;
 using detail::Output;
 using detail::read;
+using detail::ReduceKind;
 
 namespace {
 
@@ -52,7 +52,7 @@ Tensor finish(const Tensor& x, const Tensor& y, const ReduceOptions& options) {
 Tensor scaled_sum(const char* op, const Tensor& x, const Shape& kept, double scale) {
   const bool floating = is_floating(x.dtype());
   const Output y(kept, floating ? x.dtype() : DType::Int64, x.device());
-  LAMELLA_KERNEL(x.device(), reduce(Reduction::Sum, read(x), y.write(), scale));
+  LAMELLA_KERNEL(x.device(), reduce(ReduceKind::Sum, read(x), y.write(), scale));
   if (!floating) return detail::without_gradient(op, y);
   return detail::record(op, {x}, y, [from = x.shape(), scale](GradientContext& context) {
     const Tensor& grad = context.grad();
@@ -60,7 +60,7 @@ Tensor scaled_sum(const char* op, const Tensor& x, const Shape& kept, double sca
   });
 }
 
-Tensor extreme(const char* op, Reduction kind, const Tensor& x, const ReduceOptions& options) {
+Tensor extreme(const char* op, ReduceKind kind, const Tensor& x, const ReduceOptions& options) {
   const Shape kept = reduced_shape(op, x, options.axes);
   LAMELLA_CHECK(ShapeError, x.numel() > 0 || kept.product() == 0, op, ": no elements to choose from in ",
                 x.describe());
@@ -118,10 +118,10 @@ Tensor var(const Tensor& x, const ReduceOptions& options, double correction) {
 }
 
 Tensor max(const Tensor& x, const ReduceOptions& options) {
-  return extreme("max", Reduction::Max, x, options);
+  return extreme("max", ReduceKind::Max, x, options);
 }
 Tensor min(const Tensor& x, const ReduceOptions& options) {
-  return extreme("min", Reduction::Min, x, options);
+  return extreme("min", ReduceKind::Min, x, options);
 }
 Tensor argmax(const Tensor& x, int axis, bool keep_axis) { return arg("argmax", true, x, axis, keep_axis); }
 Tensor argmin(const Tensor& x, int axis, bool keep_axis) { return arg("argmin", false, x, axis, keep_axis); }

@@ -5,8 +5,8 @@
 #include "core/check.h"
 #include "lamella/tensor/create.h"
 #include "lamella/tensor/reduce.h"
-#include "tensor/cpu/copy.h"
 #include "tensor/dispatch.h"
+#include "tensor/kernels/copy.h"
 
 namespace lamella {
 

@@ -2,7 +2,7 @@
 
 #include "autograd/record.h"
 #include "core/check.h"
-#include "layers/activation/cpu/activation.h"
+#include "layers/activation/kernels.h"
 #include "tensor/dispatch.h"
 
 namespace lamella {

@@ -1,7 +1,6 @@
-#include "layers/activation/cpu/softmax.h"
-
 #include "autograd/record.h"
 #include "lamella/layers/activation.h"
+#include "layers/activation/kernels.h"
 #include "tensor/dispatch.h"
 
 namespace lamella {

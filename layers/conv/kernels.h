@@ -26,3 +26,12 @@ void conv2d_backward_weight(const Conv2dGeometry& geometry, const detail::ConstT
                             detail::GradientWrite bias_write);
 
 }  // namespace lamella::cpu
+
+/// The same for NVIDIA GPUs, on the current stream.
+namespace lamella::cuda {
+
+decltype(cpu::conv2d_forward) conv2d_forward;
+decltype(cpu::conv2d_backward_input) conv2d_backward_input;
+decltype(cpu::conv2d_backward_weight) conv2d_backward_weight;
+
+}  // namespace lamella::cuda

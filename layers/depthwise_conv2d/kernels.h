@@ -34,3 +34,12 @@ void depthwise_conv2d_backward_weight(const Conv2dGeometry& geometry,
                                       detail::GradientWrite bias_write);
 
 }  // namespace lamella::cpu
+
+/// The same for NVIDIA GPUs, on the current stream.
+namespace lamella::cuda {
+
+decltype(cpu::depthwise_conv2d_forward) depthwise_conv2d_forward;
+decltype(cpu::depthwise_conv2d_backward_input) depthwise_conv2d_backward_input;
+decltype(cpu::depthwise_conv2d_backward_weight) depthwise_conv2d_backward_weight;
+
+}  // namespace lamella::cuda

@@ -6,7 +6,7 @@
 #include "autograd/record.h"
 #include "core/check.h"
 #include "layers/dense.h"
-#include "layers/dropout/cpu/dropout.h"
+#include "layers/dropout/kernels.h"
 
 namespace lamella {
 

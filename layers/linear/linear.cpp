@@ -2,8 +2,8 @@
 
 #include "autograd/record.h"
 #include "core/check.h"
-#include "tensor/cpu/gemm.h"
 #include "tensor/dispatch.h"
+#include "tensor/kernels/gemm.h"
 
 namespace lamella {
 

@@ -1,10 +1,9 @@
-#include "layers/loss/cpu/cross_entropy.h"
-
 #include "autograd/record.h"
 #include "core/check.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/layers/loss.h"
 #include "layers/dense.h"
+#include "layers/loss/kernels.h"
 
 namespace lamella {
 

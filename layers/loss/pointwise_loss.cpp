@@ -1,9 +1,8 @@
-#include "layers/loss/cpu/pointwise_loss.h"
-
 #include "autograd/record.h"
 #include "core/check.h"
 #include "lamella/layers/loss.h"
 #include "layers/dense.h"
+#include "layers/loss/kernels.h"
 
 namespace lamella {
 

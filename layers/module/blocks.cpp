@@ -9,7 +9,7 @@
 #include "lamella/layers/modules/activation.h"
 #include "lamella/tensor/arithmetic.h"
 #include "lamella/tensor/reduce.h"
-#include "layers/module/norm_activate.h"
+#include "layers/norm/norm_activate.h"
 
 namespace lamella {
 

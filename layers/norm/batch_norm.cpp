@@ -1,13 +1,12 @@
-#include "layers/norm/cpu/batch_norm.h"
-
 #include "autograd/record.h"
 #include "core/check.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/layers/norm.h"
 #include "layers/dense.h"
 #include "layers/norm/batch_norm_activate.h"
+#include "layers/norm/kernels.h"
 #include "layers/norm/operands.h"
-#include "tensor/cpu/pending.h"
+#include "tensor/kernels/pending.h"
 
 namespace lamella {
 
@@ -84,7 +83,7 @@ Tensor detail::batch_norm_activate(const Tensor& input, const Tensor& weight, co
         const Tensor grad = context.grad().contiguous(format);
         const Tensor sums = allocate({2, layout.channels}, DType::Float64, grad.device());
         DenseTarget dx(context, 0, format);
-        cpu::ActivationSlope slope{activation, read(scale).data, read(shift).data, dx.view()};
+        detail::ActivationSlope slope{activation, read(scale).data, read(shift).data, dx.view()};
         Tensor passed;  // where dx cannot hold the gradient in between
         if (activation != PendingActivation::None && (!dx || dx.write() == GradientWrite::Accumulate)) {
           passed = allocate(input.shape(), input.dtype(), input.device(), format);

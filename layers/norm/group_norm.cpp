@@ -1,11 +1,10 @@
-#include "layers/norm/cpu/group_norm.h"
-
 #include "autograd/record.h"
 #include "core/check.h"
 #include "lamella/layers/norm.h"
 #include "layers/dense.h"
+#include "layers/norm/kernels.h"
 #include "layers/norm/operands.h"
-#include "tensor/cpu/copy.h"
+#include "tensor/kernels/copy.h"
 
 namespace lamella {
 

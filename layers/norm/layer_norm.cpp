@@ -1,9 +1,8 @@
-#include "layers/norm/cpu/layer_norm.h"
-
 #include "autograd/record.h"
 #include "core/check.h"
 #include "lamella/layers/norm.h"
 #include "layers/dense.h"
+#include "layers/norm/kernels.h"
 #include "layers/norm/operands.h"
 
 namespace lamella {

@@ -1,7 +1,7 @@
 #include "layers/norm/operands.h"
 
 #include "core/check.h"
-#include "layers/norm/cpu/parameters.h"
+#include "layers/norm/kernels.h"
 #include "tensor/dispatch.h"
 #include "tensor/door.h"
 

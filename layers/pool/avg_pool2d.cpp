@@ -2,7 +2,7 @@
 #include "core/check.h"
 #include "lamella/layers/pool.h"
 #include "layers/dense.h"
-#include "layers/pool/cpu/pool.h"
+#include "layers/pool/kernels.h"
 
 namespace lamella {
 

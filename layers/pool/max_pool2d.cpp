@@ -3,7 +3,7 @@
 #include "autograd/record.h"
 #include "lamella/layers/pool.h"
 #include "layers/dense.h"
-#include "layers/pool/cpu/pool.h"
+#include "layers/pool/kernels.h"
 
 namespace lamella {
 

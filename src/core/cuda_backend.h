@@ -1,12 +1,13 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "core/allocator.h"
 #include "lamella/core/device.h"
 
-/// What the core asks of the CUDA backend. A build without CUDA compiles cuda_backend_stub.cpp: no devices,
-/// and a DeviceError from whatever needs one.
+/// What the device-neutral code asks of the CUDA backend. A build without CUDA compiles
+/// cuda_backend_stub.cpp: no devices, and a DeviceError from whatever needs one.
 namespace lamella::detail::cuda {
 
 int device_count();
@@ -16,7 +17,24 @@ Stream current_stream(Device device);
 Allocator& allocator(Device device);
 /// Device memory holding the random step, see next_random_key().
 const std::uint64_t* random_step(Device device);
-/// Brings every device's random step to `step`.
+/// Brings every device's random step to `step`, in the order of the devices' current streams.
 void set_random_step(std::uint64_t step);
+/// Copies bytes from one device to another, or between a GPU and the CPU, after what the current streams of
+/// both have queued. When it returns, memory of the CPU may be read or changed.
+void copy_bytes(void* to, Device to_device, const void* from, Device from_device, std::size_t bytes);
+/// Makes `device` the one that this thread launches on; returns what was.
+int set_device(int index);
+
+/// This thread launches on `device` while it lives.
+class DeviceGuard {
+ public:
+  explicit DeviceGuard(Device device) : before_(set_device(device.index)) {}
+  ~DeviceGuard() { set_device(before_); }
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+ private:
+  int before_;
+};
 
 }  // namespace lamella::detail::cuda

@@ -17,5 +17,9 @@ Stream current_stream(Device device) { refuse("current_stream", device); }
 Allocator& allocator(Device device) { refuse("allocator_of", device); }
 const std::uint64_t* random_step(Device device) { refuse("next_random_key", device); }
 void set_random_step(std::uint64_t) {}
+void copy_bytes(void*, Device to_device, const void*, Device from_device, std::size_t) {
+  refuse("to", to_device.is_cuda() ? to_device : from_device);
+}
+int set_device(int index) { refuse("set_device", Device::cuda(index)); }
 
 }  // namespace lamella::detail::cuda

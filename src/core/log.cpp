@@ -73,7 +73,7 @@ void set_log_sink(Sink sink) {
   logger().sink.swap(next);
 }
 
-void log(LogLevel level, const std::string& message) {
+void log_message(LogLevel level, const std::string& message) {
   Logger& l = logger();
   if (level == LogLevel::Off || level < l.level) return;
   std::shared_ptr<const Sink> sink;

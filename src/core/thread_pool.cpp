@@ -82,8 +82,9 @@ int initial_threads() {
   const auto [end, error] = std::from_chars(text, last, count);
   if (error == std::errc() && end == last && count >= 1 && count <= kMaxThreads) return count;
   const int cores = available_cores();
-  log(LogLevel::Warning, detail::concat("LAMELLA_NUM_THREADS=\"", text, "\" is not a number from 1 to ",
-                                        kMaxThreads, "; using ", cores));
+  log_message(LogLevel::Warning,
+              detail::concat("LAMELLA_NUM_THREADS=\"", text, "\" is not a number from 1 to ", kMaxThreads,
+                             "; using ", cores));
   return cores;
 }
 

@@ -137,8 +137,8 @@ ImageCache ImageCache::open_or_build(const std::filesystem::path& path, const Fo
     why = fault(bytes, scan, expected);
   }
   if (why != nullptr) {
-    log(LogLevel::Info,
-        lamella::detail::concat("decoding ", scan.files.size(), " images into ", path.string(), ": ", why));
+    log_message(LogLevel::Info, lamella::detail::concat("decoding ", scan.files.size(), " images into ",
+                                                        path.string(), ": ", why));
     build(path, scan, expected);
     cache.file_ = lamella::detail::MappedFile(path);
     const char* still = fault(cache.file_.bytes(), scan, expected);

@@ -45,12 +45,12 @@ std::vector<std::string> Adam::state_names() const {
 }
 
 void Adam::update(const UpdateBatch& batch) {
-  const cpu::AdamSettings settings{.beta1 = options_.betas.first,
-                                   .beta2 = options_.betas.second,
-                                   .eps = options_.eps,
-                                   .weight_decay = batch.weight_decay,
-                                   .decoupled = decoupled_,
-                                   .amsgrad = options_.amsgrad};
+  const detail::AdamSettings settings{.beta1 = options_.betas.first,
+                                      .beta2 = options_.betas.second,
+                                      .eps = options_.eps,
+                                      .weight_decay = batch.weight_decay,
+                                      .decoupled = decoupled_,
+                                      .amsgrad = options_.amsgrad};
   LAMELLA_KERNEL(batch.lr.device(), adam_step(views(batch, kind()), lr_of(batch), settings));
 }
 

@@ -1,14 +1,14 @@
 #pragma once
 
 #include "lamella/optim/optimizer.h"
-#include "optim/cpu/update.h"
+#include "optim/kernels.h"
 #include "tensor/door.h"
 
 namespace lamella::optim {
 
 /// Views for a kernel; `op` changes parameters and state.
-inline cpu::ParamUpdates views(const UpdateBatch& batch, const char* op) {
-  cpu::ParamUpdates updates(batch.params.size());
+inline detail::ParamUpdates views(const UpdateBatch& batch, const char* op) {
+  detail::ParamUpdates updates(batch.params.size());
   for (std::size_t i = 0; i < updates.size(); ++i) {
     updates[i].grad = detail::read(batch.params[i].grad());
     updates[i].param = detail::write(batch.params[i], op);

@@ -2,7 +2,7 @@
 
 #include "lamella/autograd/autograd.h"
 #include "lamella/tensor/create.h"
-#include "optim/cpu/clip.h"
+#include "optim/kernels.h"
 #include "optim/match.h"
 #include "optim/options.h"
 #include "tensor/dispatch.h"

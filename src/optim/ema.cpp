@@ -3,7 +3,7 @@
 #include "core/check.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/tensor/create.h"
-#include "optim/cpu/ema.h"
+#include "optim/kernels.h"
 #include "optim/match.h"
 #include "optim/options.h"
 #include "tensor/dispatch.h"
@@ -59,7 +59,7 @@ void Ema::follow() {
 void Ema::update() {
   const NoGrad no_grad;
   follow();
-  std::vector<cpu::EmaPair> views;
+  std::vector<detail::EmaPair> views;
   for (const Pair& pair : pairs_) {
     if (is_floating(pair.value.dtype())) {
       views.push_back({detail::write(pair.average, "Ema"), detail::read(pair.value)});

@@ -7,7 +7,7 @@
 #include "core/check.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/tensor/create.h"
-#include "optim/cpu/update.h"
+#include "optim/kernels.h"
 #include "optim/match.h"
 #include "optim/options.h"
 #include "tensor/dispatch.h"

@@ -26,12 +26,12 @@ std::vector<std::string> RMSprop::state_names() const {
 }
 
 void RMSprop::update(const UpdateBatch& batch) {
-  const cpu::RmspropSettings settings{.alpha = options_.alpha,
-                                      .eps = options_.eps,
-                                      .weight_decay = batch.weight_decay,
-                                      .momentum = options_.momentum,
-                                      .centered = options_.centered,
-                                      .eps_inside_sqrt = options_.eps_inside_sqrt};
+  const detail::RmspropSettings settings{.alpha = options_.alpha,
+                                         .eps = options_.eps,
+                                         .weight_decay = batch.weight_decay,
+                                         .momentum = options_.momentum,
+                                         .centered = options_.centered,
+                                         .eps_inside_sqrt = options_.eps_inside_sqrt};
   LAMELLA_KERNEL(batch.lr.device(), rmsprop_step(views(batch, kind()), lr_of(batch), settings));
 }
 

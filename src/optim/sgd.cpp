@@ -27,10 +27,10 @@ std::vector<std::string> SGD::state_names() const {
 }
 
 void SGD::update(const UpdateBatch& batch) {
-  const cpu::SgdSettings settings{.momentum = options_.momentum,
-                                  .dampening = options_.dampening,
-                                  .weight_decay = batch.weight_decay,
-                                  .nesterov = options_.nesterov};
+  const detail::SgdSettings settings{.momentum = options_.momentum,
+                                     .dampening = options_.dampening,
+                                     .weight_decay = batch.weight_decay,
+                                     .nesterov = options_.nesterov};
   LAMELLA_KERNEL(batch.lr.device(), sgd_step(views(batch, kind()), lr_of(batch), settings));
 }
 

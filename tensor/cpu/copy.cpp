@@ -1,4 +1,4 @@
-#include "tensor/cpu/copy.h"
+#include "tensor/kernels/copy.h"
 
 #include <atomic>
 #include <cmath>

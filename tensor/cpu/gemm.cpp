@@ -1,4 +1,4 @@
-#include "tensor/cpu/gemm.h"
+#include "tensor/kernels/gemm.h"
 
 #include <algorithm>
 #include <cstddef>

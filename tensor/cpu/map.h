@@ -15,6 +15,9 @@
 /// to compile, and a dense operand costs one pass over memory.
 namespace lamella::cpu {
 
+using detail::dispatch_compute;
+using detail::dispatch_compute_floating;
+
 /// out[i] = f(in[0][i], in[1][i], …) for i in [0, n).
 template <class C>
 using MapLoop = void (*)(const void* function, const C* const* in, C* out, std::int64_t n);
@@ -61,24 +64,10 @@ void map_each(const detail::TensorView& out, detail::GradientWrite write, const 
       &f);
 }
 
-/// Calls body(TypeTag<C>{}) with the compute type of `dtype`: double for float64, float for the other
-/// floating types, std::int64_t for the rest.
-template <class Body>
-void dispatch_compute(DType dtype, Body&& body) {
-  if (dtype == DType::Float64)
-    body(detail::TypeTag<double>{});
-  else if (is_floating(dtype))
-    body(detail::TypeTag<float>{});
-  else
-    body(detail::TypeTag<std::int64_t>{});
-}
-/// The same for floating types only: fewer loops.
-template <class Body>
-void dispatch_compute_floating(DType dtype, Body&& body) {
-  if (dtype == DType::Float64)
-    body(detail::TypeTag<double>{});
-  else
-    body(detail::TypeTag<float>{});
+/// What map_each() takes: a number by a view that repeats it, and that it must outlive.
+using MapOperand = detail::ConstTensorView;
+inline MapOperand repeat(const double& number, const detail::ConstTensorView& over) {
+  return {&number, over.shape, Dims::filled(over.shape.size(), 0), DType::Float64, over.device};
 }
 
 }  // namespace lamella::cpu

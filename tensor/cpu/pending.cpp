@@ -1,4 +1,4 @@
-#include "tensor/cpu/pending.h"
+#include "tensor/kernels/pending.h"
 
 #include <algorithm>
 

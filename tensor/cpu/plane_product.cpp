@@ -1,4 +1,4 @@
-#include "tensor/cpu/plane_product.h"
+#include "tensor/kernels/plane_product.h"
 
 #include <algorithm>
 #include <array>

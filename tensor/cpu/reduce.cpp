@@ -1,4 +1,4 @@
-#include "tensor/cpu/reduce.h"
+#include "tensor/kernels/reduce.h"
 
 #include <cmath>
 #include <limits>
@@ -12,6 +12,7 @@ namespace lamella::cpu {
 
 using detail::ComputeType;
 using detail::ConstTensorView;
+using detail::ReduceKind;
 using detail::TensorView;
 
 namespace {
@@ -140,17 +141,17 @@ void reduce_as(const ConstTensorView& input, const TensorView& output, double sc
 
 }  // namespace
 
-void reduce(Reduction kind, const ConstTensorView& input, const TensorView& output, double scale) {
+void reduce(ReduceKind kind, const ConstTensorView& input, const TensorView& output, double scale) {
   detail::dispatch_all(input.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using C = ComputeType<T>;
     using SumType = std::conditional_t<std::is_floating_point_v<C>, T, std::int64_t>;
     switch (kind) {
-      case Reduction::Sum:
+      case ReduceKind::Sum:
         return reduce_as<SumOf<C>, T, SumType>(input, output, scale);
-      case Reduction::Max:
+      case ReduceKind::Max:
         return reduce_as<ExtremeOf<C, true>, T, T>(input, output, 1);
-      case Reduction::Min:
+      case ReduceKind::Min:
         return reduce_as<ExtremeOf<C, false>, T, T>(input, output, 1);
     }
   });

@@ -27,8 +27,8 @@ class LogTest : public testing::Test {
 TEST_F(LogTest, sends_messages_to_the_sink) {
   Messages got;
   set_log_sink([&](LogLevel level, const std::string& message) { got.emplace_back(level, message); });
-  log(LogLevel::Warning, "one {} %s");
-  log(LogLevel::Error, "");
+  log_message(LogLevel::Warning, "one {} %s");
+  log_message(LogLevel::Error, "");
   EXPECT_EQ(got, (Messages{{LogLevel::Warning, "one {} %s"}, {LogLevel::Error, ""}}));
 }
 
@@ -41,19 +41,19 @@ TEST_F(LogTest, drops_messages_below_the_level) {
     EXPECT_EQ(log_level(), threshold);
     got.clear();
     for (const LogLevel level : {LogLevel::Debug, LogLevel::Info, LogLevel::Warning, LogLevel::Error})
-      log(level, "x");
+      log_message(level, "x");
     EXPECT_EQ(static_cast<int>(got.size()), 4 - static_cast<int>(threshold));
   }
   set_log_level(LogLevel::Debug);
   got.clear();
-  log(LogLevel::Off, "never");
+  log_message(LogLevel::Off, "never");
   EXPECT_TRUE(got.empty());
 }
 
 TEST_F(LogTest, writes_to_standard_error_by_default) {
   testing::internal::CaptureStderr();
-  log(LogLevel::Warning, "mind the {gap} %d");
-  log(LogLevel::Debug, "unseen");
+  log_message(LogLevel::Warning, "mind the {gap} %d");
+  log_message(LogLevel::Debug, "unseen");
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "[lamella] warning: mind the {gap} %d\n");
 }
 
@@ -61,7 +61,7 @@ TEST_F(LogTest, an_empty_sink_restores_standard_error) {
   set_log_sink([](LogLevel, const std::string&) { FAIL(); });
   set_log_sink({});
   testing::internal::CaptureStderr();
-  log(LogLevel::Info, "back");
+  log_message(LogLevel::Info, "back");
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "[lamella] info: back\n");
 }
 
@@ -70,9 +70,9 @@ TEST_F(LogTest, a_sink_may_log_and_replace_itself) {
   set_log_sink([&](LogLevel level, const std::string& message) {
     got.emplace_back(level, message);
     set_log_sink([&](LogLevel l, const std::string& m) { got.emplace_back(l, "second " + m); });
-    log(LogLevel::Info, "inner");
+    log_message(LogLevel::Info, "inner");
   });
-  log(LogLevel::Info, "outer");
+  log_message(LogLevel::Info, "outer");
   EXPECT_EQ(got, (Messages{{LogLevel::Info, "outer"}, {LogLevel::Info, "second inner"}}));
 }
 
@@ -86,7 +86,7 @@ TEST_F(LogTest, takes_messages_from_many_threads) {
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t)
     threads.emplace_back([] {
-      for (int i = 0; i < 100; ++i) log(LogLevel::Info, "m");
+      for (int i = 0; i < 100; ++i) log_message(LogLevel::Info, "m");
     });
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(count, 400);

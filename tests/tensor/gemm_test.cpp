@@ -1,4 +1,4 @@
-#include "tensor/cpu/gemm.h"
+#include "tensor/kernels/gemm.h"
 
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>

@@ -19,6 +19,6 @@ LAMELLA_API LogLevel log_level();
 /// the same time call it at the same time; it may log itself.
 LAMELLA_API void set_log_sink(std::function<void(LogLevel, const std::string&)> sink);
 /// Logs one message, a line without its end. What the sink throws comes out here.
-LAMELLA_API void log(LogLevel level, const std::string& message);
+LAMELLA_API void log_message(LogLevel level, const std::string& message);
 
 }  // namespace lamella

@@ -1,9 +1,8 @@
-#include "layers/activation/cpu/softmax.h"
-
 #include <algorithm>
 #include <limits>
 #include <vector>
 
+#include "layers/activation/kernels.h"
 #include "tensor/cpu/map.h"
 #include "tensor/cpu/strided.h"
 #include "tensor/functions.h"

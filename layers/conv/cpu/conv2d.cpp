@@ -2,7 +2,7 @@
 #include "layers/conv/cpu/operands.h"
 #include "layers/conv/cpu/pointwise.h"
 #include "layers/conv/kernels.h"
-#include "tensor/cpu/gemm.h"
+#include "tensor/kernels/gemm.h"
 
 namespace lamella::cpu {
 

@@ -6,10 +6,10 @@
 #include "core/parallel.h"
 #include "layers/conv/cpu/columns.h"
 #include "layers/conv/cpu/operands.h"
-#include "tensor/cpu/copy.h"
-#include "tensor/cpu/gemm.h"
 #include "tensor/cpu/workspace.h"
 #include "tensor/dispatch.h"
+#include "tensor/kernels/copy.h"
+#include "tensor/kernels/gemm.h"
 
 namespace lamella::cpu {
 

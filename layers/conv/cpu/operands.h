@@ -4,7 +4,7 @@
 
 #include "lamella/layers/conv_geometry.h"
 #include "layers/dense.h"
-#include "tensor/gemm.h"
+#include "tensor/kernels/gemm.h"
 
 /// The tensors of a convolution as operands of matrix products.
 namespace lamella::cpu {

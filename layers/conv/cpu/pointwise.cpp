@@ -1,9 +1,9 @@
 #include "layers/conv/cpu/pointwise.h"
 
 #include "layers/conv/cpu/operands.h"
-#include "tensor/cpu/copy.h"
-#include "tensor/cpu/gemm.h"
 #include "tensor/cpu/workspace.h"
+#include "tensor/kernels/copy.h"
+#include "tensor/kernels/gemm.h"
 
 namespace lamella::cpu {
 

@@ -1,7 +1,7 @@
 #include "layers/depthwise_conv2d/cpu/relayout.h"
 
 #include "layers/depthwise_conv2d/cpu/source_rows.h"
-#include "tensor/cpu/copy.h"
+#include "tensor/kernels/copy.h"
 
 namespace lamella::cpu {
 namespace {

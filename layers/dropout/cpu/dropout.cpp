@@ -1,8 +1,7 @@
-#include "layers/dropout/cpu/dropout.h"
-
 #include <algorithm>
 
 #include "core/parallel.h"
+#include "layers/dropout/kernels.h"
 #include "tensor/cpu/strided.h"
 #include "tensor/dispatch.h"
 

@@ -1,5 +1,3 @@
-#include "layers/loss/cpu/cross_entropy.h"
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -7,6 +5,7 @@
 #include <vector>
 
 #include "core/parallel.h"
+#include "layers/loss/kernels.h"
 #include "tensor/cpu/strided.h"
 #include "tensor/dispatch.h"
 #include "tensor/functions.h"

@@ -1,9 +1,8 @@
-#include "layers/loss/cpu/pointwise_loss.h"
-
 #include <cmath>
 #include <vector>
 
 #include "core/parallel.h"
+#include "layers/loss/kernels.h"
 #include "tensor/cpu/strided.h"
 #include "tensor/dispatch.h"
 #include "tensor/functions.h"

@@ -1,10 +1,9 @@
-#include "layers/norm/cpu/batch_norm.h"
-
 #include <cmath>
 #include <vector>
 
 #include "layers/norm/cpu/channel_sums.h"
 #include "layers/norm/cpu/parameters.h"
+#include "layers/norm/kernels.h"
 #include "tensor/dispatch.h"
 
 namespace lamella::cpu {
@@ -78,7 +77,7 @@ void batch_norm_affine(const ConstTensorView& statistics, const ConstTensorView&
 void batch_norm_backward(const ConstTensorView& grad, const ConstTensorView& x, const ChannelLayout& layout,
                          const ConstTensorView& statistics, const ConstTensorView& weight, bool training,
                          const TensorView& sums, const TensorView& dx, GradientWrite write,
-                         const ActivationSlope& slope) {
+                         const detail::ActivationSlope& slope) {
   const std::int64_t channels = layout.channels;
   const auto n = static_cast<std::size_t>(channels);
   const std::vector<double> w = load_parameter(weight, channels, 1);

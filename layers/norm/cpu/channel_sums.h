@@ -3,7 +3,7 @@
 #include <functional>
 
 #include "layers/norm/channel_layout.h"
-#include "tensor/door.h"
+#include "layers/norm/kernels.h"
 
 namespace lamella::cpu {
 
@@ -12,16 +12,6 @@ namespace lamella::cpu {
 /// sample variance", 1983). Zeros where there are no values.
 void channel_moments(const detail::ConstTensorView& x, const detail::ChannelLayout& layout, double* mean,
                      double* m2);
-
-/// The activation behind a normalisation: f(x · scale + shift), of scale and shift one number per channel in
-/// the compute type. The gradient after it is `grad`; the one before it, in the kernels' type, goes to
-/// `passed`, dense like x, which may be dx's memory.
-struct ActivationSlope {
-  detail::PendingActivation activation = detail::PendingActivation::None;
-  const void* scale = nullptr;
-  const void* shift = nullptr;
-  detail::TensorView passed = {};
-};
 
 /// The gradient of a normalisation, each array with one number per segment and channel:
 /// sum = Σ g, product = Σ g · (x − mean), and dx = a · g + p · (x − mean) + q.
@@ -33,7 +23,7 @@ struct ChannelGradient {
   /// Computes a, p and q of statistics [first, last) once their sums are there. Called from several threads,
   /// each with a range of its own, if `channels_alone`; else once, for all.
   std::function<void(std::int64_t first, std::int64_t last)> coefficients;
-  ActivationSlope slope = {};
+  detail::ActivationSlope slope = {};
   bool channels_alone = true;  ///< the coefficients of a channel depend on its own sums only
 };
 

@@ -1,5 +1,3 @@
-#include "layers/norm/cpu/group_norm.h"
-
 #include <cmath>
 
 #include "core/parallel.h"
@@ -7,6 +5,7 @@
 #include "layers/norm/cpu/channel_sums.h"
 #include "layers/norm/cpu/moments.h"
 #include "layers/norm/cpu/parameters.h"
+#include "layers/norm/kernels.h"
 
 namespace lamella::cpu {
 

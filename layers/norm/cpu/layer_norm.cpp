@@ -1,11 +1,10 @@
-#include "layers/norm/cpu/layer_norm.h"
-
 #include <algorithm>
 #include <cmath>
 
 #include "core/parallel.h"
 #include "layers/norm/cpu/moments.h"
 #include "layers/norm/cpu/parameters.h"
+#include "layers/norm/kernels.h"
 #include "tensor/cpu/strided.h"
 
 namespace lamella::cpu {

@@ -1,5 +1,7 @@
 #include "layers/norm/cpu/parameters.h"
 
+#include "layers/norm/kernels.h"
+
 #include "tensor/cpu/strided.h"
 #include "tensor/dispatch.h"
 

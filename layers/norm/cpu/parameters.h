@@ -10,8 +10,4 @@ namespace lamella::cpu {
 /// none.
 std::vector<double> load_parameter(const detail::ConstTensorView& from, std::int64_t count, double filler);
 
-/// A parameter's gradient from as many dense float64 sums; target has any floating type and strides.
-void write_parameter_gradient(const detail::ConstTensorView& sums, const detail::TensorView& target,
-                              detail::GradientWrite write);
-
 }  // namespace lamella::cpu

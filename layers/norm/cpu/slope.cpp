@@ -39,7 +39,7 @@ void visit(const ActivationOp& op, const Body& body) {
 }  // namespace
 
 template <class T>
-Slope<T>::Slope(const ActivationSlope& slope, std::int64_t channels, std::int64_t side)
+Slope<T>::Slope(const detail::ActivationSlope& slope, std::int64_t channels, std::int64_t side)
     : op_(op_of(slope.activation)) {
   const C* const scale = static_cast<const C*>(slope.scale);
   const C* const shift = static_cast<const C*>(slope.shift);

@@ -15,7 +15,7 @@ class Slope {
  public:
   using C = detail::ComputeType<T>;
   /// Rows hold `side` pixels of `channels` numbers.
-  Slope(const ActivationSlope& slope, std::int64_t channels, std::int64_t side);
+  Slope(const detail::ActivationSlope& slope, std::int64_t channels, std::int64_t side);
 
   /// n numbers from the first channel of a pixel on.
   void pixels(const T* g, const T* x, T* out, std::int64_t n) const;

@@ -2,8 +2,8 @@
 #include <vector>
 
 #include "core/parallel.h"
-#include "layers/pool/cpu/pool.h"
 #include "layers/pool/cpu/windows.h"
+#include "layers/pool/kernels.h"
 #include "tensor/cpu/strided.h"
 #include "tensor/dispatch.h"
 

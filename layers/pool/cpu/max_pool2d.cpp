@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "core/parallel.h"
-#include "layers/pool/cpu/pool.h"
 #include "layers/pool/cpu/windows.h"
+#include "layers/pool/kernels.h"
 #include "tensor/cpu/strided.h"
 #include "tensor/dispatch.h"
 

@@ -1,8 +1,7 @@
-#include "optim/cpu/clip.h"
-
 #include <cmath>
 
 #include "optim/cpu/walk.h"
+#include "optim/kernels.h"
 
 namespace lamella::cpu {
 

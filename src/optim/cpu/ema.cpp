@@ -1,8 +1,9 @@
-#include "optim/cpu/ema.h"
-
 #include "optim/cpu/walk.h"
+#include "optim/kernels.h"
 
 namespace lamella::cpu {
+
+using detail::EmaPair;
 
 void ema_step(const std::vector<EmaPair>& pairs, std::int64_t* updates, double decay, bool warm_up) {
   const double n = static_cast<double>((*updates)++);

@@ -1,9 +1,15 @@
 #pragma once
 
-#include "optim/cpu/update.h"
 #include "optim/cpu/walk.h"
+#include "optim/kernels.h"
 
 namespace lamella::cpu {
+
+using detail::AdamSettings;
+using detail::ParamUpdate;
+using detail::ParamUpdates;
+using detail::RmspropSettings;
+using detail::SgdSettings;
 
 /// Operands of a walk over parameters.
 enum Operand : std::size_t { kParam = 0, kState = 1, kGrad = 4 };

@@ -20,6 +20,15 @@ struct CrossEntropyShape {
   std::int64_t samples() const { return batch * inner; }
 };
 
+/// Losses of one number and its target.
+enum class PointwiseLoss : std::uint8_t { Squared, BinaryCrossEntropy };
+
+/// Operands of a pointwise loss: x and target of one type, weight and pos_weight (data null: 1) of its
+/// compute type; all of one shape and dense in one format.
+struct PointwiseOperands {
+  ConstTensorView x, target, weight, pos_weight;
+};
+
 }  // namespace lamella::detail
 
 namespace lamella::cpu {
@@ -51,4 +60,25 @@ void cross_entropy_backward_target(const detail::ConstTensorView& grad, const de
                                    const detail::ConstTensorView& divisor, const detail::TensorView& dtarget,
                                    detail::GradientWrite write);
 
+/// loss: one per element, or a single number; added up in float64 in fixed chunks.
+void pointwise_loss_forward(detail::PointwiseLoss kind, const detail::PointwiseOperands& operands,
+                            Reduction reduction, const detail::TensorView& loss);
+
+/// Gradient of x or, if `of_target`, of the target. grad: dense like x, or a single number.
+void pointwise_loss_backward(detail::PointwiseLoss kind, const detail::PointwiseOperands& operands,
+                             Reduction reduction, const detail::ConstTensorView& grad, bool of_target,
+                             const detail::TensorView& to, detail::GradientWrite write);
+
 }  // namespace lamella::cpu
+
+/// The same for NVIDIA GPUs, on the current stream.
+namespace lamella::cuda {
+
+decltype(cpu::find_bad_label) find_bad_label;
+decltype(cpu::cross_entropy_forward) cross_entropy_forward;
+decltype(cpu::cross_entropy_backward) cross_entropy_backward;
+decltype(cpu::cross_entropy_backward_target) cross_entropy_backward_target;
+decltype(cpu::pointwise_loss_forward) pointwise_loss_forward;
+decltype(cpu::pointwise_loss_backward) pointwise_loss_backward;
+
+}  // namespace lamella::cuda

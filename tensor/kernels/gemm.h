@@ -30,3 +30,18 @@ struct Gemm {
 };
 
 }  // namespace lamella::detail
+
+namespace lamella::cpu {
+
+/// Work is cut into blocks by shape alone and long sums are added in a fixed order, so the bits do not depend
+/// on the number of threads. C must not overlap A, B or bias. May be called from inside a parallel_for.
+void gemm(const detail::Gemm& problem);
+
+}  // namespace lamella::cpu
+
+/// The same for NVIDIA GPUs, on the current stream.
+namespace lamella::cuda {
+
+decltype(cpu::gemm) gemm;
+
+}  // namespace lamella::cuda

@@ -16,4 +16,21 @@ void activation_backward(const detail::ActivationOp& op, const detail::ConstTens
                          const detail::PendingView& saved, const detail::TensorView& dx,
                          detail::GradientWrite write);
 
+/// y = softmax(x) along `axis`, or its logarithm; floating types, any strides.
+void softmax_forward(bool logarithm, const detail::ConstTensorView& x, int axis, const detail::TensorView& y);
+
+/// dx from the gradient g of y and from y itself.
+void softmax_backward(bool logarithm, const detail::ConstTensorView& g, const detail::ConstTensorView& y,
+                      int axis, const detail::TensorView& dx, detail::GradientWrite write);
+
 }  // namespace lamella::cpu
+
+/// The same for NVIDIA GPUs, on the current stream.
+namespace lamella::cuda {
+
+decltype(cpu::activation_forward) activation_forward;
+decltype(cpu::activation_backward) activation_backward;
+decltype(cpu::softmax_forward) softmax_forward;
+decltype(cpu::softmax_backward) softmax_backward;
+
+}  // namespace lamella::cuda

@@ -3,8 +3,8 @@
 #include "lamella/layers/modules/norm.h"
 #include "lamella/tensor/arithmetic.h"
 #include "lamella/tensor/create.h"
-#include "layers/module/norm_activate.h"
 #include "layers/norm/batch_norm_activate.h"
+#include "layers/norm/norm_activate.h"
 
 namespace lamella {
 

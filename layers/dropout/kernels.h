@@ -26,3 +26,10 @@ void dropout(const detail::ConstTensorView& x, const detail::DropoutMask& mask, 
              detail::GradientWrite write);
 
 }  // namespace lamella::cpu
+
+/// The same for NVIDIA GPUs, on the current stream.
+namespace lamella::cuda {
+
+decltype(cpu::dropout) dropout;
+
+}  // namespace lamella::cuda

@@ -1,8 +1,6 @@
-#include "lamella/layers/dropout.h"
-
 #include "core/check.h"
+#include "lamella/layers/dropout.h"
 #include "lamella/layers/modules/dropout.h"
-#include "lamella/layers/modules/flatten.h"
 
 namespace lamella {
 
@@ -19,8 +17,5 @@ std::string Dropout::settings() const { return detail::concat("p=", p_); }
 DropPath::DropPath(double p) : Module("DropPath"), p_(p) { check_probability("DropPath", p); }
 Tensor DropPath::forward(const Tensor& x) { return drop_path(x, p_, is_training()); }
 std::string DropPath::settings() const { return detail::concat("p=", p_); }
-
-Tensor Flatten::forward(const Tensor& x) { return x.flatten(first_, last_); }
-std::string Flatten::settings() const { return detail::concat("start_dim=", first_, ", end_dim=", last_); }
 
 }  // namespace lamella

@@ -1,26 +1,23 @@
-#pragma once
-
+// For every backend, like elementwise-inl.h: what map_each() needs to fold a pending tensor into its load.
 #include "tensor/broadcast.h"
 #include "tensor/door.h"
 
-namespace lamella::cpu {
+namespace lamella::LAMELLA_BACKEND {
 
-/// What map() needs to fold a pending tensor into its load: stored · scale + shift, all over the stored
-/// shape.
+/// stored · scale + shift, all over the stored shape.
 struct PendingFactors {
-  detail::ConstTensorView scale, shift;
+  MapOperand scale, shift;
 };
 
 inline PendingFactors factors_of(const detail::PendingView& pending) {
   static constexpr double kOne = 1, kZero = 0;
-  const auto over_shape = [&](const void* data, const double& otherwise) -> detail::ConstTensorView {
+  const auto over_shape = [&](const void* data, const double& otherwise) -> MapOperand {
     const detail::ConstTensorView& stored = pending.stored;
-    if (data == nullptr)
-      return {&otherwise, stored.shape, Dims::filled(stored.shape.size(), 0), DType::Float64, stored.device};
+    if (data == nullptr) return repeat(otherwise, stored);
     const DType type = stored.dtype == DType::Float64 ? DType::Float64 : DType::Float32;
     return detail::along_channels(data, type, stored.shape, stored.device);
   };
   return {over_shape(pending.scale, kOne), over_shape(pending.shift, kZero)};
 }
 
-}  // namespace lamella::cpu
+}  // namespace lamella::LAMELLA_BACKEND

@@ -19,11 +19,9 @@ using detail::UnaryKind;
 using detail::UnaryOp;
 
 void binary(BinaryOp op, const ConstTensorView& a, const ConstTensorView& b, const TensorView& out,
-            GradientWrite write = GradientWrite::Overwrite);
-void binary(BinaryOp op, const ConstTensorView& a, double b, const TensorView& out,
-            GradientWrite write = GradientWrite::Overwrite);
-void binary(BinaryOp op, double a, const ConstTensorView& b, const TensorView& out,
-            GradientWrite write = GradientWrite::Overwrite);
+            GradientWrite write);
+void binary(BinaryOp op, const ConstTensorView& a, double b, const TensorView& out, GradientWrite write);
+void binary(BinaryOp op, double a, const ConstTensorView& b, const TensorView& out, GradientWrite write);
 
 /// out = a.stored · scale[c] + shift[c] + b; the activation that `a` owes must be None.
 void add_pending(const detail::PendingView& a, const ConstTensorView& b, const TensorView& out);
@@ -53,3 +51,35 @@ void compare(CompareOp op, const ConstTensorView& a, const ConstTensorView& b, c
 void compare(CompareOp op, const ConstTensorView& a, double b, const TensorView& out);
 
 }  // namespace lamella::cpu
+
+/// The same for NVIDIA GPUs, on the current stream.
+namespace lamella::cuda {
+
+using detail::BinaryOp;
+using detail::CompareOp;
+using detail::ConstTensorView;
+using detail::GradientWrite;
+using detail::TensorView;
+using detail::TernaryOp;
+using detail::UnaryKind;
+using detail::UnaryOp;
+
+void binary(BinaryOp op, const ConstTensorView& a, const ConstTensorView& b, const TensorView& out,
+            GradientWrite write);
+void binary(BinaryOp op, const ConstTensorView& a, double b, const TensorView& out, GradientWrite write);
+void binary(BinaryOp op, double a, const ConstTensorView& b, const TensorView& out, GradientWrite write);
+void ternary(TernaryOp op, const ConstTensorView& g, const ConstTensorView& a, const ConstTensorView& b,
+             const TensorView& out, GradientWrite write);
+void ternary(TernaryOp op, const ConstTensorView& g, const ConstTensorView& a, double b,
+             const TensorView& out, GradientWrite write);
+void ternary(TernaryOp op, const ConstTensorView& g, double a, const ConstTensorView& b,
+             const TensorView& out, GradientWrite write);
+void compare(CompareOp op, const ConstTensorView& a, const ConstTensorView& b, const TensorView& out);
+void compare(CompareOp op, const ConstTensorView& a, double b, const TensorView& out);
+decltype(cpu::add_pending) add_pending;
+decltype(cpu::unary) unary;
+decltype(cpu::unary_gradient) unary_gradient;
+decltype(cpu::where) where;
+decltype(cpu::where_gradient) where_gradient;
+
+}  // namespace lamella::cuda

@@ -21,3 +21,13 @@ void avg_pool2d_backward(const detail::ConstTensorView& grad, const detail::Pool
                          const detail::TensorView& dx, detail::GradientWrite write);
 
 }  // namespace lamella::cpu
+
+/// The same for NVIDIA GPUs, on the current stream.
+namespace lamella::cuda {
+
+decltype(cpu::max_pool2d_forward) max_pool2d_forward;
+decltype(cpu::max_pool2d_backward) max_pool2d_backward;
+decltype(cpu::avg_pool2d_forward) avg_pool2d_forward;
+decltype(cpu::avg_pool2d_backward) avg_pool2d_backward;
+
+}  // namespace lamella::cuda

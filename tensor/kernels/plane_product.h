@@ -11,3 +11,10 @@ void plane_product(const detail::ConstTensorView& a, const detail::ConstTensorVi
                    const detail::TensorView& out, detail::GradientWrite write);
 
 }  // namespace lamella::cpu
+
+/// The same for NVIDIA GPUs, on the current stream.
+namespace lamella::cuda {
+
+decltype(cpu::plane_product) plane_product;
+
+}  // namespace lamella::cuda

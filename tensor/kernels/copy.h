@@ -16,3 +16,12 @@ void fill(const detail::TensorView& target, double value);
 void find_nan(const detail::ConstTensorView& source, bool* found);
 
 }  // namespace lamella::cpu
+
+/// The same for NVIDIA GPUs, on the current stream.
+namespace lamella::cuda {
+
+decltype(cpu::copy) copy;
+decltype(cpu::fill) fill;
+decltype(cpu::find_nan) find_nan;
+
+}  // namespace lamella::cuda

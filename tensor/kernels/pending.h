@@ -9,3 +9,10 @@ namespace lamella::cpu {
 void apply_pending(const detail::PendingView& pending, const detail::TensorView& output);
 
 }  // namespace lamella::cpu
+
+/// The same for NVIDIA GPUs, on the current stream.
+namespace lamella::cuda {
+
+decltype(cpu::apply_pending) apply_pending;
+
+}  // namespace lamella::cuda
