@@ -1,0 +1,4 @@
+#include "tensor/cuda/map.cuh"
+
+#define LAMELLA_BACKEND cuda
+#include "tensor/elementwise-inl.h"

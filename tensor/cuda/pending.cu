@@ -1,0 +1,125 @@
+#include "core/cuda/divisor.cuh"
+#include "core/cuda/launch.cuh"
+#include "core/cuda/number.cuh"
+#include "tensor/cuda/map.cuh"
+#include "tensor/fused_activations.h"
+#include "tensor/kernels/pending.h"
+
+namespace lamella::cuda {
+
+using detail::ComputeType;
+using detail::PendingActivation;
+using detail::PendingView;
+using detail::TensorView;
+
+namespace {
+
+template <PendingActivation A, class C>
+__device__ C activate(C z) {
+  if constexpr (A == PendingActivation::Relu) return detail::relu_value(z);
+  if constexpr (A == PendingActivation::Relu6) return detail::relu6_value(z);
+  if constexpr (A == PendingActivation::Hardswish) return detail::hardswish_value(z);
+  if constexpr (A == PendingActivation::Silu) return detail::silu_value(z);
+  return z;
+}
+
+/// A dense tensor as rows of `run` numbers of one channel each: of one number where channels come last, else
+/// of a plane.
+template <class T>
+struct Debt {
+  const T* stored;
+  const ComputeType<T>* scale;  ///< null: 1
+  const ComputeType<T>* shift;  ///< null: 0
+  T* out;
+  std::uint32_t total;
+  detail::cuda::Divisor run;
+  detail::cuda::Divisor channels;
+};
+
+template <PendingActivation A, class T>
+__global__ void apply(const Debt<T> debt) {
+  using C = ComputeType<T>;
+  constexpr std::uint32_t kSize = Packet<T>::kSize;
+  const std::uint32_t step = gridDim.x * blockDim.x;
+  for (std::uint32_t packet = blockIdx.x * blockDim.x + threadIdx.x; packet * kSize < debt.total;
+       packet += step) {
+    const std::uint32_t first = packet * kSize;
+    const std::uint32_t row = debt.run.divide(first);
+    std::uint32_t in_row = first - row * debt.run.value;
+    std::uint32_t channel = row - debt.channels.divide(row) * debt.channels.value;
+    const bool whole = first + kSize <= debt.total;
+    Packet<T> numbers;
+    if (whole) {
+      numbers = reinterpret_cast<const Packet<T>*>(debt.stored)[packet];
+    } else {
+      for (std::uint32_t k = 0; first + k < debt.total; ++k) numbers.at[k] = debt.stored[first + k];
+    }
+#pragma unroll
+    for (std::uint32_t k = 0; k < kSize; ++k) {
+      const C scale = debt.scale != nullptr ? debt.scale[channel] : C(1);
+      const C shift = debt.shift != nullptr ? debt.shift[channel] : C(0);
+      const C z = detail::cuda::to_compute(numbers.at[k]) * scale + shift;
+      numbers.at[k] = detail::cuda::from_compute<T>(activate<A>(z));
+      if (++in_row == debt.run.value) {
+        in_row = 0;
+        if (++channel == debt.channels.value) channel = 0;
+      }
+    }
+    if (whole) {
+      reinterpret_cast<Packet<T>*>(debt.out)[packet] = numbers;
+    } else {
+      for (std::uint32_t k = 0; first + k < debt.total; ++k) debt.out[first + k] = numbers.at[k];
+    }
+  }
+}
+
+template <PendingActivation A, class T>
+void apply_dense(const PendingView& pending, const TensorView& output) {
+  const bool per_channel = output.shape.size() >= 2;
+  const std::int64_t channels = per_channel ? output.shape[1] : 1;
+  const std::int64_t total = output.numel();
+  if (total == 0) return;
+  const bool channels_last = per_channel && channels > 1 && output.strides[1] == 1;
+  const std::int64_t run = channels_last ? 1 : total / (per_channel ? output.shape[0] * channels : 1);
+  // Slices begin at a channel 0, and at sixteen bytes.
+  constexpr std::int64_t kLargest = std::int64_t{1} << 30;
+  const std::int64_t period = run * channels * Packet<T>::kSize;
+  LAMELLA_CHECK(ShapeError, total <= kLargest || period <= kLargest, "apply_pending: images of ",
+                run * channels, " elements are too large for a GPU");
+  const std::int64_t slice = total <= kLargest ? total : kLargest / period * period;
+  for (std::int64_t begin = 0; begin < total; begin += slice) {
+    Debt<T> debt{};
+    debt.stored = pending.stored.as<T>() + begin;
+    debt.scale = static_cast<const ComputeType<T>*>(pending.scale);
+    debt.shift = static_cast<const ComputeType<T>*>(pending.shift);
+    debt.out = output.as<T>() + begin;
+    debt.total = static_cast<std::uint32_t>(std::min(slice, total - begin));
+    debt.run = detail::cuda::Divisor(static_cast<std::uint32_t>(run));
+    debt.channels = detail::cuda::Divisor(static_cast<std::uint32_t>(channels));
+    const std::int64_t packets = (debt.total + Packet<T>::kSize - 1) / Packet<T>::kSize;
+    detail::cuda::launch("apply_pending", output.device, detail::cuda::blocks_for(packets, kMapThreads),
+                         kMapThreads, 0, apply<A, T>, debt);
+  }
+}
+
+}  // namespace
+
+void apply_pending(const PendingView& pending, const TensorView& output) {
+  detail::dispatch_floating(output.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    switch (pending.activation) {
+      case PendingActivation::None:
+        return apply_dense<PendingActivation::None, T>(pending, output);
+      case PendingActivation::Relu:
+        return apply_dense<PendingActivation::Relu, T>(pending, output);
+      case PendingActivation::Relu6:
+        return apply_dense<PendingActivation::Relu6, T>(pending, output);
+      case PendingActivation::Hardswish:
+        return apply_dense<PendingActivation::Hardswish, T>(pending, output);
+      case PendingActivation::Silu:
+        return apply_dense<PendingActivation::Silu, T>(pending, output);
+    }
+  });
+}
+
+}  // namespace lamella::cuda
