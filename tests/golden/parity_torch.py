@@ -4,8 +4,9 @@
 Same weights, same batch, on the CPU. Float64: every number within 1e-9 of PyTorch's, relative to its tensor's norm. Float32
 and bfloat16: how far each gradient and the logits are from PyTorch's float64, compared with how far PyTorch itself is in
 that type and memory format; at most twice as far. One activation that falls on the other side of a kink than in float64
-moves gradients more than all rounding together, in PyTorch and here: hence medians over several batches. Ends with status 1
-where a bound is broken.
+moves a channel's gradients a thousand times more than all rounding together, in PyTorch and here, in one batch or the next
+by chance. So of several batches the one counts in which a tensor was disturbed least, for each side; how many tensors are
+above twice PyTorch's by the median over the batches is printed, too. Ends with status 1 where a bound is broken.
 """
 import argparse
 import os
@@ -103,13 +104,15 @@ def compare(name, args, folder):
                 mine.append(distances(ours(dtype, layout, seed, 1), exact[seed], 0))
                 theirs.append(distances(peer(name, state, *batch, getattr(torch, dtype), layout == "channels_last", 1,
                                              args.classes), exact[seed], 0))
-            medians = {n: [np.median([e[n] for e in side]) for side in (mine, theirs)] for n in mine[0]}
-            ratio = {n: a / b for n, (a, b) in medians.items()}
+            least, median = ({n: [take([e[n] for e in side]) for side in (mine, theirs)] for n in mine[0]}
+                             for take in (np.min, np.median))
+            ratio = {n: a / b for n, (a, b) in least.items()}
             tensor = max(ratio, key=ratio.get)
             above = sum(not r <= 2 for r in ratio.values())
+            by_median = sum(not a / b <= 2 for a, b in median.values())
             print(f"{name:18} {layout:13} {dtype:9} error / PyTorch's: median {np.median(list(ratio.values())):.2f}, worst "
-                  f"{ratio[tensor]:.2f} ({tensor}), above 2: {above} of {len(ratio)}; PyTorch's median error "
-                  f"{np.median([b for _, b in medians.values()]):.1e}", flush=True)
+                  f"{ratio[tensor]:.2f} ({tensor}), above 2: {above} of {len(ratio)} (by medians {by_median}); PyTorch's "
+                  f"error {np.median([b for _, b in least.values()]):.1e}", flush=True)
             failures += above > 0
     return failures
 
