@@ -1,0 +1,18 @@
+#pragma once
+
+#include "layers/pool/geometry.h"
+#include "tensor/view.h"
+
+/// Averages over whole planes: the pooling of MobileNets, at their end and in squeeze-and-excitation.
+namespace lamella::cuda {
+
+/// True where each channel has one window, its whole plane, and an average divides by the plane's size.
+bool is_global(const detail::Pool2dGeometry& geometry);
+
+/// As avg_pool2d_forward() and avg_pool2d_backward(), where is_global(geometry).
+void global_average_forward(const detail::ConstTensorView& x, const detail::Pool2dGeometry& geometry,
+                            const detail::TensorView& y);
+void global_average_backward(const detail::ConstTensorView& grad, const detail::Pool2dGeometry& geometry,
+                             const detail::TensorView& dx, detail::GradientWrite write);
+
+}  // namespace lamella::cuda
