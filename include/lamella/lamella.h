@@ -11,6 +11,7 @@
 #include "lamella/core/log.h"
 #include "lamella/core/memory.h"
 #include "lamella/core/random.h"
+#include "lamella/core/stream.h"
 #include "lamella/core/threads.h"
 #include "lamella/core/version.h"
 #include "lamella/data/cifar.h"

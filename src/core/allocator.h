@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "lamella/core/device.h"
@@ -13,6 +14,8 @@ struct Block {
   void* data = nullptr;
   /// Size reserved, at least what was asked for; only what was asked for may be touched.
   std::size_t bytes = 0;
+  /// Where it goes back to: see Allocator::new_pool(); 0: the common cache.
+  std::uint64_t pool = 0;
 };
 
 /// Where tensors get their memory.
@@ -24,10 +27,33 @@ class Allocator {
   virtual Block allocate(std::size_t bytes, Stream stream) = 0;
   /// Takes a block back. `stream` is the one it was allocated for: work queued there may still use it.
   virtual void deallocate(Block block, Stream stream) noexcept = 0;
+  /// Work queued on `stream` until the block is taken back uses it, too: it is handed out again only when
+  /// that work is done.
+  virtual void record_stream(const Block& block, Stream stream) = 0;
+
+  /// A pool of blocks of its own, for work that is recorded once and replayed: what it wrote there must not
+  /// be handed to others in between. While PoolGuard says so, a thread allocates from it.
+  virtual std::uint64_t new_pool() = 0;
+  /// Ends a pool: its free blocks, and those that are taken back later, go to the common cache.
+  virtual void release_pool(std::uint64_t pool) noexcept = 0;
+
   virtual MemoryStats stats() const = 0;
   virtual void reset_peak() = 0;
   virtual void empty_cache() = 0;
   virtual void set_limit(std::size_t bytes) = 0;
+};
+
+/// While it lives, what this thread allocates comes from `pool` of the allocator that made it.
+class PoolGuard {
+ public:
+  PoolGuard(const Allocator& allocator, std::uint64_t pool);
+  ~PoolGuard();
+  PoolGuard(const PoolGuard&) = delete;
+  PoolGuard& operator=(const PoolGuard&) = delete;
+
+ private:
+  const Allocator* allocator_before_;
+  std::uint64_t pool_before_;
 };
 
 /// The device below a CachingAllocator; a test puts a fake here.
@@ -41,6 +67,13 @@ class RawMemory {
   virtual std::size_t capacity() const = 0;
   /// Of a block of `bytes`, only the first `usable` may be touched from now on. For memory checkers.
   virtual void mark_usable(void* /*data*/, std::size_t /*usable*/, std::size_t /*bytes*/) noexcept {}
+
+  /// A mark behind what is queued on `stream` now, and whether it has been reached; that it has ends the
+  /// mark. Null is always reached.
+  virtual void* mark_stream(Stream /*stream*/) { return nullptr; }
+  virtual bool reached(void* /*mark*/) noexcept { return true; }
+  /// False while asking reached() is forbidden: marks wait.
+  virtual bool may_ask() const { return true; }
 };
 
 /// Keeps freed blocks for reuse by size class and stream. Holds no device code. Defined

@@ -1,14 +1,17 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
-#include <cstdio>
+#include <list>
 #include <map>
 #include <mutex>
+#include <set>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "core/allocator.h"
 #include "core/check.h"
+#include "core/readable.h"
 
 namespace lamella::detail {
 namespace {
@@ -23,27 +26,26 @@ std::size_t size_class(std::size_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-std::string readable(std::size_t bytes) {
-  static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-  double value = static_cast<double>(bytes);
-  int unit = 0;
-  for (; value >= 1024 && unit < 6; ++unit) value /= 1024;
-  char text[32];
-  std::snprintf(text, sizeof text, unit == 0 ? "%.0f %s" : "%.2f %s", value, kUnits[unit]);
-  return text;
-}
+thread_local const Allocator* pool_owner = nullptr;
+thread_local std::uint64_t current_pool = 0;
 
 class CachingAllocator final : public Allocator {
  public:
   CachingAllocator(Device device, std::unique_ptr<RawMemory> raw) : device_(device), raw_(std::move(raw)) {}
-  ~CachingAllocator() override { release_cache(); }
+  ~CachingAllocator() override {
+    for (const Waiting& waiting : waiting_) release(waiting.block.data, waiting.block.bytes);
+    pools_.clear();
+    release_cache();
+  }
 
   Block allocate(std::size_t bytes, Stream stream) override {
     if (bytes == 0) return {};
     std::lock_guard lock(mutex_);
     if (bytes > kLargest) throw_out_of_memory(bytes);
     const std::size_t block_bytes = size_class(bytes);
-    void* data = take_cached(stream, block_bytes);
+    const std::uint64_t pool = pool_owner == this ? current_pool : 0;
+    collect_waiting();
+    void* data = take_cached({pool, stream.handle, block_bytes});
     if (data == nullptr) data = take_raw(block_bytes);
     if (data == nullptr) {
       release_cache();
@@ -54,7 +56,7 @@ class CachingAllocator final : public Allocator {
     stats_.in_use += block_bytes;
     stats_.peak_in_use = std::max(stats_.peak_in_use, stats_.in_use);
     raw_->mark_usable(data, bytes, block_bytes);
-    return {data, block_bytes};
+    return {data, block_bytes, pool};
   }
 
   void deallocate(Block block, Stream stream) noexcept override {
@@ -62,10 +64,48 @@ class CachingAllocator final : public Allocator {
     std::lock_guard lock(mutex_);
     stats_.in_use -= block.bytes;
     try {
-      cache_[{stream.handle, block.bytes}].push_back(block.data);
-      raw_->mark_usable(block.data, 0, block.bytes);
-    } catch (const std::bad_alloc&) {
+      const auto used = used_on_.find(block.data);
+      if (used == used_on_.end()) {
+        keep(block, stream);
+        return;
+      }
+      Waiting waiting{block, stream, {}};
+      for (const Stream& other : used->second) waiting.marks.push_back(raw_->mark_stream(other));
+      used_on_.erase(used);
+      waiting_.push_back(std::move(waiting));
+    } catch (const std::exception&) {
       release(block.data, block.bytes);
+    }
+  }
+
+  void record_stream(const Block& block, Stream stream) override {
+    if (block.data == nullptr) return;
+    std::lock_guard lock(mutex_);
+    std::vector<Stream>& streams = used_on_[block.data];
+    if (std::find(streams.begin(), streams.end(), stream) == streams.end()) streams.push_back(stream);
+  }
+
+  std::uint64_t new_pool() override {
+    std::lock_guard lock(mutex_);
+    pools_.insert(++last_pool_);
+    return last_pool_;
+  }
+
+  void release_pool(std::uint64_t pool) noexcept override {
+    std::lock_guard lock(mutex_);
+    pools_.erase(pool);
+    for (auto entry = cache_.begin(); entry != cache_.end();) {
+      if (std::get<0>(entry->first) != pool) {
+        ++entry;
+        continue;
+      }
+      try {
+        std::vector<void*>& common = cache_[{0, std::get<1>(entry->first), std::get<2>(entry->first)}];
+        common.insert(common.end(), entry->second.begin(), entry->second.end());
+      } catch (const std::bad_alloc&) {
+        for (void* data : entry->second) release(data, std::get<2>(entry->first));
+      }
+      entry = cache_.erase(entry);
     }
   }
 
@@ -92,10 +132,36 @@ class CachingAllocator final : public Allocator {
   }
 
  private:
-  using Key = std::pair<void*, std::size_t>;  // stream, size class
+  using Key = std::tuple<std::uint64_t, void*, std::size_t>;  // pool, stream, size class
 
-  void* take_cached(Stream stream, std::size_t bytes) {
-    const auto found = cache_.find({stream.handle, bytes});
+  /// A block that other streams were using when it was taken back.
+  struct Waiting {
+    Block block;
+    Stream stream;
+    std::vector<void*> marks;
+  };
+
+  void keep(const Block& block, Stream stream) {
+    const std::uint64_t pool = pools_.contains(block.pool) ? block.pool : 0;
+    cache_[{pool, stream.handle, block.bytes}].push_back(block.data);
+    raw_->mark_usable(block.data, 0, block.bytes);
+  }
+
+  void collect_waiting() {
+    if (waiting_.empty() || !raw_->may_ask()) return;
+    for (auto waiting = waiting_.begin(); waiting != waiting_.end();) {
+      std::erase_if(waiting->marks, [&](void* mark) { return mark == nullptr || raw_->reached(mark); });
+      if (waiting->marks.empty()) {
+        keep(waiting->block, waiting->stream);
+        waiting = waiting_.erase(waiting);
+      } else {
+        ++waiting;
+      }
+    }
+  }
+
+  void* take_cached(const Key& key) {
+    const auto found = cache_.find(key);
     if (found == cache_.end() || found->second.empty()) return nullptr;
     void* data = found->second.back();
     found->second.pop_back();
@@ -120,10 +186,16 @@ class CachingAllocator final : public Allocator {
     stats_.reserved -= bytes;
   }
 
+  /// All but what belongs to a pool in use: recorded work may write there at any time.
   void release_cache() noexcept {
-    for (const auto& [key, blocks] : cache_)
-      for (void* data : blocks) release(data, key.second);
-    cache_.clear();
+    for (auto entry = cache_.begin(); entry != cache_.end();) {
+      if (pools_.contains(std::get<0>(entry->first))) {
+        ++entry;
+        continue;
+      }
+      for (void* data : entry->second) release(data, std::get<2>(entry->first));
+      entry = cache_.erase(entry);
+    }
   }
 
   [[noreturn]] void throw_out_of_memory(std::size_t bytes) const {
@@ -149,9 +221,22 @@ class CachingAllocator final : public Allocator {
   mutable std::mutex mutex_;
   MemoryStats stats_;
   std::map<Key, std::vector<void*>> cache_;
+  std::map<void*, std::vector<Stream>> used_on_;  // beyond the streams they were allocated for
+  std::list<Waiting> waiting_;
+  std::set<std::uint64_t> pools_;
+  std::uint64_t last_pool_ = 0;
 };
 
 }  // namespace
+
+PoolGuard::PoolGuard(const Allocator& allocator, std::uint64_t pool)
+    : allocator_before_(std::exchange(pool_owner, &allocator)),
+      pool_before_(std::exchange(current_pool, pool)) {}
+
+PoolGuard::~PoolGuard() {
+  pool_owner = allocator_before_;
+  current_pool = pool_before_;
+}
 
 std::unique_ptr<Allocator> make_caching_allocator(Device device, std::unique_ptr<RawMemory> raw) {
   return std::make_unique<CachingAllocator>(device, std::move(raw));

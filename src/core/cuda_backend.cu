@@ -1,10 +1,13 @@
 #include <atomic>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
 
 #include "core/check.h"
 #include "core/cuda/check.h"
+#include "core/cuda/memory.h"
+#include "core/cuda/recording.h"
 #include "core/cuda_backend.h"
 
 namespace lamella::detail::cuda {
@@ -15,38 +18,6 @@ void check(cudaError_t status, const char* what) {
 }
 
 namespace {
-
-class CudaMemory final : public RawMemory {
- public:
-  explicit CudaMemory(Device device) : device_(device) {}
-
-  void* allocate(std::size_t bytes) override {
-    const DeviceGuard guard(device_);
-    void* data = nullptr;
-    const cudaError_t status = cudaMalloc(&data, bytes);
-    if (status == cudaErrorMemoryAllocation) {
-      cudaGetLastError();  // it would stay and be taken for the next launch's
-      return nullptr;
-    }
-    check(status, "cudaMalloc");
-    return data;
-  }
-
-  // Waits for the work on the device, so it does not matter what still uses the block.
-  void release(void* data, std::size_t) noexcept override {
-    cudaFree(data);
-    cudaGetLastError();
-  }
-
-  std::size_t capacity() const override {
-    const DeviceGuard guard(device_);
-    std::size_t available = 0, total = 0;
-    return cudaMemGetInfo(&available, &total) == cudaSuccess ? total : 0;
-  }
-
- private:
-  const Device device_;
-};
 
 __global__ void store_step(std::uint64_t* to, std::uint64_t step) { *to = step; }
 
@@ -76,7 +47,7 @@ std::vector<Gpu>& gpus() {
 void start(Gpu& gpu, Device device) {
   const DeviceGuard guard(device);
   check(cudaStreamCreateWithFlags(&gpu.stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
-  gpu.allocator = make_caching_allocator(device, std::make_unique<CudaMemory>(device)).release();
+  gpu.allocator = make_caching_allocator(device, make_cuda_memory(device)).release();
   check(cudaMalloc(&gpu.random_step, sizeof(std::uint64_t)), "cudaMalloc");
   gpu.ready = true;
   store_step<<<1, 1, 0, gpu.stream>>>(gpu.random_step, wanted_step);
@@ -112,56 +83,85 @@ int set_device(int index) {
   return before;
 }
 
-Stream current_stream(Device device) { return {device, gpu_of("current_stream", device).stream}; }
+namespace {
+thread_local std::map<int, void*> chosen_streams;
+}
+
+Stream current_stream(Device device) {
+  Gpu& gpu = gpu_of("current_stream", device);
+  const auto chosen = chosen_streams.find(device.index);
+  return {device, chosen != chosen_streams.end() ? chosen->second : gpu.stream};
+}
+
+Stream new_stream(Device device) {
+  gpu_of("new_stream", device);
+  const DeviceGuard guard(device);
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "new_stream");
+  return {device, stream};
+}
+
+void set_current_stream(Stream stream) {
+  gpu_of("StreamGuard", stream.device);
+  chosen_streams[stream.device.index] = stream.handle;
+}
+
+void synchronize(Device device) {
+  gpu_of("synchronize", device);
+  const DeviceGuard guard(device);
+  check(cudaDeviceSynchronize(), "synchronize");
+}
+
+void wait_stream(Stream stream, Stream other) {
+  cudaEvent_t reached = nullptr;
+  {
+    const DeviceGuard guard(other.device);
+    check(cudaEventCreateWithFlags(&reached, cudaEventDisableTiming), "wait_stream");
+    check(cudaEventRecord(reached, static_cast<cudaStream_t>(other.handle)), "wait_stream");
+  }
+  const DeviceGuard guard(stream.device);
+  check(cudaStreamWaitEvent(static_cast<cudaStream_t>(stream.handle), reached), "wait_stream");
+  check(cudaEventDestroy(reached), "wait_stream");
+}
 
 Allocator& allocator(Device device) { return *gpu_of("allocator_of", device).allocator; }
 
 const std::uint64_t* random_step(Device device) { return gpu_of("next_random_key", device).random_step; }
 
 void set_random_step(std::uint64_t step) {
+  LAMELLA_CHECK(DeviceError, !is_recording(),
+                "next_random_step: it cannot be recorded; call it between replays");
   wanted_step = step;
   std::vector<Gpu>& all = gpus();
   for (int i = 0; i < static_cast<int>(all.size()); ++i) {
     Gpu& gpu = all[static_cast<std::size_t>(i)];
     if (!gpu.ready) continue;
     const DeviceGuard guard(Device::cuda(i));
-    store_step<<<1, 1, 0, gpu.stream>>>(gpu.random_step, step);
+    const auto stream = static_cast<cudaStream_t>(cuda::current_stream(Device::cuda(i)).handle);
+    store_step<<<1, 1, 0, stream>>>(gpu.random_step, step);
     check(cudaGetLastError(), "store_step");
   }
 }
 
-namespace {
-
-/// What is queued on `stream` from now on waits for what is queued on `other` now.
-void wait_for(cudaStream_t stream, Device device, cudaStream_t other, Device other_device) {
-  cudaEvent_t reached = nullptr;
-  {
-    const DeviceGuard guard(other_device);
-    check(cudaEventCreateWithFlags(&reached, cudaEventDisableTiming), "cudaEventCreate");
-    check(cudaEventRecord(reached, other), "cudaEventRecord");
-  }
-  const DeviceGuard guard(device);
-  check(cudaStreamWaitEvent(stream, reached), "cudaStreamWaitEvent");
-  check(cudaEventDestroy(reached), "cudaEventDestroy");
-}
-
-}  // namespace
-
 void copy_bytes(void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
   if (bytes == 0) return;
   const Device gpu = to_device.is_cuda() ? to_device : from_device;
-  const auto stream = static_cast<cudaStream_t>(cuda::current_stream(gpu).handle);
+  LAMELLA_CHECK(
+      DeviceError, !is_recording(), "copy from ", from_device.to_string(), " to ", to_device.to_string(),
+      ": it cannot be recorded; a recorded step must not read values (item(), to_vector()) or move tensors");
+  const Stream stream = cuda::current_stream(gpu);
+  const auto handle = static_cast<cudaStream_t>(stream.handle);
   const DeviceGuard guard(gpu);
   if (to_device.is_cuda() && from_device.is_cuda()) {
-    const auto source = static_cast<cudaStream_t>(cuda::current_stream(from_device).handle);
-    wait_for(stream, gpu, source, from_device);
-    check(cudaMemcpyPeerAsync(to, to_device.index, from, from_device.index, bytes, stream), "cudaMemcpyPeer");
+    const Stream source = cuda::current_stream(from_device);
+    wait_stream(stream, source);
+    check(cudaMemcpyPeerAsync(to, to_device.index, from, from_device.index, bytes, handle), "cudaMemcpyPeer");
     // The source's memory may be given away as soon as this returns.
-    wait_for(source, from_device, stream, gpu);
+    wait_stream(source, stream);
     return;
   }
-  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream), "cudaMemcpyAsync");
-  check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, handle), "cudaMemcpyAsync");
+  check(cudaStreamSynchronize(handle), "cudaStreamSynchronize");
 }
 
 }  // namespace lamella::detail::cuda

@@ -2,6 +2,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 
 #include "core/allocator.h"
 #include "lamella/core/device.h"
@@ -13,15 +15,33 @@ namespace lamella::detail::cuda {
 int device_count();
 /// "no", or the toolkit's version.
 const char* version();
+/// See lamella/core/stream.h.
 Stream current_stream(Device device);
+Stream new_stream(Device device);
+void set_current_stream(Stream stream);
+void wait_stream(Stream stream, Stream other);
+void synchronize(Device device);
 Allocator& allocator(Device device);
 /// Device memory holding the random step, see next_random_key().
 const std::uint64_t* random_step(Device device);
 /// Brings every device's random step to `step`, in the order of the devices' current streams.
 void set_random_step(std::uint64_t step);
 /// Copies bytes from one device to another, or between a GPU and the CPU, after what the current streams of
-/// both have queued. When it returns, memory of the CPU may be read or changed.
+/// both have queued. When it returns, memory of the CPU may be read or changed. Throws DeviceError while this
+/// thread records.
 void copy_bytes(void* to, Device to_device, const void* from, Device from_device, std::size_t bytes);
+
+/// Launches that can be repeated.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  /// Queues them once more on the current stream.
+  virtual void replay() = 0;
+};
+/// Calls `work` and records what it launches on the current stream of `device`, in place of running it. What
+/// it allocates stays reserved until the recording goes. Passes on what `work` throws, with nothing recorded.
+std::unique_ptr<Recording> record_launches(Device device, const std::function<void()>& work);
+
 /// Makes `device` the one that this thread launches on; returns what was.
 int set_device(int index);
 

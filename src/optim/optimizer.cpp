@@ -137,6 +137,7 @@ void Optimizer::prepare(Group& group, const std::vector<std::size_t>& which) {
   for (const std::size_t i : which) {
     const Tensor& param = group.params[i];
     ParamState& state = group.state[i];
+    if (!state.step.defined() || state.step.device() != param.device()) ++revision_;
     if (!state.step.defined()) {
       Tensors values(count);
       for (Tensor& value : values) value = zeros_like(param);
@@ -255,6 +256,7 @@ void Optimizer::load_state_dict(const StateDict& dict) {
     groups_[g].state = std::move(loaded[g]);
     set_lr(g, rates[g]);
   }
+  ++revision_;
 }
 
 }  // namespace lamella::optim

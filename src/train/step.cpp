@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "core/cuda_backend.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/core/random.h"
 #include "lamella/layers/loss.h"
@@ -10,7 +11,9 @@
 #include "lamella/optim/ema.h"
 #include "lamella/optim/schedule.h"
 #include "lamella/tensor/arithmetic.h"
+#include "lamella/tensor/create.h"
 #include "lamella/tensor/reduce.h"
+#include "tensor/door.h"
 
 namespace lamella::train {
 
@@ -63,30 +66,123 @@ Step::Step(Module& network, optim::Optimizer& optimizer, StepOptions options)
     options_.loss = [](const Tensor& output, const Tensor& target) { return cross_entropy(output, target); };
 }
 
-Step::Result Step::operator()(const Tensor& input, const Tensor& target) {
-  const Device device = parameters_.front().device();
-  const Tensor x = input.to(device);
-  next_random_step();
-  const Tensor output = network_(x);
-  const Tensor loss = options_.loss(output, target.to(device));
+/// Recorded launches, one recording for each place in a cycle of `accumulate` batches.
+struct Step::Recorded {
+  struct Part {
+    std::unique_ptr<lamella::detail::cuda::Recording> launches;
+    Result result;
+  };
+  Tensor input, target;
+  std::vector<const void*> addresses;
+  std::uint64_t revision = 0, seed = 0;
+  bool training = true;
+  std::vector<Part> parts;
+};
+
+Step::~Step() = default;
+
+/// Where everything lies that recorded launches read and write, besides their own.
+std::vector<const void*> Step::addresses() const {
+  std::vector<const void*> all;
+  const auto add = [&](const Tensor& tensor) {
+    all.push_back(tensor.defined() ? lamella::detail::read(tensor).data : nullptr);
+  };
+  for (const Tensor& parameter : parameters_) {
+    add(parameter);
+    add(parameter.grad());
+  }
+  for (const auto& [name, buffer] : network_.named_buffers()) add(buffer);
+  return all;
+}
+
+/// Everything on the device: forward, backward, update.
+Step::Result Step::run(const Tensor& input, const Tensor& target) {
+  const Tensor output = network_(input);
+  const Tensor loss = options_.loss(output, target);
   LAMELLA_CHECK(ShapeError, loss.numel() == 1, "train::Step: the loss is ", loss.describe(),
                 ", must be a single number");
-  if (options_.check_every > 0 && count_ % options_.check_every == 0) check_finite(loss, count_, network_, x);
-
+  const Result result{loss.detach(), output.detach()};
+  if (!options_.capture) finish(result, input);
   if (accumulated_ == 0) optimizer_.zero_grad();
   if (options_.accumulate == 1)
     loss.backward();
   else
     mul(loss, 1.0 / options_.accumulate).backward();
-  ++count_;
-  if (++accumulated_ == options_.accumulate) {
-    accumulated_ = 0;
+  if (updates_now()) {
     if (options_.clip_grad_norm > 0) optim::clip_grad_norm_(parameters_, options_.clip_grad_norm);
     optimizer_.step();
-    if (options_.scheduler != nullptr) options_.scheduler->step();
     if (options_.ema != nullptr) options_.ema->update();
   }
-  return {loss.detach(), output.detach()};
+  return result;
+}
+
+void Step::finish(const Result& result, const Tensor& input) {
+  if (options_.check_every > 0 && count_ % options_.check_every == 0)
+    check_finite(result.loss, count_, network_, input);
+}
+
+Step::Result Step::replay(const Tensor& input, const Tensor& target) {
+  const bool known = recorded_ && recorded_->seed == random_state().seed &&
+                     recorded_->training == network_.is_training() &&
+                     recorded_->revision == optimizer_.revision() && recorded_->addresses == addresses();
+  if (recorded_ && !known) {
+    recorded_ = nullptr;
+    run_as_always_ = 0;
+  }
+  const auto alike = [](const Tensor& a, const Tensor& b) {
+    return a.shape() == b.shape() && a.dtype() == b.dtype() && a.memory_format() == b.memory_format();
+  };
+  const bool fits = !recorded_ || (alike(input, recorded_->input) && alike(target, recorded_->target));
+  // Two updates make every tensor that outlives a step.
+  if (!fits || run_as_always_ < 2 * options_.accumulate || (!recorded_ && accumulated_ != 0)) {
+    ++run_as_always_;
+    return run(input, target);
+  }
+  if (!recorded_) {
+    recorded_ = std::make_unique<Recorded>();
+    recorded_->parts.resize(static_cast<std::size_t>(options_.accumulate));
+    recorded_->input = empty_like(input);
+    recorded_->target = empty_like(target);
+    recorded_->addresses = addresses();
+    recorded_->revision = optimizer_.revision();
+    recorded_->seed = random_state().seed;
+    recorded_->training = network_.is_training();
+  }
+  recorded_->input.copy_(input);
+  recorded_->target.copy_(target);
+  Recorded::Part& part = recorded_->parts[static_cast<std::size_t>(accumulated_)];
+  if (!part.launches) {
+    const RandomState before = random_state();
+    try {
+      part.launches = lamella::detail::cuda::record_launches(
+          input.device(), [&] { part.result = run(recorded_->input, recorded_->target); });
+    } catch (...) {
+      recorded_ = nullptr;
+      throw;
+    }
+    LAMELLA_CHECK(Error, random_state().step == before.step,
+                  "train::Step: the network moves the random sequence to ",
+                  "another step, which cannot be recorded");
+    recorded_->addresses = addresses();
+  }
+  part.launches->replay();
+  ++replayed_;
+  return {part.result.loss.clone(), part.result.output.clone()};
+}
+
+Step::Result Step::operator()(const Tensor& input, const Tensor& target) {
+  const Device device = parameters_.front().device();
+  LAMELLA_CHECK(DeviceError, !options_.capture || device.is_cuda(),
+                "train::Step: only a GPU can capture, and the ", "network is on ", device.to_string());
+  const Tensor x = input.to(device), y = target.to(device);
+  next_random_step();
+  const Result result = options_.capture ? replay(x, y) : run(x, y);
+  if (options_.capture) finish(result, x);
+  ++count_;
+  const bool updated = updates_now();
+  accumulated_ = updated ? 0 : accumulated_ + 1;
+  if (updated && options_.scheduler != nullptr) options_.scheduler->step();
+  return result;
 }
 
 }  // namespace lamella::train

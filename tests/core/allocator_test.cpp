@@ -28,6 +28,8 @@ struct FakeDevice {
   int allocations = 0, releases = 0, refusals = 0;
   std::map<void*, std::size_t> blocks;
   std::map<void*, std::size_t> usable;
+  int marks_open = 0;
+  bool others_done = false, may_ask = true;
 
   FakeDevice() = default;
   FakeDevice(const FakeDevice&) = delete;
@@ -58,6 +60,16 @@ class FakeMemory final : public RawMemory {
     std::free(data);
   }
   std::size_t capacity() const override { return device_.capacity; }
+  void* mark_stream(Stream stream) override {
+    ++device_.marks_open;
+    return stream.handle;
+  }
+  bool reached(void*) noexcept override {
+    EXPECT_TRUE(device_.may_ask);
+    device_.marks_open -= device_.others_done ? 1 : 0;
+    return device_.others_done;
+  }
+  bool may_ask() const override { return device_.may_ask; }
   void mark_usable(void* data, std::size_t usable, std::size_t bytes) noexcept override {
     EXPECT_LE(usable, bytes);
     device_.usable[data] = usable;
@@ -123,6 +135,42 @@ TEST_F(CachingAllocatorTest, never_reuses_across_streams_or_classes) {
   EXPECT_NE(allocator->allocate(2000, first).data, block.data);
   EXPECT_NE(allocator->allocate(100, first).data, block.data);
   EXPECT_EQ(allocator->allocate(1000, first).data, block.data);
+}
+
+TEST_F(CachingAllocatorTest, waits_for_other_streams_that_use_a_block) {
+  const Block block = allocator->allocate(1000, first);
+  allocator->record_stream(block, second);
+  allocator->record_stream(block, second);
+  allocator->deallocate(block, first);
+  EXPECT_EQ(fake.marks_open, 1) << "one mark a stream";
+  EXPECT_NE(allocator->allocate(1000, first).data, block.data) << "the other stream may still read it";
+  fake.others_done = true;
+  fake.may_ask = false;
+  EXPECT_NE(allocator->allocate(1000, first).data, block.data);
+  fake.may_ask = true;
+  EXPECT_EQ(allocator->allocate(1000, first).data, block.data);
+  EXPECT_EQ(fake.marks_open, 0);
+}
+
+TEST_F(CachingAllocatorTest, a_pool_keeps_its_blocks_to_itself) {
+  const std::uint64_t pool = allocator->new_pool();
+  Block recorded, outliving;
+  {
+    const detail::PoolGuard guard(*allocator, pool);
+    recorded = allocator->allocate(1000, first);
+    outliving = allocator->allocate(3000, first);
+    allocator->deallocate(recorded, first);
+    EXPECT_EQ(allocator->allocate(1000, first).data, recorded.data)
+        << "within the pool, blocks are used again";
+    allocator->deallocate(recorded, first);
+  }
+  EXPECT_NE(allocator->allocate(1000, first).data, recorded.data);
+  allocator->empty_cache();
+  EXPECT_TRUE(fake.blocks.contains(recorded.data)) << "recorded work may write there";
+  allocator->release_pool(pool);
+  EXPECT_EQ(allocator->allocate(1000, first).data, recorded.data);
+  allocator->deallocate(outliving, first);
+  EXPECT_EQ(allocator->allocate(3000, first).data, outliving.data);
 }
 
 TEST_F(CachingAllocatorTest, a_steady_step_takes_nothing_from_the_device) {
@@ -326,6 +374,15 @@ TEST_F(CpuMemoryTest, public_functions_show_and_steer_it) {
   set_memory_limit(cpu, memory_stats(cpu).reserved + kMiB);
   EXPECT_THROW(allocator.allocate(2 * kMiB, stream), OutOfMemoryError);
   allocator.deallocate(allocator.allocate(kMiB, stream), stream);
+}
+
+TEST_F(CpuMemoryTest, prints_a_table) {
+  const Block block = detail::allocator_of(Device::cpu()).allocate(3 * kMiB, {});
+  const std::string table = memory_summary(Device::cpu());
+  detail::allocator_of(Device::cpu()).deallocate(block, {});
+  EXPECT_THAT(table, testing::StartsWith("cpu memory\n"));
+  EXPECT_THAT(table, testing::ContainsRegex("  in use +[0-9.]+ MiB\n"));
+  EXPECT_THAT(table, testing::ContainsRegex("  limit +none\n"));
 }
 
 TEST_F(CpuMemoryTest, more_than_the_machine_has_is_refused) {

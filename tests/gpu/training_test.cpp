@@ -45,7 +45,8 @@ TEST(GpuTrainingTest, two_runs_give_the_same_bits) {
     const Trained first = train(Device::cuda(), format, 20), second = train(Device::cuda(), format, 20);
     EXPECT_EQ(first.losses, second.losses);
     for (const auto& [key, tensor] : first.weights)
-      EXPECT_TRUE(testing::equal_bits(second.weights.at(key).to(Device::cpu()), tensor.to(Device::cpu())).ok) << key;
+      EXPECT_TRUE(testing::equal_bits(second.weights.at(key).to(Device::cpu()), tensor.to(Device::cpu())).ok)
+          << key;
   }
 }
 
@@ -57,6 +58,74 @@ TEST(GpuTrainingTest, a_steady_step_takes_no_memory_from_the_device) {
   const MemoryStats after = memory_stats(Device::cuda());
   EXPECT_EQ(after.device_allocations, before.device_allocations);
   EXPECT_EQ(after.in_use, before.in_use);
+}
+
+struct Stepped {
+  std::vector<float> losses;
+  StateDict weights;
+  std::int64_t replayed;
+};
+
+Stepped steps(bool capture, int accumulate) {
+  manual_seed(2);
+  auto net = models::mobilenet_v3_small({.classes = 10, .width = 0.5});
+  net.to(Device::cuda());
+  optim::RMSprop optimizer(net.parameters(), {.lr = 0.01, .momentum = 0.9});
+  optim::LrScheduler schedule(optimizer, optim::Cosine({.T_max = 20}));
+  train::Step step(
+      net, optimizer,
+      {.clip_grad_norm = 1, .accumulate = accumulate, .scheduler = &schedule, .capture = capture});
+  Stepped result;
+  for (int i = 0; i < 12 * accumulate; ++i) {
+    const std::int64_t batch = i == 8 ? 5 : 8;  // one that a recording does not fit
+    const Tensor images =
+        testing::random_tensor({batch, 3, 32, 32}, static_cast<std::uint64_t>(i), {.dtype = float32});
+    const Tensor labels = from_vector<std::int64_t>({0, 1, 2, 3, 4, 5, 6, 7}, {8}).slice(0, {0, batch});
+    result.losses.push_back(step(images, labels).loss.item<float>());
+  }
+  result.weights = net.state_dict();
+  result.replayed = step.replayed();
+  return result;
+}
+
+TEST(GpuTrainingTest, a_captured_step_has_the_bits_of_an_eager_one) {
+  LAMELLA_NEEDS_GPU();
+  for (const int accumulate : {1, 2}) {
+    const Stepped eager = steps(false, accumulate), captured = steps(true, accumulate);
+    EXPECT_EQ(eager.replayed, 0);
+    EXPECT_GE(captured.replayed, 7);
+    EXPECT_EQ(captured.losses, eager.losses);
+    for (const auto& [key, tensor] : eager.weights)
+      EXPECT_TRUE(
+          testing::equal_bits(captured.weights.at(key).to(Device::cpu()), tensor.to(Device::cpu())).ok)
+          << key;
+  }
+}
+
+TEST(GpuTrainingTest, a_step_that_cannot_be_captured_says_why) {
+  LAMELLA_NEEDS_GPU();
+  Linear net(4, 3);
+  net.to(Device::cuda());
+  optim::SGD sgd(net.parameters(), {.lr = 0.1});
+  train::Step step(net, sgd,
+                   {.loss =
+                        [](const Tensor& output, const Tensor& target) {
+                          const Tensor loss = cross_entropy(output, target);
+                          return loss.item() > 100 ? loss * 0.5 : loss;
+                        },
+                    .capture = true});
+  const Tensor x = testing::random_tensor({5, 4}, 1, {.dtype = float32}),
+               y = from_vector<std::int64_t>({0, 1, 2, 0, 1}, {5});
+  step(x, y);
+  step(x, y);
+  try {
+    step(x, y);
+    FAIL() << "item() was recorded";
+  } catch (const DeviceError& error) {
+    EXPECT_NE(std::string(error.what()).find("item()"), std::string::npos) << error.what();
+  }
+  // The device goes on.
+  EXPECT_EQ((full({3}, 2, {.device = Device::cuda()}) * 2.0).to_vector<float>(), std::vector<float>(3, 4.0F));
 }
 
 }  // namespace

@@ -150,6 +150,8 @@ TEST(StepTest, refuses_bad_options_and_losses) {
   Step vector_loss(net, sgd, {.loss = [](const Tensor& y, const Tensor&) { return y; }});
   const Batch batch;
   EXPECT_THROW(vector_loss(batch.input, batch.target), ShapeError);
+  Step captured(net, sgd, {.capture = true});
+  EXPECT_THROW(captured(batch.input, batch.target), DeviceError);
   EXPECT_EQ(sgd.steps(), 0);
 }
 

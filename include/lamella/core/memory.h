@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 
 #include "lamella/core/device.h"
 #include "lamella/core/export.h"
@@ -23,6 +24,8 @@ struct MemoryStats {
 
 /// Present figures of `device`.
 LAMELLA_API MemoryStats memory_stats(Device device);
+/// The same as a table for people: bytes in readable units, counts as they are. Ends with a line's end.
+LAMELLA_API std::string memory_summary(Device device);
 /// Sets both peaks to the present figures.
 LAMELLA_API void reset_peak_memory(Device device);
 /// Gives every cached, unused block back to the device. Tensors keep theirs.

@@ -70,6 +70,10 @@ class LAMELLA_API Optimizer {
   /// Updates made so far: those of the parameter that has had most. Waits for a GPU.
   std::int64_t steps() const;
 
+  /// Goes up when the optimizer's own tensors are made, move or are loaded: launches recorded before write to
+  /// memory that no longer counts.
+  std::uint64_t revision() const { return revision_; }
+
   /// Copies of everything that a resumed run needs besides the parameters and the options: per group g
   /// "param_groups.<g>.lr" (float64), and per parameter i that has had an update, counted over all groups,
   /// "state.<i>.step" (int64) and "state.<i>.<name>" with PyTorch's names.
@@ -113,6 +117,7 @@ class LAMELLA_API Optimizer {
 
   const char* kind_;
   std::vector<Group> groups_;
+  std::uint64_t revision_ = 0;
 };
 
 }  // namespace lamella::optim

@@ -2,7 +2,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "lamella/core/error.h"
 #include "lamella/core/export.h"
@@ -43,6 +45,9 @@ struct StepOptions {
   std::int64_t check_every = 1;             ///< batches between calls of check_finite(); 0: never
   optim::LrScheduler* scheduler = nullptr;  ///< advanced after each update
   optim::Ema* ema = nullptr;                ///< updated after each update
+  /// On a GPU: records the launches of a step once and replays them, which costs the CPU next to nothing (see
+  /// Step).
+  bool capture = false;
 };
 
 /// One training step of a network: forward, loss, backward and, after every `accumulate` batches, an update.
@@ -52,6 +57,14 @@ struct StepOptions {
 ///
 /// Network, optimizer, scheduler and Ema are used where they are: they must outlive the step. Each call
 /// begins a new step of the random sequence (next_random_step()).
+///
+/// With `capture`, the first two updates run as always; then forward, loss, backward and update are recorded,
+/// and every batch of the same shapes and types is copied to where the recording reads it and replayed, with
+/// the bits of a step that is not. Learning rate and random numbers go on. What the CPU decides on the way (a
+/// hook, an `if` on a layer's setting) is decided once, when recording. Network, loss and hooks must not read
+/// values (item()) nor move tensors to another device: recording throws and says so. Batches of other
+/// shapes, such as a short last one, run as always. train() and eval(), tensors moved or loaded, and another
+/// seed make the next batch record anew. check_finite() comes after the update here.
 class LAMELLA_API Step {
  public:
   /// What came of a batch.
@@ -62,6 +75,9 @@ class LAMELLA_API Step {
 
   /// Throws Error for an option out of range and for a network without parameters.
   Step(Module& network, optim::Optimizer& optimizer, StepOptions options = {});
+  ~Step();
+  Step(const Step&) = delete;
+  Step& operator=(const Step&) = delete;
 
   /// Runs a batch; both tensors are moved to the device of the network's parameters. Throws NonFiniteError
   /// when check_finite() finds one, ShapeError if the loss is not a single number, and whatever network and
@@ -71,14 +87,26 @@ class LAMELLA_API Step {
 
   /// Batches run so far.
   std::int64_t count() const { return count_; }
+  /// Batches replayed so far: see StepOptions::capture.
+  std::int64_t replayed() const { return replayed_; }
 
  private:
+  struct Recorded;
+  Result run(const Tensor& input, const Tensor& target);
+  Result replay(const Tensor& input, const Tensor& target);
+  std::vector<const void*> addresses() const;
+  bool updates_now() const { return accumulated_ + 1 == options_.accumulate; }
+  void finish(const Result& result, const Tensor& input);
+
   Module& network_;
   optim::Optimizer& optimizer_;
   StepOptions options_;
   Tensors parameters_;
   std::int64_t count_ = 0;
+  std::int64_t replayed_ = 0;
   int accumulated_ = 0;
+  int run_as_always_ = 0;  ///< batches since something changed that a recording depends on
+  std::unique_ptr<Recorded> recorded_;
 };
 
 }  // namespace lamella::train

@@ -1,0 +1,81 @@
+#include <cuda_runtime.h>
+
+#include "core/allocator.h"
+#include "core/cuda/check.h"
+#include "core/cuda/recording.h"
+#include "core/cuda_backend.h"
+
+namespace lamella::detail::cuda {
+namespace {
+
+thread_local bool recording = false;
+
+class RecordingFlag {
+ public:
+  RecordingFlag() { recording = true; }
+  ~RecordingFlag() { recording = false; }
+  RecordingFlag(const RecordingFlag&) = delete;
+  RecordingFlag& operator=(const RecordingFlag&) = delete;
+};
+
+/// A CUDA graph and the pool of memory that its kernels write to.
+class Graph final : public Recording {
+ public:
+  explicit Graph(Device device)
+      : device_(device), allocator_(cuda::allocator(device)), pool_(allocator_.new_pool()) {}
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  ~Graph() override {
+    // A replay may be under way.
+    if (ready_ != nullptr) {
+      cudaStreamSynchronize(static_cast<cudaStream_t>(cuda::current_stream(device_).handle));
+      cudaGraphExecDestroy(ready_);
+    }
+    allocator_.release_pool(pool_);
+  }
+
+  void record(const std::function<void()>& work) {
+    const DeviceGuard device(device_);
+    const PoolGuard pool(allocator_, pool_);
+    const auto stream = static_cast<cudaStream_t>(cuda::current_stream(device_).handle);
+    cudaGraph_t graph = nullptr;
+    // Other threads go on launching and allocating.
+    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "record_launches");
+    try {
+      const RecordingFlag flag;
+      work();
+    } catch (...) {
+      cudaStreamEndCapture(stream, &graph);
+      if (graph != nullptr) cudaGraphDestroy(graph);
+      cudaGetLastError();
+      throw;
+    }
+    check(cudaStreamEndCapture(stream, &graph), "record_launches");
+    const cudaError_t status = cudaGraphInstantiate(&ready_, graph, 0);
+    cudaGraphDestroy(graph);
+    check(status, "record_launches");
+  }
+
+  void replay() override {
+    const DeviceGuard device(device_);
+    check(cudaGraphLaunch(ready_, static_cast<cudaStream_t>(cuda::current_stream(device_).handle)), "replay");
+  }
+
+ private:
+  const Device device_;
+  Allocator& allocator_;
+  const std::uint64_t pool_;
+  cudaGraphExec_t ready_ = nullptr;
+};
+
+}  // namespace
+
+bool is_recording() { return recording; }
+
+std::unique_ptr<Recording> record_launches(Device device, const std::function<void()>& work) {
+  auto graph = std::make_unique<Graph>(device);
+  graph->record(work);
+  return graph;
+}
+
+}  // namespace lamella::detail::cuda

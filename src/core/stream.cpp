@@ -1,0 +1,28 @@
+#include "lamella/core/stream.h"
+
+#include "core/cuda_backend.h"
+
+namespace lamella {
+
+Stream new_stream(Device device) {
+  return device.is_cuda() ? detail::cuda::new_stream(device) : current_stream(device);
+}
+
+void wait_stream(Stream stream, Stream other) {
+  // The CPU never has anything queued.
+  if (stream.device.is_cuda() && other.device.is_cuda()) detail::cuda::wait_stream(stream, other);
+}
+
+void synchronize(Device device) {
+  if (device.is_cuda()) detail::cuda::synchronize(device);
+}
+
+StreamGuard::StreamGuard(Stream stream) : before_(current_stream(stream.device)) {
+  if (stream.device.is_cuda()) detail::cuda::set_current_stream(stream);
+}
+
+StreamGuard::~StreamGuard() {
+  if (before_.device.is_cuda()) detail::cuda::set_current_stream(before_);
+}
+
+}  // namespace lamella
