@@ -155,7 +155,7 @@ void ternary(TernaryOp op, const ConstTensorView& g, double a, const ConstTensor
 void unary(UnaryOp op, const ConstTensorView& x, const TensorView& out) {
   const DType type = widest({x.dtype, out.dtype});
   visit(op, [&](auto f) {
-    using F = decltype(f);
+    using F = std::remove_cvref_t<decltype(f)>;
     dispatch_compute(type, [&](auto tag) {
       using C = typename decltype(tag)::type;
       if constexpr (std::is_floating_point_v<C> || F::kIntegers)
@@ -168,7 +168,7 @@ void unary_gradient(UnaryOp op, const ConstTensorView& g, const ConstTensorView&
                     GradientWrite write) {
   const DType type = widest({g.dtype, saved.dtype, out.dtype});
   visit(op, [&](auto f) {
-    using F = decltype(f);
+    using F = std::remove_cvref_t<decltype(f)>;
     dispatch_compute_floating(type, [&](auto tag) {
       map_each<typename decltype(tag)::type>(out, write, detail::Backward<F>{f}, g, saved);
     });

@@ -13,7 +13,7 @@ using detail::TensorView;
 
 void activation_forward(const ActivationOp& op, const ConstTensorView& x, const TensorView& y) {
   visit_activation(op, [&](auto f) {
-    using F = decltype(f);
+    using F = std::remove_cvref_t<decltype(f)>;
     dispatch_compute_floating(y.dtype, [&](auto tag) {
       map_each<typename decltype(tag)::type>(y, GradientWrite::Overwrite, detail::Forward<F>{f}, x);
     });
@@ -24,7 +24,7 @@ void activation_backward(const ActivationOp& op, const ConstTensorView& g, const
                          const TensorView& dx, GradientWrite write) {
   if (saved.scale == nullptr && saved.shift == nullptr) {
     visit_activation(op, [&](auto f) {
-    using F = decltype(f);
+    using F = std::remove_cvref_t<decltype(f)>;
       dispatch_compute_floating(dx.dtype, [&](auto tag) {
         map_each<typename decltype(tag)::type>(dx, write, detail::Backward<F>{f}, g, saved.stored);
       });
@@ -33,7 +33,7 @@ void activation_backward(const ActivationOp& op, const ConstTensorView& g, const
   }
   const PendingFactors factors = factors_of(saved);
   visit_activation(op, [&](auto f) {
-    using F = decltype(f);
+    using F = std::remove_cvref_t<decltype(f)>;
     if constexpr (F::kFuses) {
       dispatch_compute_floating(dx.dtype, [&](auto tag) {
         map_each<typename decltype(tag)::type>(dx, write, detail::Backward<F>{f}, g, saved.stored,

@@ -2,6 +2,7 @@
 
 #include "autograd/record.h"
 #include "core/check.h"
+#include "lamella/tensor/reduce.h"
 #include "tensor/dispatch.h"
 #include "tensor/kernels/gemm.h"
 
@@ -90,25 +91,17 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   }
   multiply(matrix(read(x)), matrix(read(weight), true), shift, in, y.write(),
            detail::GradientWrite::Overwrite);
+  const DType bias_type = bias.defined() ? bias.dtype() : x.dtype();
   return detail::record(kName, {x, weight, bias}, y,
-                        [rows, out, x = Saved::when(detail::wants_gradient(weight), x),
+                        [rows, out, bias_type, x = Saved::when(detail::wants_gradient(weight), x),
                          weight = Saved::when(detail::wants_gradient(x), weight)](GradientContext& context) {
                           const ConstTensorView grad = read(context.grad());
                           if (const GradientTarget dx = context.target(0))
                             multiply(matrix(grad), matrix(read(weight.get())), {}, out, dx.view, dx.write);
                           if (const GradientTarget dw = context.target(1))
                             multiply(matrix(grad, true), matrix(read(x.get())), {}, rows, dw.view, dw.write);
-                          if (const GradientTarget db = context.target(2)) {
-                            const double one = 1;
-                            const float single = 1;
-                            const bool wide = grad.dtype == DType::Float64;
-                            const GemmOperand ones{wide ? static_cast<const void*>(&one) : &single,
-                                                   wide ? DType::Float64 : DType::Float32,
-                                                   0,
-                                                   0,
-                                                   {}};
-                            multiply(matrix(grad, true), ones, {}, rows, db.view, db.write);
-                          }
+                          if (context.needs(2))
+                            context.add(2, sum(context.grad().to(bias_type), {.axes = {0}}));
                         });
 }
 
