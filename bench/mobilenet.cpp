@@ -69,21 +69,38 @@ std::unique_ptr<lamella::Module> build(const Config& c) {
 
 class Trainer {
  public:
-  Trainer(const Config& c, MemoryFormat format, Device device)
-      : net_(build(c)),
+  Trainer(const Config& c, MemoryFormat format, Device device, bool capture)
+      : device_(device),
+        net_(build(c)),
         images_(lamella::randn({c.batch, 3, c.size, c.size}).contiguous(format).to(device)),
         labels_(lamella::randint(0, c.classes, {c.batch}).to(device)) {
     net_->to(format);
     net_->to(device);
     sgd_.emplace(net_->parameters(),
                  lamella::optim::SGDOptions{.lr = 1e-3, .momentum = 0.9, .weight_decay = 4e-5});
-    for (int i = 0; i < 2; ++i) step();
+    if (capture)
+      captured_.emplace(*net_, *sgd_, lamella::train::StepOptions{.check_every = 0, .capture = true});
+    for (int i = 0; i < (capture ? 4 : 2); ++i) step();
   }
 
   std::int64_t parameters() const { return net_->num_parameters(); }
 
   Step step() {
-    Step times;
+    Step times{};
+    if (device_.is_cuda()) {  // a wait between the parts would change what is measured
+      lamella::synchronize(device_);
+      const Clock::time_point begin = Clock::now();
+      if (captured_) {
+        (*captured_)(images_, labels_);
+      } else {
+        lamella::cross_entropy((*net_)(images_), labels_).backward();
+        sgd_->step();
+        sgd_->zero_grad();
+      }
+      lamella::synchronize(device_);
+      times.back() = milliseconds(begin, Clock::now());
+      return times;
+    }
     const Clock::time_point start = Clock::now();
     {
       const Tensor loss = lamella::cross_entropy((*net_)(images_), labels_);
@@ -108,9 +125,11 @@ class Trainer {
   }
 
  private:
+  Device device_;
   std::unique_ptr<lamella::Module> net_;
   Tensor images_, labels_;
   std::optional<lamella::optim::SGD> sgd_;
+  std::optional<lamella::train::Step> captured_;
 };
 
 Json ask(Peer& peer, const Json& request) {
@@ -157,6 +176,7 @@ struct Options {
   double width = 1, seconds = 1.5;
   int threads = lamella::num_threads(), rounds = 5;
   std::int64_t size = 0, batch = 0;
+  bool capture = false, tf32 = false;
 };
 
 /// The two configurations that the project is measured by, or the one that was asked for.
@@ -165,9 +185,10 @@ std::vector<Config> configs(const Options& o) {
   for (const std::int64_t size : o.size == 0 ? std::vector<std::int64_t>{32, 224} : std::vector{o.size}) {
     const bool small = size <= 64;
     list.push_back({o.model, o.width, size,
-                    o.batch != 0 ? o.batch
-                    : small      ? 64
-                                 : 16,
+                    o.batch != 0                 ? o.batch
+                    : Device(o.device).is_cuda() ? (small ? 128 : 256)
+                    : small                      ? 64
+                                                 : 16,
                     small ? 10 : 1000, small});
   }
   return list;
@@ -189,7 +210,7 @@ Json run_config(std::FILE* out, const Options& o, const Config& c, Peer* peer) {
   Json rows = Json::array();
   for (const MemoryFormat format : {MemoryFormat::ChannelsLast, MemoryFormat::Contiguous}) {
     if (!o.format.empty() && o.format != name(format)) continue;
-    Trainer ours(c, format, Device(o.device));
+    Trainer ours(c, format, Device(o.device), o.capture);
     if (peer != nullptr) {
       const Json built = ask(*peer, {{"model", c.model},
                                      {"width", c.width},
@@ -197,7 +218,10 @@ Json run_config(std::FILE* out, const Options& o, const Config& c, Peer* peer) {
                                      {"batch", c.batch},
                                      {"size", c.size},
                                      {"small_stem", c.small_stem},
-                                     {"format", name(format)}});
+                                     {"format", name(format)},
+                                     {"device", o.device},
+                                     {"capture", o.capture},
+                                     {"tf32", o.tf32}});
       if (built["parameters"] != ours.parameters()) {
         throw std::runtime_error("the networks differ: " + std::to_string(ours.parameters()) +
                                  " parameters here, " + built["parameters"].dump() + " in " +
@@ -244,7 +268,8 @@ Json run_config(std::FILE* out, const Options& o, const Config& c, Peer* peer) {
 }
 
 int run(const Options& o) {
-  if (!Device(o.device).is_cpu()) throw std::runtime_error("only --device cpu can be timed");
+  if (o.capture && Device(o.device).is_cpu()) throw std::runtime_error("only a GPU can --capture");
+  lamella::set_allow_tf32(o.tf32);
   lamella::set_num_threads(o.threads);
   lamella::manual_seed(1);
   std::ofstream file;
@@ -262,8 +287,9 @@ int run(const Options& o) {
   const unsigned cores = std::thread::hardware_concurrency();
   double load = 0;
   getloadavg(&load, 1);
-  std::fprintf(out, "%s, %u cores (%.1f busy before), %d threads, float32, milliseconds (medians)\n%s%s%s\n",
-               cpu.c_str(), cores, load, o.threads, lamella::build_info().c_str(), peer ? "\n" : "",
+  std::fprintf(out, "%s, %u cores (%.1f busy before), %d threads, %s%s%s, milliseconds (medians)\n%s%s%s\n",
+               cpu.c_str(), cores, load, o.threads, o.device.c_str(), o.tf32 ? ", TF32" : ", float32",
+               o.capture ? ", captured" : "", lamella::build_info().c_str(), peer ? "\n" : "",
                peer ? peer->version().c_str() : "");
   Json report{{"machine",
                {{"cpu", cpu},
@@ -292,7 +318,9 @@ int run(const Options& o) {
 int main(int argc, char** argv) {
   Options o;
   CLI::App app("Times training steps of a MobileNet: forward, cross-entropy, backward, SGD with momentum");
-  app.add_option("--device", o.device, "where to train: cpu")->capture_default_str();
+  app.add_option("--device", o.device, "where to train: cpu or cuda")->capture_default_str();
+  app.add_flag("--capture", o.capture, "replay recorded steps (GPU)");
+  app.add_flag("--tf32", o.tf32, "allow TF32 in matrix products (GPU)");
   app.add_option("--model", o.model, "v1, v2, v3-small, v3-large")
       ->capture_default_str()
       ->check(CLI::IsMember({"v1", "v2", "v3-small", "v3-large"}));
@@ -300,7 +328,8 @@ int main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::Range(0.05, 8.0));
   app.add_option("--size", o.size, "pixels; default: both 32 and 224")->check(CLI::Range(1, 4096));
-  app.add_option("--batch", o.batch, "images in a step; default: 64 up to 64 pixels, else 16")
+  app.add_option("--batch", o.batch,
+                 "images in a step; default: 64 up to 64 pixels, else 16; on a GPU 128 and 256")
       ->check(CLI::Range(1, 65536));
   app.add_option("--format", o.format, "channels_last or contiguous; default: both")
       ->check(CLI::IsMember({"channels_last", "contiguous"}));

@@ -60,16 +60,50 @@ def build(model, width, classes, small_stem):
 
 
 class Trainer:
-    def __init__(self, model, width, classes, batch, size, small_stem, format):
+    def __init__(self, model, width, classes, batch, size, small_stem, format, device="cpu", capture=False, tf32=False):
+        self.device, self.graph = torch.device(device), None
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         layout = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[format]
-        self.net = build(model, width, classes, small_stem).to(memory_format=layout).train()
+        self.net = build(model, width, classes, small_stem).to(memory_format=layout).train().to(self.device)
         self.sgd = torch.optim.SGD(self.net.parameters(), lr=1e-3, momentum=0.9, weight_decay=4e-5)
-        self.images = torch.randn(batch, 3, size, size).contiguous(memory_format=layout)
-        self.labels = torch.randint(classes, (batch,))
+        self.images = torch.randn(batch, 3, size, size).contiguous(memory_format=layout).to(self.device)
+        self.labels = torch.randint(classes, (batch,)).to(self.device)
+        if capture:
+            self.record()
         for _ in range(2):
             self.step()
 
+    def plain_step(self):
+        torch.nn.functional.cross_entropy(self.net(self.images), self.labels).backward()
+        self.sgd.step()
+        self.sgd.zero_grad(set_to_none=True)
+
+    def record(self):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self.plain_step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.plain_step()
+        self.graph = graph
+
+    def gpu_step(self):
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        if self.graph is not None:
+            self.graph.replay()
+        else:
+            self.plain_step()
+        torch.cuda.synchronize()
+        return [0, 0, 0, (time.perf_counter() - begin) * 1e3]
+
     def step(self):
+        if self.device.type == "cuda":
+            return self.gpu_step()
         times = [time.perf_counter()]
         loss = torch.nn.functional.cross_entropy(self.net(self.images), self.labels)
         times.append(time.perf_counter())

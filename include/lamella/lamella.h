@@ -10,6 +10,7 @@
 #include "lamella/core/error.h"
 #include "lamella/core/log.h"
 #include "lamella/core/memory.h"
+#include "lamella/core/precision.h"
 #include "lamella/core/random.h"
 #include "lamella/core/stream.h"
 #include "lamella/core/threads.h"

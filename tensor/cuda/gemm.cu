@@ -3,6 +3,7 @@
 #include "core/cuda/blas.h"
 #include "core/cuda/launch.cuh"
 #include "core/workspace.h"
+#include "lamella/core/precision.h"
 #include "tensor/dispatch.h"
 #include "tensor/kernels/copy.h"
 #include "tensor/kernels/gemm.h"
@@ -142,13 +143,17 @@ void multiply(Device device, std::int64_t m, std::int64_t n, std::int64_t k, std
   const bool wide = c_type == DType::Float64;
   const float one = 1, beta = add ? 1 : 0;
   const double wide_one = 1, wide_beta = beta;
+  const bool tf32 = a.dtype == DType::Float32 && b.dtype == DType::Float32 && allow_tf32();
+  const cublasComputeType_t compute = wide   ? CUBLAS_COMPUTE_64F
+                                      : tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                             : CUBLAS_COMPUTE_32F;
   const void* const alpha_at = wide ? static_cast<const void*>(&wide_one) : &one;
   const void* const beta_at = wide ? static_cast<const void*>(&wide_beta) : &beta;
   detail::cuda::check(
-      cublasGemmStridedBatchedEx_64(
-          detail::cuda::blas(device), a.op, b.op, m, n, k, alpha_at, a.data, cuda_type(a.dtype), a.ld,
-          a.batch_stride, b.data, cuda_type(b.dtype), b.ld, b.batch_stride, beta_at, c, cuda_type(c_type),
-          c_ld, c_stride, batches, wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+      cublasGemmStridedBatchedEx_64(detail::cuda::blas(device), a.op, b.op, m, n, k, alpha_at, a.data,
+                                    cuda_type(a.dtype), a.ld, a.batch_stride, b.data, cuda_type(b.dtype),
+                                    b.ld, b.batch_stride, beta_at, c, cuda_type(c_type), c_ld, c_stride,
+                                    batches, compute, CUBLAS_GEMM_DEFAULT),
       "gemm");
 }
 

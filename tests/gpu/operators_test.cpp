@@ -14,8 +14,6 @@ struct OperatorCase {
   double units = 8;  ///< see expect_same_on_gpu()
 };
 
-std::ostream& operator<<(std::ostream& out, const OperatorCase& c) { return out << c.name; }
-
 Tensor image(const Shape& shape, std::uint64_t seed, MemoryFormat format = MemoryFormat::Contiguous,
              double low = -1, double high = 1) {
   return testing::random_tensor(
