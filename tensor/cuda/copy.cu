@@ -1,3 +1,4 @@
+#include "core/cuda/recording.h"
 #include "core/cuda_backend.h"
 #include "core/workspace.h"
 #include "tensor/cuda/map.cuh"
@@ -48,7 +49,8 @@ void copy(const ConstTensorView& source, const TensorView& target, GradientWrite
   if (write == GradientWrite::Accumulate) {
     LAMELLA_CHECK(DTypeError, source.dtype == target.dtype, "accumulate: ", name(source.dtype), " onto ",
                   name(target.dtype));
-  } else if (same_bytes(source, target)) {
+  } else if (!detail::cuda::is_recording() &&
+             same_bytes(source, target)) {  // replays copy faster by a kernel
     detail::cuda::check(cudaMemcpyAsync(target.data, source.data,
                                         static_cast<std::size_t>(target.numel()) * size_of(target.dtype),
                                         cudaMemcpyDeviceToDevice, detail::cuda::stream_of(target.device)),
