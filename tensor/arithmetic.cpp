@@ -30,9 +30,8 @@ void check_not_bool(const char* op, DType type) {
 Output binary(const char* name, BinaryOp op, const Tensor& a, const Tensor& b, DType type) {
   const Shape shape = broadcast_shapes(name, a.shape(), b.shape());
   Output y(shape, type, a.device(), detail::result_format(shape, {a, b}));
-  LAMELLA_KERNEL(a.device(),
-                 binary(op, broadcast_to(read(a), shape), broadcast_to(read(b), shape), y.write(),
-                        GradientWrite::Overwrite));
+  LAMELLA_KERNEL(a.device(), binary(op, broadcast_to(read(a), shape), broadcast_to(read(b), shape), y.write(),
+                                    GradientWrite::Overwrite));
   return y;
 }
 

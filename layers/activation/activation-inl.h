@@ -24,7 +24,7 @@ void activation_backward(const ActivationOp& op, const ConstTensorView& g, const
                          const TensorView& dx, GradientWrite write) {
   if (saved.scale == nullptr && saved.shift == nullptr) {
     visit_activation(op, [&](auto f) {
-    using F = std::remove_cvref_t<decltype(f)>;
+      using F = std::remove_cvref_t<decltype(f)>;
       dispatch_compute_floating(dx.dtype, [&](auto tag) {
         map_each<typename decltype(tag)::type>(dx, write, detail::Backward<F>{f}, g, saved.stored);
       });

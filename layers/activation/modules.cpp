@@ -1,6 +1,5 @@
-#include "lamella/layers/modules/activation.h"
-
 #include "core/check.h"
+#include "lamella/layers/modules/activation.h"
 
 namespace lamella {
 

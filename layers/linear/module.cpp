@@ -1,10 +1,9 @@
-#include "lamella/layers/modules/linear.h"
-
 #include <cmath>
 
 #include "core/check.h"
 #include "lamella/layers/init.h"
 #include "lamella/layers/linear.h"
+#include "lamella/layers/modules/linear.h"
 #include "lamella/tensor/create.h"
 
 namespace lamella {

@@ -1,6 +1,5 @@
-#include "lamella/layers/modules/norm.h"
-
 #include "core/check.h"
+#include "lamella/layers/modules/norm.h"
 #include "lamella/layers/norm.h"
 #include "lamella/tensor/create.h"
 

@@ -1,6 +1,5 @@
-#include "lamella/layers/modules/pool.h"
-
 #include "core/check.h"
+#include "lamella/layers/modules/pool.h"
 #include "layers/module/format.h"
 
 namespace lamella {

@@ -1,5 +1,3 @@
-#include "layers/depthwise_conv2d/kernels.h"
-
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
@@ -9,6 +7,7 @@
 #include "buffers.h"
 #include "core/check.h"
 #include "lamella/core/threads.h"
+#include "layers/depthwise_conv2d/kernels.h"
 
 namespace lamella {
 namespace {

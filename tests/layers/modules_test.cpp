@@ -1,5 +1,3 @@
-#include "lamella/layers/layers.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -8,6 +6,7 @@
 #include "lamella/autograd/autograd.h"
 #include "lamella/core/error.h"
 #include "lamella/core/random.h"
+#include "lamella/layers/layers.h"
 #include "lamella/tensor/arithmetic.h"
 #include "lamella/tensor/create.h"
 #include "lamella/tensor/reduce.h"

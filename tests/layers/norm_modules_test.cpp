@@ -1,9 +1,8 @@
-#include "lamella/layers/modules/norm.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "lamella/core/error.h"
+#include "lamella/layers/modules/norm.h"
 #include "lamella/tensor/arithmetic.h"
 #include "lamella/tensor/create.h"
 #include "lamella/tensor/reduce.h"

@@ -1,7 +1,6 @@
 #include "layers/norm/cpu/parameters.h"
 
 #include "layers/norm/kernels.h"
-
 #include "tensor/cpu/strided.h"
 #include "tensor/dispatch.h"
 
