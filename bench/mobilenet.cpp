@@ -69,8 +69,9 @@ std::unique_ptr<lamella::Module> build(const Config& c) {
 
 class Trainer {
  public:
-  Trainer(const Config& c, MemoryFormat format, Device device, bool capture)
+  Trainer(const Config& c, MemoryFormat format, Device device, bool capture, bool bf16)
       : device_(device),
+        bf16_(bf16),
         net_(build(c)),
         images_(lamella::randn({c.batch, 3, c.size, c.size}).contiguous(format).to(device)),
         labels_(lamella::randint(0, c.classes, {c.batch}).to(device)) {
@@ -79,7 +80,11 @@ class Trainer {
     sgd_.emplace(net_->parameters(),
                  lamella::optim::SGDOptions{.lr = 1e-3, .momentum = 0.9, .weight_decay = 4e-5});
     if (capture)
-      captured_.emplace(*net_, *sgd_, lamella::train::StepOptions{.check_every = 0, .capture = true});
+      captured_.emplace(
+          *net_, *sgd_,
+          lamella::train::StepOptions{.check_every = 0,
+                                      .capture = true,
+                                      .autocast = bf16 ? std::optional(lamella::bfloat16) : std::nullopt});
     for (int i = 0; i < (capture ? 4 : 2); ++i) step();
   }
 
@@ -93,7 +98,13 @@ class Trainer {
       if (captured_) {
         (*captured_)(images_, labels_);
       } else {
-        lamella::cross_entropy((*net_)(images_), labels_).backward();
+        Tensor loss;
+        {
+          std::optional<lamella::Autocast> mixed;
+          if (bf16_) mixed.emplace(lamella::bfloat16);
+          loss = lamella::cross_entropy((*net_)(images_), labels_);
+        }
+        loss.backward();
         sgd_->step();
         sgd_->zero_grad();
       }
@@ -126,6 +137,7 @@ class Trainer {
 
  private:
   Device device_;
+  bool bf16_;
   std::unique_ptr<lamella::Module> net_;
   Tensor images_, labels_;
   std::optional<lamella::optim::SGD> sgd_;
@@ -176,7 +188,7 @@ struct Options {
   double width = 1, seconds = 1.5;
   int threads = lamella::num_threads(), rounds = 5;
   std::int64_t size = 0, batch = 0;
-  bool capture = false, tf32 = false;
+  bool capture = false, tf32 = false, bf16 = false;
 };
 
 /// The two configurations that the project is measured by, or the one that was asked for.
@@ -210,7 +222,7 @@ Json run_config(std::FILE* out, const Options& o, const Config& c, Peer* peer) {
   Json rows = Json::array();
   for (const MemoryFormat format : {MemoryFormat::ChannelsLast, MemoryFormat::Contiguous}) {
     if (!o.format.empty() && o.format != name(format)) continue;
-    Trainer ours(c, format, Device(o.device), o.capture);
+    Trainer ours(c, format, Device(o.device), o.capture, o.bf16);
     if (peer != nullptr) {
       const Json built = ask(*peer, {{"model", c.model},
                                      {"width", c.width},
@@ -221,7 +233,8 @@ Json run_config(std::FILE* out, const Options& o, const Config& c, Peer* peer) {
                                      {"format", name(format)},
                                      {"device", o.device},
                                      {"capture", o.capture},
-                                     {"tf32", o.tf32}});
+                                     {"tf32", o.tf32},
+                                     {"bf16", o.bf16}});
       if (built["parameters"] != ours.parameters()) {
         throw std::runtime_error("the networks differ: " + std::to_string(ours.parameters()) +
                                  " parameters here, " + built["parameters"].dump() + " in " +
@@ -268,7 +281,8 @@ Json run_config(std::FILE* out, const Options& o, const Config& c, Peer* peer) {
 }
 
 int run(const Options& o) {
-  if (o.capture && Device(o.device).is_cpu()) throw std::runtime_error("only a GPU can --capture");
+  if ((o.capture || o.bf16) && Device(o.device).is_cpu())
+    throw std::runtime_error("--capture and --bf16 are for GPUs");
   lamella::set_allow_tf32(o.tf32);
   lamella::set_num_threads(o.threads);
   lamella::manual_seed(1);
@@ -288,7 +302,10 @@ int run(const Options& o) {
   double load = 0;
   getloadavg(&load, 1);
   std::fprintf(out, "%s, %u cores (%.1f busy before), %d threads, %s%s%s, milliseconds (medians)\n%s%s%s\n",
-               cpu.c_str(), cores, load, o.threads, o.device.c_str(), o.tf32 ? ", TF32" : ", float32",
+               cpu.c_str(), cores, load, o.threads, o.device.c_str(),
+               o.bf16   ? ", bfloat16"
+               : o.tf32 ? ", TF32"
+                        : ", float32",
                o.capture ? ", captured" : "", lamella::build_info().c_str(), peer ? "\n" : "",
                peer ? peer->version().c_str() : "");
   Json report{{"machine",
@@ -320,6 +337,7 @@ int main(int argc, char** argv) {
   CLI::App app("Times training steps of a MobileNet: forward, cross-entropy, backward, SGD with momentum");
   app.add_option("--device", o.device, "where to train: cpu or cuda")->capture_default_str();
   app.add_flag("--capture", o.capture, "replay recorded steps (GPU)");
+  app.add_flag("--bf16", o.bf16, "mixed precision with bfloat16 (GPU)");
   app.add_flag("--tf32", o.tf32, "allow TF32 in matrix products (GPU)");
   app.add_option("--model", o.model, "v1, v2, v3-small, v3-large")
       ->capture_default_str()

@@ -60,8 +60,9 @@ def build(model, width, classes, small_stem):
 
 
 class Trainer:
-    def __init__(self, model, width, classes, batch, size, small_stem, format, device="cpu", capture=False, tf32=False):
-        self.device, self.graph = torch.device(device), None
+    def __init__(self, model, width, classes, batch, size, small_stem, format, device="cpu", capture=False, tf32=False,
+                 bf16=False):
+        self.device, self.graph, self.bf16 = torch.device(device), None, bf16
         torch.backends.cudnn.benchmark = True
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         layout = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[format]
@@ -75,7 +76,9 @@ class Trainer:
             self.step()
 
     def plain_step(self):
-        torch.nn.functional.cross_entropy(self.net(self.images), self.labels).backward()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            loss = torch.nn.functional.cross_entropy(self.net(self.images), self.labels)
+        loss.backward()
         self.sgd.step()
         self.sgd.zero_grad(set_to_none=True)
 

@@ -1,5 +1,6 @@
 #include "lamella/tensor/matmul.h"
 
+#include "autograd/autocast.h"
 #include "autograd/record.h"
 #include "core/check.h"
 #include "tensor/dispatch.h"
@@ -73,9 +74,10 @@ Tensor multiply_matrices(const Tensor& a, const Tensor& b, const Shape& result) 
 
 }  // namespace
 
-Tensor matmul(const Tensor& a, const Tensor& b) {
-  detail::check_floating(kName, "left operand", a);
-  detail::check_floating(kName, "right operand", b);
+Tensor matmul(const Tensor& left, const Tensor& right) {
+  detail::check_floating(kName, "left operand", left);
+  detail::check_floating(kName, "right operand", right);
+  const Tensor a = detail::lowered(left), b = detail::lowered(right);
   detail::check_same_device(kName, a, b);
   detail::check_same_dtype(kName, a, b);
   LAMELLA_CHECK(ShapeError, a.dim() >= 1 && b.dim() >= 1, kName, ": operands need at least one axis (",

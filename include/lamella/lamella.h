@@ -4,6 +4,7 @@
 /// Everything: `#include <lamella/lamella.h>`. Each header may be included on its own, too. Not among them,
 /// because they need another library: lamella/eigen.h (Eigen), lamella/testing.h and
 /// lamella/testing/matchers.h (lamella::testing).
+#include "lamella/autograd/autocast.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/core/device.h"
 #include "lamella/core/dtype.h"

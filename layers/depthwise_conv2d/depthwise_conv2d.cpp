@@ -1,5 +1,6 @@
 #include "lamella/layers/depthwise_conv2d.h"
 
+#include "autograd/autocast.h"
 #include "autograd/record.h"
 #include "core/check.h"
 #include "layers/conv/check.h"
@@ -36,23 +37,24 @@ void check_channels(const Tensor& input, const Tensor& weight) {
 
 }  // namespace
 
-Tensor depthwise_conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias,
+Tensor depthwise_conv2d(const Tensor& given, const Tensor& weight, const Tensor& bias,
                         const DepthwiseConv2dOptions& options) {
-  detail::check_floating(kName, "input", input);
+  detail::check_floating(kName, "input", given);
   detail::check_floating(kName, "weight", weight);
-  check_channels(input, weight);
-  detail::check_conv_operands(kName, input, weight, bias);
+  check_channels(given, weight);
+  detail::check_conv_operands(kName, given, weight, bias);
+  const Tensor input = detail::lowered(given), w = detail::lowered_parameter(input, weight);
   const Conv2dGeometry geometry = detail::conv_geometry(
       kName, input.shape(), weight.shape(),
       {options.stride, options.padding, options.dilation, input.size(1), options.same_padding});
   const Output y(geometry.output_shape(), input.dtype(), input.device(), input.memory_format());
   LAMELLA_KERNEL(input.device(),
-                 depthwise_conv2d_forward(geometry, read(input), read(weight),
+                 depthwise_conv2d_forward(geometry, read(input), read(w),
                                           bias.defined() ? read(bias) : ConstTensorView{}, y.write()));
   return detail::record(
       kName, {input, weight, bias}, y,
       [geometry, input = Saved::when(detail::wants_gradient(weight) || detail::wants_gradient(bias), input),
-       weight = Saved::when(detail::wants_gradient(input), weight)](GradientContext& context) {
+       weight = Saved::when(detail::wants_gradient(input), w)](GradientContext& context) {
         const ConstTensorView grad = read(context.grad());
         if (const GradientTarget dx = context.target(0))
           LAMELLA_KERNEL(grad.device, depthwise_conv2d_backward_input(geometry, grad, read(weight.get()),

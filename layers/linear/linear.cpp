@@ -1,5 +1,6 @@
 #include "lamella/layers/linear.h"
 
+#include "autograd/autocast.h"
 #include "autograd/record.h"
 #include "core/check.h"
 #include "lamella/tensor/reduce.h"
@@ -73,8 +74,9 @@ void check(const Tensor& x, const Tensor& weight, const Tensor& bias) {
 
 }  // namespace
 
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  check(x, weight, bias);
+Tensor linear(const Tensor& given, const Tensor& weight, const Tensor& bias) {
+  check(given, weight, bias);
+  const Tensor x = detail::lowered(given), w = detail::lowered_parameter(x, weight);
   if (x.dim() != 2) {
     Shape result = x.shape();
     result.erase(result.size() - 1);
@@ -89,12 +91,11 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
     const ConstTensorView view = read(bias);
     shift = {view.data, view.dtype, 0, view.strides[0], {}};
   }
-  multiply(matrix(read(x)), matrix(read(weight), true), shift, in, y.write(),
-           detail::GradientWrite::Overwrite);
+  multiply(matrix(read(x)), matrix(read(w), true), shift, in, y.write(), detail::GradientWrite::Overwrite);
   const DType bias_type = bias.defined() ? bias.dtype() : x.dtype();
   return detail::record(kName, {x, weight, bias}, y,
                         [rows, out, bias_type, x = Saved::when(detail::wants_gradient(weight), x),
-                         weight = Saved::when(detail::wants_gradient(x), weight)](GradientContext& context) {
+                         weight = Saved::when(detail::wants_gradient(x), w)](GradientContext& context) {
                           const ConstTensorView grad = read(context.grad());
                           if (const GradientTarget dx = context.target(0))
                             multiply(matrix(grad), matrix(read(weight.get())), {}, out, dx.view, dx.write);

@@ -1,3 +1,4 @@
+#include "autograd/autocast.h"
 #include "autograd/record.h"
 #include "core/check.h"
 #include "lamella/autograd/autograd.h"
@@ -64,7 +65,7 @@ void check_labels(const Tensor& labels, const CrossEntropyShape& shape) {
 Tensor cross_entropy(const Tensor& given_logits, const Tensor& given_target,
                      const CrossEntropyOptions& options) {
   check(given_logits, given_target, options);
-  const Tensor logits = as_dense(given_logits);
+  const Tensor logits = as_dense(detail::raised(given_logits));
   const MemoryFormat format = logits.memory_format();
   const Device device = logits.device();
 

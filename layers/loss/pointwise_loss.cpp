@@ -1,3 +1,4 @@
+#include "autograd/autocast.h"
 #include "autograd/record.h"
 #include "core/check.h"
 #include "lamella/layers/loss.h"
@@ -68,12 +69,12 @@ Tensor pointwise(const char* op, PointwiseLoss kind, const Tensor& given_x, cons
 }  // namespace
 
 Tensor mse_loss(const Tensor& x, const Tensor& target, Reduction reduction) {
-  return pointwise("mse_loss", PointwiseLoss::Squared, x, target, {}, {}, reduction);
+  return pointwise("mse_loss", PointwiseLoss::Squared, raised(x), raised(target), {}, {}, reduction);
 }
 
 Tensor bce_with_logits(const Tensor& logits, const Tensor& target, const BceOptions& options) {
-  return pointwise("bce_with_logits", PointwiseLoss::BinaryCrossEntropy, logits, target, options.weight,
-                   options.pos_weight, options.reduction);
+  return pointwise("bce_with_logits", PointwiseLoss::BinaryCrossEntropy, raised(logits), raised(target),
+                   options.weight, options.pos_weight, options.reduction);
 }
 
 }  // namespace lamella

@@ -4,6 +4,7 @@
 
 #include "core/check.h"
 #include "core/cuda_backend.h"
+#include "lamella/autograd/autocast.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/core/random.h"
 #include "lamella/layers/loss.h"
@@ -97,8 +98,13 @@ std::vector<const void*> Step::addresses() const {
 
 /// Everything on the device: forward, backward, update.
 Step::Result Step::run(const Tensor& input, const Tensor& target) {
-  const Tensor output = network_(input);
-  const Tensor loss = options_.loss(output, target);
+  Tensor output, loss;
+  {
+    std::optional<Autocast> mixed;
+    if (options_.autocast) mixed.emplace(*options_.autocast);
+    output = network_(input);
+    loss = options_.loss(output, target);
+  }
   LAMELLA_CHECK(ShapeError, loss.numel() == 1, "train::Step: the loss is ", loss.describe(),
                 ", must be a single number");
   const Result result{loss.detach(), output.detach()};

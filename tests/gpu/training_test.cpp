@@ -68,15 +68,18 @@ struct Stepped {
   std::int64_t replayed;
 };
 
-Stepped steps(bool capture, int accumulate) {
+Stepped steps(bool capture, int accumulate, std::optional<DType> autocast = std::nullopt) {
   manual_seed(2);
   auto net = models::mobilenet_v3_small({.classes = 10, .width = 0.5});
   net.to(Device::cuda());
   optim::RMSprop optimizer(net.parameters(), {.lr = 0.01, .momentum = 0.9});
   optim::LrScheduler schedule(optimizer, optim::Cosine({.T_max = 20}));
-  train::Step step(
-      net, optimizer,
-      {.clip_grad_norm = 1, .accumulate = accumulate, .scheduler = &schedule, .capture = capture});
+  train::Step step(net, optimizer,
+                   {.clip_grad_norm = 1,
+                    .accumulate = accumulate,
+                    .scheduler = &schedule,
+                    .capture = capture,
+                    .autocast = autocast});
   Stepped result;
   for (int i = 0; i < 12 * accumulate; ++i) {
     const std::int64_t batch = i == 8 ? 5 : 8;  // one that a recording does not fit
@@ -92,8 +95,10 @@ Stepped steps(bool capture, int accumulate) {
 
 TEST(GpuTrainingTest, a_captured_step_has_the_bits_of_an_eager_one) {
   LAMELLA_NEEDS_GPU();
-  for (const int accumulate : {1, 2}) {
-    const Stepped eager = steps(false, accumulate), captured = steps(true, accumulate);
+  for (const auto& [accumulate, autocast] :
+       {std::pair(1, std::optional<DType>()), std::pair(2, std::optional<DType>()),
+        std::pair(1, std::optional(bfloat16))}) {
+    const Stepped eager = steps(false, accumulate, autocast), captured = steps(true, accumulate, autocast);
     EXPECT_EQ(eager.replayed, 0);
     EXPECT_GE(captured.replayed, 7);
     EXPECT_EQ(captured.losses, eager.losses);
@@ -128,6 +133,26 @@ TEST(GpuTrainingTest, a_step_that_cannot_be_captured_says_why) {
   }
   // The device goes on.
   EXPECT_EQ((full({3}, 2, {.device = Device::cuda()}) * 2.0).to_vector<float>(), std::vector<float>(3, 4.0F));
+}
+
+TEST(GpuTrainingTest, mixed_precision_learns) {
+  LAMELLA_NEEDS_GPU();
+  for (const MemoryFormat format : {MemoryFormat::Contiguous, MemoryFormat::ChannelsLast}) {
+    manual_seed(4);
+    auto net = models::mobilenet_v2({.classes = 4, .width = 0.35, .dropout = 0, .small_stem = true});
+    net.to(Device::cuda());
+    optim::SGD sgd(net.parameters(), {.lr = 0.05, .momentum = 0.9});
+    train::Step step(net, sgd, {.autocast = bfloat16});
+    const Tensor images = testing::random_tensor({16, 3, 16, 16}, 5, {.dtype = float32, .format = format});
+    std::vector<std::int64_t> classes(16);
+    for (std::size_t i = 0; i < classes.size(); ++i) classes[i] = static_cast<std::int64_t>(i % 4);
+    const Tensor labels = from_vector<std::int64_t>(classes, {16});
+    const float first = step(images, labels).loss.item<float>();
+    float last = first;
+    for (int i = 0; i < 40; ++i) last = step(images, labels).loss.item<float>();
+    EXPECT_NEAR(first, 1.386F, 0.3F);
+    EXPECT_LT(last, 0.5F);
+  }
 }
 
 }  // namespace

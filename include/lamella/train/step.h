@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,9 @@ struct StepOptions {
   /// On a GPU: records the launches of a step once and replays them, which costs the CPU next to nothing (see
   /// Step).
   bool capture = false;
+  /// Computes forward and loss under Autocast of this type. With Float16, small gradients vanish unless the loss
+  /// function scales them.
+  std::optional<DType> autocast = std::nullopt;
 };
 
 /// One training step of a network: forward, loss, backward and, after every `accumulate` batches, an update.
