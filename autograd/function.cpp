@@ -64,6 +64,9 @@ Tensors apply_function(std::shared_ptr<Function> function, const Tensors& inputs
 
   // The saved tensors go with the gradient function when the graph is freed.
   struct FreeOnExit {
+    explicit FreeOnExit(std::shared_ptr<Function::State> of) : state(std::move(of)) {}
+    FreeOnExit(const FreeOnExit&) = delete;
+    FreeOnExit& operator=(const FreeOnExit&) = delete;
     std::shared_ptr<Function::State> state;
     ~FreeOnExit() {
       state->saved.clear();

@@ -106,13 +106,13 @@ lm::data::DataLoader train_loader(const ImageData& data, const Recipe& recipe, i
   // elsewhere.
   options.drop_last = data.train->size() > recipe.batch;
   if (data.resized && data.format.size > kLargestSmall) {
-    options.transform.push_back(lm::data::RandomResizedCrop(data.format.size));
+    options.transform.emplace_back(lm::data::RandomResizedCrop(data.format.size));
   } else {
     if (data.resized) options.transform = middle(data.format.size);
     if (recipe.crop_padding > 0)
-      options.transform.push_back(lm::data::RandomCrop(data.format.size, recipe.crop_padding));
+      options.transform.emplace_back(lm::data::RandomCrop(data.format.size, recipe.crop_padding));
   }
-  if (recipe.flip) options.transform.push_back(lm::data::RandomHorizontalFlip());
+  if (recipe.flip) options.transform.emplace_back(lm::data::RandomHorizontalFlip());
   options.normalize = data.format.normalize;
   options.memory_format = lm::MemoryFormat::ChannelsLast;
   if (recipe.mixup > 0)

@@ -35,6 +35,7 @@ Module::Module(std::string type_name) : state_(std::make_shared<ModuleState>()) 
 Module::~Module() = default;
 
 Module& Module::operator=(const Module& other) {
+  if (this == &other) return *this;
   LAMELLA_CHECK(
       Error, state_ == other.state_ || !state_->has_parent || other.state_->has_parent, type_name(),
       ": assigning to a module that is part of another one would leave the old one there; change it through "

@@ -35,8 +35,8 @@ Filter make_filter(int in, int out) {
   std::vector<double> exact(filter.stride);
   for (int i = 0; i < out; ++i) {
     const double center = (i + 0.5) * scale;
-    const int first = std::max(static_cast<int>(center - radius + 0.5), 0);
-    const int last = std::min(static_cast<int>(center + radius + 0.5), in);
+    const int first = std::max(static_cast<int>(std::lround(center - radius)), 0);
+    const int last = std::min(static_cast<int>(std::lround(center + radius)), in);
     double sum = 0.0;
     for (int k = first; k < last; ++k) {
       const double distance = std::abs((k - center + 0.5) / radius);

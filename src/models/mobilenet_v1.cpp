@@ -56,8 +56,8 @@ MobileNetV1::MobileNetV1(const MobileNetV1Options& options)
   apply([](const std::string&, Module& module) {
     const auto* conv = dynamic_cast<const Conv2d*>(&module);
     if (conv == nullptr) return;
-    const double fan_out =
-        static_cast<double>(init::fans(conv->weight().shape()).out / conv->options().groups);
+    const double fan_out = static_cast<double>(init::fans(conv->weight().shape()).out) /
+                           static_cast<double>(conv->options().groups);
     init::normal_(conv->weight(), 0, std::sqrt(2 / fan_out));
   });
   const double bound = 1 / std::sqrt(static_cast<double>(options.classes));

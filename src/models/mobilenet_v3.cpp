@@ -1,5 +1,6 @@
 #include "lamella/models/mobilenet_v3.h"
 
+#include <cmath>
 #include <span>
 
 #include "lamella/layers/modules/activation.h"
@@ -57,7 +58,7 @@ Sequential make_features(std::span<const Row> rows, const MobileNetV3Options& op
         {.expanded = expanded,
          .kernel = row.kernel,
          .stride = stride,
-         .squeezed = row.squeeze ? make_divisible(static_cast<double>(expanded / 4)) : 0,
+         .squeezed = row.squeeze ? make_divisible(std::floor(static_cast<double>(expanded) / 4)) : 0,
          .activation = row.activation,
          .norm = kNorm,
          .drop_path = options.drop_path * static_cast<double>(i) / static_cast<double>(rows.size() - 1),

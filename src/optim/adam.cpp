@@ -40,7 +40,7 @@ AdamW::AdamW(const std::vector<ParamGroup>& groups, const AdamWOptions& options)
 
 std::vector<std::string> Adam::state_names() const {
   std::vector<std::string> names{"exp_avg", "exp_avg_sq"};
-  if (options_.amsgrad) names.push_back("max_exp_avg_sq");
+  if (options_.amsgrad) names.emplace_back("max_exp_avg_sq");
   return names;
 }
 

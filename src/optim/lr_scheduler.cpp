@@ -29,7 +29,8 @@ std::int64_t counter(const char* kind, const StateDict& dict, const char* key) {
 
 void check_size(const char* kind, const StateDict& dict, std::initializer_list<const char*> keys) {
   for (const auto& [name, tensor] : dict) {
-    const bool known = std::any_of(keys.begin(), keys.end(), [&](const char* key) { return name == key; });
+    const bool known =
+        std::any_of(keys.begin(), keys.end(), [&name = name](const char* key) { return name == key; });
     LAMELLA_CHECK(Error, known, kind, ": the state has ", name, ", which does not belong to it");
   }
 }

@@ -20,8 +20,8 @@ RMSprop::RMSprop(const std::vector<ParamGroup>& groups, const RMSpropOptions& op
 
 std::vector<std::string> RMSprop::state_names() const {
   std::vector<std::string> names{"square_avg"};
-  if (options_.momentum > 0) names.push_back("momentum_buffer");
-  if (options_.centered) names.push_back("grad_avg");
+  if (options_.momentum > 0) names.emplace_back("momentum_buffer");
+  if (options_.centered) names.emplace_back("grad_avg");
   return names;
 }
 
