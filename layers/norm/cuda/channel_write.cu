@@ -1,0 +1,182 @@
+#include "layers/norm/cuda/channels.cuh"
+#include "layers/norm/cuda/slopes.cuh"
+
+namespace lamella::cuda {
+
+namespace {
+
+/// dx = a · g + p · (x − center) + q.
+template <class C, class Slope>
+struct GradientFormula {
+  static constexpr bool kReadsGradient = true;
+  struct Lane {
+    C a, p, q, center, scale, shift;
+  };
+
+  const C* factors;
+  std::int64_t statistics;
+  SlopeFactors<C> of_slope;
+  Slope slope;
+
+  __device__ Lane lane(std::int64_t s, std::int64_t channel) const {
+    return {factors[s],
+            factors[statistics + s],
+            factors[2 * statistics + s],
+            factors[3 * statistics + s],
+            of_slope.scale_of(channel),
+            of_slope.shift_of(channel)};
+  }
+  __device__ C operator()(const Lane& lane, C g, C x) const {
+    return lane.a * slope(g, x * lane.scale + lane.shift) + (lane.p * (x - lane.center) + lane.q);
+  }
+};
+
+/// y = (x − center) · scale + shift.
+template <class C>
+struct ApplyFormula {
+  static constexpr bool kReadsGradient = false;
+  struct Lane {
+    C center, scale, shift;
+  };
+
+  const C* factors;
+  std::int64_t statistics;
+
+  __device__ Lane lane(std::int64_t s, std::int64_t /*channel*/) const {
+    return {factors[s], factors[statistics + s], factors[2 * statistics + s]};
+  }
+  __device__ C operator()(const Lane& lane, C /*g*/, C x) const {
+    return (x - lane.center) * lane.scale + lane.shift;
+  }
+};
+
+template <class T>
+struct Streams {
+  const T* g;  ///< null where the formula does not read it
+  const T* x;
+  T* out;
+  bool accumulate;
+};
+
+template <class T>
+struct PacketAt {
+  Numbers<T> g, x;
+  std::int64_t at;
+  int valid;
+};
+
+template <bool kWide, class T, class Formula>
+__device__ inline PacketAt<T> load_streams(const Streams<T>& streams, std::int64_t at, int valid) {
+  PacketAt<T> load;
+  load.at = at;
+  load.valid = valid;
+  if constexpr (Formula::kReadsGradient) load.g = load_numbers<kWide>(streams.g + at, valid);
+  load.x = load_numbers<kWide>(streams.x + at, valid);
+  return load;
+}
+
+/// Number k of the packet has lanes[k · kStep].
+template <bool kWide, int kStep, class T, class Formula>
+__device__ inline void write_packet(const Streams<T>& streams, const PacketAt<T>& load,
+                                    const Formula& formula, const typename Formula::Lane* lanes) {
+  using C = ComputeType<T>;
+  constexpr int kSize = Numbers<T>::kSize;
+  T* const to = streams.out + load.at;
+  C values[kSize];
+#pragma unroll
+  for (int k = 0; k < kSize; ++k) {
+    C g = 0;
+    if constexpr (Formula::kReadsGradient) g = load.g.at(k);
+    values[k] = formula(lanes[k * kStep], g, load.x.at(k));
+  }
+  if (streams.accumulate) {
+    const Numbers<T> before = load_numbers<kWide>(static_cast<const T*>(to), load.valid);
+#pragma unroll
+    for (int k = 0; k < kSize; ++k) values[k] += before.at(k);
+  }
+  store_numbers<kWide>(values, to, load.valid);
+}
+
+// Blocks go backwards: what the sums read last may still be in the cache.
+
+template <class T, bool kWide, class Formula>
+__global__ void __launch_bounds__(kNormThreads, 2)
+    write_rows(const Streams<T> streams, const RowCut cut, const Formula formula) {
+  constexpr int kSize = Numbers<T>::kSize;
+  const RowItem<kSize> item(cut, gridDim.x - 1 - blockIdx.x);
+  typename Formula::Lane lanes[kSize] = {};
+#pragma unroll
+  for (int k = 0; k < kSize; ++k) {
+    if (item.count == 0 || k >= item.valid) continue;
+    const std::int64_t lane = item.lane + k, channel = cut.each == 1 ? lane : lane / cut.each;
+    lanes[k] = formula.lane(item.segment * cut.channels + channel, channel);
+  }
+  in_batches<PacketAt<T>>(
+      item.count,
+      [&](unsigned i) {
+        return load_streams<kWide, T, Formula>(streams, item.offset + i * item.step, item.valid);
+      },
+      [&](const PacketAt<T>& load, unsigned) { write_packet<kWide, 1>(streams, load, formula, lanes); });
+}
+
+template <class T, bool kWide, class Formula>
+__global__ void __launch_bounds__(kNormThreads, 2)
+    write_planes(const Streams<T> streams, const PlaneCut cut, const Formula formula) {
+  constexpr int kSize = Numbers<T>::kSize;
+  PlaneItem<kSize> item(cut, gridDim.x - 1 - blockIdx.x);
+  const typename Formula::Lane lane = formula.lane(item.statistic, item.channel);
+  in_batches<PacketAt<T>>(
+      item.count,
+      [&](unsigned) {
+        const auto load = load_streams<kWide, T, Formula>(streams, item.offset, kWide ? kSize : item.valid());
+        item.advance();
+        return load;
+      },
+      [&](const PacketAt<T>& load, unsigned) { write_packet<kWide, 0>(streams, load, formula, &lane); });
+}
+
+template <class T, bool kWide, class Formula>
+void write(const char* what, Device device, const ChannelCut& cut, const Streams<T>& streams,
+           const Formula& formula) {
+  if (cut.by_rows)
+    detail::cuda::launch(what, device, grid_of(cut.rows.blocks()), kNormThreads, 0,
+                         write_rows<T, kWide, Formula>, streams, cut.rows, formula);
+  else
+    detail::cuda::launch(what, device, grid_of(cut.planes.blocks()), cut.planes.block(), 0,
+                         write_planes<T, kWide, Formula>, streams, cut.planes, formula);
+}
+
+}  // namespace
+
+void channel_gradient(const ConstTensorView& grad, const ConstTensorView& x, const ChannelCut& cut,
+                      const void* factors, const ActivationSlope& slope, const TensorView& dx,
+                      GradientWrite how) {
+  if (cut.empty()) return;
+  detail::dispatch_floating(x.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    using C = ComputeType<T>;
+    const Streams<T> streams{grad.as<T>(), x.as<T>(), dx.as<T>(), how == GradientWrite::Accumulate};
+    dispatch_wide<T>(cut.whole, {grad.data, x.data, dx.data}, [&](auto wide) {
+      visit_slope<C, wide()>(slope.activation, [&](auto function) {
+        const GradientFormula<C, decltype(function)> formula{
+            static_cast<const C*>(factors), cut.layout.statistics(), SlopeFactors<C>(slope), function};
+        write<T, wide()>("channel_gradient", dx.device, cut, streams, formula);
+      });
+    });
+  });
+}
+
+void channel_apply(const ConstTensorView& x, const ChannelCut& cut, const void* factors,
+                   const TensorView& y) {
+  if (cut.empty()) return;
+  detail::dispatch_floating(x.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    using C = ComputeType<T>;
+    const Streams<T> streams{nullptr, x.as<T>(), y.as<T>(), false};
+    const ApplyFormula<C> formula{static_cast<const C*>(factors), cut.layout.statistics()};
+    dispatch_wide<T>(cut.whole, {x.data, y.data},
+                     [&](auto wide) { write<T, wide()>("channel_apply", y.device, cut, streams, formula); });
+  });
+}
+
+}  // namespace lamella::cuda

@@ -1,0 +1,77 @@
+#pragma once
+
+#include "layers/norm/cuda/packets.cuh"
+#include "layers/norm/cuda/tally.cuh"
+
+namespace lamella::cuda {
+
+/// Parts of a statistic: `length` units each, of `total`; a plane of `inner` numbers is `per_plane` units of
+/// `size` numbers, the last one maybe shorter.
+struct PartCounts {
+  std::int64_t parts = 0, length = 1, total = 0;
+  std::int64_t inner = 1, per_plane = 1;
+  int size = 1;
+
+  /// Numbers in the first `units`.
+  __host__ __device__ std::int64_t before(std::int64_t units) const {
+    if (per_plane * size == inner) return units * size;
+    const std::int64_t planes = units / per_plane, rest = (units - planes * per_plane) * size;
+    return planes * inner + (rest < inner ? rest : inner);
+  }
+  __device__ double of(std::int64_t part) const {
+    const std::int64_t begin = part * length;
+    return static_cast<double>(before(min(total, begin + length)) - before(begin));
+  }
+};
+
+inline constexpr int kFinishThreads = 1024;
+
+/// done(s, Pair) for every statistic s, of pairs[part · statistics + s]. Threads of a block: x over
+/// statistics, y over parts.
+template <class Tally, class Done>
+__global__ void __launch_bounds__(kFinishThreads)
+    finish(const Pair* pairs, const PartCounts counts, std::int64_t statistics, const Done done) {
+  __shared__ Tally shared[kFinishThreads];
+  const std::int64_t s = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  const unsigned at = threadIdx.y * blockDim.x + threadIdx.x;
+  Tally tally = Tally::around(s < statistics && counts.parts > 0 ? pairs[s].x : 0);
+  if (s < statistics) {
+#pragma unroll 4
+    for (std::int64_t part = threadIdx.y; part < counts.parts; part += blockDim.y)
+      tally.add(counts.of(part), pairs[part * statistics + s]);
+  }
+  shared[at] = tally;
+  for (unsigned half = blockDim.y / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.y < half) shared[at].merge(shared[at + half * blockDim.x]);
+  }
+  if (threadIdx.y == 0 && s < statistics) done(s, shared[at].result());
+}
+
+/// No parts: statistics of no values, two zeros.
+template <class Tally, class Done>
+void finish_parts(const char* what, Device device, const Pair* pairs, const PartCounts& counts,
+                  std::int64_t statistics, const Done& done) {
+  unsigned down = 1;
+  while (down < 256 && std::int64_t{4} * down < counts.parts) down *= 2;
+  const unsigned across = std::max(4u, 64 / down);
+  detail::cuda::launch(what, device, grid_of((statistics + across - 1) / across), dim3(across, down), 0,
+                       finish<Tally, Done>, pairs, counts, statistics, done);
+}
+
+/// Keeps the pairs.
+struct StorePairs {
+  Pair* to;
+  __device__ void operator()(std::int64_t s, Pair pair) const { to[s] = pair; }
+};
+/// All first numbers, then all second ones.
+struct StoreRows {
+  double* to;
+  std::int64_t statistics;
+  __device__ void operator()(std::int64_t s, Pair pair) const {
+    to[s] = pair.x;
+    to[statistics + s] = pair.y;
+  }
+};
+
+}  // namespace lamella::cuda
