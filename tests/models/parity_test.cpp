@@ -1,4 +1,5 @@
-// The MobileNets against PyTorch's numbers in tests/golden, which make_golden.py made.
+// The MobileNets against PyTorch's numbers in tests/golden, which make_golden.py made. The GPU's tests
+// compile this file, too, with LAMELLA_TEST_DEVICE defined.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -20,6 +21,11 @@ namespace {
 namespace lm = lamella;
 using lm::MemoryFormat;
 
+#ifndef LAMELLA_TEST_DEVICE
+#define LAMELLA_TEST_DEVICE "cpu"
+#endif
+const lm::Device kDevice(LAMELLA_TEST_DEVICE);
+
 struct Pass {
   lm::Tensor logits;
   double loss = 0;
@@ -38,22 +44,29 @@ class ParityTest : public testing::TestWithParam<const char*> {
     seeds_ = golden_.tensors.at("seeds").to_vector<std::int64_t>();
   }
 
+  void SetUp() override {
+    if (kDevice.is_cuda() && lm::cuda_device_count() == 0)
+      GTEST_SKIP() << "no NVIDIA GPU that this build can use";
+  }
+
   std::unique_ptr<lm::Module> network(lm::DType dtype, MemoryFormat format) const {
     auto net = lm::make_network(GetParam(), {.classes = classes_, .width = width_});
     net->to(dtype);
     net->to(format);
     lm::formula::fill(*net);
+    net->to(kDevice);
     return net;
   }
   lm::Tensor images(std::int64_t seed, lm::DType dtype, MemoryFormat format) const {
     return lm::formula::images(static_cast<std::uint64_t>(seed), batch_, pixels_)
         .to(dtype)
-        .contiguous(format);
+        .contiguous(format)
+        .to(kDevice);
   }
   Pass run(lm::Module& net, const lm::Tensor& x, std::int64_t seed) const {
     Pass pass;
     const lm::Tensor y = net(x);
-    const lm::Tensor loss = lm::cross_entropy(y, lm::formula::labels(seed, batch_, classes_));
+    const lm::Tensor loss = lm::cross_entropy(y, lm::formula::labels(seed, batch_, classes_).to(kDevice));
     loss.backward();
     pass.logits = y.detach();
     pass.loss = loss.item();
