@@ -50,7 +50,7 @@ TEST(RandomTest, below_is_uniform_and_in_range) {
     ++counts[static_cast<std::size_t>(value)];
   }
   // Five standard deviations of a binomial count.
-  for (const int count : counts) EXPECT_NEAR(count, kDraws / 6, 5 * std::sqrt(kDraws / 6.0 * 5 / 6));
+  for (const int count : counts) EXPECT_NEAR(count, kDraws / 6.0, 5 * std::sqrt(kDraws / 6.0 * 5 / 6));
   for (int i = 0; i < 100; ++i) EXPECT_EQ(random.below(1), 0);
   const std::int64_t large = (std::int64_t{1} << 40) + 12345;
   std::int64_t most = 0;

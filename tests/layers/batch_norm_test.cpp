@@ -64,7 +64,7 @@ void compare(const Shape& shape, DType dtype, MemoryFormat format, double mean =
   expect_within(
       x.grad(), want.dx, [&](std::size_t i) { return u * std::abs(want.dx[i]) + 16 * up * want.dx_terms[i]; },
       "dx");
-  const double count = static_cast<double>(x.numel() / shape[1]);
+  const double count = static_cast<double>(x.numel()) / static_cast<double>(shape[1]);
   const auto sum_bound = [&](std::size_t) {
     return 4 * up * std::sqrt(count) * 4 + 16 * up * count * 0.1 + up * 8;
   };
@@ -117,7 +117,7 @@ TEST(BatchNormTest, one_far_outlier_does_not_spoil_the_variance) {
       const Reference want = reference(x, {}, {}, x, 1e-5);
       const Tensor mean = zeros({shape[1]}), var = zeros({shape[1]});
       batch_norm(x, {}, {}, mean, var, {.momentum = 1});
-      const double count = static_cast<double>(x.numel() / shape[1]);
+      const double count = static_cast<double>(x.numel()) / static_cast<double>(shape[1]);
       expect_within(
           mean, want.mean, [&](std::size_t i) { return 1e-6 * want.mean[i]; }, "mean");
       std::vector<double> unbiased;
