@@ -57,9 +57,8 @@ void fold_batch(Gemm& g) {
     const std::int64_t size = g.batch[axis];
     const std::int64_t a = g.a.batch[axis], b = g.b.batch[axis], c = g.c_batch[axis];
     const std::int64_t bias = has_bias ? g.bias.batch[axis] : 0;
-    if (size == 0) {
-      continue;
-    } else if (size == 1) {
+    if (size == 0) continue;
+    if (size == 1) {
       // Any strides will do.
     } else if (c == 0 && continues(g.k, g.a.column, a) && continues(g.k, g.b.row, b)) {
       lengthen(g.k, g.a.column, a);

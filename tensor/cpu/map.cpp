@@ -222,6 +222,7 @@ void map(const TensorView& out, GradientWrite write, std::span<const ConstTensor
   Mapper<C>(out, write, in, loop, function).run();
 }
 
+// NOLINTBEGIN(bugprone-macro-parentheses): a type
 #define LAMELLA_MAP_OF(C)                                                                              \
   template void load<C>(DType, const void*, std::int64_t, std::int64_t, C*);                           \
   template void store<C>(DType, const C*, std::int64_t, void*, std::int64_t, GradientWrite);           \
@@ -230,6 +231,7 @@ void map(const TensorView& out, GradientWrite write, std::span<const ConstTensor
 LAMELLA_MAP_OF(float)
 LAMELLA_MAP_OF(double)
 LAMELLA_MAP_OF(std::int64_t)
+// NOLINTEND(bugprone-macro-parentheses)
 #undef LAMELLA_MAP_OF
 
 }  // namespace lamella::cpu

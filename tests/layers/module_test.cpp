@@ -350,7 +350,7 @@ TEST(SequentialTest, runs_in_order_and_indexes) {
 
 TEST(SequentialTest, one_sequential_in_another_is_nested_unless_copied) {
   const lm::Sequential inner{Leaf()};
-  const lm::Sequential copy(inner);
+  const lm::Sequential copy(inner);  // NOLINT(performance-unnecessary-copy-initialization)
   EXPECT_EQ(copy.size(), 1u);
   EXPECT_THAT(names(copy.named_parameters()), ElementsAre("0.weight"));
   const lm::Sequential outer(inner, inner);

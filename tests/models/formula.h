@@ -39,7 +39,8 @@ inline void fill(Module& module) {
     if (name.ends_with("num_batches_tracked")) {
       target.zero_();
     } else if (tensor.dim() >= 2) {
-      const double bound = std::sqrt(6.0 / static_cast<double>(tensor.numel() / tensor.size(0)));
+      const double bound =
+          std::sqrt(6.0 / (static_cast<double>(tensor.numel()) / static_cast<double>(tensor.size(0))));
       target.copy_(filled(tensor.shape(), stream, [=](double u) { return (2 * u - 1) * bound; }));
     } else if (name.ends_with("weight") || name.ends_with("running_var")) {
       target.copy_(filled(tensor.shape(), stream, [](double u) { return 0.5 + u; }));
