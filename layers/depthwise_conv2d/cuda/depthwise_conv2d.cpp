@@ -1,0 +1,127 @@
+#include "layers/depthwise_conv2d/cuda/problem.h"
+#include "layers/depthwise_conv2d/kernels.h"
+#include "tensor/dispatch.h"
+
+namespace lamella::cuda {
+namespace {
+
+using detail::ConstTensorView;
+using detail::GradientWrite;
+using detail::TensorView;
+using namespace depthwise;
+
+TapView tap_view(const ConstTensorView& weight) {
+  TapView view;
+  view.taps = weight.data;
+  view.taps_type = weight.dtype;
+  view.channel = weight.strides[0];
+  view.row = weight.strides[2];
+  view.column = weight.strides[3];
+  return view;
+}
+
+/// The distance between the taps of an axis that has one does not matter; a one lets the fast paths in.
+Size2 dilation_of(const Conv2dGeometry& g) {
+  return {g.kernel.h == 1 ? 1 : g.dilation.h, g.kernel.w == 1 ? 1 : g.dilation.w};
+}
+
+template <class T>
+bool run_fast(const Correlation& problem) {
+  return correlate_channels_last<T>(problem) || correlate_planar<T>(problem) || correlate_staged<T>(problem);
+}
+template <class T>
+bool run_fast(const Weighing& problem, const Parts& to) {
+  return weigh_channels_last<T>(problem, to) || weigh_planar<T>(problem, to) || weigh_staged<T>(problem, to);
+}
+
+/// Whether a fast path of this type has run.
+template <class... Arguments>
+bool run_fast(DType dtype, const Arguments&... arguments) {
+  switch (dtype) {
+    case DType::Float32:
+      return run_fast<float>(arguments...);
+    case DType::BFloat16:
+      return run_fast<BFloat16>(arguments...);
+    case DType::Float16:
+      return run_fast<Float16>(arguments...);
+    default:
+      return false;
+  }
+}
+
+void correlate(const Correlation& problem) {
+  if (problem.target.numel() == 0) return;
+  if (!run_fast(problem.target.dtype, problem)) correlate_generic(problem);
+}
+
+}  // namespace
+
+void depthwise_conv2d_forward(const Conv2dGeometry& g, const ConstTensorView& input,
+                              const ConstTensorView& weight, const ConstTensorView& bias,
+                              const TensorView& output) {
+  Correlation problem;
+  problem.source = input;
+  problem.target = output;
+  problem.taps = tap_view(weight);
+  if (bias.data != nullptr) {
+    problem.taps.bias = bias.data;
+    problem.taps.bias_type = bias.dtype;
+    problem.taps.bias_step = bias.strides[0];
+  }
+  problem.kernel = g.kernel;
+  problem.stride = g.stride;
+  problem.padding = g.padding;
+  problem.dilation = dilation_of(g);
+  problem.repeat = g.multiplier();
+  correlate(problem);
+}
+
+// At stride 1 a forward with the kernel turned by half a turn.
+void depthwise_conv2d_backward_input(const Conv2dGeometry& g, const ConstTensorView& grad_output,
+                                     const ConstTensorView& weight, const TensorView& grad_input,
+                                     GradientWrite write) {
+  Correlation problem;
+  problem.source = grad_output;
+  problem.target = grad_input;
+  problem.taps = tap_view(weight);
+  problem.kernel = g.kernel;
+  problem.stride = g.stride;
+  problem.padding = g.padding;
+  problem.dilation = dilation_of(g);
+  problem.reduce = g.multiplier();
+  problem.accumulate = write == GradientWrite::Accumulate;
+  problem.scatters = true;
+  if (g.stride == Size2(1) && problem.reduce == 1) {
+    problem.scatters = false;
+    problem.padding = {(g.kernel.h - 1) * problem.dilation.h - g.padding.h,
+                       (g.kernel.w - 1) * problem.dilation.w - g.padding.w};
+    const std::int64_t last = (g.kernel.h - 1) * problem.taps.row + (g.kernel.w - 1) * problem.taps.column;
+    problem.taps.taps =
+        static_cast<const char*>(weight.data) + last * static_cast<std::int64_t>(size_of(weight.dtype));
+    problem.taps.row = -problem.taps.row;
+    problem.taps.column = -problem.taps.column;
+  }
+  correlate(problem);
+}
+
+void depthwise_conv2d_backward_weight(const Conv2dGeometry& g, const ConstTensorView& grad_output,
+                                      const ConstTensorView& input, const TensorView& grad_weight,
+                                      GradientWrite weight_write, const TensorView& grad_bias,
+                                      GradientWrite bias_write) {
+  if (grad_weight.data == nullptr && grad_bias.data == nullptr) return;
+  Parts to;
+  to.device = input.device;
+  to.channels = g.out_channels;
+  to.kernel = g.kernel;
+  to.weight = grad_weight;
+  to.bias = grad_bias;
+  to.add_weight = weight_write == GradientWrite::Accumulate;
+  to.add_bias = bias_write == GradientWrite::Accumulate;
+  // Nothing to add up: zeros where the gradients are replaced.
+  if (g.batch == 0) return finish_parts(nullptr, 0, input.dtype, to);
+  Weighing problem{g, input, grad_output};
+  problem.geometry.dilation = dilation_of(g);
+  if (!run_fast(input.dtype, problem, to)) weigh_generic(problem, to);
+}
+
+}  // namespace lamella::cuda

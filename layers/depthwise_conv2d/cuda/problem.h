@@ -1,0 +1,74 @@
+#pragma once
+
+#include <cstdint>
+
+#include "lamella/layers/conv_geometry.h"
+#include "tensor/view.h"
+
+/// What the three kernels hand to the fast paths, each of which says whether it has run. Sizes of the
+/// geometry but those of tensors fit into 32 bits.
+namespace lamella::cuda::depthwise {
+
+/// Taps [channels, 1, kh, kw] and bias of any strides, each float32 or the type of the other tensors.
+struct TapView {
+  const void* taps = nullptr;
+  const void* bias = nullptr;  ///< null: zeros
+  DType taps_type = DType::Float32, bias_type = DType::Float32;
+  std::int64_t channel = 0, row = 0, column = 0, bias_step = 0;  ///< strides
+};
+
+/// target[t] = bias + Σ taps[k] · source[t · stride − padding + k · dilation], or, where `scatters`, its
+/// transpose: target[s · stride − padding + k · dilation] += taps[k] · source[s].
+struct Correlation {
+  detail::ConstTensorView source;
+  detail::TensorView target;
+  TapView taps;
+  Size2 kernel, stride, padding, dilation;
+  bool scatters = false;
+  std::int64_t repeat = 1;  ///< target channels in a row that read one source channel
+  std::int64_t reduce = 1;  ///< source channels in a row that add up to one target channel
+  bool accumulate = false;
+};
+
+/// The weight gradient: sums over images and pixels of gradient times input.
+struct Weighing {
+  Conv2dGeometry geometry;
+  detail::ConstTensorView input, gradient;
+};
+
+/// Where the parts of a weight gradient go: sum k of channel c, of part p, is at
+/// (c · (taps + 1) + k) · parts + p. The last of a channel belongs to its bias.
+struct Parts {
+  Device device;
+  std::int64_t channels = 0;
+  Size2 kernel;
+  detail::TensorView weight, bias;  ///< no data: not wanted
+  bool add_weight = false, add_bias = false;
+};
+
+/// Adds the parts in their order and writes the gradients. `sums` are floats, or doubles for float64.
+void finish_parts(const void* sums, std::int64_t parts, DType dtype, const Parts& to);
+
+/// Planes of rows that lie on eight or sixteen bytes.
+template <class T>
+bool correlate_planar(const Correlation& problem);
+template <class T>
+bool weigh_planar(const Weighing& problem, const Parts& to);
+
+/// Dense planes, small ones or with rows that lie anywhere.
+template <class T>
+bool correlate_staged(const Correlation& problem);
+template <class T>
+bool weigh_staged(const Weighing& problem, const Parts& to);
+
+/// Channels side by side.
+template <class T>
+bool correlate_channels_last(const Correlation& problem);
+template <class T>
+bool weigh_channels_last(const Weighing& problem, const Parts& to);
+
+/// Anything.
+void correlate_generic(const Correlation& problem);
+void weigh_generic(const Weighing& problem, const Parts& to);
+
+}  // namespace lamella::cuda::depthwise
