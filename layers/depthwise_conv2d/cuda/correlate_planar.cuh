@@ -162,7 +162,7 @@ bool gather_planar_rows(const Correlation& p) {
 
 template <class T, class K, int kPhase>
 bool scatter_planar_rows(const Correlation& p) {
-  constexpr int kWidth = 16 / sizeof(T), kMain = kWidth / K::kStride, kRows = 1;
+  constexpr int kWidth = 16 / sizeof(T), kMain = kWidth / K::kStride, kRows = K::kTaps > 9 ? 1 : 2;
   using Window = ScatterWindow<K, kWidth, kPhase>;
   PlanarWork work{};
   const std::int64_t lead = -(p.padding.w / K::kStride + Window::kLow);
