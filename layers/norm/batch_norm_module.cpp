@@ -5,6 +5,8 @@
 #include "lamella/tensor/create.h"
 #include "layers/norm/batch_norm_activate.h"
 #include "layers/norm/norm_activate.h"
+#include "tensor/dispatch.h"
+#include "tensor/kernels/elementwise.h"
 
 namespace lamella {
 
@@ -35,9 +37,10 @@ Tensor detail::norm_activate(const BatchNorm2d& norm, const Tensor& x, PendingAc
                 "BatchNorm2d: input ", x.describe(), "; it must be [N,", norm.channels(), ",H,W]");
   const bool use_batch = norm.is_training() || !options.track_running_stats;
   if (norm.is_training() && options.track_running_stats && !recomputing()) {
-    const NoGrad no_grad;
-    Tensor count = norm.num_batches_tracked();
-    count.copy_(count + ones_like(count));
+    const Tensor& count = norm.num_batches_tracked();
+    const ConstTensorView before = read(count);
+    LAMELLA_KERNEL(count.device(),
+                   binary(BinaryOp::Add, before, 1, write(count, "BatchNorm2d"), GradientWrite::Overwrite));
   }
   return batch_norm_activate(x, norm.weight(), norm.bias(), norm.running_mean(), norm.running_var(),
                              {.training = use_batch, .momentum = options.momentum, .eps = options.eps},
