@@ -54,7 +54,7 @@ HWY_INLINE void correlate_tile(const CorrelateArgs<T>& a, const T* const* rows, 
         }
       }
       // Taps in groups so small that their weights fit the registers beside the sums.
-      constexpr int kGroup = U > 2 && kTapsH > 3 ? 3 : kTapsH;
+      constexpr int kGroup = U > 2 ? 3 : kTapsH;  // NOLINT(bugprone-branch-clone): the same for three taps
       LAMELLA_UNROLL for (int first = 0; first < kTapsH; first += kGroup) {
         const int last = first + kGroup < kTapsH ? first + kGroup : kTapsH;
         V weight[kGroup];
