@@ -49,8 +49,8 @@ struct StepOptions {
   /// On a GPU: records the launches of a step once and replays them, which costs the CPU next to nothing (see
   /// Step).
   bool capture = false;
-  /// Computes forward and loss under Autocast of this type. With Float16, small gradients vanish unless the loss
-  /// function scales them.
+  /// Computes forward and loss under Autocast of this type. With Float16, small gradients vanish unless the
+  /// loss function scales them.
   std::optional<DType> autocast = std::nullopt;
 };
 
