@@ -28,6 +28,8 @@ ImageData digits() {
 
 ImageData image_folders(const fs::path& folder) {
   const fs::path test = fs::is_directory(folder / "test") ? folder / "test" : folder / "val";
+  if (!fs::is_directory(test))
+    throw lm::IoError(folder.string() + ": holds no folder test/ (or val/) beside train/");
   ImageData data;
   data.train = lm::data::image_folder(folder / "train", {.decode_once = true});
   data.test = lm::data::image_folder(test, {.decode_once = true});

@@ -29,10 +29,10 @@ int run(int argc, char** argv) {
 
   TrainOptions train_options{.checkpoint = "mobilenet.safetensors"};
   CLI::App& train = *app.add_subcommand("train", "train a network and save it after each epoch");
-  CLI::Option* data =
-      train.add_option("--data", train_options.data,
-                       "digits, or a folder: CIFAR-10's .bin files, MNIST's IDX files, or train/ and "
-                       "test/ with a folder of JPEG or PNG images per class");
+  CLI::Option* data = train.add_option("--data", train_options.data,
+                                       "digits (with recipes/digits.json), or a folder: CIFAR-10's .bin "
+                                       "files, MNIST's IDX files, or train/ and "
+                                       "test/ with a folder of JPEG or PNG images per class");
   train.add_option("--checkpoint", train_options.checkpoint, "the file that is written")
       ->capture_default_str();
   CLI::Option* resume =

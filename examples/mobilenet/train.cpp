@@ -1,8 +1,11 @@
 #include "train.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
+#include <filesystem>
 #include <optional>
 
 #include "checkpoint.h"
@@ -163,7 +166,20 @@ Trained train(const ImageData& data, const TrainOptions& options) {
   return Training(data, options).run();
 }
 
+/// Says before the training, not after its first epoch, that nothing can be saved there.
+void check_checkpoint_place(const std::string& checkpoint) {
+  namespace fs = std::filesystem;
+  const fs::path path(checkpoint);
+  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  const std::string what = "train: cannot save to " + checkpoint + ": ";
+  if (!path.has_filename() || fs::is_directory(path)) throw lm::IoError(what + "it is a folder; name a file");
+  if (!fs::is_directory(folder)) throw lm::IoError(what + "there is no folder " + folder.string());
+  if (access(folder.c_str(), W_OK) != 0)
+    throw lm::IoError(what + "no permission to write in " + folder.string());
+}
+
 int run_train(TrainOptions options) {
+  check_checkpoint_place(options.checkpoint);
   if (options.resume) {
     const Checkpoint checkpoint = load_checkpoint(options.checkpoint);
     options.recipe = checkpoint.recipe;

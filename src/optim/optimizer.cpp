@@ -55,7 +55,8 @@ Optimizer::Optimizer(const char* kind, std::vector<ParamGroup> groups, double lr
     group.weight_decay = given.weight_decay.value_or(weight_decay);
     check_option(kind, "lr", group.lr);
     check_option(kind, "weight_decay", group.weight_decay);
-    LAMELLA_CHECK(Error, !given.params.empty(), kind, ": parameter group ", groups_.size(), " is empty");
+    LAMELLA_CHECK(Error, !given.params.empty(), kind, ": parameter group ", groups_.size(),
+                  " is empty; of a module, it has what was registered by add() and add_parameter()");
     for (const Tensor& param : given.params) {
       detail::check_defined(kind, "a parameter", param);
       check_type(kind, param);

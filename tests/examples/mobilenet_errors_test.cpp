@@ -97,6 +97,8 @@ TEST(MobileNetErrorsTest, images) {
   std::filesystem::create_directories(temp / "empty");
   expect_error(train(temp / "empty", net), "empty: holds neither");
   std::filesystem::create_directories(temp / "hollow" / "train" / "cat");
+  expect_error(train(temp / "hollow", net), "hollow: holds no folder test/");
+  std::filesystem::create_directories(temp / "hollow/test");
   expect_error(train(temp / "hollow", net), "hollow/train");
 
   make_small_dataset(temp / "bad");
@@ -138,6 +140,17 @@ TEST(MobileNetErrorsTest, nan_loss_keeps_the_last_good_checkpoint) {
   const Outcome tested = mobilenet({"eval", "--checkpoint", net});
   EXPECT_EQ(tested.status, 0) << tested;
   EXPECT_THAT(tested.out, Not(HasSubstr("nan")));
+}
+
+TEST(MobileNetErrorsTest, a_place_for_the_checkpoint_is_looked_for_first) {
+  const TempFolder temp;
+  for (const auto& [place, message] :
+       {std::pair(temp / "none/net", "there is no folder"), std::pair(temp / "", "name a file")}) {
+    const Outcome outcome = mobilenet({"train", "--data", "digits", "--checkpoint", place});
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_THAT(outcome.error, HasSubstr(message));
+    EXPECT_THAT(outcome.out, Not(HasSubstr("epoch")));
+  }
 }
 
 TEST(MobileNetErrorsTest, full_disk_keeps_the_old_checkpoint) {

@@ -187,6 +187,8 @@ struct ChannelTile {
   static constexpr int kScatterColumns = 2;
   static constexpr int kWeighColumns = 2;
   static constexpr int kRows = kSmall && K::kStride == 1 ? 2 : 1;
+  /// Blocks that a multiprocessor should hold at once.
+  static constexpr int kBlocks = K::kTaps == 9 ? 4 : 1;
 };
 
 }  // namespace lamella::cuda::depthwise

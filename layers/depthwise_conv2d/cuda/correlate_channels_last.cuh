@@ -54,7 +54,8 @@ __device__ inline void each_item(const PixelWork& work, unsigned block, const Bo
 }
 
 template <class T, class K, int kLanes, int kColumns, int kRows>
-__global__ void __launch_bounds__(kChannelThreads) gather_pixels(const PixelWork work) {
+__global__ void __launch_bounds__(kChannelThreads, ChannelTile<K>::kBlocks)
+    gather_pixels(const PixelWork work) {
   extern __shared__ float4 dynamic_shared[];
   const unsigned block = work.cut.groups.divide(blockIdx.x);
   float taps[K::kTaps][kLanes], bias[kLanes];
@@ -95,7 +96,8 @@ __global__ void __launch_bounds__(kChannelThreads) gather_pixels(const PixelWork
 }
 
 template <class T, class K, int kLanes, int kColumns, int kRows>
-__global__ void __launch_bounds__(kChannelThreads) scatter_pixels(const PixelWork work) {
+__global__ void __launch_bounds__(kChannelThreads, ChannelTile<K>::kBlocks)
+    scatter_pixels(const PixelWork work) {
   constexpr int kWidth = kColumns * K::kStride;
   using Window = ScatterWindow<K, kWidth, 0>;
   extern __shared__ float4 dynamic_shared[];

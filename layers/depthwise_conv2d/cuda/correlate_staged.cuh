@@ -91,7 +91,8 @@ __device__ inline void staged_scatter_tile(const StagedWork& work, const StagedI
 }
 
 template <class T, class K, bool kScatters>
-__global__ void __launch_bounds__(kStagedThreads) correlate_staged_planes(const StagedWork work) {
+__global__ void __launch_bounds__(kStagedThreads, kStagedBlocks<K>)
+    correlate_staged_planes(const StagedWork work) {
   extern __shared__ uint4 staged_shared[];
   T* const staged = reinterpret_cast<T*>(staged_shared);
   T* const results = reinterpret_cast<T*>(staged_shared + work.cut.source_bytes / 16);

@@ -18,6 +18,16 @@ inline constexpr int kStagedThreads = 128;
 inline constexpr std::int64_t kStagedBytes = 32 << 10;
 inline constexpr std::int64_t kMostStagedBytes = 48 << 10;
 
+/// Blocks that a multiprocessor should hold at once: as many as the registers of small kernels allow.
+template <class K>
+inline constexpr int kStagedBlocks = K::kTaps > 9 || K::kTaps == 7 ? 1
+                                     : K::kStride == 1             ? 6
+                                                                   : 5;
+template <class K>
+inline constexpr int kStagedWeighBlocks = K::kTaps > 9 || K::kTaps == 7 ? 1
+                                          : K::kStride == 1             ? 6
+                                                                        : 4;
+
 /// Where element 0 of a run lies in shared memory: as far behind sixteen bytes as in global memory.
 template <class T>
 __device__ inline int skew_of(const T* run) {

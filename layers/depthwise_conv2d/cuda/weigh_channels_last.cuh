@@ -53,7 +53,8 @@ __device__ inline void write_part(const PixelWeighing& work, int first, unsigned
 
 /// A block adds up one part of its channels.
 template <class T, class K, int kLanes, int kColumns, int kRows>
-__global__ void __launch_bounds__(kChannelThreads) weigh_pixels(const PixelWeighing work) {
+__global__ void __launch_bounds__(kChannelThreads, ChannelTile<K>::kBlocks)
+    weigh_pixels(const PixelWeighing work) {
   extern __shared__ float4 dynamic_shared[];
   const unsigned part = work.cut.groups.divide(blockIdx.x);
   const int first = static_cast<int>(blockIdx.x - part * work.cut.groups.value) * work.cut.abreast * kLanes;

@@ -23,7 +23,8 @@ struct StagedWeighing {
 
 /// A block adds up one part of a group of channels; each thread has the same tile in every image or band.
 template <class T, class K>
-__global__ void __launch_bounds__(kStagedThreads) weigh_staged_planes(const StagedWeighing work) {
+__global__ void __launch_bounds__(kStagedThreads, kStagedWeighBlocks<K>)
+    weigh_staged_planes(const StagedWeighing work) {
   constexpr int kColumns = 7;
   extern __shared__ uint4 staged_shared[];
   T* const staged_x = reinterpret_cast<T*>(staged_shared);
