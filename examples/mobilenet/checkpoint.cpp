@@ -79,7 +79,7 @@ void save_checkpoint(const std::filesystem::path& path, const Checkpoint& checkp
 Checkpoint load_checkpoint(const std::filesystem::path& path) {
   lm::io::SafetensorsFile file = lm::io::load_safetensors_file(path);
   try {
-    if (const std::string& version = text(file.metadata, "lamella.mobilenet");
+    if (const std::string version = text(file.metadata, "lamella.mobilenet");
         version != std::to_string(kVersion))
       throw lm::Error("its version is " + version + ", must be " + std::to_string(kVersion));
     Checkpoint checkpoint{.path = path, .source = text(file.metadata, "source")};
