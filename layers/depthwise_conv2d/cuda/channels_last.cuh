@@ -179,16 +179,17 @@ inline bool cut_channels(ChannelCut& cut, std::int64_t channels, int lanes, std:
 }
 
 /// How many lanes, columns and rows a thread takes: what fits into registers.
-template <class K>
+template <class T, class K>
 struct ChannelTile {
   static constexpr bool kSmall = K::kTaps <= 9;
   static constexpr int kLanes = kSmall ? 4 : 2;
   static constexpr int kGatherColumns = kSmall || K::kStride == 2 ? 2 : 4;
   static constexpr int kScatterColumns = 2;
   static constexpr int kWeighColumns = 2;
-  static constexpr int kRows = kSmall && K::kStride == 1 ? 2 : 1;
+  static constexpr int kRows = kSmall && K::kStride == 1 && sizeof(T) < 4 ? 2 : 1;
   /// Blocks that a multiprocessor should hold at once.
   static constexpr int kBlocks = K::kTaps == 9 ? 4 : 1;
+  static constexpr int kWeighBlocks = K::kTaps == 9 && K::kStride == 1 ? 4 : 1;
 };
 
 }  // namespace lamella::cuda::depthwise

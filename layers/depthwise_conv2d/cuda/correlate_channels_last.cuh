@@ -54,7 +54,7 @@ __device__ inline void each_item(const PixelWork& work, unsigned block, const Bo
 }
 
 template <class T, class K, int kLanes, int kColumns, int kRows>
-__global__ void __launch_bounds__(kChannelThreads, ChannelTile<K>::kBlocks)
+__global__ void __launch_bounds__(kChannelThreads, ChannelTile<T, K>::kBlocks)
     gather_pixels(const PixelWork work) {
   extern __shared__ float4 dynamic_shared[];
   const unsigned block = work.cut.groups.divide(blockIdx.x);
@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(kChannelThreads, ChannelTile<K>::kBlocks)
 }
 
 template <class T, class K, int kLanes, int kColumns, int kRows>
-__global__ void __launch_bounds__(kChannelThreads, ChannelTile<K>::kBlocks)
+__global__ void __launch_bounds__(kChannelThreads, ChannelTile<T, K>::kBlocks)
     scatter_pixels(const PixelWork work) {
   constexpr int kWidth = kColumns * K::kStride;
   using Window = ScatterWindow<K, kWidth, 0>;
@@ -172,7 +172,7 @@ bool correlate_channels_last(const Correlation& p) {
   };
   const auto run_gather = [&](auto kernel) {
     using K = decltype(kernel);
-    using Tile = ChannelTile<K>;
+    using Tile = ChannelTile<T, K>;
     constexpr int kLanes = Tile::kLanes, kColumns = Tile::kGatherColumns;
     PixelWork work{};
     const std::int64_t rows = (p.target.shape[2] + p.dilation.h - 1) / p.dilation.h,
@@ -188,7 +188,7 @@ bool correlate_channels_last(const Correlation& p) {
   if (p.stride.h != 2) return false;
   return with_kernel<2>(p.kernel, [&](auto kernel) {
     using K = decltype(kernel);
-    using Tile = ChannelTile<K>;
+    using Tile = ChannelTile<T, K>;
     constexpr int kLanes = Tile::kLanes, kColumns = Tile::kScatterColumns;
     PixelWork work{};
     // Source rows and columns that begin targets, in pairs of those.

@@ -53,7 +53,7 @@ __device__ inline void write_part(const PixelWeighing& work, int first, unsigned
 
 /// A block adds up one part of its channels.
 template <class T, class K, int kLanes, int kColumns, int kRows>
-__global__ void __launch_bounds__(kChannelThreads, ChannelTile<K>::kBlocks)
+__global__ void __launch_bounds__(kChannelThreads, ChannelTile<T, K>::kWeighBlocks)
     weigh_pixels(const PixelWeighing work) {
   extern __shared__ float4 dynamic_shared[];
   const unsigned part = work.cut.groups.divide(blockIdx.x);
@@ -101,8 +101,8 @@ __global__ void __launch_bounds__(kChannelThreads, ChannelTile<K>::kBlocks)
 
 template <class T, class K>
 bool weigh_channels_last_as(const Weighing& p, const Parts& to) {
-  using Tile = ChannelTile<K>;
-  constexpr int kLanes = Tile::kLanes, kColumns = Tile::kWeighColumns, kRows = 1;
+  using Tile = ChannelTile<T, K>;
+  constexpr int kLanes = Tile::kLanes, kColumns = Tile::kWeighColumns, kRows = Tile::kRows;
   constexpr std::int64_t kStrip = 28, kMostApart = std::int64_t{1} << 24;
   const Conv2dGeometry& g = p.geometry;
   if (!has_channel_vectors(p.input, kLanes, g.dilation.w) ||
