@@ -70,7 +70,7 @@ std::unique_ptr<lamella::Module> build(const Config& c) {
 class Trainer {
  public:
   Trainer(const Config& c, MemoryFormat format, Device device, bool capture, bool bf16)
-      : device_(device),
+      : device_(fresh(device)),
         bf16_(bf16),
         net_(build(c)),
         images_(lamella::randn({c.batch, 3, c.size, c.size}).contiguous(format).to(device)),
@@ -89,6 +89,8 @@ class Trainer {
   }
 
   std::int64_t parameters() const { return net_->num_parameters(); }
+  /// The most bytes that the allocator has held since the network was built.
+  std::size_t peak_reserved() const { return lamella::memory_stats(device_).peak_reserved; }
 
   Step step() {
     Step times{};
@@ -136,6 +138,12 @@ class Trainer {
   }
 
  private:
+  static Device fresh(Device device) {
+    lamella::empty_cache(device);
+    lamella::reset_peak_memory(device);
+    return device;
+  }
+
   Device device_;
   bool bf16_;
   std::unique_ptr<lamella::Module> net_;
@@ -206,10 +214,12 @@ std::vector<Config> configs(const Options& o) {
   return list;
 }
 
-void print_row(std::FILE* out, const char* who, const Summary& s, std::int64_t batch, std::size_t steps) {
+void print_row(std::FILE* out, const char* who, const Summary& s, std::int64_t batch, std::size_t steps,
+               std::size_t peak_reserved) {
   std::fprintf(out, "  %-14s %6zu %9.1f %9.1f %9.1f %9.1f %9.1f %9.0f %9.0f", who, steps, s.median[0],
                s.median[1], s.median[2], s.median[3], s.best[3],
                static_cast<double>(batch) / s.median[3] * 1e3, static_cast<double>(batch) / s.best[3] * 1e3);
+  if (peak_reserved != 0) std::fprintf(out, " %9.2f", static_cast<double>(peak_reserved) / (1 << 30));
 }
 
 Json run_config(std::FILE* out, const Options& o, const Config& c, Peer* peer) {
@@ -217,8 +227,9 @@ Json run_config(std::FILE* out, const Options& o, const Config& c, Peer* peer) {
                c.width, static_cast<long long>(c.size), static_cast<long long>(c.size),
                static_cast<long long>(c.batch), static_cast<long long>(c.classes),
                c.small_stem ? ", small stem" : "");
-  std::fprintf(out, "  %-14s %6s %9s %9s %9s %9s %9s %9s %9s\n", "", "steps", "forward", "backward",
-               "optimizer", "step", "best ms", "images/s", "best");
+  std::fprintf(out, "  %-14s %6s %9s %9s %9s %9s %9s %9s %9s%s\n", "", "steps", "forward", "backward",
+               "optimizer", "step", "best ms", "images/s", "best",
+               Device(o.device).is_cuda() ? "  peak GiB" : "");
   Json rows = Json::array();
   for (const MemoryFormat format : {MemoryFormat::ChannelsLast, MemoryFormat::Contiguous}) {
     if (!o.format.empty() && o.format != name(format)) continue;
@@ -242,17 +253,20 @@ Json run_config(std::FILE* out, const Options& o, const Config& c, Peer* peer) {
       }
     }
     std::vector<Step> steps, peer_steps;
+    std::size_t peer_reserved = 0;
     for (int round = 0; round < o.rounds; ++round) {
       ours.train(o.seconds, steps);
       if (peer == nullptr) continue;
       const Json answer = ask(*peer, {{"seconds", o.seconds}});
       for (const Json& step : answer["steps"]) peer_steps.push_back(step.get<Step>());
+      peer_reserved = answer["peak_reserved"];
       // The peer's threads keep their cores busy for up to 0.2 s after their last work.
       std::this_thread::sleep_for(std::chrono::milliseconds(300));
     }
     const Summary mine(steps);
     std::fprintf(out, "  %s\n", name(format));
-    print_row(out, "  Lamella", mine, c.batch, steps.size());
+    const std::size_t reserved = Device(o.device).is_cuda() ? ours.peak_reserved() : 0;
+    print_row(out, "  Lamella", mine, c.batch, steps.size(), reserved);
     Json row{{"model", c.model},
              {"width", c.width},
              {"size", c.size},
@@ -262,14 +276,16 @@ Json run_config(std::FILE* out, const Options& o, const Config& c, Peer* peer) {
              {"format", name(format)},
              {"parameters", ours.parameters()},
              {"lamella", mine.json(c.batch, steps.size())}};
+    if (reserved != 0) row["lamella"]["peak_reserved_bytes"] = reserved;
     if (peer != nullptr) {
       const Summary theirs(peer_steps);
       const double ratio = theirs.median.back() / mine.median.back(),
                    best = theirs.best.back() / mine.best.back();
       std::fprintf(out, "\n");
-      print_row(out, "  PyTorch", theirs, c.batch, peer_steps.size());
+      print_row(out, "  PyTorch", theirs, c.batch, peer_steps.size(), peer_reserved);
       std::fprintf(out, "\n  Lamella's speed is %.2f of PyTorch's (best steps: %.2f)", ratio, best);
       row["peer"] = theirs.json(c.batch, peer_steps.size());
+      if (peer_reserved != 0) row["peer"]["peak_reserved_bytes"] = peer_reserved;
       row["ratio"] = ratio;
       row["best_ratio"] = best;
     }

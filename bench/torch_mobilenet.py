@@ -4,10 +4,12 @@ Prints its version, then answers each line of JSON by one:
     {"model": "v2", "width": 1.0, "classes": 10, "batch": 64, "size": 32, "small_stem": true, "format": "channels_last"}
         builds that network and its batch: {"parameters": number of weights}
     {"seconds": 1.5}
-        trains about so long: {"steps": [[forward, backward, optimizer, whole step], ...]}, in milliseconds
+        trains about so long: {"steps": [[forward, backward, optimizer, whole step], ...]}, in milliseconds, and
+        "peak_reserved", the most bytes of the GPU that PyTorch's allocator has held since the network was built
 or by {"error": text}.
 """
 
+import gc
 import json
 import sys
 import time
@@ -64,6 +66,9 @@ class Trainer:
                  bf16=False):
         self.device, self.graph, self.bf16 = torch.device(device), None, bf16
         torch.backends.cudnn.benchmark = True
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         layout = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[format]
         self.net = build(model, width, classes, small_stem).to(memory_format=layout).train().to(self.device)
@@ -118,6 +123,9 @@ class Trainer:
         del loss
         return [(b - a) * 1e3 for a, b in zip(times, times[1:])] + [(time.perf_counter() - times[0]) * 1e3]
 
+    def peak_reserved(self):
+        return torch.cuda.max_memory_reserved() if self.device.type == "cuda" else 0
+
     def train(self, seconds):
         self.step()
         end, steps = time.perf_counter() + seconds, []
@@ -134,9 +142,10 @@ def main():
         request = json.loads(line)
         try:
             if "seconds" in request:
-                answer = {"steps": trainer.train(request["seconds"])}
+                answer = {"steps": trainer.train(request["seconds"]), "peak_reserved": trainer.peak_reserved()}
             else:
                 trainer = None
+                gc.collect()
                 trainer = Trainer(**request)
                 answer = {"parameters": sum(p.numel() for p in trainer.net.parameters())}
         except Exception as error:

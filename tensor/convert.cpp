@@ -34,19 +34,44 @@ void check_writable(const char* op, const Tensor& tensor) {
 
 }  // namespace
 
-Tensor Tensor::to(Device device) const {
+Tensor Tensor::to(Device device, bool non_blocking) const {
   detail::check_defined("to", "tensor", *this);
   if (device == this->device()) return *this;
   detail::allocator_of(device);  // says what is missing
   const Tensor dense = contiguous(memory_format());
   const Device from_device = this->device();
   const Output y(shape(), dtype(), device, memory_format());
-  detail::cuda::copy_bytes(y.write().data, device, read(dense).data, from_device,
-                           static_cast<std::size_t>(numel()) * size_of(dtype()));
+  const auto bytes = static_cast<std::size_t>(numel()) * size_of(dtype());
+  if (non_blocking && dense.is_pinned()) {
+    detail::cuda::copy_pinned_bytes(y.write().data, device, read(dense).data, bytes);
+    dense.record_stream(current_stream(device));
+  } else {
+    detail::cuda::copy_bytes(y.write().data, device, read(dense).data, from_device, bytes);
+  }
   if (!is_floating(dtype())) return detail::without_gradient("to", y);
   return detail::record("to", {dense}, y, [from_device](GradientContext& context) {
     context.add(0, context.grad().to(from_device));
   });
+}
+
+Tensor Tensor::pin_memory() const {
+  detail::check_defined("pin_memory", "tensor", *this);
+  LAMELLA_CHECK(DeviceError, device().is_cpu(), "pin_memory: ", describe(), " is not on the CPU");
+  if (is_pinned()) return *this;
+  Tensor pinned = detail::allocate(shape(), dtype(), Device::cpu(), memory_format(), true);
+  return pinned.copy_(*this);
+}
+
+bool Tensor::is_pinned() const {
+  detail::check_defined("is_pinned", "tensor", *this);
+  return impl_->storage->pinned;
+}
+
+void Tensor::record_stream(Stream stream) const {
+  detail::check_defined("record_stream", "tensor", *this);
+  detail::Storage& storage = *impl_->storage;
+  if (!stream.device.is_cuda() || stream == storage.stream) return;
+  if (storage.device.is_cuda() || storage.pinned) storage.allocator.record_stream(storage.block, stream);
 }
 
 Tensor Tensor::to(DType dtype) const {

@@ -49,7 +49,10 @@ void check_random_dtype(const char* op, const TensorOptions& options) {
 }  // namespace
 
 Tensor empty(const Shape& shape, const TensorOptions& options) {
-  return finish(detail::allocate(shape, options.dtype, options.device, options.format), options);
+  LAMELLA_CHECK(DeviceError, !options.pinned || options.device.is_cpu(), "empty: page-locked memory is the ",
+                "CPU's, and the device is ", options.device.to_string());
+  return finish(detail::allocate(shape, options.dtype, options.device, options.format, options.pinned),
+                options);
 }
 
 Tensor empty_like(const Tensor& like) {

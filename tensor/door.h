@@ -39,9 +39,9 @@ Tensor make_pending(const Tensor& stored, const Tensor& scale, const Tensor& shi
 /// Adds an activation to a tensor that owes none yet (pending or not).
 Tensor with_activation(const Tensor& tensor, PendingActivation activation);
 
-/// A dense, uninitialised tensor that nobody else holds.
+/// A dense, uninitialised tensor that nobody else holds. `pinned`: of the CPU, in page-locked memory.
 Tensor allocate(const Shape& shape, DType dtype, Device device,
-                MemoryFormat format = MemoryFormat::Contiguous);
+                MemoryFormat format = MemoryFormat::Contiguous, bool pinned = false);
 /// Another handle on the same memory (and debt), with other geometry and no gradient state.
 Tensor alias(const Tensor& tensor);
 Tensor alias(const Tensor& tensor, const Shape& shape, const Strides& strides, std::int64_t extra_offset);

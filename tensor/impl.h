@@ -26,13 +26,15 @@ struct Debt {
 /// Reference-counted memory. `version` counts in-place changes; `last_change` names the last operator that
 /// made one.
 struct Storage {
-  Storage(std::size_t bytes, Device device);
+  Storage(std::size_t bytes, Device device, bool pinned = false);
   ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
 
   Block block;
   Device device;
+  bool pinned;  ///< page-locked memory of the CPU
+  Allocator& allocator;
   Stream stream;
   std::atomic<std::uint64_t> version{0};
   std::atomic<const char*> last_change{""};

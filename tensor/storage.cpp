@@ -1,17 +1,22 @@
 #include <limits>
 
 #include "core/check.h"
+#include "core/cuda_backend.h"
 #include "tensor/door.h"
 
 namespace lamella::detail {
 
-Storage::Storage(std::size_t bytes, Device device) : device(device), stream(current_stream(device)) {
-  block = allocator_of(device).allocate(bytes, stream);
+Storage::Storage(std::size_t bytes, Device device, bool pinned)
+    : device(device),
+      pinned(pinned),
+      allocator(pinned ? cuda::pinned_allocator() : allocator_of(device)),
+      stream(current_stream(device)) {
+  block = allocator.allocate(bytes, stream);
 }
 
-Storage::~Storage() { allocator_of(device).deallocate(block, stream); }
+Storage::~Storage() { allocator.deallocate(block, stream); }
 
-Tensor allocate(const Shape& shape, DType dtype, Device device, MemoryFormat format) {
+Tensor allocate(const Shape& shape, DType dtype, Device device, MemoryFormat format, bool pinned) {
   std::int64_t elements = 1;
   for (const std::int64_t size : shape) {
     LAMELLA_CHECK(ShapeError, size >= 0, "empty: negative size in ", shape.to_string());
@@ -24,7 +29,8 @@ Tensor allocate(const Shape& shape, DType dtype, Device device, MemoryFormat for
   impl->shape = shape;
   impl->strides = dense_strides(shape, format);
   impl->dtype = dtype;
-  impl->storage = std::make_shared<Storage>(static_cast<std::size_t>(elements) * size_of(dtype), device);
+  impl->storage =
+      std::make_shared<Storage>(static_cast<std::size_t>(elements) * size_of(dtype), device, pinned);
   return TensorDoor::wrap(std::move(impl));
 }
 

@@ -72,7 +72,7 @@ class RawMemory {
   /// mark. Null is always reached.
   virtual void* mark_stream(Stream /*stream*/) { return nullptr; }
   virtual bool reached(void* /*mark*/) noexcept { return true; }
-  /// False while asking reached() is forbidden: marks wait.
+  /// False while making marks and asking for them is forbidden.
   virtual bool may_ask() const { return true; }
 };
 

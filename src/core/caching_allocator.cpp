@@ -69,10 +69,9 @@ class CachingAllocator final : public Allocator {
         keep(block, stream);
         return;
       }
-      Waiting waiting{block, stream, {}};
-      for (const Stream& other : used->second) waiting.marks.push_back(raw_->mark_stream(other));
+      waiting_.push_back({block, stream, std::move(used->second), {}});
       used_on_.erase(used);
-      waiting_.push_back(std::move(waiting));
+      if (raw_->may_ask()) mark(waiting_.back());
     } catch (const std::exception&) {
       release(block.data, block.bytes);
     }
@@ -138,8 +137,16 @@ class CachingAllocator final : public Allocator {
   struct Waiting {
     Block block;
     Stream stream;
+    std::vector<Stream> unmarked;  // as long as asking is forbidden: a mark would be recorded
     std::vector<void*> marks;
   };
+
+  void mark(Waiting& waiting) {
+    while (!waiting.unmarked.empty()) {
+      waiting.marks.push_back(raw_->mark_stream(waiting.unmarked.back()));
+      waiting.unmarked.pop_back();
+    }
+  }
 
   void keep(const Block& block, Stream stream) {
     const std::uint64_t pool = pools_.contains(block.pool) ? block.pool : 0;
@@ -150,6 +157,7 @@ class CachingAllocator final : public Allocator {
   void collect_waiting() {
     if (waiting_.empty() || !raw_->may_ask()) return;
     for (auto waiting = waiting_.begin(); waiting != waiting_.end();) {
+      mark(*waiting);
       std::erase_if(waiting->marks, [&](void* mark) { return mark == nullptr || raw_->reached(mark); });
       if (waiting->marks.empty()) {
         keep(waiting->block, waiting->stream);

@@ -1,7 +1,11 @@
 #include <atomic>
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/check.h"
@@ -27,15 +31,43 @@ struct Gpu {
   cudaStream_t stream = nullptr;
   Allocator* allocator = nullptr;
   std::uint64_t* random_step = nullptr;
+  std::atomic<std::uint64_t> waits{0};
 };
 
 std::atomic<std::uint64_t> wanted_step{0};
 
-int count_devices() {
+struct Found {
   int count = 0;
-  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
-  cudaGetLastError();  // no driver, no devices
-  return 0;
+  bool has_driver = true;
+  std::string why_none;
+};
+
+std::string cuda_version(int number) { return concat(number / 1000, '.', number % 1000 / 10); }
+
+Found find_devices() {
+  Found found;
+  const cudaError_t status = cudaGetDeviceCount(&found.count);
+  if (status == cudaSuccess) return found;
+  cudaGetLastError();  // it would be taken for the next launch's
+  found.count = 0;
+  int driver = 0;
+  cudaDriverGetVersion(&driver);
+  found.has_driver = driver != 0;
+  if (driver == 0)
+    found.why_none = "there is no NVIDIA driver";
+  else if (status == cudaErrorInsufficientDriver)
+    found.why_none = concat("the NVIDIA driver supports CUDA ", cuda_version(driver),
+                            ", and this build needs ", version(), "; install a newer driver");
+  else if (status == cudaErrorNoDevice)
+    found.why_none = "the NVIDIA driver finds no GPU (CUDA_VISIBLE_DEVICES may hide them)";
+  else
+    found.why_none = concat("CUDA says ", cudaGetErrorName(status), ", ", cudaGetErrorString(status));
+  return found;
+}
+
+const Found& found() {
+  static const Found devices = find_devices();
+  return devices;
 }
 
 std::vector<Gpu>& gpus() {
@@ -45,9 +77,14 @@ std::vector<Gpu>& gpus() {
 
 // Streams that do not wait for the default stream, so that they can be captured.
 void start(Gpu& gpu, Device device) {
+  const std::string why_not = why_not_usable(device);
+  if (!why_not.empty()) throw DeviceError(why_not);
   const DeviceGuard guard(device);
   check(cudaStreamCreateWithFlags(&gpu.stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
-  gpu.allocator = make_caching_allocator(device, make_cuda_memory(device)).release();
+  const char* const checked = std::getenv("LAMELLA_CHECK_MEMORY");
+  auto memory = checked != nullptr && std::string_view(checked) == "1" ? make_checked_cuda_memory(device)
+                                                                       : make_cuda_memory(device);
+  gpu.allocator = make_caching_allocator(device, std::move(memory)).release();
   check(cudaMalloc(&gpu.random_step, sizeof(std::uint64_t)), "cudaMalloc");
   gpu.ready = true;
   store_step<<<1, 1, 0, gpu.stream>>>(gpu.random_step, wanted_step);
@@ -57,8 +94,9 @@ void start(Gpu& gpu, Device device) {
 Gpu& gpu_of(const char* what, Device device) {
   std::vector<Gpu>& all = gpus();
   LAMELLA_CHECK(DeviceError, device.index >= 0 && device.index < static_cast<int>(all.size()), what, ": ",
-                device.to_string(), " is not available: this machine has ", all.size(),
-                all.size() == 1 ? " GPU" : " GPUs", " that CUDA can use");
+                device.to_string(), " is not available: ",
+                all.empty() ? found().why_none : concat("the last GPU is cuda:", all.size() - 1),
+                "; use cpu, or auto for what there is");
   Gpu& gpu = all[static_cast<std::size_t>(device.index)];
   std::call_once(gpu.once, [&] { start(gpu, device); });
   return gpu;
@@ -66,9 +104,24 @@ Gpu& gpu_of(const char* what, Device device) {
 
 }  // namespace
 
-int device_count() {
-  static const int count = count_devices();
-  return count;
+int device_count() { return found().count; }
+bool has_driver() { return found().has_driver; }
+
+std::string why_not_usable(Device device) {
+  if (device.index >= device_count()) return found().why_none;
+  const DeviceGuard guard(device);
+  cudaFuncAttributes attributes;
+  const cudaError_t status = cudaFuncGetAttributes(&attributes, store_step);
+  if (status == cudaSuccess) return {};
+  cudaGetLastError();
+  if (status != cudaErrorNoKernelImageForDevice && status != cudaErrorInvalidDeviceFunction)
+    return concat(device.to_string(), " cannot be used: CUDA says ", cudaGetErrorName(status), ", ",
+                  cudaGetErrorString(status));
+  cudaDeviceProp properties;
+  check(cudaGetDeviceProperties(&properties, device.index), "cudaGetDeviceProperties");
+  return concat(device.to_string(), " (", properties.name, ") has compute capability ", properties.major, '.',
+                properties.minor, ", for which this build has no code (it has ", LAMELLA_CUDA_ARCHITECTURES,
+                "); build with -DCMAKE_CUDA_ARCHITECTURES=", properties.major, properties.minor);
 }
 
 const char* version() {
@@ -107,8 +160,9 @@ void set_current_stream(Stream stream) {
 }
 
 void synchronize(Device device) {
-  gpu_of("synchronize", device);
+  Gpu& gpu = gpu_of("synchronize", device);
   const DeviceGuard guard(device);
+  ++gpu.waits;
   check(cudaDeviceSynchronize(), "synchronize");
 }
 
@@ -124,7 +178,16 @@ void wait_stream(Stream stream, Stream other) {
   check(cudaEventDestroy(reached), "wait_stream");
 }
 
+std::uint64_t wait_count(Device device) { return gpu_of("wait_count", device).waits; }
+
 Allocator& allocator(Device device) { return *gpu_of("allocator_of", device).allocator; }
+
+Allocator& pinned_allocator() {
+  LAMELLA_CHECK(DeviceError, device_count() > 0,
+                "page-locked memory is for a GPU's copies, and there is no GPU that CUDA can use");
+  static Allocator& pinned = *make_caching_allocator(Device::cpu(), make_pinned_memory()).release();
+  return pinned;
+}
 
 const std::uint64_t* random_step(Device device) { return gpu_of("next_random_key", device).random_step; }
 
@@ -143,12 +206,20 @@ void set_random_step(std::uint64_t step) {
   }
 }
 
+namespace {
+
+void check_not_recording(Device from, Device to) {
+  LAMELLA_CHECK(
+      DeviceError, !is_recording(), "copy from ", from.to_string(), " to ", to.to_string(),
+      ": it cannot be recorded; a recorded step must not read values (item(), to_vector()) or move tensors");
+}
+
+}  // namespace
+
 void copy_bytes(void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
   if (bytes == 0) return;
   const Device gpu = to_device.is_cuda() ? to_device : from_device;
-  LAMELLA_CHECK(
-      DeviceError, !is_recording(), "copy from ", from_device.to_string(), " to ", to_device.to_string(),
-      ": it cannot be recorded; a recorded step must not read values (item(), to_vector()) or move tensors");
+  check_not_recording(from_device, to_device);
   const Stream stream = cuda::current_stream(gpu);
   const auto handle = static_cast<cudaStream_t>(stream.handle);
   const DeviceGuard guard(gpu);
@@ -161,7 +232,16 @@ void copy_bytes(void* to, Device to_device, const void* from, Device from_device
     return;
   }
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, handle), "cudaMemcpyAsync");
+  ++gpu_of("copy", gpu).waits;
   check(cudaStreamSynchronize(handle), "cudaStreamSynchronize");
+}
+
+void copy_pinned_bytes(void* to, Device to_device, const void* from, std::size_t bytes) {
+  if (bytes == 0) return;
+  check_not_recording(Device::cpu(), to_device);
+  const DeviceGuard guard(to_device);
+  const auto stream = static_cast<cudaStream_t>(cuda::current_stream(to_device).handle);
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync");
 }
 
 }  // namespace lamella::detail::cuda

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "core/allocator.h"
 #include "lamella/core/device.h"
@@ -13,6 +14,10 @@
 namespace lamella::detail::cuda {
 
 int device_count();
+/// Whether the machine has an NVIDIA driver, whatever it can do.
+bool has_driver();
+/// Why `device` cannot be used, in words for people; "" if it can.
+std::string why_not_usable(Device device);
 /// "no", or the toolkit's version.
 const char* version();
 /// See lamella/core/stream.h.
@@ -21,7 +26,11 @@ Stream new_stream(Device device);
 void set_current_stream(Stream stream);
 void wait_stream(Stream stream, Stream other);
 void synchronize(Device device);
+/// How often this process has waited for `device`.
+std::uint64_t wait_count(Device device);
 Allocator& allocator(Device device);
+/// Of page-locked memory, which belongs to the CPU. Throws DeviceError without a GPU.
+Allocator& pinned_allocator();
 /// Device memory holding the random step, see next_random_key().
 const std::uint64_t* random_step(Device device);
 /// Brings every device's random step to `step`, in the order of the devices' current streams.
@@ -30,6 +39,8 @@ void set_random_step(std::uint64_t step);
 /// both have queued. When it returns, memory of the CPU may be read or changed. Throws DeviceError while this
 /// thread records.
 void copy_bytes(void* to, Device to_device, const void* from, Device from_device, std::size_t bytes);
+/// Queues a copy from page-locked memory on the GPU's current stream. Throws as copy_bytes().
+void copy_pinned_bytes(void* to, Device to_device, const void* from, std::size_t bytes);
 
 /// Launches that can be repeated.
 class Recording {

@@ -4,6 +4,7 @@
 
 #include "core/check.h"
 #include "core/cuda_backend.h"
+#include "lamella/core/log.h"
 
 namespace lamella {
 
@@ -38,7 +39,15 @@ std::string Device::to_string() const {
 
 int cuda_device_count() { return detail::cuda::device_count(); }
 
-Device default_device() { return cuda_device_count() > 0 ? Device::cuda(0) : Device::cpu(); }
+Device default_device() {
+  static const bool usable = [] {
+    const std::string why_not = detail::cuda::why_not_usable(Device::cuda());
+    if (!why_not.empty() && detail::cuda::has_driver())
+      log_message(LogLevel::Warning, why_not + "; going on with the CPU");
+    return why_not.empty();
+  }();
+  return usable ? Device::cuda(0) : Device::cpu();
+}
 
 Stream current_stream(Device device) {
   if (device.is_cuda()) return detail::cuda::current_stream(device);

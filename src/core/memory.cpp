@@ -3,19 +3,25 @@
 #include <cstdio>
 
 #include "core/allocator.h"
+#include "core/cuda_backend.h"
 #include "core/readable.h"
 
 namespace lamella {
 
 MemoryStats memory_stats(Device device) { return detail::allocator_of(device).stats(); }
 
-std::string memory_summary(Device device) {
-  const MemoryStats stats = memory_stats(device);
-  std::string table = device.to_string() + " memory\n";
+MemoryStats pinned_memory_stats() {
+  return cuda_device_count() > 0 ? detail::cuda::pinned_allocator().stats() : MemoryStats{};
+}
+
+namespace {
+
+std::string table(const std::string& title, const MemoryStats& stats) {
+  std::string lines = title + '\n';
   const auto line = [&](const char* what, const std::string& value) {
     char text[80];
     std::snprintf(text, sizeof text, "  %-26s %14s\n", what, value.c_str());
-    table += text;
+    lines += text;
   };
   using detail::readable;
   line("in use", readable(stats.in_use));
@@ -27,11 +33,22 @@ std::string memory_summary(Device device) {
   line("allocations", std::to_string(stats.allocations));
   line("taken from the device", std::to_string(stats.device_allocations));
   line("given back to the device", std::to_string(stats.device_releases));
-  return table;
+  return lines;
+}
+
+}  // namespace
+
+std::string memory_summary(Device device) {
+  std::string text = table(device.to_string() + " memory", memory_stats(device));
+  if (device.is_cuda()) text += table("page-locked memory", pinned_memory_stats());
+  return text;
 }
 
 void reset_peak_memory(Device device) { detail::allocator_of(device).reset_peak(); }
-void empty_cache(Device device) { detail::allocator_of(device).empty_cache(); }
+void empty_cache(Device device) {
+  detail::allocator_of(device).empty_cache();
+  if (device.is_cuda()) detail::cuda::pinned_allocator().empty_cache();
+}
 void set_memory_limit(Device device, std::size_t bytes) { detail::allocator_of(device).set_limit(bytes); }
 
 }  // namespace lamella

@@ -17,6 +17,8 @@ void synchronize(Device device) {
   if (device.is_cuda()) detail::cuda::synchronize(device);
 }
 
+std::uint64_t wait_count(Device device) { return device.is_cuda() ? detail::cuda::wait_count(device) : 0; }
+
 StreamGuard::StreamGuard(Stream stream) : before_(current_stream(stream.device)) {
   if (stream.device.is_cuda()) detail::cuda::set_current_stream(stream);
 }

@@ -8,11 +8,13 @@
 #include <string>
 #include <utility>
 
+#include "core/allocator.h"
 #include "core/check.h"
 #include "data/batch_queue.h"
 #include "data/convert.h"
 #include "data/shuffle.h"
 #include "lamella/core/random.h"
+#include "lamella/core/stream.h"
 #include "lamella/tensor/create.h"
 
 namespace lamella::data {
@@ -23,6 +25,7 @@ struct DataLoader::State {
   std::optional<detail::NormalizeTable> table;
   std::uint64_t seed = 0;
   std::int64_t batches = 0;
+  Stream copies;  // where batches are copied to the device
 
   std::int64_t epoch = 0, position = 0;            // of the newest loop
   std::int64_t next_epoch = 0, next_position = 0;  // of the one after
@@ -31,6 +34,8 @@ struct DataLoader::State {
   Example load_example(std::int64_t index, std::uint64_t of_epoch) const;
   Batch load_batch(const std::vector<std::int64_t>& order, std::int64_t number, std::uint64_t of_epoch,
                    const std::atomic<bool>& stop) const;
+  void send(Batch& batch) const;
+  void receive(const Batch& batch) const;
 };
 
 namespace {
@@ -95,9 +100,9 @@ Batch DataLoader::State::load_batch(const std::vector<std::int64_t>& order, std:
     const Image& image = example.image;
     if (i == begin) {
       first.height = image.height, first.width = image.width, first.channels = image.channels;
-      batch.images =
-          empty({end - begin, image.channels, image.height, image.width}, {.format = options.memory_format});
-      batch.labels = empty({end - begin}, {.dtype = int64});
+      batch.images = empty({end - begin, image.channels, image.height, image.width},
+                           {.format = options.memory_format, .pinned = options.device.is_cuda()});
+      batch.labels = empty({end - begin}, {.dtype = int64, .pinned = options.device.is_cuda()});
       images = batch.images.mutable_data<float>();
       labels = batch.labels.mutable_data<std::int64_t>();
     }
@@ -115,7 +120,25 @@ Batch DataLoader::State::load_batch(const std::vector<std::int64_t>& order, std:
     Random random(seed, of_epoch, static_cast<std::uint64_t>(number), Random::Purpose::Batch);
     batch = options.batch_transform(std::move(batch), random);
   }
+  send(batch);
   return batch;
+}
+
+// Queues the copy to the device.
+void DataLoader::State::send(Batch& batch) const {
+  if (!options.device.is_cuda()) return;
+  const StreamGuard guard(copies);
+  for (Tensor* tensor : {&batch.images, &batch.labels})
+    if (tensor->defined()) *tensor = tensor->pin_memory().to(options.device, true);
+}
+
+// What the loop's thread queues from now on comes after the copies.
+void DataLoader::State::receive(const Batch& batch) const {
+  if (!options.device.is_cuda()) return;
+  const Stream stream = current_stream(options.device);
+  wait_stream(stream, copies);
+  for (const Tensor& tensor : {batch.images, batch.labels})
+    if (tensor.defined()) tensor.record_stream(stream);
 }
 
 // One epoch under way.
@@ -145,6 +168,10 @@ DataLoader::DataLoader(DatasetPtr dataset, LoaderOptions options) : state_(std::
                 " examples make no full batch of ", options.batch, ", and drop_last leaves out the rest");
   state_->batches = options.drop_last ? size / options.batch : (size + options.batch - 1) / options.batch;
   state_->table.emplace("DataLoader", options.normalize);
+  if (options.device != Device::cpu()) {
+    lamella::detail::allocator_of(options.device);  // says what is missing
+    state_->copies = new_stream(options.device);
+  }
   state_->seed = options.seed ? *options.seed : random_state().seed;
   state_->dataset = std::move(dataset);
   state_->options = std::move(options);
@@ -221,6 +248,7 @@ void DataLoader::Iterator::advance() {
     run_.reset();
     throw;
   }
+  state.receive(current_);
   ++run_->next;
   if (state.loops == run_->loop) state.position = run_->next;
 }

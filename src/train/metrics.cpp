@@ -5,10 +5,28 @@
 #include <cstdio>
 
 #include "core/check.h"
+#include "lamella/autograd/autograd.h"
+#include "lamella/tensor/arithmetic.h"
+#include "lamella/tensor/compare.h"
+#include "lamella/tensor/reduce.h"
 
 namespace lamella::train {
 
 namespace {
+
+void check_kinds(const char* op, const Tensor& logits, const Tensor& labels) {
+  LAMELLA_CHECK(DTypeError, is_floating(logits.dtype()), op, ": logits ", logits.describe(),
+                " must be floating");
+  LAMELLA_CHECK(ShapeError, logits.dim() == 2 && logits.size(1) > 0, op, ": logits ", logits.describe(),
+                " must be [N,C]");
+  LAMELLA_CHECK(ShapeError,
+                is_floating(labels.dtype()) ? labels.shape() == logits.shape()
+                                            : labels.shape() == Shape({logits.size(0)}),
+                op, ": labels ", labels.describe(), " do not fit logits ", logits.describe(),
+                ", must be integers [N] or probabilities [N,C]");
+  LAMELLA_CHECK(DTypeError, labels.dtype() != DType::Bool, op, ": labels ", labels.describe(),
+                " must be integers or floating");
+}
 
 /// Logits and labels of a batch, checked and brought to the CPU.
 struct Rows {
@@ -19,19 +37,10 @@ struct Rows {
 
   Rows(const char* op, const Tensor& given, const Tensor& targets) {
     LAMELLA_CHECK(Error, given.defined() && targets.defined(), op, ": logits or labels are undefined");
-    LAMELLA_CHECK(DTypeError, is_floating(given.dtype()), op, ": logits ", given.describe(),
-                  " must be floating");
-    LAMELLA_CHECK(ShapeError, given.dim() == 2 && given.size(1) > 0, op, ": logits ", given.describe(),
-                  " must be [N,C]");
+    check_kinds(op, given, targets);
+    const bool probabilities = is_floating(targets.dtype());
     count = given.size(0);
     classes = given.size(1);
-    const bool probabilities = is_floating(targets.dtype());
-    LAMELLA_CHECK(ShapeError,
-                  probabilities ? targets.shape() == given.shape() : targets.shape() == Shape({count}), op,
-                  ": labels ", targets.describe(), " do not fit logits ", given.describe(),
-                  ", must be integers [N] or probabilities [N,C]");
-    LAMELLA_CHECK(DTypeError, targets.dtype() != DType::Bool, op, ": labels ", targets.describe(),
-                  " must be integers or floating");
     logits = given.detach().to_vector<double>();
     if (probabilities) {
       const std::vector<double> shares = targets.detach().to_vector<double>();
@@ -67,6 +76,26 @@ std::string cell(const std::string& text, std::size_t width) {
 }
 
 }  // namespace
+
+Tensor accuracy(const Tensor& logits, const Tensor& labels) {
+  LAMELLA_CHECK(Error, logits.defined() && labels.defined(), "accuracy: logits or labels are undefined");
+  check_kinds("accuracy", logits, labels);
+  const NoGrad no_grad;
+  const Tensor wanted = is_floating(labels.dtype()) ? argmax(labels.detach(), 1) : labels.to(int64);
+  return mean(equal(argmax(logits.detach(), 1), wanted).to(float64));
+}
+
+void Average::add(const Tensor& value, double weight) {
+  LAMELLA_CHECK(ShapeError, value.defined() && value.numel() == 1, "Average: ", value.describe(),
+                " is not a single number");
+  if (value.device().is_cpu()) return add(value.detach().item(), weight);
+  const NoGrad no_grad;
+  const Tensor part = mul(value.detach().reshape({}).to(float64), weight);
+  device_sum_ = device_sum_.defined() ? device_sum_ + part : part;
+  weight_ += weight;
+}
+
+double Average::value() const { return (sum_ + (device_sum_.defined() ? device_sum_.item() : 0)) / weight_; }
 
 std::int64_t count_correct(const Tensor& logits, const Tensor& labels, int k) {
   LAMELLA_CHECK(Error, k >= 1, "count_correct: k is ", k, ", must be at least 1");

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <utility>
 
 #include "core/check.h"
 
@@ -45,7 +46,8 @@ struct Progress::State {
   Clock::time_point start = Clock::now();
   Clock::time_point shown = Clock::now();
   std::int64_t done = 0;
-  std::vector<std::pair<std::string, std::string>> figures;
+  Figures figures;
+  std::function<Figures()> ask;  // for newer figures, unless empty
   bool terminal = false;
   bool finished = false;
   bool failed = false;
@@ -90,6 +92,7 @@ struct Progress::State {
   }
 
   void draw(bool last) {
+    if (ask) figures = std::exchange(ask, nullptr)();
     shown = Clock::now();
     if (!terminal) {
       put(line(false, last) + '\n');
@@ -102,6 +105,11 @@ struct Progress::State {
     if (!last && text.size() >= columns) text.resize(columns - 1);
     put("\r\033[K" + text + (last ? "\n" : ""));
   }
+
+  void add(std::int64_t count) {
+    done += count;
+    if (seconds_since(shown) >= (terminal ? 0.1 : options.plain_seconds)) draw(false);
+  }
 };
 
 Progress::Progress(const Options& options) : state_(std::make_unique<State>()) {
@@ -113,11 +121,17 @@ Progress::~Progress() {
   if (!state_->finished && state_->terminal && state_->done > 0) state_->put("\n");
 }
 
-void Progress::add(std::int64_t count, const std::vector<std::pair<std::string, std::string>>& figures) {
-  state_->done += count;
-  if (!figures.empty()) state_->figures = figures;
-  const double interval = state_->terminal ? 0.1 : state_->options.plain_seconds;
-  if (seconds_since(state_->shown) >= interval) state_->draw(false);
+void Progress::add(std::int64_t count, const Figures& figures) {
+  if (!figures.empty()) {
+    state_->ask = nullptr;
+    state_->figures = figures;
+  }
+  state_->add(count);
+}
+
+void Progress::add(std::int64_t count, std::function<Figures()> figures) {
+  state_->ask = std::move(figures);
+  state_->add(count);
 }
 
 void Progress::finish() {

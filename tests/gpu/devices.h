@@ -11,14 +11,11 @@
 #include "lamella/core/device.h"
 #include "lamella/tensor/create.h"
 #include "lamella/testing.h"
+#include "tests/support/device.h"
 #include "tests/support/error_bound.h"
 
 /// Comparison of a GPU with the CPU.
 namespace lamella::test {
-
-/// A test that needs a GPU begins with it.
-#define LAMELLA_NEEDS_GPU() \
-  if (::lamella::cuda_device_count() == 0) GTEST_SKIP() << "no NVIDIA GPU that this build can use"
 
 using Function = std::function<Tensor(const Tensors&)>;
 

@@ -62,6 +62,20 @@ TEST(GpuTrainingTest, a_steady_step_takes_no_memory_from_the_device) {
   EXPECT_EQ(after.in_use, before.in_use);
 }
 
+TEST(GpuTrainingTest, averages_wait_only_when_they_are_read) {
+  LAMELLA_NEEDS_GPU();
+  const Device gpu = Device::cuda();
+  const Tensor logits = from_vector<float>({3, 2, 1, 1, 2, 3}, {2, 3}).to(gpu),
+               labels = from_vector<std::int64_t>({0, 0}, {2}).to(gpu);
+  train::Average average;
+  const std::uint64_t waits = wait_count(gpu);
+  average.add(train::accuracy(logits, labels), 2);
+  average.add(full({1}, 2, {.device = gpu}), 1);
+  EXPECT_EQ(wait_count(gpu), waits);
+  EXPECT_EQ(average.value(), 1);
+  EXPECT_EQ(wait_count(gpu), waits + 1);
+}
+
 struct Stepped {
   std::vector<float> losses;
   StateDict weights;

@@ -10,6 +10,7 @@
 #include "lamella/core/threads.h"
 #include "lamella/layers/conv.h"
 #include "lamella/testing/matchers.h"
+#include "tests/support/device.h"
 #include "tests/support/error_bound.h"
 
 namespace lamella::test {
@@ -39,9 +40,12 @@ using ConvFunction = std::function<Tensor(const Tensor&, const Tensor&, const Te
 
 /// A random tensor, dense in `format`.
 inline Tensor random_image(const Shape& shape, std::uint64_t seed, const ConvCase& c) {
-  if (!c.unaligned) return testing::random_tensor(shape, seed, {.dtype = c.dtype, .format = c.format});
+  if (!c.unaligned)
+    return testing::random_tensor(shape, seed, {.dtype = c.dtype, .format = c.format}).to(test_device());
   const std::int64_t count = shape.product();
-  const Tensor flat = testing::random_tensor({count + 1}, seed, {.dtype = c.dtype}).slice(0, {1, count + 1});
+  const Tensor flat = testing::random_tensor({count + 1}, seed, {.dtype = c.dtype})
+                          .to(test_device())
+                          .slice(0, {1, count + 1});
   if (c.format == MemoryFormat::Contiguous) return flat.reshape(shape);
   return flat.reshape({shape[0], shape[2], shape[3], shape[1]}).permute({0, 3, 1, 2});
 }
@@ -63,13 +67,18 @@ inline Tensor padded_input(const Tensor& x, const ConvCase& c, Size2& before) {
 /// Forward and every gradient against the plain reference; gradients overwrite stale ones (poisoned with NaN)
 /// and add to others; one thread and two give the same bits; formats are kept.
 inline void check_conv(const ConvFunction& function, const ConvCase& c) {
+  LAMELLA_NEEDS_TEST_DEVICE();
   SCOPED_TRACE((std::ostringstream() << c).str());
   const Conv2dOptions& o = c.options;
   Tensor x = random_image(c.input, 1, c).detach().set_requires_grad();
-  Tensor w = testing::random_tensor(c.weight, 2, {.dtype = c.parameter_dtype, .requires_grad = true});
+  const auto parameter = [&](const Shape& shape, std::uint64_t seed) {
+    return testing::random_tensor(shape, seed, {.dtype = c.parameter_dtype})
+        .to(test_device())
+        .set_requires_grad();
+  };
+  Tensor w = parameter(c.weight, 2);
   Tensor b;
-  if (c.bias)
-    b = testing::random_tensor({c.weight[0]}, 3, {.dtype = c.parameter_dtype, .requires_grad = true});
+  if (c.bias) b = parameter({c.weight[0]}, 3);
 
   set_num_threads(1);
   const Tensor y = function(x, w, b, o);

@@ -15,16 +15,14 @@
 #include "tests/models/formula.h"
 #include "tests/models/networks.h"
 #include "tests/models/plain_sgd.h"
+#include "tests/support/device.h"
 
 namespace {
 
 namespace lm = lamella;
 using lm::MemoryFormat;
 
-#ifndef LAMELLA_TEST_DEVICE
-#define LAMELLA_TEST_DEVICE "cpu"
-#endif
-const lm::Device kDevice(LAMELLA_TEST_DEVICE);
+const lm::Device kDevice = lm::test::test_device();
 
 struct Pass {
   lm::Tensor logits;
@@ -44,10 +42,7 @@ class ParityTest : public testing::TestWithParam<const char*> {
     seeds_ = golden_.tensors.at("seeds").to_vector<std::int64_t>();
   }
 
-  void SetUp() override {
-    if (kDevice.is_cuda() && lm::cuda_device_count() == 0)
-      GTEST_SKIP() << "no NVIDIA GPU that this build can use";
-  }
+  void SetUp() override { LAMELLA_NEEDS_TEST_DEVICE(); }
 
   std::unique_ptr<lm::Module> network(lm::DType dtype, MemoryFormat format) const {
     auto net = lm::make_network(GetParam(), {.classes = classes_, .width = width_});

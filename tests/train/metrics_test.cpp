@@ -32,6 +32,30 @@ TEST(CountCorrectTest, gives_equal_logits_to_the_lower_class_and_nothing_to_nan)
   EXPECT_EQ(count_correct(nan, labels({0, 0}), 2), 0);
 }
 
+TEST(AccuracyTest, is_a_number_on_the_device_of_the_logits) {
+  const Tensor logits = from_vector<float>({3, 2, 1, 1, 2, 3, 1, 3, 2, 5, 5, 5}, {4, 3});
+  const Tensor share = accuracy(logits, labels({0, 2, 0, 0}));
+  EXPECT_EQ(share.shape(), Shape({}));
+  EXPECT_EQ(share.dtype(), float64);
+  EXPECT_EQ(share.item(), 0.75);
+  EXPECT_EQ(accuracy(logits.slice(0, {0, 1}), from_vector<float>({0.2f, 0.7f, 0.1f}, {1, 3})).item(), 0);
+  EXPECT_THROW(accuracy(logits, labels({0, 1})), ShapeError);
+  EXPECT_THROW(accuracy(labels({0, 1}), labels({0, 1})), DTypeError);
+  EXPECT_THROW(accuracy(Tensor(), labels({0, 1})), Error);
+}
+
+TEST(AverageTest, takes_numbers_and_tensors) {
+  Average average;
+  EXPECT_TRUE(std::isnan(average.value()));
+  average.add(1, 3);
+  average.add(full({}, 5), 1);
+  EXPECT_EQ(average.value(), 2);
+  EXPECT_THROW(average.add(zeros({2})), ShapeError);
+  EXPECT_EQ(average.value(), 2);
+  average.reset();
+  EXPECT_TRUE(std::isnan(average.value()));
+}
+
 TEST(CountCorrectTest, takes_probabilities_and_an_empty_batch) {
   const Tensor logits = from_vector<float>({0, 9, 9, 0}, {2, 2});
   EXPECT_EQ(count_correct(logits, from_vector<float>({0.4f, 0.6f, 0.3f, 0.7f}, {2, 2})), 1);

@@ -63,6 +63,21 @@ TEST(ProgressTest, says_little_to_a_pipe_in_a_short_time) {
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1) << text;
 }
 
+TEST(ProgressTest, asks_for_figures_only_when_it_draws) {
+  const Pipe pipe;
+  int asked = 0;
+  const std::string text = output_of(pipe.ends[0], pipe.ends[1], {.total = 1000}, [&](Progress& progress) {
+    for (int i = 0; i < 1000; ++i)
+      progress.add(1, [&asked, i] {
+        ++asked;
+        return Progress::Figures{{"step", std::to_string(i)}};
+      });
+    progress.finish();
+  });
+  EXPECT_EQ(asked, 1);
+  EXPECT_NE(text.find("step 999"), std::string::npos) << text;
+}
+
 TEST(ProgressTest, draws_a_bar_on_a_terminal) {
   const int terminal = posix_openpt(O_RDWR | O_NOCTTY);
   if (terminal < 0) GTEST_SKIP() << "no pseudo-terminals here";

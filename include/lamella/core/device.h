@@ -38,7 +38,8 @@ struct LAMELLA_API Device {
 
 /// Number of GPUs this build can use; 0 in a CPU-only build.
 LAMELLA_API int cuda_device_count();
-/// cuda:0 where there is one, else cpu.
+/// cuda:0 where there is one that this build can use, else cpu. Logs a warning about a GPU that it cannot
+/// use.
 LAMELLA_API Device default_device();
 
 /// An ordered queue of work on a device; `handle` is the backend's own (null: the default queue; always null

@@ -6,6 +6,11 @@
 #include "lamella/core/device.h"
 #include "lamella/core/export.h"
 
+/// @file
+/// What the caching allocators hold. Where writes go astray on a GPU, run with LAMELLA_CHECK_MEMORY=1 in the
+/// environment: every tensor then starts as NaN (all bits set), and a block whose surroundings were written
+/// to ends the program with a message when it is given back. That waits for the GPU all the time; recorded
+/// steps are not checked.
 namespace lamella {
 
 /// What a device's caching allocator holds, in bytes (counts where said). The functions below throw
@@ -24,11 +29,16 @@ struct MemoryStats {
 
 /// Present figures of `device`.
 LAMELLA_API MemoryStats memory_stats(Device device);
-/// The same as a table for people: bytes in readable units, counts as they are. Ends with a line's end.
+/// Of page-locked memory of the CPU, which GPUs copy from on their own (see Tensor::pin_memory()); all 0
+/// where there is no GPU.
+LAMELLA_API MemoryStats pinned_memory_stats();
+/// memory_stats() as a table for people, and for a GPU that of page-locked memory: bytes in readable units,
+/// counts as they are. Ends with a line's end.
 LAMELLA_API std::string memory_summary(Device device);
 /// Sets both peaks to the present figures.
 LAMELLA_API void reset_peak_memory(Device device);
-/// Gives every cached, unused block back to the device. Tensors keep theirs.
+/// Gives every cached, unused block back to the device (of a GPU, page-locked ones as well). Tensors keep
+/// theirs.
 LAMELLA_API void empty_cache(Device device);
 /// Refuses to reserve more than `bytes` on `device` (0: no limit). A request beyond it empties the cache,
 /// tries once more and then throws OutOfMemoryError. What is reserved already stays, even if it is more.

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 #include "lamella/core/device.h"
 #include "lamella/core/export.h"
 
@@ -21,6 +23,11 @@ LAMELLA_API void wait_stream(Stream stream, Stream other);
 /// Returns when all work queued on `device` is done. Throws DeviceError with CUDA's words if some of it
 /// failed.
 LAMELLA_API void synchronize(Device device);
+
+/// How often this process has waited for `device`: for item() and other copies to the CPU, for copies to the
+/// device that are not `non_blocking`, for synchronize(). A training loop that never waits keeps the GPU
+/// busy; compare two moments. Always 0 for the CPU.
+LAMELLA_API std::uint64_t wait_count(Device device);
 
 /// Makes `stream` this thread's current stream of its device while it lives.
 class LAMELLA_API StreamGuard {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "lamella/core/device.h"
 #include "lamella/core/dtype.h"
 #include "lamella/core/export.h"
 #include "lamella/data/dataset.h"
@@ -28,6 +29,9 @@ struct LoaderOptions {
   Normalize normalize = {};                               ///< then bytes become float32
   BatchTransform batch_transform = nullptr;               ///< then this changes the batch, such as Mixup
   MemoryFormat memory_format = MemoryFormat::Contiguous;  ///< of the images
+  /// Where the loop gets its batches. To a GPU whoever loaded a batch queues its copy, from page-locked
+  /// memory and on a stream of its own: with workers, while the GPU works on the batches before.
+  Device device = Device::cpu();
 };
 
 /// Batches of a dataset, for a range-based loop:
@@ -44,7 +48,7 @@ class LAMELLA_API DataLoader {
  public:
   /// Throws Error for a null or empty dataset, an empty transform, an option out of range (batch at least 1,
   /// workers 0 … 1024, prefetch 1 … 1024), and if drop_last would leave no batch; ShapeError or Error for a
-  /// Normalize that does not fit.
+  /// Normalize that does not fit; DeviceError for a device that this build or machine does not have.
   explicit DataLoader(DatasetPtr dataset, LoaderOptions options = {});
   ~DataLoader();
   /// Only the new one may be used afterwards.

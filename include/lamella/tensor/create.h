@@ -18,6 +18,8 @@ struct TensorOptions {
   DType dtype = DType::Float32;                    ///< of the elements
   Device device = Device::cpu();                   ///< where they lie
   MemoryFormat format = MemoryFormat::Contiguous;  ///< how they lie; ignored by arange(), eye() and tensor()
+  bool pinned =
+      false;  ///< on the CPU, in page-locked memory: see Tensor::pin_memory(). Used by empty() alone
   bool requires_grad = false;  ///< whether backward computes a gradient: see Tensor::set_requires_grad()
 };
 

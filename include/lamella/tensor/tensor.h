@@ -127,15 +127,27 @@ class LAMELLA_API Tensor {
 
   // ---- Copies and conversions: operators with a gradient; *this itself where there is nothing to do ----
 
-  /// On `device`, in the same memory format. Throws DeviceError for a device that this build or machine does
-  /// not have.
-  Tensor to(Device device) const;
+  /// On `device`, in the same memory format. With `non_blocking`, a copy from page-locked memory to a GPU is
+  /// only queued on the current stream: work queued there later sees it, and the CPU must not change this
+  /// tensor before synchronize(); other copies are done on return. Throws DeviceError for a device that this
+  /// build or machine does not have.
+  Tensor to(Device device, bool non_blocking = false) const;
   /// With elements of type `dtype`. Floating to integer truncates toward zero; integers have no gradient.
   Tensor to(DType dtype) const;
   /// Dense in `format`. Throws ShapeError for ChannelsLast unless there are four axes.
   Tensor contiguous(MemoryFormat format = MemoryFormat::Contiguous) const;
   /// New storage, always: the same numbers, dense in memory_format(). Its gradient flows back to this tensor.
   Tensor clone() const;
+
+  /// On the CPU in page-locked memory, from which a GPU copies on its own: see to(). Throws DeviceError where
+  /// there is no GPU and for a tensor that lies on one. Has no gradient.
+  Tensor pin_memory() const;
+  /// True for a tensor of the CPU in page-locked memory.
+  bool is_pinned() const;
+  /// Says that work queued on `stream`, by now and until the tensor's memory is given back, uses it: needed
+  /// where `stream` is not the one that was current when the tensor was made. Does nothing on the CPU, unless
+  /// the memory is page-locked.
+  void record_stream(Stream stream) const;
 
   // ---- Views (share storage; gradients flow through) ----
 

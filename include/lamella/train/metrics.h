@@ -15,22 +15,31 @@ namespace lamella::train {
 /// for undefined ones, k < 1 or a label outside [0, C). Copies from a GPU.
 LAMELLA_API std::int64_t count_correct(const Tensor& logits, const Tensor& labels, int k = 1);
 
+/// Share of rows whose label is the largest logit, float64 [] on their device: nothing waits for a GPU, and
+/// nothing is checked but shapes and types. Of equal logits the lower class counts. Throws as
+/// count_correct().
+LAMELLA_API Tensor accuracy(const Tensor& logits, const Tensor& labels);
+
 /// A running weighted mean.
-class Average {
+class LAMELLA_API Average {
  public:
   /// Adds `value` as if it came `weight` times.
   void add(double value, double weight = 1) {
     sum_ += value * weight;
     weight_ += weight;
   }
-  /// The mean; NaN while nothing was added.
-  double value() const { return sum_ / weight_; }
+  /// Adds a tensor's only number, without a gradient. It is summed where it lies: nothing waits for a GPU.
+  /// Throws ShapeError unless there is one number.
+  void add(const Tensor& value, double weight = 1);
+  /// The mean; NaN while nothing was added. Waits for a GPU if numbers were added there.
+  double value() const;
   /// Forgets everything.
   void reset() { *this = {}; }
 
  private:
   double sum_ = 0;
   double weight_ = 0;
+  Tensor device_sum_;  ///< float64 [], of what was added on a GPU
 };
 
 /// How often each class was taken for each other.

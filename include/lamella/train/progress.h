@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -15,6 +16,9 @@ namespace lamella::train {
 /// now and then, and one at the end.
 class LAMELLA_API Progress {
  public:
+  /// Name and text pairs.
+  using Figures = std::vector<std::pair<std::string, std::string>>;
+
   /// What is shown, and where.
   struct Options {
     std::string label = {};       ///< such as "epoch 3/10"
@@ -32,7 +36,10 @@ class LAMELLA_API Progress {
 
   /// Adds `count` units done and sets the figures shown: name and text pairs, such as {"loss", "0.123"};
   /// without any, the old ones stay.
-  void add(std::int64_t count, const std::vector<std::pair<std::string, std::string>>& figures = {});
+  void add(std::int64_t count, const Figures& figures = {});
+  /// The same for figures that cost something, such as waiting for a GPU: asked for when a line is drawn.
+  /// `figures` must be callable until the next add() or finish().
+  void add(std::int64_t count, std::function<Figures()> figures);
   /// Prints the line for good, with the time it took. Once; later calls do nothing.
   void finish();
   /// Units per second since the start.

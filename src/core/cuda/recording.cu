@@ -36,6 +36,7 @@ class Graph final : public Recording {
 
   void record(const std::function<void()>& work) {
     const DeviceGuard device(device_);
+    allocator_.empty_cache();  // what the same work took before it was recorded would lie idle from now on
     const PoolGuard pool(allocator_, pool_);
     const auto stream = static_cast<cudaStream_t>(cuda::current_stream(device_).handle);
     cudaGraph_t graph = nullptr;
