@@ -75,9 +75,14 @@ class Training {
   Trained run() {
     Trained result{.test = {.confusion = lm::train::ConfusionMatrix(
                                 static_cast<std::int64_t>(data_.format.classes.size()))}};
+    const lm::CrossEntropyOptions loss{.label_smoothing = recipe_.label_smoothing};
     lm::train::Step step(
         *network_, *optimizer_,
-        {.clip_grad_norm = recipe_.clip_grad_norm, .scheduler = &*scheduler_, .ema = ema_.get()});
+        {.loss = [loss](const lm::Tensor& output,
+                        const lm::Tensor& target) { return lm::cross_entropy(output, target, loss); },
+         .clip_grad_norm = recipe_.clip_grad_norm,
+         .scheduler = &*scheduler_,
+         .ema = ema_.get()});
     for (; position_.epoch < recipe_.epochs; ++position_.epoch, position_.batches = 0) {
       train_epoch(step);
       if (!interrupted()) result.test = evaluate(ema_ ? ema_->module() : *network_, test_images_, device_);
