@@ -89,6 +89,10 @@ std::vector<lm::data::Transform> middle(int size) {
 
 }  // namespace
 
+lm::MemoryFormat memory_format(const Recipe& recipe) {
+  return recipe.memory_format == "contiguous" ? lm::MemoryFormat::Contiguous : lm::MemoryFormat::ChannelsLast;
+}
+
 ImageData open_images(const std::string& source, const Recipe& recipe) {
   ImageData data = find(source);
   if (data.train->size() == 0 || data.test->size() == 0) throw lm::IoError(source + ": holds no images");
@@ -116,18 +120,18 @@ lm::data::DataLoader train_loader(const ImageData& data, const Recipe& recipe, i
   }
   if (recipe.flip) options.transform.emplace_back(lm::data::RandomHorizontalFlip());
   options.normalize = data.format.normalize;
-  options.memory_format = lm::MemoryFormat::ChannelsLast;
+  options.memory_format = memory_format(recipe);
   if (recipe.mixup > 0)
     options.batch_transform =
         lm::data::Mixup(recipe.mixup, static_cast<std::int64_t>(data.format.classes.size()));
   return lm::data::DataLoader(data.train, options);
 }
 
-lm::data::DataLoader test_loader(const ImageData& data, int batch, int workers) {
-  lm::data::LoaderOptions options{.batch = batch, .workers = workers};
+lm::data::DataLoader test_loader(const ImageData& data, const Recipe& recipe, int workers) {
+  lm::data::LoaderOptions options{.batch = recipe.batch, .workers = workers};
   if (data.resized) options.transform = middle(data.format.size);
   options.normalize = data.format.normalize;
-  options.memory_format = lm::MemoryFormat::ChannelsLast;
+  options.memory_format = memory_format(recipe);
   return lm::data::DataLoader(data.test, options);
 }
 

@@ -30,7 +30,7 @@ std::unique_ptr<lm::Module> make_network(const Recipe& recipe, const InputFormat
     network = std::make_unique<lm::models::MobileNetV3>(
         recipe.model == "v3-small" ? lm::models::MobileNetV3Size::Small : lm::models::MobileNetV3Size::Large,
         options_of<lm::models::MobileNetV3Options>(recipe, format));
-  network->to(lm::MemoryFormat::ChannelsLast);
+  network->to(memory_format(recipe));
   return network;
 }
 

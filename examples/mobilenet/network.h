@@ -7,8 +7,8 @@
 #include "dataset.h"
 #include "recipe.h"
 
-/// The network that `recipe` names, for images of `format`, in channels-last memory; its weights are drawn
-/// from the process-wide random sequence.
+/// The network that `recipe` names, for images of `format`, in its memory format; its weights are drawn from
+/// the process-wide random sequence.
 std::unique_ptr<lamella::Module> make_network(const Recipe& recipe, const InputFormat& format);
 
 /// Averages of such a network.

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cinttypes>
 #include <cstdio>
 #include <filesystem>
@@ -10,6 +11,7 @@
 
 #include "checkpoint.h"
 #include "commands.h"
+#include "curve.h"
 #include "interrupt.h"
 #include "network.h"
 
@@ -62,7 +64,7 @@ class Training {
         recipe_(options.recipe),
         device_(options.run.device),
         train_images_(train_loader(data, recipe_, options.run.workers)),
-        test_images_(test_loader(data, recipe_.batch, options.run.workers)) {
+        test_images_(test_loader(data, recipe_, options.run.workers)) {
     lm::manual_seed(recipe_.seed);
     network_ = make_network(recipe_, data.format);
     network_->to(device_);
@@ -70,22 +72,32 @@ class Training {
     scheduler_.emplace(*optimizer_, make_schedule(recipe_, train_images_.size()));
     if (recipe_.ema > 0) ema_ = make_ema(*network_, {.decay = recipe_.ema, .warm_up = true});
     if (options.resume) restore(load_checkpoint(options.checkpoint));
+    curve_.emplace(options.csv, position_.epoch);
   }
 
   Trained run() {
     Trained result{.test = {.confusion = lm::train::ConfusionMatrix(
                                 static_cast<std::int64_t>(data_.format.classes.size()))}};
+    const lm::CrossEntropyOptions loss{.label_smoothing = recipe_.label_smoothing};
     lm::train::Step step(
         *network_, *optimizer_,
-        {.clip_grad_norm = recipe_.clip_grad_norm, .scheduler = &*scheduler_, .ema = ema_.get()});
+        {.loss = [loss](const lm::Tensor& output,
+                        const lm::Tensor& target) { return lm::cross_entropy(output, target, loss); },
+         .clip_grad_norm = recipe_.clip_grad_norm,
+         .scheduler = &*scheduler_,
+         .ema = ema_.get(),
+         .capture = options_.capture,
+         .autocast = recipe_.precision == "bfloat16" ? std::optional(lm::bfloat16) : std::nullopt});
     for (; position_.epoch < recipe_.epochs; ++position_.epoch, position_.batches = 0) {
-      train_epoch(step);
+      Curve::Line line = train_epoch(step);
       if (!interrupted()) result.test = evaluate(ema_ ? ema_->module() : *network_, test_images_, device_);
       result.interrupted = interrupted();
       if (result.interrupted) break;
       std::printf("epoch %" PRId64 "/%d: test %s\n", position_.epoch + 1, recipe_.epochs,
                   result.test.summary().c_str());
       std::fflush(stdout);
+      line.test_accuracy = result.test.confusion.accuracy();
+      curve_->add(line);
       save({.epoch = position_.epoch + 1});
     }
     if (result.interrupted) save(position_);
@@ -97,8 +109,10 @@ class Training {
     return "epoch " + std::to_string(position_.epoch + 1) + '/' + std::to_string(recipe_.epochs);
   }
 
-  void train_epoch(lm::train::Step& step) {
+  Curve::Line train_epoch(lm::train::Step& step) {
+    const auto start = std::chrono::steady_clock::now();
     network_->train();
+    lm::set_allow_tf32(recipe_.precision == "tf32");
     train_images_.set_epoch(position_.epoch);
     train_images_.set_position(position_.batches);
     const std::int64_t images_left = (train_images_.size() - position_.batches) * recipe_.batch;
@@ -118,6 +132,10 @@ class Training {
       if (interrupted()) break;
     }
     progress.finish();
+    lm::set_allow_tf32(false);  // tests give what `eval` will
+    return {.epoch = position_.epoch + 1,
+            .train_loss = loss.value(),
+            .seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
   }
 
   void save(TrainingPosition position) {
@@ -157,6 +175,7 @@ class Training {
   std::optional<lm::optim::LrScheduler> scheduler_;
   std::unique_ptr<lm::optim::Ema> ema_;
   TrainingPosition position_;
+  std::optional<Curve> curve_;
 };
 
 }  // namespace
@@ -167,11 +186,10 @@ Trained train(const ImageData& data, const TrainOptions& options) {
 }
 
 /// Says before the training, not after its first epoch, that nothing can be saved there.
-void check_checkpoint_place(const std::string& checkpoint) {
+void check_place(const std::filesystem::path& path) {
   namespace fs = std::filesystem;
-  const fs::path path(checkpoint);
   const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
-  const std::string what = "train: cannot save to " + checkpoint + ": ";
+  const std::string what = "train: cannot save to " + path.string() + ": ";
   if (!path.has_filename() || fs::is_directory(path)) throw lm::IoError(what + "it is a folder; name a file");
   if (!fs::is_directory(folder)) throw lm::IoError(what + "there is no folder " + folder.string());
   if (access(folder.c_str(), W_OK) != 0)
@@ -179,7 +197,11 @@ void check_checkpoint_place(const std::string& checkpoint) {
 }
 
 int run_train(TrainOptions options) {
-  check_checkpoint_place(options.checkpoint);
+  check_place(options.checkpoint);
+  if (!options.csv.empty()) check_place(options.csv);
+  if (options.capture && !lm::Device(options.run.device).is_cuda())
+    throw lm::DeviceError("train: --capture records a GPU's launches, and this is " +
+                          lm::Device(options.run.device).to_string() + "; leave it out");
   if (options.resume) {
     const Checkpoint checkpoint = load_checkpoint(options.checkpoint);
     options.recipe = checkpoint.recipe;

@@ -20,6 +20,8 @@ struct TrainOptions {
   Recipe recipe = {};
   std::filesystem::path checkpoint = {};  ///< written after each epoch and when interrupted; empty: none
   bool resume = false;                    ///< go on from `checkpoint`, with its recipe
+  std::filesystem::path csv = {};         ///< see Curve; empty: none
+  bool capture = false;  ///< record a step's launches and replay them, on a GPU; the bits are the same
   RunOptions run = {};
 };
 

@@ -92,6 +92,15 @@ TEST_F(MobileNetTest, goes_on_after_an_interruption_as_if_there_had_been_none) {
   EXPECT_EQ(get_file(whole), get_file(resumed));
 }
 
+TEST_F(MobileNetTest, smooths_labels) {
+  const auto sharp = temp_ / "sharp", smooth = temp_ / "smooth";
+  ASSERT_EQ(mobilenet(train(images(), sharp)).status, 0);
+  ASSERT_EQ(mobilenet(train(images(), smooth, {"--label-smoothing", "0.5"})).status, 0);
+  const std::string weight = "network.classifier.1.weight";
+  EXPECT_NE(io::load_safetensors(sharp).at(weight).to_vector<float>(),
+            io::load_safetensors(smooth).at(weight).to_vector<float>());
+}
+
 TEST_F(MobileNetTest, reads_a_recipe_that_options_override) {
   const auto recipe = temp_ / "recipe.json";
   const std::string text =
