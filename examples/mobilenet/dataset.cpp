@@ -105,9 +105,10 @@ ImageData open_images(const std::string& source, const Recipe& recipe) {
   return data;
 }
 
-lm::data::DataLoader train_loader(const ImageData& data, const Recipe& recipe, int workers) {
+lm::data::DataLoader train_loader(const ImageData& data, const Recipe& recipe, int workers,
+                                  lm::Device device) {
   lm::data::LoaderOptions options{
-      .batch = recipe.batch, .shuffle = true, .workers = workers, .seed = recipe.seed};
+      .batch = recipe.batch, .shuffle = true, .workers = workers, .seed = recipe.seed, .device = device};
   // A last batch of one image would leave batch normalisation without a variance; the next epoch has it
   // elsewhere.
   options.drop_last = data.train->size() > recipe.batch;
@@ -127,8 +128,9 @@ lm::data::DataLoader train_loader(const ImageData& data, const Recipe& recipe, i
   return lm::data::DataLoader(data.train, options);
 }
 
-lm::data::DataLoader test_loader(const ImageData& data, const Recipe& recipe, int workers) {
-  lm::data::LoaderOptions options{.batch = recipe.batch, .workers = workers};
+lm::data::DataLoader test_loader(const ImageData& data, const Recipe& recipe, int workers,
+                                 lm::Device device) {
+  lm::data::LoaderOptions options{.batch = recipe.batch, .workers = workers, .device = device};
   if (data.resized) options.transform = middle(data.format.size);
   options.normalize = data.format.normalize;
   options.memory_format = memory_format(recipe);

@@ -33,10 +33,12 @@ ImageData open_images(const std::string& source, const Recipe& recipe);
 /// What the recipe says of images and weights.
 lamella::MemoryFormat memory_format(const Recipe& recipe);
 
-/// Batches to train on, shuffled and changed at random as the recipe says.
-lamella::data::DataLoader train_loader(const ImageData& data, const Recipe& recipe, int workers);
-/// Batches to test on, in order.
-lamella::data::DataLoader test_loader(const ImageData& data, const Recipe& recipe, int workers);
+/// Batches to train on, on `device`, shuffled and changed at random as the recipe says.
+lamella::data::DataLoader train_loader(const ImageData& data, const Recipe& recipe, int workers,
+                                       lamella::Device device);
+/// Batches to test on, on `device`, in order.
+lamella::data::DataLoader test_loader(const ImageData& data, const Recipe& recipe, int workers,
+                                      lamella::Device device);
 
 /// One image of any size, colour or grey, as the network's input [1,channels,size,size].
 lamella::Tensor to_input(const lamella::data::Image& image, const InputFormat& format);

@@ -18,8 +18,8 @@ int run_eval(const EvalOptions& options) {
   data.resized = data.resized || data.format.size != checkpoint.format.size;
   data.format = checkpoint.format;
 
-  lm::data::DataLoader loader = test_loader(data, checkpoint.recipe, options.run.workers);
-  const Evaluation result = evaluate(*network, loader, device, "test");
+  lm::data::DataLoader loader = test_loader(data, checkpoint.recipe, options.run.workers, device);
+  const Evaluation result = evaluate(*network, loader, "test");
   if (interrupted()) return 130;
   std::printf("%s\n%s\n", result.confusion.to_string(data.format.classes).c_str(), result.summary().c_str());
   return 0;

@@ -16,8 +16,7 @@ std::string Evaluation::summary() const {
   return text;
 }
 
-Evaluation evaluate(lm::Module& network, lm::data::DataLoader& loader, lm::Device device,
-                    const std::string& label) {
+Evaluation evaluate(lm::Module& network, lm::data::DataLoader& loader, const std::string& label) {
   const lm::NoGrad no_grad;
   const bool was_training = network.is_training();
   network.eval();
@@ -28,9 +27,9 @@ Evaluation evaluate(lm::Module& network, lm::data::DataLoader& loader, lm::Devic
     progress.emplace(lm::train::Progress::Options{.label = label, .total = loader.dataset().size()});
   lm::train::Average loss;
   for (const auto& [images, labels] : loader) {
-    const lm::Tensor logits = network(images.to(device));
+    const lm::Tensor logits = network(images);
     const auto count = images.size(0);
-    loss.add(lm::cross_entropy(logits, labels.to(device)).item(), static_cast<double>(count));
+    loss.add(lm::cross_entropy(logits, labels), static_cast<double>(count));
     result.confusion.add(logits, labels);
     for (const std::int64_t prediction : lm::argmax(logits, 1).to_vector<std::int64_t>())
       result.predictions.push_back(prediction);

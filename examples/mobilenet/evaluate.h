@@ -17,5 +17,5 @@ struct Evaluation {
 
 /// Runs `network` in eval mode over all batches and leaves it in the mode it had. `label` names the work in
 /// the progress line; empty: no such line. Stops early, with what it has, when interrupted().
-Evaluation evaluate(lamella::Module& network, lamella::data::DataLoader& loader, lamella::Device device,
+Evaluation evaluate(lamella::Module& network, lamella::data::DataLoader& loader,
                     const std::string& label = "");

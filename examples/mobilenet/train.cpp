@@ -63,8 +63,8 @@ class Training {
         options_(options),
         recipe_(options.recipe),
         device_(options.run.device),
-        train_images_(train_loader(data, recipe_, options.run.workers)),
-        test_images_(test_loader(data, recipe_, options.run.workers)) {
+        train_images_(train_loader(data, recipe_, options.run.workers, device_)),
+        test_images_(test_loader(data, recipe_, options.run.workers, device_)) {
     lm::manual_seed(recipe_.seed);
     network_ = make_network(recipe_, data.format);
     network_->to(device_);
@@ -84,13 +84,14 @@ class Training {
         {.loss = [loss](const lm::Tensor& output,
                         const lm::Tensor& target) { return lm::cross_entropy(output, target, loss); },
          .clip_grad_norm = recipe_.clip_grad_norm,
+         .check_every = device_.is_cuda() ? 100 : 1,  // each waits for the GPU
          .scheduler = &*scheduler_,
          .ema = ema_.get(),
          .capture = options_.capture,
          .autocast = recipe_.precision == "bfloat16" ? std::optional(lm::bfloat16) : std::nullopt});
     for (; position_.epoch < recipe_.epochs; ++position_.epoch, position_.batches = 0) {
       Curve::Line line = train_epoch(step);
-      if (!interrupted()) result.test = evaluate(ema_ ? ema_->module() : *network_, test_images_, device_);
+      if (!interrupted()) result.test = evaluate(ema_ ? ema_->module() : *network_, test_images_);
       result.interrupted = interrupted();
       if (result.interrupted) break;
       std::printf("epoch %" PRId64 "/%d: test %s\n", position_.epoch + 1, recipe_.epochs,
@@ -119,16 +120,18 @@ class Training {
     lm::train::Progress progress(
         {.label = epoch_label(), .total = std::min(images_left, data_.train->size())});
     lm::train::Average loss, accuracy;
+    const auto figures = [&] {
+      return lm::train::Progress::Figures{{"loss", number(loss.value())},
+                                          {"accuracy", number(100 * accuracy.value(), "%.1f %%")},
+                                          {"lr", number(optimizer_->lr(), "%.4f")}};
+    };
     for (const auto& [images, labels] : train_images_) {
       const lm::train::Step::Result result = step(images, labels);
       const auto count = images.size(0);
       position_.batches = train_images_.position();
-      loss.add(result.loss.item(), static_cast<double>(count));
-      const auto right = static_cast<double>(lm::train::count_correct(result.output, labels));
-      accuracy.add(right / static_cast<double>(count), static_cast<double>(count));
-      progress.add(count, {{"loss", number(loss.value())},
-                           {"accuracy", number(100 * accuracy.value(), "%.1f %%")},
-                           {"lr", number(optimizer_->lr(), "%.4f")}});
+      loss.add(result.loss, static_cast<double>(count));
+      accuracy.add(lm::train::accuracy(result.output, labels), static_cast<double>(count));
+      progress.add(count, figures);
       if (interrupted()) break;
     }
     progress.finish();
