@@ -49,20 +49,23 @@ struct EmaPair {
 }  // namespace lamella::detail
 
 /// Updates of parameters. One call takes many of them. Parameter, gradient and state have one shape and one
-/// type, float32 or float64; any strides, but those dense in one order are fastest.
+/// type, float32 or float64; any strides, but those dense in one order are fastest. `skip` points to device
+/// memory; where it is not null and what is there is not 0, nothing is changed.
 namespace lamella::cpu {
 
 /// Adds 1 to each.
-void advance_steps(const std::vector<std::int64_t*>& steps);
+void advance_steps(const std::vector<std::int64_t*>& steps, const std::int32_t* skip);
 
 /// See lamella/optim/sgd.h. `lr` points to device memory, here and below. State: v.
-void sgd_step(const detail::ParamUpdates& updates, const double* lr, const detail::SgdSettings& settings);
+void sgd_step(const detail::ParamUpdates& updates, const double* lr, const std::int32_t* skip,
+              const detail::SgdSettings& settings);
 
 /// See lamella/optim/adam.h. State: m, v, the largest v.
-void adam_step(const detail::ParamUpdates& updates, const double* lr, const detail::AdamSettings& settings);
+void adam_step(const detail::ParamUpdates& updates, const double* lr, const std::int32_t* skip,
+               const detail::AdamSettings& settings);
 
 /// See lamella/optim/rmsprop.h. State: s, then b and a where they are used.
-void rmsprop_step(const detail::ParamUpdates& updates, const double* lr,
+void rmsprop_step(const detail::ParamUpdates& updates, const double* lr, const std::int32_t* skip,
                   const detail::RmspropSettings& settings);
 
 /// Adds 1 to *updates, then average ← d · average + (1 − d) · value, where d is `decay` or, with `warm_up`,
