@@ -41,6 +41,21 @@ struct RmspropSettings {
   bool eps_inside_sqrt = false;
 };
 
+struct ScalerSettings {
+  double growth = 0;
+  double backoff = 0;
+  std::int64_t interval = 0;
+};
+
+/// What a GradScaler keeps, all of it in device memory.
+struct ScalerState {
+  float* scale = nullptr;
+  std::int64_t* tracker = nullptr;  ///< updates since the scale changed
+  std::int64_t* skipped = nullptr;
+  std::int32_t* found = nullptr;  ///< per optimizer: not 0 where a gradient is infinite or NaN
+  std::int64_t optimizers = 0;    ///< how many of these
+};
+
 struct EmaPair {
   TensorView average;
   ConstTensorView value;  ///< of the same shape and type, float32 or float64
@@ -80,6 +95,13 @@ void scale_gradients(const std::vector<detail::TensorView>& gradients, const dou
 /// To [-limit, limit]; NaN stays.
 void limit_gradients(const std::vector<detail::TensorView>& gradients, double limit);
 
+/// Times 1 / *scale, which points to device memory as `found` does. Sets *found to 1 where a result is
+/// infinite or NaN, and leaves it as it is otherwise.
+void unscale_gradients(const std::vector<detail::TensorView>& gradients, const float* scale,
+                       std::int32_t* found);
+/// See lamella/optim/grad_scaler.h. Sets all of state.found to 0.
+void update_scale(const detail::ScalerState& state, const detail::ScalerSettings& settings);
+
 }  // namespace lamella::cpu
 
 /// The same for NVIDIA GPUs, on the current stream.
@@ -93,5 +115,7 @@ decltype(cpu::ema_step) ema_step;
 decltype(cpu::gradient_norm) gradient_norm;
 decltype(cpu::scale_gradients) scale_gradients;
 decltype(cpu::limit_gradients) limit_gradients;
+decltype(cpu::unscale_gradients) unscale_gradients;
+decltype(cpu::update_scale) update_scale;
 
 }  // namespace lamella::cuda
