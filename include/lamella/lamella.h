@@ -41,6 +41,7 @@
 #include "lamella/optim/adam.h"
 #include "lamella/optim/clip.h"
 #include "lamella/optim/ema.h"
+#include "lamella/optim/grad_scaler.h"
 #include "lamella/optim/optimizer.h"
 #include "lamella/optim/rmsprop.h"
 #include "lamella/optim/schedule.h"

@@ -51,7 +51,7 @@ void Adam::update(const UpdateBatch& batch) {
                                       .weight_decay = batch.weight_decay,
                                       .decoupled = decoupled_,
                                       .amsgrad = options_.amsgrad};
-  LAMELLA_KERNEL(batch.lr.device(), adam_step(views(batch, kind()), lr_of(batch), settings));
+  LAMELLA_KERNEL(batch.lr.device(), adam_step(views(batch, kind()), lr_of(batch), skip_of(batch), settings));
 }
 
 }  // namespace lamella::optim

@@ -21,4 +21,9 @@ inline detail::ParamUpdates views(const UpdateBatch& batch, const char* op) {
 
 inline const double* lr_of(const UpdateBatch& batch) { return detail::read(batch.lr).as<double>(); }
 
+/// Null: never skip.
+inline const std::int32_t* skip_of(const UpdateBatch& batch) {
+  return batch.skip.defined() ? detail::read(batch.skip).as<std::int32_t>() : nullptr;
+}
+
 }  // namespace lamella::optim

@@ -41,6 +41,21 @@ struct RmspropSettings {
   bool eps_inside_sqrt = false;
 };
 
+struct ScalerSettings {
+  double growth = 0;
+  double backoff = 0;
+  std::int64_t interval = 0;
+};
+
+/// What a GradScaler keeps, all of it in device memory.
+struct ScalerState {
+  float* scale = nullptr;
+  std::int64_t* tracker = nullptr;  ///< updates since the scale changed
+  std::int64_t* skipped = nullptr;
+  std::int32_t* found = nullptr;  ///< per optimizer: not 0 where a gradient is infinite or NaN
+  std::int64_t optimizers = 0;    ///< how many of these
+};
+
 struct EmaPair {
   TensorView average;
   ConstTensorView value;  ///< of the same shape and type, float32 or float64
@@ -49,20 +64,23 @@ struct EmaPair {
 }  // namespace lamella::detail
 
 /// Updates of parameters. One call takes many of them. Parameter, gradient and state have one shape and one
-/// type, float32 or float64; any strides, but those dense in one order are fastest.
+/// type, float32 or float64; any strides, but those dense in one order are fastest. `skip` points to device
+/// memory; where it is not null and what is there is not 0, nothing is changed.
 namespace lamella::cpu {
 
 /// Adds 1 to each.
-void advance_steps(const std::vector<std::int64_t*>& steps);
+void advance_steps(const std::vector<std::int64_t*>& steps, const std::int32_t* skip);
 
 /// See lamella/optim/sgd.h. `lr` points to device memory, here and below. State: v.
-void sgd_step(const detail::ParamUpdates& updates, const double* lr, const detail::SgdSettings& settings);
+void sgd_step(const detail::ParamUpdates& updates, const double* lr, const std::int32_t* skip,
+              const detail::SgdSettings& settings);
 
 /// See lamella/optim/adam.h. State: m, v, the largest v.
-void adam_step(const detail::ParamUpdates& updates, const double* lr, const detail::AdamSettings& settings);
+void adam_step(const detail::ParamUpdates& updates, const double* lr, const std::int32_t* skip,
+               const detail::AdamSettings& settings);
 
 /// See lamella/optim/rmsprop.h. State: s, then b and a where they are used.
-void rmsprop_step(const detail::ParamUpdates& updates, const double* lr,
+void rmsprop_step(const detail::ParamUpdates& updates, const double* lr, const std::int32_t* skip,
                   const detail::RmspropSettings& settings);
 
 /// Adds 1 to *updates, then average ← d · average + (1 − d) · value, where d is `decay` or, with `warm_up`,
@@ -77,6 +95,13 @@ void scale_gradients(const std::vector<detail::TensorView>& gradients, const dou
 /// To [-limit, limit]; NaN stays.
 void limit_gradients(const std::vector<detail::TensorView>& gradients, double limit);
 
+/// Times 1 / *scale, which points to device memory as `found` does. Sets *found to 1 where a result is
+/// infinite or NaN, and leaves it as it is otherwise.
+void unscale_gradients(const std::vector<detail::TensorView>& gradients, const float* scale,
+                       std::int32_t* found);
+/// See lamella/optim/grad_scaler.h. Sets all of state.found to 0.
+void update_scale(const detail::ScalerState& state, const detail::ScalerSettings& settings);
+
 }  // namespace lamella::cpu
 
 /// The same for NVIDIA GPUs, on the current stream.
@@ -90,5 +115,7 @@ decltype(cpu::ema_step) ema_step;
 decltype(cpu::gradient_norm) gradient_norm;
 decltype(cpu::scale_gradients) scale_gradients;
 decltype(cpu::limit_gradients) limit_gradients;
+decltype(cpu::unscale_gradients) unscale_gradients;
+decltype(cpu::update_scale) update_scale;
 
 }  // namespace lamella::cuda

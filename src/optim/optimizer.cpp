@@ -7,6 +7,7 @@
 #include "core/check.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/tensor/create.h"
+#include "optim/batch.h"
 #include "optim/kernels.h"
 #include "optim/match.h"
 #include "optim/options.h"
@@ -153,16 +154,27 @@ void Optimizer::prepare(Group& group, const std::vector<std::size_t>& which) {
     group.device_lr = full({}, group.lr, {.dtype = DType::Float64, .device = device});
 }
 
-void Optimizer::step() {
+void Optimizer::step() { step_unless({}); }
+
+/// `skip`: see UpdateBatch; on the device of all parameters.
+void Optimizer::step_unless(Tensor skip) {
   const NoGrad no_grad;
+  if (skip.defined() && !reads_skip()) {
+    if (skip.item() != 0) return;
+    skip = {};
+  }
   // Everything that may fail comes before anything changes.
   std::vector<std::vector<std::size_t>> which;
-  for (const Group& group : groups_) which.push_back(ready(group));
+  for (const Group& group : groups_) {
+    which.push_back(ready(group));
+    if (skip.defined() && !which.back().empty())
+      detail::check_same_device(kind_, skip, group.params[which.back().front()]);
+  }
   for (std::size_t g = 0; g < groups_.size(); ++g) prepare(groups_[g], which[g]);
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     if (which[g].empty()) continue;
     const Group& group = groups_[g];
-    UpdateBatch batch{.lr = group.device_lr, .weight_decay = group.weight_decay};
+    UpdateBatch batch{.lr = group.device_lr, .weight_decay = group.weight_decay, .skip = skip};
     std::vector<std::int64_t*> counts;
     for (const std::size_t i : which[g]) {
       batch.params.push_back(group.params[i]);
@@ -170,7 +182,7 @@ void Optimizer::step() {
       batch.steps.push_back(group.state[i].step);
       counts.push_back(detail::write(group.state[i].step, kind_).as<std::int64_t>());
     }
-    LAMELLA_KERNEL(batch.lr.device(), advance_steps(counts));
+    LAMELLA_KERNEL(batch.lr.device(), advance_steps(counts, skip_of(batch)));
     update(batch);
   }
 }
@@ -202,7 +214,7 @@ Optimizer::ParamState Optimizer::load_param(const StateDict& dict, const std::st
   LAMELLA_CHECK(Error, step->dtype() == DType::Int64 && step->numel() == 1, kind_, ": ", prefix, "step is ",
                 step->describe(), "; it must be one int64");
   const std::int64_t count = step->item<std::int64_t>();
-  LAMELLA_CHECK(Error, count >= 1, kind_, ": ", prefix, "step is ", count, "; it must be at least 1");
+  LAMELLA_CHECK(Error, count >= 0, kind_, ": ", prefix, "step is ", count, "; it must not be negative");
   ++used;
   ParamState state{.step = full({}, 0, {.dtype = DType::Int64, .device = param.device()}), .values = {}};
   state.step.copy_(step->detach().reshape({}));

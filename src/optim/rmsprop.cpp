@@ -32,7 +32,8 @@ void RMSprop::update(const UpdateBatch& batch) {
                                          .momentum = options_.momentum,
                                          .centered = options_.centered,
                                          .eps_inside_sqrt = options_.eps_inside_sqrt};
-  LAMELLA_KERNEL(batch.lr.device(), rmsprop_step(views(batch, kind()), lr_of(batch), settings));
+  LAMELLA_KERNEL(batch.lr.device(),
+                 rmsprop_step(views(batch, kind()), lr_of(batch), skip_of(batch), settings));
 }
 
 }  // namespace lamella::optim

@@ -31,7 +31,7 @@ void SGD::update(const UpdateBatch& batch) {
                                      .dampening = options_.dampening,
                                      .weight_decay = batch.weight_decay,
                                      .nesterov = options_.nesterov};
-  LAMELLA_KERNEL(batch.lr.device(), sgd_step(views(batch, kind()), lr_of(batch), settings));
+  LAMELLA_KERNEL(batch.lr.device(), sgd_step(views(batch, kind()), lr_of(batch), skip_of(batch), settings));
 }
 
 }  // namespace lamella::optim

@@ -10,6 +10,7 @@
 #include "lamella/layers/loss.h"
 #include "lamella/optim/clip.h"
 #include "lamella/optim/ema.h"
+#include "lamella/optim/grad_scaler.h"
 #include "lamella/optim/schedule.h"
 #include "lamella/tensor/arithmetic.h"
 #include "lamella/tensor/create.h"
@@ -96,6 +97,29 @@ std::vector<const void*> Step::addresses() const {
   return all;
 }
 
+/// Goes up when something moves that recorded launches write to. A sum of two that never fall does.
+std::uint64_t Step::revision() const {
+  return optimizer_.revision() + (options_.scaler != nullptr ? options_.scaler->revision() : 0);
+}
+
+void Step::backward(const Tensor& loss) {
+  const Tensor mean = options_.accumulate == 1 ? loss : mul(loss, 1.0 / options_.accumulate);
+  (options_.scaler != nullptr ? options_.scaler->scale(mean) : mean).backward();
+}
+
+void Step::update() {
+  optim::GradScaler* const scaler = options_.scaler;
+  if (scaler != nullptr) scaler->unscale_(optimizer_);
+  if (options_.clip_grad_norm > 0) optim::clip_grad_norm_(parameters_, options_.clip_grad_norm);
+  if (scaler == nullptr) {
+    optimizer_.step();
+  } else {
+    scaler->step(optimizer_);
+    scaler->update();
+  }
+  if (options_.ema != nullptr) options_.ema->update();
+}
+
 /// Everything on the device: forward, backward, update.
 Step::Result Step::run(const Tensor& input, const Tensor& target) {
   Tensor output, loss;
@@ -110,14 +134,12 @@ Step::Result Step::run(const Tensor& input, const Tensor& target) {
   const Result result{loss.detach(), output.detach()};
   if (!options_.capture) finish(result, input);
   if (accumulated_ == 0) optimizer_.zero_grad();
-  if (options_.accumulate == 1)
-    loss.backward();
-  else
-    mul(loss, 1.0 / options_.accumulate).backward();
-  if (updates_now()) {
-    if (options_.clip_grad_norm > 0) optim::clip_grad_norm_(parameters_, options_.clip_grad_norm);
-    optimizer_.step();
-    if (options_.ema != nullptr) options_.ema->update();
+  try {
+    backward(loss);
+    if (updates_now()) update();
+  } catch (...) {
+    if (options_.scaler != nullptr) options_.scaler->abandon();
+    throw;
   }
   return result;
 }
@@ -129,8 +151,8 @@ void Step::finish(const Result& result, const Tensor& input) {
 
 Step::Result Step::replay(const Tensor& input, const Tensor& target) {
   const bool known = recorded_ && recorded_->seed == random_state().seed &&
-                     recorded_->training == network_.is_training() &&
-                     recorded_->revision == optimizer_.revision() && recorded_->addresses == addresses();
+                     recorded_->training == network_.is_training() && recorded_->revision == revision() &&
+                     recorded_->addresses == addresses();
   if (recorded_ && !known) {
     recorded_ = nullptr;
     run_as_always_ = 0;
@@ -150,7 +172,7 @@ Step::Result Step::replay(const Tensor& input, const Tensor& target) {
     recorded_->input = empty_like(input);
     recorded_->target = empty_like(target);
     recorded_->addresses = addresses();
-    recorded_->revision = optimizer_.revision();
+    recorded_->revision = revision();
     recorded_->seed = random_state().seed;
     recorded_->training = network_.is_training();
   }

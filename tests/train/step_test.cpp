@@ -8,6 +8,8 @@
 #include "lamella/core/random.h"
 #include "lamella/layers/layers.h"
 #include "lamella/layers/loss.h"
+#include "lamella/optim/grad_scaler.h"
+#include "lamella/optim/schedule.h"
 #include "lamella/optim/sgd.h"
 #include "lamella/tensor/arithmetic.h"
 #include "lamella/tensor/create.h"
@@ -102,6 +104,76 @@ TEST(StepTest, clips_the_gradient) {
     squares += sum(mul(change, change)).item();
   }
   EXPECT_NEAR(std::sqrt(squares), 0.01, 1e-5);
+}
+
+TEST(StepTest, with_a_scaler_has_the_bits_of_one_without) {
+  const Batch batch;
+  for (const int accumulate : {1, 2}) {
+    Net plain = seeded_net(), scaled = seeded_net();
+    optim::SGD plain_sgd(plain.parameters(), {.lr = 0.5, .momentum = 0.9}),
+        scaled_sgd(scaled.parameters(), {.lr = 0.5, .momentum = 0.9});
+    optim::GradScaler scaler({.growth_interval = 2});
+    Step plain_step(plain, plain_sgd, {.clip_grad_norm = 0.1, .accumulate = accumulate}),
+        scaled_step(scaled, scaled_sgd, {.clip_grad_norm = 0.1, .accumulate = accumulate, .scaler = &scaler});
+    const RandomState state = random_state();
+    Tensors losses;
+    for (int i = 0; i < 6; ++i) losses.push_back(plain_step(batch.input, batch.target).loss);
+    set_random_state(state);
+    for (const Tensor& loss : losses)
+      EXPECT_THAT(scaled_step(batch.input, batch.target).loss, HasSameBits(loss));
+    for (std::size_t i = 0; i < plain.parameters().size(); ++i)
+      EXPECT_THAT(scaled.parameters()[i], HasSameBits(plain.parameters()[i]));
+    EXPECT_EQ(scaler.scale(), accumulate == 1 ? 65536 * 8 : 65536 * 2);
+    EXPECT_EQ(scaler.skipped(), 0);
+  }
+}
+
+TEST(StepTest, skips_updates_that_overflow_and_learns_in_float16) {
+  const Batch batch;
+  Net net = seeded_net();
+  net.eval();  // no dropout
+  optim::SGD sgd(net.parameters(), {.lr = 0.2, .momentum = 0.9});
+  optim::LrScheduler schedule(sgd, optim::Cosine({.T_max = 200}));
+  optim::GradScaler scaler({.init_scale = 0x1p40});
+  Step step(net, sgd, {.scheduler = &schedule, .autocast = DType::Float16, .scaler = &scaler});
+  const Tensor weight = net.first.weight().detach().clone();
+  const float first = step(batch.input, batch.target).loss.item<float>();
+  EXPECT_THAT(net.first.weight(), HasSameBits(weight));
+  EXPECT_EQ(scaler.skipped(), 1);
+  EXPECT_EQ(scaler.scale(), 0x1p39);
+  EXPECT_LT(sgd.lr(), 0.2);  // the schedule does not know
+  float last = first;
+  for (int i = 0; i < 99; ++i) last = step(batch.input, batch.target).loss.item<float>();
+  EXPECT_LT(first, 3);  // not the scaled one
+  EXPECT_LT(last, 0.3 * first);
+  EXPECT_GE(scaler.skipped(), 20);
+  EXPECT_LE(scaler.skipped(), 40);
+  EXPECT_EQ(sgd.steps() + scaler.skipped(), 100);
+}
+
+/// Fails once.
+class Failing : public optim::Optimizer {
+ public:
+  explicit Failing(const Tensors& params) : Optimizer("Failing", {{.params = params}}, 1, 0) {}
+  int calls = 0;
+
+ protected:
+  std::vector<std::string> state_names() const override { return {}; }
+  void update(const optim::UpdateBatch&) override {
+    if (calls++ == 0) throw Error("no memory");
+  }
+};
+
+TEST(StepTest, goes_on_with_its_scaler_after_an_exception) {
+  const Batch batch;
+  Net net = seeded_net();
+  Failing optimizer(net.parameters());
+  optim::GradScaler scaler;
+  Step step(net, optimizer, {.scaler = &scaler});
+  EXPECT_THROW(step(batch.input, batch.target), Error);
+  step(batch.input, batch.target);
+  EXPECT_EQ(optimizer.calls, 2);
+  EXPECT_EQ(scaler.growth_tracker(), 1);
 }
 
 TEST(StepTest, stops_at_a_loss_that_is_not_finite_before_anything_changes) {

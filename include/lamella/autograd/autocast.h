@@ -25,6 +25,9 @@ namespace lamella {
 ///       loss = cross_entropy(net(images), labels);
 ///     }
 ///     loss.backward();
+///
+/// Gradients keep the range of float32 in bfloat16; in float16, optim::GradScaler keeps small ones from
+/// vanishing.
 class LAMELLA_API Autocast {
  public:
   /// Throws DTypeError unless `dtype` is BFloat16 or Float16. `enabled` false: operators take what they are

@@ -41,6 +41,7 @@ class LAMELLA_API Adam : public Optimizer {
   Adam(const char* kind, const std::vector<ParamGroup>& groups, const AdamOptions& options, bool decoupled);
   std::vector<std::string> state_names() const override;
   void update(const UpdateBatch& batch) override;
+  bool reads_skip() const override { return true; }
 
  private:
   AdamOptions options_;

@@ -34,6 +34,8 @@ struct UpdateBatch {
   Tensors steps = {};       ///< per parameter: how many updates it has had, this one included; int64 []
   Tensor lr = {};           ///< float64 []
   double weight_decay = 0;  ///< the group's
+  /// int32 [], or undefined: see Optimizer::reads_skip().
+  Tensor skip = {};
 };
 
 /// Changes parameters by their gradients.
@@ -76,7 +78,8 @@ class LAMELLA_API Optimizer {
 
   /// Copies of everything that a resumed run needs besides the parameters and the options: per group g
   /// "param_groups.<g>.lr" (float64), and per parameter i that has had an update, counted over all groups,
-  /// "state.<i>.step" (int64) and "state.<i>.<name>" with PyTorch's names.
+  /// "state.<i>.step" (int64) and "state.<i>.<name>" with PyTorch's names. If GradScaler skipped all of a
+  /// parameter's updates, these are 0.
   StateDict state_dict() const;
   /// Takes over what state_dict() gave, converted to each parameter's type and device: training goes on with
   /// the bits of the uninterrupted run. Throws Error naming what is missing, left over or out of range,
@@ -94,10 +97,15 @@ class LAMELLA_API Optimizer {
   virtual std::vector<std::string> state_names() const = 0;
   /// Updates the parameters of one group; runs under NoGrad.
   virtual void update(const UpdateBatch& batch) = 0;
+  /// Whether update() reads UpdateBatch::skip, as the optimizers of this library do: where it is defined and
+  /// the number in it, which only kernels can know, is not 0, update() must leave everything as it is. For an
+  /// optimizer that does not, GradScaler::step() reads the number and waits for it.
+  virtual bool reads_skip() const { return false; }
   /// The name given by the class.
   const char* kind() const { return kind_; }
 
  private:
+  friend class GradScaler;
   struct ParamState {
     Tensor step;  ///< int64 []; undefined until the first update
     Tensors values;
@@ -112,6 +120,7 @@ class LAMELLA_API Optimizer {
   const Group& group_at(std::size_t group) const;
   std::vector<std::size_t> ready(const Group& group) const;
   void prepare(Group& group, const std::vector<std::size_t>& which);
+  void step_unless(Tensor skip);
   ParamState load_param(const StateDict& dict, const std::string& prefix, const Tensor& param,
                         std::size_t& used) const;
 

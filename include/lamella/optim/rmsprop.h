@@ -41,6 +41,7 @@ class LAMELLA_API RMSprop : public Optimizer {
  protected:
   std::vector<std::string> state_names() const override;
   void update(const UpdateBatch& batch) override;
+  bool reads_skip() const override { return true; }
 
  private:
   RMSpropOptions options_;

@@ -34,6 +34,7 @@ class LAMELLA_API SGD : public Optimizer {
  protected:
   std::vector<std::string> state_names() const override;
   void update(const UpdateBatch& batch) override;
+  bool reads_skip() const override { return true; }
 
  private:
   SGDOptions options_;

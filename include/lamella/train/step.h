@@ -15,6 +15,7 @@
 
 namespace lamella::optim {
 class Ema;
+class GradScaler;
 class LrScheduler;
 }  // namespace lamella::optim
 
@@ -49,9 +50,14 @@ struct StepOptions {
   /// On a GPU: records the launches of a step once and replays them, which costs the CPU next to nothing (see
   /// Step).
   bool capture = false;
-  /// Computes forward and loss under Autocast of this type. With Float16, small gradients vanish unless the
-  /// loss function scales them.
+  /// Computes forward and loss under Autocast of this type. With Float16, give a scaler too: small gradients
+  /// vanish otherwise.
   std::optional<DType> autocast = std::nullopt;
+  /// Scales the loss before backward and unscales the gradients once an update, before they are clipped; an
+  /// update with a gradient that is infinite or NaN is skipped on the device. What the step returns and
+  /// checks is the loss as it was. scheduler, ema and running statistics go on after a skipped update, as in
+  /// PyTorch's usual loop: only the optimizer stays where it was.
+  optim::GradScaler* scaler = nullptr;
 };
 
 /// One training step of a network: forward, loss, backward and, after every `accumulate` batches, an update.
@@ -59,8 +65,8 @@ struct StepOptions {
 ///     train::Step step(net, sgd, {.scheduler = &schedule});
 ///     for (const auto& [images, labels] : loader) meter.add(step(images, labels).loss.item());
 ///
-/// Network, optimizer, scheduler and Ema are used where they are: they must outlive the step. Each call
-/// begins a new step of the random sequence (next_random_step()).
+/// Network, optimizer, scheduler, Ema and scaler are used where they are: they must outlive the step. Each
+/// call begins a new step of the random sequence (next_random_step()).
 ///
 /// With `capture`, the first two updates run as always; then forward, loss, backward and update are recorded,
 /// and every batch of the same shapes and types is copied to where the recording reads it and replayed, with
@@ -98,7 +104,10 @@ class LAMELLA_API Step {
   struct Recorded;
   Result run(const Tensor& input, const Tensor& target);
   Result replay(const Tensor& input, const Tensor& target);
+  void backward(const Tensor& loss);
+  void update();
   std::vector<const void*> addresses() const;
+  std::uint64_t revision() const;
   bool updates_now() const { return accumulated_ + 1 == options_.accumulate; }
   void finish(const Result& result, const Tensor& input);
 

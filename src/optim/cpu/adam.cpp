@@ -52,7 +52,9 @@ void adam(T* __restrict p, T* __restrict m, T* __restrict v, T* __restrict large
 
 }  // namespace
 
-void adam_step(const ParamUpdates& updates, const double* lr, const AdamSettings& settings) {
+void adam_step(const ParamUpdates& updates, const double* lr, const std::int32_t* skip,
+               const AdamSettings& settings) {
+  if (is_set(skip)) return;
   const double rate = *lr;
   walk(walk_list(updates),
        [&]<class T>(std::size_t item, const std::array<T*, kOperands>& at, std::int64_t n, std::int64_t) {

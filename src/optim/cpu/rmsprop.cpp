@@ -54,7 +54,9 @@ void run(const ParamUpdates& updates, double lr, const RmspropSettings& settings
 
 }  // namespace
 
-void rmsprop_step(const ParamUpdates& updates, const double* lr, const RmspropSettings& settings) {
+void rmsprop_step(const ParamUpdates& updates, const double* lr, const std::int32_t* skip,
+                  const RmspropSettings& settings) {
+  if (is_set(skip)) return;
   if (settings.momentum > 0)
     settings.centered ? run<true, true>(updates, *lr, settings) : run<true, false>(updates, *lr, settings);
   else

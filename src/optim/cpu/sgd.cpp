@@ -26,11 +26,14 @@ void sgd_momentum(T* __restrict p, T* __restrict v, const T* __restrict g, std::
 
 }  // namespace
 
-void advance_steps(const std::vector<std::int64_t*>& steps) {
+void advance_steps(const std::vector<std::int64_t*>& steps, const std::int32_t* skip) {
+  if (is_set(skip)) return;
   for (std::int64_t* const step : steps) ++*step;
 }
 
-void sgd_step(const ParamUpdates& updates, const double* lr, const SgdSettings& settings) {
+void sgd_step(const ParamUpdates& updates, const double* lr, const std::int32_t* skip,
+              const SgdSettings& settings) {
+  if (is_set(skip)) return;
   const double rate = *lr;
   walk(walk_list(updates),
        [&]<class T>(std::size_t item, const std::array<T*, kOperands>& at, std::int64_t n, std::int64_t) {

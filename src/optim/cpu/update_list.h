@@ -22,4 +22,7 @@ inline WalkList walk_list(const ParamUpdates& updates) {
   return list;
 }
 
+/// Of a flag that may be missing.
+inline bool is_set(const std::int32_t* flag) { return flag != nullptr && *flag != 0; }
+
 }  // namespace lamella::cpu

@@ -54,8 +54,9 @@ struct Adam : UpdateOperands<3> {
 
 }  // namespace
 
-void adam_step(const detail::ParamUpdates& updates, const double* lr, const detail::AdamSettings& settings) {
-  update("adam_step", Adam::items(updates), Adam{{}, settings, lr});
+void adam_step(const detail::ParamUpdates& updates, const double* lr, const std::int32_t* skip,
+               const detail::AdamSettings& settings) {
+  update("adam_step", Adam::items(updates), Adam{{skip}, settings, lr});
 }
 
 }  // namespace lamella::cuda

@@ -55,9 +55,9 @@ struct Rmsprop : UpdateOperands<3> {
 
 }  // namespace
 
-void rmsprop_step(const detail::ParamUpdates& updates, const double* lr,
+void rmsprop_step(const detail::ParamUpdates& updates, const double* lr, const std::int32_t* skip,
                   const detail::RmspropSettings& settings) {
-  update("rmsprop_step", Rmsprop::items(updates), Rmsprop{{}, settings, lr});
+  update("rmsprop_step", Rmsprop::items(updates), Rmsprop{{skip}, settings, lr});
 }
 
 }  // namespace lamella::cuda

@@ -46,23 +46,25 @@ struct Steps {
 };
 
 /// One block.
-__global__ void advance(const Steps steps) {
+__global__ void advance(const Steps steps, const std::int32_t* skip) {
+  if (is_set(skip)) return;
   if (static_cast<int>(threadIdx.x) < steps.count) ++*steps.at[threadIdx.x];
 }
 
 }  // namespace
 
-void advance_steps(const std::vector<std::int64_t*>& all) {
+void advance_steps(const std::vector<std::int64_t*>& all, const std::int32_t* skip) {
   for (std::size_t first = 0; first < all.size(); first += Steps::kMost) {
     Steps steps{};
     steps.count = static_cast<int>(std::min<std::size_t>(all.size() - first, Steps::kMost));
     std::copy_n(all.begin() + static_cast<std::ptrdiff_t>(first), steps.count, steps.at);
-    detail::cuda::launch("advance_steps", launching_device(), 1, Steps::kMost, 0, advance, steps);
+    detail::cuda::launch("advance_steps", launching_device(), 1, Steps::kMost, 0, advance, steps, skip);
   }
 }
 
-void sgd_step(const detail::ParamUpdates& updates, const double* lr, const detail::SgdSettings& settings) {
-  update("sgd_step", Sgd::items(updates), Sgd{{}, settings, lr});
+void sgd_step(const detail::ParamUpdates& updates, const double* lr, const std::int32_t* skip,
+              const detail::SgdSettings& settings) {
+  update("sgd_step", Sgd::items(updates), Sgd{{skip}, settings, lr});
 }
 
 }  // namespace lamella::cuda

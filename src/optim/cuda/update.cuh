@@ -7,7 +7,9 @@
 ///   set where operand i is changed;
 /// - Constants<T>, what is the same for all elements of a tensor, computed by constants<T>(operands, step) on
 ///   the device; a member `idle` in it tells that there is nothing to do;
-/// - apply(constants, numbers), which changes one number of each operand.
+/// - apply(constants, numbers), which changes one number of each operand;
+/// - if it likes, skip: a flag in device memory; where it is not null and what is there is not 0, nothing is
+///   changed.
 namespace lamella::cuda {
 
 template <class Op, class T>
@@ -41,8 +43,12 @@ __device__ void update_lot(const ConstantsOf<Op, T>& constants, T* const (&at)[O
     if ((Op::kWritten >> n & 1u) != 0 && at[n] != nullptr) reinterpret_cast<Lot*>(at[n])[i] = lots[n];
 }
 
-template <class C>
-__device__ bool is_idle(const C& constants) {
+__device__ inline bool is_set(const std::int32_t* flag) { return flag != nullptr && *flag != 0; }
+
+template <class Op, class C>
+__device__ bool is_idle(const Op& op, const C& constants) {
+  if constexpr (requires { op.skip; })
+    if (is_set(op.skip)) return true;
   if constexpr (requires { constants.idle; })
     return constants.idle;
   else
@@ -59,7 +65,7 @@ __global__ void __launch_bounds__(kWalkThreads)
   if (threadIdx.x == 0) shared = op.template constants<T>(table.data[place.item], table.step[place.item]);
   __syncthreads();
   const ConstantsOf<Op, T> constants = shared;
-  if (is_idle(constants)) return;
+  if (is_idle(op, constants)) return;
   T* at[N];
 #pragma unroll
   for (int n = 0; n < N; ++n) {
@@ -80,7 +86,7 @@ __global__ void __launch_bounds__(kWalkThreads)
   if (threadIdx.x == 0) shared = op.template constants<T>(tensor.data, tensor.step);
   __syncthreads();
   const ConstantsOf<Op, T> constants = shared;
-  if (is_idle(constants)) return;
+  if (is_idle(op, constants)) return;
   const std::uint32_t step = gridDim.x * blockDim.x;
   for (std::uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < tensor.index.total; i += step) {
     std::int64_t offset[N];

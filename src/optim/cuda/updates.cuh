@@ -5,11 +5,12 @@
 
 namespace lamella::cuda {
 
-/// Operands of an optimizer that keeps kStates tensors per parameter.
+/// Operands of an optimizer that keeps kStates tensors per parameter, and whether it leaves them alone.
 template <int kStates>
 struct UpdateOperands {
   static constexpr int kParam = 0, kState = 1, kGrad = kStates + 1, kOperands = kStates + 2;
   static constexpr unsigned kWritten = (1u << kGrad) - 1;
+  const std::int32_t* skip;
 
   static WalkItems<kOperands> items(const detail::ParamUpdates& updates) {
     WalkItems<kOperands> result(updates.size());
