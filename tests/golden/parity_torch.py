@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The full-size MobileNets of Lamella and of torchvision and timm side by side: `parity_torch.py PARITY_DUMP [NETWORK...]`.
 
-Same weights, same batch, on the CPU. Float64: every number within 1e-9 of PyTorch's, relative to its tensor's norm. Float32
+Same weights, same batch, on the CPU or with `--device cuda` on the GPU. Float64: every number within 1e-9 of PyTorch's, relative to its tensor's norm. Float32
 and bfloat16: how far each gradient and the logits are from PyTorch's float64, compared with how far PyTorch itself is in
 that type and memory format; at most twice as far. One activation that falls on the other side of a kink than in float64
 moves a channel's gradients a thousand times more than all rounding together, in PyTorch and here, in one batch or the next
@@ -23,8 +23,9 @@ import torch_models as tm  # noqa: E402
 SGD = dict(lr=0.001, momentum=0.9, weight_decay=4e-5)
 
 
-def peer(name, state, images, labels, dtype, channels_last, steps, classes):
-    model = tm.in_type(tm.build(name, classes, 1.0), dtype)
+def peer(name, state, images, labels, dtype, channels_last, steps, classes, device):
+    model = tm.in_type(tm.build(name, classes, 1.0), dtype).to(device)
+    images, labels = images.to(device), labels.to(device)
     model.load_state_dict(state)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model, images = model.to(memory_format=layout), images.to(dtype).contiguous(memory_format=layout)
@@ -43,7 +44,7 @@ def peer(name, state, images, labels, dtype, channels_last, steps, classes):
             out.update({"gradient." + n: p.grad.detach().double().clone() for n, p in model.named_parameters()})
         sgd.step()
     out["losses"] = torch.tensor(losses, dtype=torch.float64)
-    return out
+    return {n: t.cpu() for n, t in out.items()}
 
 
 def distances(a, b, floor):
@@ -58,8 +59,11 @@ def main():
     parser.add_argument("--pixels", type=int, default=224)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--classes", type=int, default=1000)
-    parser.add_argument("--batches", type=int, default=7, help="for float32; bfloat16 takes three of them")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--batches", type=int, help="for float32 (7, on a GPU 21); bfloat16 takes three of them")
     args = parser.parse_args()
+    args.batches = args.batches or (21 if args.device == "cuda" else 7)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     failures = 0
     with tempfile.TemporaryDirectory() as folder:
         for name in args.networks:
@@ -73,7 +77,7 @@ def compare(name, args, folder):
 
     def ours(dtype, layout, seed, steps):
         subprocess.run([args.parity_dump, name, path("weights"), path(f"batch{seed}"), path("out"), dtype, layout,
-                        str(steps)], check=True)
+                        str(steps), args.device], check=True)
         return tm.load_safetensors(path("out"))
 
     torch.manual_seed(0)
@@ -83,7 +87,7 @@ def compare(name, args, folder):
     batches = [tm.formula_batch(seed, args.batch, args.classes, args.pixels) for seed in range(args.batches)]
     for seed, (images, labels) in enumerate(batches):
         tm.save_safetensors(path(f"batch{seed}"), {"images": images, "labels": labels})
-    exact = [peer(name, state, *batch, torch.float64, False, 10 if i == 0 else 1, args.classes)
+    exact = [peer(name, state, *batch, torch.float64, False, 10 if i == 0 else 1, args.classes, args.device)
              for i, batch in enumerate(batches)]
     floor = 1e-5 * max(t.norm().item() for n, t in exact[0].items() if n.startswith("gradient."))
     failures = 0
@@ -103,7 +107,7 @@ def compare(name, args, folder):
             for seed, batch in enumerate(batches if dtype == "float32" else batches[:3]):
                 mine.append(distances(ours(dtype, layout, seed, 1), exact[seed], 0))
                 theirs.append(distances(peer(name, state, *batch, getattr(torch, dtype), layout == "channels_last", 1,
-                                             args.classes), exact[seed], 0))
+                                             args.classes, args.device), exact[seed], 0))
             least, median = ({n: [take([e[n] for e in side]) for side in (mine, theirs)] for n in mine[0]}
                              for take in (np.min, np.median))
             ratio = {n: a / b for n, (a, b) in least.items()}

@@ -34,6 +34,13 @@ class ExactHardsigmoid(torch.nn.Module):
         return torch.nn.functional.relu6(x + 3) / 6
 
 
+class ExactHardswish(torch.nn.Module):
+    """PyTorch's own does the same on a GPU."""
+
+    def forward(self, x):
+        return x * torch.nn.functional.relu6(x + 3) / 6
+
+
 class ClampReLU6(torch.nn.Module):
     """PyTorch 1.13 cannot differentiate ReLU6 in bfloat16 on the CPU."""
 
@@ -47,6 +54,8 @@ def in_type(model, dtype):
         for name, child in module.named_children():
             if dtype == torch.float64 and isinstance(child, torch.nn.Hardsigmoid):
                 setattr(module, name, ExactHardsigmoid())
+            if dtype == torch.float64 and isinstance(child, torch.nn.Hardswish):
+                setattr(module, name, ExactHardswish())
             if dtype == torch.bfloat16 and isinstance(child, torch.nn.ReLU6):
                 setattr(module, name, ClampReLU6())
     return model.to(dtype)

@@ -98,8 +98,10 @@ class CheckedCudaMemory final : public CudaMemory {
     if (data == nullptr) return nullptr;
     const DeviceGuard guard(device_);
     const UnrecordedGuard unrecorded;
-    check(cudaMemset(data, kPattern, bytes + 2 * kGuard), "LAMELLA_CHECK_MEMORY");
-    check(cudaDeviceSynchronize(), "LAMELLA_CHECK_MEMORY");
+    if (stream_ == nullptr)
+      check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "LAMELLA_CHECK_MEMORY");
+    check(cudaMemsetAsync(data, kPattern, bytes + 2 * kGuard, stream_), "LAMELLA_CHECK_MEMORY");
+    check(cudaStreamSynchronize(stream_), "LAMELLA_CHECK_MEMORY");
     return static_cast<char*>(data) + kGuard;
   }
 
@@ -140,6 +142,7 @@ class CheckedCudaMemory final : public CudaMemory {
     }
   }
 
+  cudaStream_t stream_ = nullptr;  // of its own: another may be recording
   std::map<void*, std::size_t> usable_;
 };
 
