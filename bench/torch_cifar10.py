@@ -91,8 +91,10 @@ def build(recipe, classes, size):
     """torchvision's network, which starts by Lamella's law. A small stem: the first two strides are 1."""
     net = torchvision.models.mobilenet_v2(num_classes=classes, width_mult=recipe["width"], dropout=recipe["dropout"])
     if recipe["stem"] == "small" or (recipe["stem"] == "auto" and size <= LARGEST):
-        for conv in [m for m in net.modules() if isinstance(m, torch.nn.Conv2d) and m.stride != (1, 1)][:2]:
-            conv.stride = (1, 1)
+        block = net.features[2]
+        net.features[0][0].stride = block.conv[1][0].stride = (1, 1)
+        # What a block of stride 1 has; with a width of 0.35, say.
+        block.use_res_connect = block.conv[0][0].in_channels == block.out_channels
     return net
 
 

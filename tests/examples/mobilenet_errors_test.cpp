@@ -67,6 +67,9 @@ TEST(MobileNetErrorsTest, settings_out_of_range) {
   expect("--lr", "-0.1", "lr is -0.1");
   expect("--dropout", "1.5", "dropout is 1.5");
   expect("--image-size", "-8", "image_size is -8");
+  expect("--precision", "float16", "precision: float16 needs its loss scaled");
+  expect("--precision", "half", "precision is 'half', must be one of float32, tf32, bfloat16");
+  expect("--memory-format", "NHWC", "memory_format is 'NHWC', must be one of channels_last, contiguous");
   expect("--workers", "-1", "workers");
   expect("--threads", "-1", "threads");
   expect("--device", "tpu", "tpu");
@@ -151,6 +154,23 @@ TEST(MobileNetErrorsTest, a_place_for_the_checkpoint_is_looked_for_first) {
     EXPECT_THAT(outcome.error, HasSubstr(message));
     EXPECT_THAT(outcome.out, Not(HasSubstr("epoch")));
   }
+}
+
+TEST(MobileNetErrorsTest, a_place_for_the_curve_is_looked_for_first) {
+  const TempFolder temp;
+  make_small_dataset(temp / "images");
+  expect_error(train(temp / "images", temp / "net", {"--csv", temp / "none/curve.csv"}),
+               "there is no folder");
+  expect_error(train(temp / "images", temp / "net", {"--csv", temp / "images"}), "name a file");
+  EXPECT_FALSE(std::filesystem::exists(temp / "net"));
+}
+
+TEST(MobileNetErrorsTest, only_a_gpu_captures) {
+  const TempFolder temp;
+  make_small_dataset(temp / "images");
+  expect_error(train(temp / "images", temp / "net", {"--capture"}),
+               "--capture records a GPU's launches, and this is cpu");
+  EXPECT_FALSE(std::filesystem::exists(temp / "net"));
 }
 
 TEST(MobileNetErrorsTest, full_disk_keeps_the_old_checkpoint) {

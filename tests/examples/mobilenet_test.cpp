@@ -1,5 +1,9 @@
 #include <gmock/gmock.h>
 
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+
 #include "lamella/io/safetensors.h"
 #include "program.h"
 #include "tests/data/encode.h"
@@ -10,7 +14,9 @@ namespace {
 
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
 using ::testing::Not;
+using ::testing::StartsWith;
 
 /// Arguments that train a tiny network on `data`, then `more`.
 std::vector<std::string> train(const std::string& data, const std::filesystem::path& checkpoint,
@@ -115,6 +121,77 @@ TEST_F(MobileNetTest, reads_a_recipe_that_options_override) {
   EXPECT_THAT(saved, HasSubstr(R"("epochs":2)"));
   EXPECT_THAT(saved, HasSubstr(R"("lr":0.002)"));
   EXPECT_THAT(outcome.out, HasSubstr("epoch 2/2:"));
+}
+
+/// The lines of a text file.
+std::vector<std::string> lines_of(const std::filesystem::path& path) {
+  const auto bytes = get_file(path);
+  std::istringstream text(std::string(bytes.begin(), bytes.end()));
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(text, line);) lines.push_back(line);
+  return lines;
+}
+
+TEST_F(MobileNetTest, writes_a_curve_that_goes_on_with_the_training) {
+  const auto net = temp_ / "net", csv = temp_ / "curve.csv";
+  const Outcome stopped =
+      mobilenet(train(images(), net, {"--epochs", "60", "--csv", csv}), {.interrupt_after = "epoch 2/60:"});
+  ASSERT_EQ(stopped.status, 130) << stopped;
+  auto before = lines_of(csv);
+  ASSERT_GE(before.size(), 3u);
+  EXPECT_EQ(before[0], "epoch,train_loss,test_accuracy,seconds");
+  for (std::size_t i = 1; i < before.size(); ++i)
+    EXPECT_THAT(before[i],
+                MatchesRegex(std::to_string(i) + ",[0-9]+\\.[0-9]{6},[01]\\.[0-9]{6},[0-9]+\\.[0-9]{3}"));
+  EXPECT_THAT(stopped.out, HasSubstr("epoch 2/60: test accuracy "));
+
+  // As if the line of an epoch had been written, but not its checkpoint.
+  const std::string late = "60,1.000000,0.500000,1.000\n";
+  std::ofstream(csv, std::ios::app) << late;
+  ASSERT_EQ(mobilenet({"train", "--resume", "--checkpoint", net, "--csv", csv}).status, 0);
+  const auto after = lines_of(csv);
+  ASSERT_EQ(after.size(), 61u);
+  EXPECT_TRUE(std::equal(before.begin(), before.end(), after.begin()));
+  for (std::size_t i = 1; i < after.size(); ++i) EXPECT_THAT(after[i], StartsWith(std::to_string(i) + ","));
+
+  ASSERT_EQ(mobilenet(train(images(), net, {"--epochs", "1", "--csv", csv})).status, 0);
+  EXPECT_EQ(lines_of(csv).size(), 2u);  // another training, another curve
+}
+
+TEST_F(MobileNetTest, computes_in_other_types_and_formats) {
+  // Without steps of the weights the running statistics say what forward computed.
+  const auto statistics = [&](const std::string& name, std::vector<std::string> options) {
+    options.insert(options.end(), {"--epochs", "1", "--lr", "0"});
+    const Outcome outcome = mobilenet(train(images(), temp_ / name, options));
+    EXPECT_EQ(outcome.status, 0) << outcome;
+    EXPECT_EQ(mobilenet({"eval", "--checkpoint", temp_ / name}).status, 0);
+    const Tensor variance = io::load_safetensors(temp_ / name).at("network.features.1.conv.2.running_var");
+    EXPECT_EQ(variance.dtype(), DType::Float32);
+    return variance.to_vector<double>();
+  };
+  using ::testing::DoubleNear;
+  using ::testing::Pointwise;
+  const auto usual = statistics("usual", {});
+  EXPECT_EQ(statistics("same", {"--memory-format", "channels_last", "--precision", "float32"}), usual);
+  EXPECT_EQ(statistics("tf32", {"--precision", "tf32"}), usual);  // on a CPU
+  EXPECT_THAT(statistics("planar", {"--memory-format", "contiguous"}), Pointwise(DoubleNear(1e-5), usual));
+  const auto mixed = statistics("mixed", {"--precision", "bfloat16"});
+  EXPECT_NE(mixed, usual);
+  EXPECT_THAT(mixed, Pointwise(DoubleNear(2e-2), usual));
+}
+
+TEST_F(MobileNetTest, reads_checkpoints_from_before_a_setting_was_made) {
+  const auto now = temp_ / "now", old = temp_ / "old";
+  ASSERT_EQ(mobilenet(train(images(), now)).status, 0);
+  io::SafetensorsFile file = io::load_safetensors_file(now);
+  std::string& recipe = file.metadata["recipe"];
+  for (const std::string setting : {R"("memory_format":"channels_last",)", R"("precision":"float32",)"}) {
+    ASSERT_NE(recipe.find(setting), std::string::npos) << recipe;
+    recipe.erase(recipe.find(setting), setting.size());
+  }
+  io::save_safetensors(old, file.tensors, file.metadata);
+  EXPECT_EQ(mobilenet({"eval", "--checkpoint", old}).out, mobilenet({"eval", "--checkpoint", now}).out);
+  ASSERT_EQ(mobilenet({"train", "--resume", "--checkpoint", old}).status, 0);
 }
 
 TEST_F(MobileNetTest, takes_the_recipes_that_come_with_it) {
