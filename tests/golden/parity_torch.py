@@ -61,7 +61,7 @@ def main():
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--batches", type=int, help="for float32 (7, on a GPU 21); bfloat16 takes three of them")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     args.batches = args.batches or (21 if args.device == "cuda" else 7)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     failures = 0

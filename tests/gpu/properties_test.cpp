@@ -102,12 +102,13 @@ RC_GTEST_FIXTURE_PROP(GpuProperties, products_of_matrices, ()) {
 }
 
 RC_GTEST_FIXTURE_PROP(GpuProperties, batch_norms, ()) {
-  const Shape shape{number(2, 9), number(1, 70), odd_size(), odd_size()};
+  // Of two numbers the normalised ones are always 1 and -1, and nothing but rounding is left of the gradient.
+  const Shape shape{number(2, 9), number(1, 70), number(3, 20), number(3, 20)};
   const bool fused = coin();
   expect_agreement(
       [=](const Tensors& x) {
         const Tensor y = batch_norm(x[0], x[1], x[2], {}, {});
-        return (fused ? relu6(y) : y) * 1.0;
+        return (fused ? silu(y) : y) * 1.0;  // without a kink that rounding could cross
       },
       {leaf(shape, any_format()), leaf({shape[1]}), leaf({shape[1]})}, 256);
 }
