@@ -37,7 +37,7 @@ void for_each_setting(R& recipe, Visit&& visit) {
   visit("label_smoothing", recipe.label_smoothing, "share spread over all classes");
   visit("clip_grad_norm", recipe.clip_grad_norm, "largest norm of all gradients; 0: any");
   visit("ema", recipe.ema, "decay of averaged weights, which are then tested; 0: none");
-  visit("precision", recipe.precision, "of training: float32, tf32 (GPU only) or bfloat16");
+  visit("precision", recipe.precision, "of training: float32, tf32 (GPU only), bfloat16 or float16");
   visit("memory_format", recipe.memory_format, "of images and weights: channels_last or contiguous");
   visit("seed", recipe.seed, "of everything random");
 }
@@ -126,9 +126,7 @@ void check(const Recipe& recipe) {
   in_range("label_smoothing", recipe.label_smoothing, 0, 1);
   in_range("clip_grad_norm", recipe.clip_grad_norm, 0, 1e9);
   in_range("ema", recipe.ema, 0, 1);
-  if (recipe.precision == "float16")
-    throw lm::Error("precision: float16 needs its loss scaled, which is not there yet; take bfloat16");
-  one_of("precision", recipe.precision, {"float32", "tf32", "bfloat16"});
+  one_of("precision", recipe.precision, {"float32", "tf32", "bfloat16", "float16"});
   one_of("memory_format", recipe.memory_format, {"channels_last", "contiguous"});
 }
 

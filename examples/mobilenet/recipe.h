@@ -39,8 +39,8 @@ struct Recipe {
   double label_smoothing = 0;
   double clip_grad_norm = 0;  ///< 0: none
   double ema = 0;             ///< decay of the averaged weights that are tested; 0: none
-  /// float32, tf32 (matrix products of a GPU round their operands) or bfloat16 (mixed: see
-  /// lamella::Autocast). Tests are in float32.
+  /// float32, tf32 (matrix products of a GPU round their operands), bfloat16 or float16 (mixed: see
+  /// lamella::Autocast; float16 with a scaled loss). Tests are in float32.
   std::string precision = "float32";
   std::string memory_format = "channels_last";  ///< channels_last or contiguous, of images and weights
   std::uint64_t seed = 1;

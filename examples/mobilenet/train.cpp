@@ -49,6 +49,13 @@ lm::optim::Schedule make_schedule(const Recipe& recipe, std::int64_t steps_per_e
   return lm::optim::Sequential({.schedules = {rise, main}, .milestones = {warmup}});
 }
 
+/// What forward and loss are computed in, if that is another type than the parameters'.
+std::optional<lm::DType> mixed_type(const Recipe& recipe) {
+  if (recipe.precision == "bfloat16") return lm::bfloat16;
+  if (recipe.precision == "float16") return lm::float16;
+  return std::nullopt;
+}
+
 std::string number(double value, const char* format = "%.3f") {
   char text[32];
   std::snprintf(text, sizeof text, format, value);
@@ -70,6 +77,7 @@ class Training {
     network_->to(device_);
     optimizer_ = make_optimizer(recipe_, *network_);
     scheduler_.emplace(*optimizer_, make_schedule(recipe_, train_images_.size()));
+    if (mixed_type(recipe_) == lm::float16) scaler_.emplace();
     if (recipe_.ema > 0) ema_ = make_ema(*network_, {.decay = recipe_.ema, .warm_up = true});
     if (options.resume) restore(load_checkpoint(options.checkpoint));
     curve_.emplace(options.csv, position_.epoch);
@@ -88,7 +96,8 @@ class Training {
          .scheduler = &*scheduler_,
          .ema = ema_.get(),
          .capture = options_.capture,
-         .autocast = recipe_.precision == "bfloat16" ? std::optional(lm::bfloat16) : std::nullopt});
+         .autocast = mixed_type(recipe_),
+         .scaler = scaler_ ? &*scaler_ : nullptr});
     for (; position_.epoch < recipe_.epochs; ++position_.epoch, position_.batches = 0) {
       Curve::Line line = train_epoch(step);
       if (!interrupted()) result.test = evaluate(ema_ ? ema_->module() : *network_, test_images_);
@@ -155,6 +164,7 @@ class Training {
     add_part(checkpoint.tensors, "optimizer", optimizer_->state_dict());
     add_part(checkpoint.tensors, "schedule", scheduler_->state_dict());
     if (ema_) add_part(checkpoint.tensors, "ema", ema_->state_dict());
+    if (scaler_) add_part(checkpoint.tensors, "scaler", scaler_->state_dict());
     save_checkpoint(options_.checkpoint, checkpoint);
   }
 
@@ -163,6 +173,7 @@ class Training {
     optimizer_->load_state_dict(checkpoint.part("optimizer"));
     scheduler_->load_state_dict(checkpoint.part("schedule"));
     if (ema_) ema_->load_state_dict(checkpoint.part("ema"));
+    if (scaler_) scaler_->load_state_dict(checkpoint.part("scaler"));
     position_ = checkpoint.position;
     lm::set_random_state(position_.random);
   }
@@ -177,6 +188,7 @@ class Training {
   std::unique_ptr<lm::optim::Optimizer> optimizer_;
   std::optional<lm::optim::LrScheduler> scheduler_;
   std::unique_ptr<lm::optim::Ema> ema_;
+  std::optional<lm::optim::GradScaler> scaler_;
   TrainingPosition position_;
   std::optional<Curve> curve_;
 };

@@ -67,8 +67,7 @@ TEST(MobileNetErrorsTest, settings_out_of_range) {
   expect("--lr", "-0.1", "lr is -0.1");
   expect("--dropout", "1.5", "dropout is 1.5");
   expect("--image-size", "-8", "image_size is -8");
-  expect("--precision", "float16", "precision: float16 needs its loss scaled");
-  expect("--precision", "half", "precision is 'half', must be one of float32, tf32, bfloat16");
+  expect("--precision", "half", "precision is 'half', must be one of float32, tf32, bfloat16, float16");
   expect("--memory-format", "NHWC", "memory_format is 'NHWC', must be one of channels_last, contiguous");
   expect("--workers", "-1", "workers");
   expect("--threads", "-1", "threads");

@@ -84,7 +84,9 @@ TEST_F(MobileNetTest, gives_the_same_bits_for_any_number_of_threads_and_workers)
 
 TEST_F(MobileNetTest, goes_on_after_an_interruption_as_if_there_had_been_none) {
   const auto whole = temp_ / "whole", resumed = temp_ / "resumed";
-  const std::vector<std::string> long_run = {"--epochs", "60", "--schedule", "one-cycle", "--mixup", "0.2"};
+  // In float16 the scale of the loss goes on, too.
+  const std::vector<std::string> long_run = {"--epochs", "60",  "--schedule",  "one-cycle",
+                                             "--mixup",  "0.2", "--precision", "float16"};
   ASSERT_EQ(mobilenet(train(images(), whole, long_run)).status, 0);
 
   const Outcome stopped = mobilenet(train(images(), resumed, long_run), {.interrupt_after = "epoch 2/60:"});
@@ -178,6 +180,10 @@ TEST_F(MobileNetTest, computes_in_other_types_and_formats) {
   const auto mixed = statistics("mixed", {"--precision", "bfloat16"});
   EXPECT_NE(mixed, usual);
   EXPECT_THAT(mixed, Pointwise(DoubleNear(2e-2), usual));
+  const auto half = statistics("half", {"--precision", "float16"});
+  EXPECT_NE(half, usual);
+  EXPECT_THAT(half, Pointwise(DoubleNear(2e-2), usual));
+  EXPECT_EQ(io::load_safetensors(temp_ / "half").at("scaler.scale").item(), 65536);
 }
 
 TEST_F(MobileNetTest, reads_checkpoints_from_before_a_setting_was_made) {
