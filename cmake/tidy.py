@@ -15,6 +15,14 @@ import sys
 TIDY = "clang-tidy-14"
 
 
+def without_precompiled_headers(command):
+    """GCC's are nothing to clang, and a file must include what it needs."""
+    words = [word for word in shlex.split(command) if word not in ("-Winvalid-pch", "-fpch-preprocess")]
+    for at in [i for i, word in enumerate(words) if word.endswith("cmake_pch.hxx")]:
+        words[at - 1] = words[at] = None
+    return shlex.join(word for word in words if word is not None)
+
+
 def compiler_arguments(entry):
     """The compile command without its launcher, its output and its -c."""
     words = shlex.split(entry["command"])
@@ -37,7 +45,7 @@ def check(entry, kept):
     # GCC's warnings are the build's business; clang has other flags for them.
     flags = ["--extra-arg=-Wno-unknown-warning-option", "--quiet"]
     run = subprocess.run(
-        [TIDY, "-p", str(kept.parent), *flags, entry["file"]], capture_output=True, text=True, check=False
+        [TIDY, "-p", str(kept), *flags, entry["file"]], capture_output=True, text=True, check=False
     )
     if run.returncode == 0:
         mark.touch()
@@ -50,6 +58,9 @@ def main():
     kept = build / "tidy"
     kept.mkdir(exist_ok=True)
     commands = json.loads((build / "compile_commands.json").read_text())
+    for entry in commands:
+        entry["command"] = without_precompiled_headers(entry["command"])
+    (kept / "compile_commands.json").write_text(json.dumps(commands))
     files = {entry["file"]: entry for entry in commands if not entry["file"].startswith(f"{build}{os.sep}")}
     wanted = [e for f, e in sorted(files.items()) if all(word in f for word in sys.argv[2:])]
     bad = 0

@@ -63,15 +63,15 @@ class CachingAllocator final : public Allocator {
     if (block.data == nullptr) return;
     std::lock_guard lock(mutex_);
     stats_.in_use -= block.bytes;
+    const auto used = used_on_.extract(block.data);
     try {
-      const auto used = used_on_.find(block.data);
-      if (used == used_on_.end()) {
+      if (used.empty()) {
         keep(block, stream);
         return;
       }
-      waiting_.push_back({block, stream, std::move(used->second), {}});
-      used_on_.erase(used);
-      if (raw_->may_ask()) mark(waiting_.back());
+      Waiting waiting{block, stream, used.mapped(), {}};
+      if (raw_->may_ask()) mark(waiting);
+      waiting_.push_back(std::move(waiting));
     } catch (const std::exception&) {
       release(block.data, block.bytes);
     }

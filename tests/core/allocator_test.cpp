@@ -29,7 +29,7 @@ struct FakeDevice {
   std::map<void*, std::size_t> blocks;
   std::map<void*, std::size_t> usable;
   int marks_open = 0;
-  bool others_done = false, may_ask = true;
+  bool others_done = false, may_ask = true, marks_fail = false;
 
   FakeDevice() = default;
   FakeDevice(const FakeDevice&) = delete;
@@ -61,6 +61,8 @@ class FakeMemory final : public RawMemory {
   }
   std::size_t capacity() const override { return device_.capacity; }
   void* mark_stream(Stream stream) override {
+    EXPECT_TRUE(device_.may_ask);
+    if (device_.marks_fail) throw DeviceError("no mark");
     ++device_.marks_open;
     return stream.handle;
   }
@@ -150,6 +152,33 @@ TEST_F(CachingAllocatorTest, waits_for_other_streams_that_use_a_block) {
   fake.may_ask = true;
   EXPECT_EQ(allocator->allocate(1000, first).data, block.data);
   EXPECT_EQ(fake.marks_open, 0);
+}
+
+TEST_F(CachingAllocatorTest, marks_only_when_it_may) {
+  const Block block = allocator->allocate(1000, first);
+  allocator->record_stream(block, second);
+  fake.may_ask = false;
+  allocator->deallocate(block, first);
+  EXPECT_EQ(fake.marks_open, 0);
+  EXPECT_NE(allocator->allocate(1000, first).data, block.data);
+  fake.may_ask = true;
+  EXPECT_NE(allocator->allocate(1000, first).data, block.data) << "the mark has just been made";
+  EXPECT_EQ(fake.marks_open, 1);
+  fake.others_done = true;
+  EXPECT_EQ(allocator->allocate(1000, first).data, block.data);
+}
+
+TEST_F(CachingAllocatorTest, gives_back_a_block_that_it_cannot_mark) {
+  const Block block = allocator->allocate(1000, first);
+  allocator->record_stream(block, second);
+  fake.marks_fail = true;
+  allocator->deallocate(block, first);
+  EXPECT_EQ(allocator->stats().device_releases, 1u);
+  EXPECT_EQ(allocator->stats().reserved, 0u);
+  fake.marks_fail = false;
+  const Block next = allocator->allocate(1000, first);
+  allocator->deallocate(next, first);
+  EXPECT_EQ(allocator->allocate(1000, first).data, next.data) << "nothing of the old block is left";
 }
 
 TEST_F(CachingAllocatorTest, a_pool_keeps_its_blocks_to_itself) {
