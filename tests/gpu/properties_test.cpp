@@ -30,12 +30,16 @@ void expect_agreement(const Function& function, const Tensors& inputs, double un
   RC_ASSERT(!::testing::Test::HasFailure());
 }
 
-class GpuProperties : public ::testing::Test {
- protected:
-  void SetUp() override { LAMELLA_NEEDS_GPU(); }
-};
+/// A property that is checked where there is a GPU. RapidCheck's own fixtures go on after a skipping SetUp.
+#define GPU_PROPERTY(name)                   \
+  void name##_property();                    \
+  TEST(GpuProperties, name) {                \
+    LAMELLA_NEEDS_GPU();                     \
+    EXPECT_TRUE(rc::check(name##_property)); \
+  }                                          \
+  void name##_property()
 
-RC_GTEST_FIXTURE_PROP(GpuProperties, broadcasting, ()) {
+GPU_PROPERTY(broadcasting) {
   Shape a, b;
   const std::int64_t axes = number(0, 4);
   for (std::int64_t i = 0; i < axes; ++i) {
@@ -54,7 +58,7 @@ RC_GTEST_FIXTURE_PROP(GpuProperties, broadcasting, ()) {
   expect_agreement(function, {leaf(a), second});
 }
 
-RC_GTEST_FIXTURE_PROP(GpuProperties, views, ()) {
+GPU_PROPERTY(views) {
   const Shape shape{number(1, 5), odd_size(), odd_size(), number(1, 9)};
   const std::int64_t step = number(1, 3), first = number(0, shape[1] - 1);
   const Dims order =
@@ -67,7 +71,7 @@ RC_GTEST_FIXTURE_PROP(GpuProperties, views, ()) {
       {leaf(shape, any_format())});
 }
 
-RC_GTEST_FIXTURE_PROP(GpuProperties, reductions, ()) {
+GPU_PROPERTY(reductions) {
   Shape shape;
   Dims axes;
   for (std::int64_t i = number(1, 4); i > 0; --i) shape.push_back(odd_size());
@@ -83,7 +87,7 @@ RC_GTEST_FIXTURE_PROP(GpuProperties, reductions, ()) {
                    {leaf(shape)});
 }
 
-RC_GTEST_FIXTURE_PROP(GpuProperties, softmaxes, ()) {
+GPU_PROPERTY(softmaxes) {
   const Shape shape{odd_size(), odd_size(), odd_size()};
   const int axis = static_cast<int>(number(0, 2));
   const bool logarithm = coin();
@@ -92,7 +96,7 @@ RC_GTEST_FIXTURE_PROP(GpuProperties, softmaxes, ()) {
       {leaf(shape, MemoryFormat::Contiguous, -5, 5)});
 }
 
-RC_GTEST_FIXTURE_PROP(GpuProperties, products_of_matrices, ()) {
+GPU_PROPERTY(products_of_matrices) {
   const std::int64_t m = number(0, 70), k = number(1, 70), n = number(1, 70), batch = number(1, 3);
   const bool transposed = coin(), batched = coin();
   expect_agreement([=](const Tensors& x) { return matmul(transposed ? x[0].transpose(-1, -2) : x[0], x[1]); },
@@ -101,7 +105,7 @@ RC_GTEST_FIXTURE_PROP(GpuProperties, products_of_matrices, ()) {
                     leaf({k, n})});
 }
 
-RC_GTEST_FIXTURE_PROP(GpuProperties, batch_norms, ()) {
+GPU_PROPERTY(batch_norms) {
   // Of two numbers the normalised ones are always 1 and -1, and nothing but rounding is left of the gradient.
   const Shape shape{number(2, 9), number(1, 70), number(3, 20), number(3, 20)};
   const bool fused = coin();
@@ -113,7 +117,7 @@ RC_GTEST_FIXTURE_PROP(GpuProperties, batch_norms, ()) {
       {leaf(shape, any_format()), leaf({shape[1]}), leaf({shape[1]})}, 256);
 }
 
-RC_GTEST_FIXTURE_PROP(GpuProperties, pools, ()) {
+GPU_PROPERTY(pools) {
   const Size2 kernel(number(1, 4), number(1, 4)), stride(number(1, 3), number(1, 3)),
       padding(number(0, kernel.h / 2), number(0, kernel.w / 2));
   const Shape shape{number(0, 3), number(1, 20), number(5, 20), number(5, 20)};
@@ -132,7 +136,7 @@ RC_GTEST_FIXTURE_PROP(GpuProperties, pools, ()) {
       {leaf(shape, any_format())});
 }
 
-RC_GTEST_FIXTURE_PROP(GpuProperties, losses, ()) {
+GPU_PROPERTY(losses) {
   const std::int64_t rows = number(1, 70), classes = number(2, 200);
   std::vector<std::int64_t> labels(static_cast<std::size_t>(rows));
   for (auto& label : labels) label = number(0, classes - 1);
