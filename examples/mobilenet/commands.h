@@ -31,5 +31,18 @@ struct PredictOptions {
 /// exit status is then 1.
 int run_predict(const PredictOptions& options);
 
+struct SummaryOptions {
+  std::filesystem::path checkpoint = {};  ///< empty: the network of `recipe`, for the images below
+  Recipe recipe = {};                     ///< its network; image_size 0: 224, or the checkpoint's
+  int classes = 1000;
+  int channels = 3;
+  int batch = 1;
+};
+/// A table of the network's layers: see lamella::summarize().
+int run_summary(SummaryOptions options);
+
+/// What this program was built with and what it can run on, a line each.
+int run_info();
+
 /// Trains a small MobileNetV2 on the digits and shows what it learned.
 int run_demo(const RunOptions& run);

@@ -16,6 +16,20 @@ void add_run(CLI::App& app, RunOptions& run, int& threads) {
   app.add_option("--threads", threads, "threads that compute; by default all cores");
 }
 
+void add_summary(CLI::App& app, SummaryOptions& options) {
+  CLI::Option* checkpoint = app.add_option("--checkpoint", options.checkpoint, "a saved network");
+  const auto add = [&](const char* name, auto& value, const char* help) {
+    return app.add_option(name, value, help)->capture_default_str();
+  };
+  add("--model", options.recipe.model, "v1, v2, v3-small or v3-large")->excludes(checkpoint);
+  add("--width", options.recipe.width, "multiplies all channel counts")->excludes(checkpoint);
+  add("--stem", options.recipe.stem, "small, imagenet or auto")->excludes(checkpoint);
+  add("--classes", options.classes, "outputs of the network")->excludes(checkpoint);
+  add("--channels", options.channels, "of the images")->excludes(checkpoint);
+  add("--image-size", options.recipe.image_size, "pixels; 0: 224, or as the saved network was trained");
+  add("--batch", options.batch, "images that figures are for");
+}
+
 int run(int argc, char** argv) {
   CLI::App app{"Trains MobileNets, tests them and predicts with them."};
   app.require_subcommand(1);
@@ -62,6 +76,13 @@ int run(int argc, char** argv) {
   predict.add_flag("--draw", predict_options.draw, "draw the images in the terminal");
   add_run(predict, predict_options.run, threads);
 
+  SummaryOptions summary_options;
+  CLI::App& summary = *app.add_subcommand(
+      "summary", "list a network's layers with their shapes, parameters, multiply-adds and memory");
+  add_summary(summary, summary_options);
+
+  CLI::App& info = *app.add_subcommand("info", "say what this program was built with and can run on");
+
   try {
     app.parse(argc, argv);
     if (train.parsed() && train_options.resume)
@@ -78,6 +99,8 @@ int run(int argc, char** argv) {
   if (demo.parsed()) return run_demo(demo_options);
   if (train.parsed()) return run_train(train_options);
   if (eval.parsed()) return run_eval(eval_options);
+  if (summary.parsed()) return run_summary(summary_options);
+  if (info.parsed()) return run_info();
   return run_predict(predict_options);
 }
 

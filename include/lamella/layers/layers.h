@@ -14,3 +14,4 @@
 #include "lamella/layers/modules/norm.h"
 #include "lamella/layers/modules/pool.h"
 #include "lamella/layers/sequential.h"
+#include "lamella/layers/summary.h"
