@@ -14,10 +14,12 @@ int run_train(TrainOptions options);
 
 struct EvalOptions {
   std::filesystem::path checkpoint;
-  std::string data;  ///< empty: what the network was trained on
+  std::string data;        ///< empty: what the network was trained on
+  bool confusion = false;  ///< print the confusion matrix, too
   RunOptions run;
 };
-/// Accuracy, loss and confusion matrix on the test images.
+/// Accuracy of each class and of all (also that of the five most probable classes) and loss on the test
+/// images.
 int run_eval(const EvalOptions& options);
 
 struct PredictOptions {

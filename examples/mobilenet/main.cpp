@@ -62,6 +62,7 @@ int run(int argc, char** argv) {
   CLI::App& eval = *app.add_subcommand("eval", "test a saved network");
   eval.add_option("--checkpoint", eval_options.checkpoint, "the saved network")->required();
   eval.add_option("--data", eval_options.data, "images, as in train; by default those it was trained on");
+  eval.add_flag("--confusion", eval_options.confusion, "print how often each class was taken for each");
   add_run(eval, eval_options.run, threads);
 
   PredictOptions predict_options;
