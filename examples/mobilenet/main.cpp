@@ -51,6 +51,12 @@ int run(int argc, char** argv) {
       ->capture_default_str();
   CLI::Option* resume =
       train.add_flag("--resume", train_options.resume, "go on where the checkpoint was written");
+  train
+      .add_option(
+          "--init", train_options.initial,
+          "a safetensors file of weights to start with, from PyTorch (torchvision's and timm's names) "
+          "or from here; a classifier for other classes starts anew")
+      ->excludes(resume);
   train.add_option("--csv", train_options.csv,
                    "a file for each epoch's number, training loss, test accuracy and seconds of training");
   train.add_flag("--capture", train_options.capture,
