@@ -7,6 +7,7 @@
 
 #include "commands.h"
 #include "interrupt.h"
+#include "options_file.h"
 
 namespace {
 
@@ -34,6 +35,7 @@ int run(int argc, char** argv) {
   CLI::App app{"Trains MobileNets, tests them and predicts with them."};
   app.require_subcommand(1);
   app.option_defaults()->take_last();  // of an option given twice
+  add_options_file(app);
   int threads = 0;
 
   RunOptions demo_options;
@@ -96,6 +98,8 @@ int run(int argc, char** argv) {
       for (const CLI::Option* option : train.get_options())
         if (option->get_group() == kRecipeOptions && option->count() > 0)
           throw CLI::ExcludesError(option->get_name(), resume->get_name());
+    if (train.parsed() && !train_options.resume)
+      train_options.options_text = options_text(train, train_options.recipe);
     if (train.parsed() && !train_options.resume && data->count() == 0) throw CLI::RequiredError("--data");
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;

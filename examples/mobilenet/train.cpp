@@ -15,6 +15,7 @@
 #include "initial.h"
 #include "interrupt.h"
 #include "network.h"
+#include "options_file.h"
 
 namespace lm = lamella;
 
@@ -90,6 +91,7 @@ class Training {
   }
 
   Trained run() {
+    if (!options_.options_text.empty()) save_options(options_.checkpoint, options_.options_text);
     Trained result{.test = {.confusion = lm::train::ConfusionMatrix(
                                 static_cast<std::int64_t>(data_.format.classes.size()))}};
     const lm::CrossEntropyOptions loss{.label_smoothing = recipe_.label_smoothing};
