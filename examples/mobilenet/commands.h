@@ -14,10 +14,12 @@ int run_train(TrainOptions options);
 
 struct EvalOptions {
   std::filesystem::path checkpoint;
-  std::string data;  ///< empty: what the network was trained on
+  std::string data;        ///< empty: what the network was trained on
+  bool confusion = false;  ///< print the confusion matrix, too
   RunOptions run;
 };
-/// Accuracy, loss and confusion matrix on the test images.
+/// Accuracy of each class and of all (also that of the five most probable classes) and loss on the test
+/// images.
 int run_eval(const EvalOptions& options);
 
 struct PredictOptions {
@@ -30,6 +32,19 @@ struct PredictOptions {
 /// The most probable classes of each image. Images that cannot be read are reported on standard error; the
 /// exit status is then 1.
 int run_predict(const PredictOptions& options);
+
+struct SummaryOptions {
+  std::filesystem::path checkpoint = {};  ///< empty: the network of `recipe`, for the images below
+  Recipe recipe = {};                     ///< its network; image_size 0: 224, or the checkpoint's
+  int classes = 1000;
+  int channels = 3;
+  int batch = 1;
+};
+/// A table of the network's layers: see lamella::summarize().
+int run_summary(SummaryOptions options);
+
+/// What this program was built with and what it can run on, a line each.
+int run_info();
 
 /// Trains a small MobileNetV2 on the digits and shows what it learned.
 int run_demo(const RunOptions& run);

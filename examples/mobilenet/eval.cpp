@@ -21,6 +21,10 @@ int run_eval(const EvalOptions& options) {
   lm::data::DataLoader loader = test_loader(data, checkpoint.recipe, options.run.workers, device);
   const Evaluation result = evaluate(*network, loader, "test");
   if (interrupted()) return 130;
-  std::printf("%s\n%s\n", result.confusion.to_string(data.format.classes).c_str(), result.summary().c_str());
+  const std::vector<std::string>& classes = data.format.classes;
+  if (options.confusion) std::printf("%s\n", result.confusion.to_string(classes).c_str());
+  std::printf("%s\n", result.per_class(classes).c_str());
+  if (result.top > 1) std::printf("%s\n", result.top_summary().c_str());
+  std::printf("%s\n", result.summary().c_str());
   return 0;
 }

@@ -1,5 +1,7 @@
 #include "evaluate.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <optional>
 
@@ -16,6 +18,35 @@ std::string Evaluation::summary() const {
   return text;
 }
 
+std::string Evaluation::top_summary() const {
+  char text[128];
+  std::snprintf(text, sizeof text, "top-%d accuracy %.2f %% (%lld of %lld)", top,
+                100 * static_cast<double>(in_top) / static_cast<double>(confusion.total()),
+                static_cast<long long>(in_top), static_cast<long long>(confusion.total()));
+  return text;
+}
+
+std::string Evaluation::per_class(const std::vector<std::string>& classes) const {
+  std::size_t longest = 5;  // "class"
+  for (const std::string& name : classes) longest = std::max(longest, name.size());
+  const auto padded = [&](const std::string& name) { return name + std::string(longest - name.size(), ' '); };
+  const auto percent = [](double share) {
+    char text[32] = "-";
+    if (!std::isnan(share)) std::snprintf(text, sizeof text, "%.2f %%", 100 * share);
+    return std::string(text);
+  };
+  std::string table = padded("class") + "  images    recall  precision\n";
+  for (std::int64_t c = 0; c < confusion.classes(); ++c) {
+    std::int64_t images = 0;
+    for (std::int64_t other = 0; other < confusion.classes(); ++other) images += confusion.at(c, other);
+    char figures[96];
+    std::snprintf(figures, sizeof figures, "  %6lld  %8s  %9s\n", static_cast<long long>(images),
+                  percent(confusion.recall(c)).c_str(), percent(confusion.precision(c)).c_str());
+    table += padded(classes[static_cast<std::size_t>(c)]) + figures;
+  }
+  return table;
+}
+
 Evaluation evaluate(lm::Module& network, lm::data::DataLoader& loader, const std::string& label) {
   const lm::NoGrad no_grad;
   const bool was_training = network.is_training();
@@ -25,12 +56,14 @@ Evaluation evaluate(lm::Module& network, lm::data::DataLoader& loader, const std
   std::optional<lm::train::Progress> progress;
   if (!label.empty())
     progress.emplace(lm::train::Progress::Options{.label = label, .total = loader.dataset().size()});
+  result.top = static_cast<int>(std::clamp<std::int64_t>(result.confusion.classes() - 1, 1, 5));
   lm::train::Average loss;
   for (const auto& [images, labels] : loader) {
     const lm::Tensor logits = network(images);
     const auto count = images.size(0);
     loss.add(lm::cross_entropy(logits, labels), static_cast<double>(count));
     result.confusion.add(logits, labels);
+    result.in_top += lm::train::count_correct(logits, labels, result.top);
     for (const std::int64_t prediction : lm::argmax(logits, 1).to_vector<std::int64_t>())
       result.predictions.push_back(prediction);
     if (progress) progress->add(count);

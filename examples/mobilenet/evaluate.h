@@ -10,9 +10,16 @@ struct Evaluation {
   double loss = 0;
   lamella::train::ConfusionMatrix confusion;
   std::vector<std::int64_t> predictions = {};  ///< one per image, in order
+  int top = 1;              ///< 5, or one less than there are classes: with all of them nothing is wrong
+  std::int64_t in_top = 0;  ///< images whose class is among the `top` most probable
 
   /// "accuracy 98.33 % (354 of 360), loss 0.0612".
   std::string summary() const;
+  /// "top-5 accuracy 99.72 % (359 of 360)".
+  std::string top_summary() const;
+  /// A line for each class: its images, the share of them that was found (recall), and the share of what was
+  /// taken for it that is right (precision).
+  std::string per_class(const std::vector<std::string>& classes) const;
 };
 
 /// Runs `network` in eval mode over all batches and leaves it in the mode it had. `label` names the work in

@@ -7,6 +7,7 @@
 
 #include "commands.h"
 #include "interrupt.h"
+#include "options_file.h"
 
 namespace {
 
@@ -16,10 +17,25 @@ void add_run(CLI::App& app, RunOptions& run, int& threads) {
   app.add_option("--threads", threads, "threads that compute; by default all cores");
 }
 
+void add_summary(CLI::App& app, SummaryOptions& options) {
+  CLI::Option* checkpoint = app.add_option("--checkpoint", options.checkpoint, "a saved network");
+  const auto add = [&](const char* name, auto& value, const char* help) {
+    return app.add_option(name, value, help)->capture_default_str();
+  };
+  add("--model", options.recipe.model, "v1, v2, v3-small or v3-large")->excludes(checkpoint);
+  add("--width", options.recipe.width, "multiplies all channel counts")->excludes(checkpoint);
+  add("--stem", options.recipe.stem, "small, imagenet or auto")->excludes(checkpoint);
+  add("--classes", options.classes, "outputs of the network")->excludes(checkpoint);
+  add("--channels", options.channels, "of the images")->excludes(checkpoint);
+  add("--image-size", options.recipe.image_size, "pixels; 0: 224, or as the saved network was trained");
+  add("--batch", options.batch, "images that figures are for");
+}
+
 int run(int argc, char** argv) {
   CLI::App app{"Trains MobileNets, tests them and predicts with them."};
   app.require_subcommand(1);
   app.option_defaults()->take_last();  // of an option given twice
+  add_options_file(app);
   int threads = 0;
 
   RunOptions demo_options;
@@ -37,6 +53,12 @@ int run(int argc, char** argv) {
       ->capture_default_str();
   CLI::Option* resume =
       train.add_flag("--resume", train_options.resume, "go on where the checkpoint was written");
+  train
+      .add_option(
+          "--init", train_options.initial,
+          "a safetensors file of weights to start with, from PyTorch (torchvision's and timm's names) "
+          "or from here; a classifier for other classes starts anew")
+      ->excludes(resume);
   train.add_option("--csv", train_options.csv,
                    "a file for each epoch's number, training loss, test accuracy and seconds of training");
   train.add_flag("--capture", train_options.capture,
@@ -48,6 +70,7 @@ int run(int argc, char** argv) {
   CLI::App& eval = *app.add_subcommand("eval", "test a saved network");
   eval.add_option("--checkpoint", eval_options.checkpoint, "the saved network")->required();
   eval.add_option("--data", eval_options.data, "images, as in train; by default those it was trained on");
+  eval.add_flag("--confusion", eval_options.confusion, "print how often each class was taken for each");
   add_run(eval, eval_options.run, threads);
 
   PredictOptions predict_options;
@@ -62,12 +85,21 @@ int run(int argc, char** argv) {
   predict.add_flag("--draw", predict_options.draw, "draw the images in the terminal");
   add_run(predict, predict_options.run, threads);
 
+  SummaryOptions summary_options;
+  CLI::App& summary = *app.add_subcommand(
+      "summary", "list a network's layers with their shapes, parameters, multiply-adds and memory");
+  add_summary(summary, summary_options);
+
+  CLI::App& info = *app.add_subcommand("info", "say what this program was built with and can run on");
+
   try {
     app.parse(argc, argv);
     if (train.parsed() && train_options.resume)
       for (const CLI::Option* option : train.get_options())
         if (option->get_group() == kRecipeOptions && option->count() > 0)
           throw CLI::ExcludesError(option->get_name(), resume->get_name());
+    if (train.parsed() && !train_options.resume)
+      train_options.options_text = options_text(train, train_options.recipe);
     if (train.parsed() && !train_options.resume && data->count() == 0) throw CLI::RequiredError("--data");
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
@@ -78,6 +110,8 @@ int run(int argc, char** argv) {
   if (demo.parsed()) return run_demo(demo_options);
   if (train.parsed()) return run_train(train_options);
   if (eval.parsed()) return run_eval(eval_options);
+  if (summary.parsed()) return run_summary(summary_options);
+  if (info.parsed()) return run_info();
   return run_predict(predict_options);
 }
 

@@ -39,6 +39,9 @@ void for_each_setting(R& recipe, Visit&& visit) {
   visit("ema", recipe.ema, "decay of averaged weights, which are then tested; 0: none");
   visit("precision", recipe.precision, "of training: float32, tf32 (GPU only), bfloat16 or float16");
   visit("memory_format", recipe.memory_format, "of images and weights: channels_last or contiguous");
+  visit("freeze", recipe.freeze,
+        "parameters that stay as they start, and the statistics of their batch norms: a shell pattern on "
+        "names, as 'features.*'; may be given several times");
   visit("seed", recipe.seed, "of everything random");
 }
 
@@ -86,6 +89,9 @@ void from_json(const nlohmann::json& json, Recipe& recipe) {
       fits = found->is_string();
     else if constexpr (std::is_same_v<Value, bool>)
       fits = found->is_boolean();
+    else if constexpr (std::is_same_v<Value, std::vector<std::string>>)
+      fits = found->is_array() &&
+             std::all_of(found->begin(), found->end(), [](const auto& entry) { return entry.is_string(); });
     else if constexpr (std::is_same_v<Value, double>)
       fits = found->is_number();
     else if constexpr (std::is_same_v<Value, std::uint64_t>)
@@ -139,7 +145,11 @@ void add_recipe_options(CLI::App& app, Recipe& recipe) {
       ->group(kRecipeOptions);
   for_each_setting(recipe, [&](std::string name, auto& value, const char* help) {
     std::replace(name.begin(), name.end(), '_', '-');
-    app.add_option("--" + name, value, help)->capture_default_str()->group(kRecipeOptions);
+    CLI::Option* option = app.add_option("--" + name, value, help)->group(kRecipeOptions);
+    if constexpr (std::is_same_v<std::decay_t<decltype(value)>, std::vector<std::string>>)
+      option->allow_extra_args(false)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    else
+      option->capture_default_str();
   });
 }
 

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <vector>
 
 namespace CLI {
 class App;
@@ -43,6 +44,8 @@ struct Recipe {
   /// lamella::Autocast; float16 with a scaled loss). Tests are in float32.
   std::string precision = "float32";
   std::string memory_format = "channels_last";  ///< channels_last or contiguous, of images and weights
+  /// Shell patterns on names of parameters, which then stay as they start: see lamella::freeze().
+  std::vector<std::string> freeze = {};
   std::uint64_t seed = 1;
 };
 

@@ -12,15 +12,20 @@
 #include "checkpoint.h"
 #include "commands.h"
 #include "curve.h"
+#include "initial.h"
 #include "interrupt.h"
 #include "network.h"
+#include "options_file.h"
 
 namespace lm = lamella;
 
 namespace {
 
 std::unique_ptr<lm::optim::Optimizer> make_optimizer(const Recipe& recipe, const lm::Module& network) {
-  const auto groups = lm::optim::no_decay_groups(network.named_parameters(), recipe.weight_decay);
+  auto parameters = network.named_parameters();
+  std::erase_if(parameters, [](const auto& named) { return !named.second.requires_grad(); });
+  if (parameters.empty()) throw lm::Error("freeze: leaves no parameter to train");
+  const auto groups = lm::optim::no_decay_groups(parameters, recipe.weight_decay);
   if (recipe.optimizer == "adam")
     return std::make_unique<lm::optim::Adam>(groups, lm::optim::AdamOptions{.lr = recipe.lr});
   if (recipe.optimizer == "adamw")
@@ -75,6 +80,8 @@ class Training {
     lm::manual_seed(recipe_.seed);
     network_ = make_network(recipe_, data.format);
     network_->to(device_);
+    if (!options.initial.empty()) load_initial(*network_, options.initial);
+    lm::freeze(*network_, recipe_.freeze);
     optimizer_ = make_optimizer(recipe_, *network_);
     scheduler_.emplace(*optimizer_, make_schedule(recipe_, train_images_.size()));
     if (mixed_type(recipe_) == lm::float16) scaler_.emplace();
@@ -84,6 +91,7 @@ class Training {
   }
 
   Trained run() {
+    if (!options_.options_text.empty()) save_options(options_.checkpoint, options_.options_text);
     Trained result{.test = {.confusion = lm::train::ConfusionMatrix(
                                 static_cast<std::int64_t>(data_.format.classes.size()))}};
     const lm::CrossEntropyOptions loss{.label_smoothing = recipe_.label_smoothing};
@@ -122,6 +130,7 @@ class Training {
   Curve::Line train_epoch(lm::train::Step& step) {
     const auto start = std::chrono::steady_clock::now();
     network_->train();
+    lm::hold_frozen_norms(*network_);
     lm::set_allow_tf32(recipe_.precision == "tf32");
     train_images_.set_epoch(position_.epoch);
     train_images_.set_position(position_.batches);

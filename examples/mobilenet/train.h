@@ -19,8 +19,10 @@ struct TrainOptions {
   std::string data = {};  ///< see open_images()
   Recipe recipe = {};
   std::filesystem::path checkpoint = {};  ///< written after each epoch and when interrupted; empty: none
+  std::filesystem::path initial = {};     ///< weights to start with: see load_initial(); empty: random ones
   bool resume = false;                    ///< go on from `checkpoint`, with its recipe
   std::filesystem::path csv = {};         ///< see Curve; empty: none
+  std::string options_text = {};          ///< kept beside `checkpoint`, with .toml; empty: not
   bool capture = false;  ///< record a step's launches and replay them, on a GPU; the bits are the same
   RunOptions run = {};
 };

@@ -9,6 +9,7 @@
 #include "lamella/layers/modules/activation.h"
 #include "lamella/tensor/arithmetic.h"
 #include "lamella/tensor/reduce.h"
+#include "layers/module/observe.h"
 #include "layers/norm/norm_activate.h"
 
 namespace lamella {
@@ -86,7 +87,9 @@ Tensor norm_and_activate(BatchNorm2d& norm, const Tensor& x, Activation activati
                                      : activation == Activation::SiLU      ? PendingActivation::Silu
                                                                            : PendingActivation::None;
   if (together == PendingActivation::None || !detail::fusion_enabled()) return activate(norm(x), activation);
-  return detail::norm_activate(norm, x, together);
+  const Tensor y = detail::norm_activate(norm, x, together);
+  detail::notify_call(norm, y);
+  return y;
 }
 
 /// Names the activation in the printed tree; the block itself calls activate().

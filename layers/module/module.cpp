@@ -4,6 +4,7 @@
 
 #include "core/check.h"
 #include "lamella/autograd/autograd.h"
+#include "layers/module/observe.h"
 #include "layers/module/state.h"
 #include "tensor/door.h"
 
@@ -46,6 +47,12 @@ Module& Module::operator=(const Module& other) {
 
 Tensor Module::forward(const Tensor& x) {
   throw Error(detail::concat(type_name(), ": has no forward() for one tensor (got ", x.describe(), ')'));
+}
+
+Tensor Module::operator()(const Tensor& x) {
+  Tensor y = forward(x);
+  detail::notify_call(*this, y);
+  return y;
 }
 
 const std::string& Module::type_name() const { return state_->type_name; }

@@ -19,7 +19,7 @@ void Sequential::throw_other_class(std::size_t i) {
 
 Tensor Sequential::forward(const Tensor& x) {
   Tensor y = x;
-  for (const auto& [name, child] : state_->children) y = child.module->forward(y);
+  for (const auto& [name, child] : state_->children) y = (*child.module)(y);
   return y;
 }
 

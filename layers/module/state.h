@@ -17,6 +17,9 @@ struct ModuleState {
     bool persistent = true;
   };
 
+  /// The one that `module` is a handle on.
+  static const ModuleState* of(const Module& module) { return module.state_.get(); }
+
   std::string type_name;
   std::vector<std::pair<std::string, Tensor>> parameters;
   std::vector<BufferEntry> buffers;

@@ -24,5 +24,12 @@ TEST(VersionTest, build_info_is_one_line_with_all_parts) {
   EXPECT_EQ(info.find('\n'), std::string::npos);
 }
 
+TEST(VersionTest, libraries_have_versions) {
+  const std::string libraries = library_versions();
+  for (const char* library : {"spdlog", "Highway", "nlohmann-json", "libjpeg", "libpng", "zlib"})
+    EXPECT_THAT(libraries, testing::ContainsRegex(std::string(library) + "[a-z-]* [0-9]+[0-9.]*"));
+  EXPECT_EQ(libraries.find('\n'), std::string::npos);
+}
+
 }  // namespace
 }  // namespace lamella

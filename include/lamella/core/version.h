@@ -20,4 +20,8 @@ LAMELLA_API const char* version();
 /// machine lacks (if any), and the CUDA version or "no".
 LAMELLA_API std::string build_info();
 
+/// The libraries that this one uses, with the versions that it was built with or, where they tell, that are
+/// loaded: "spdlog 1.10.0, Highway 1.0.3, …". CUDA is in build_info().
+LAMELLA_API std::string library_versions();
+
 }  // namespace lamella

@@ -4,6 +4,7 @@
 /// All layers: modules with their parameters (layers/modules/) and the blocks made of them. The functions
 /// they call are in `layers/<family>.h`.
 #include "lamella/layers/blocks.h"
+#include "lamella/layers/freeze.h"
 #include "lamella/layers/init.h"
 #include "lamella/layers/module.h"
 #include "lamella/layers/modules/activation.h"
@@ -14,3 +15,4 @@
 #include "lamella/layers/modules/norm.h"
 #include "lamella/layers/modules/pool.h"
 #include "lamella/layers/sequential.h"
+#include "lamella/layers/summary.h"

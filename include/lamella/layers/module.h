@@ -117,8 +117,8 @@ class LAMELLA_API Module {
   /// What the module computes. By default it throws Error: a module with several inputs defines its own
   /// functions instead.
   virtual Tensor forward(const Tensor& x);
-  /// forward(x).
-  Tensor operator()(const Tensor& x) { return forward(x); }
+  /// forward(x). Call modules like this, not by forward(): summarize() sees these calls only.
+  Tensor operator()(const Tensor& x);
 
   // ---- What it holds. A tensor or module held under two names is listed once, under the first. ----
 

@@ -1,0 +1,159 @@
+#include "options_file.h"
+
+#include <lamella/lamella.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+namespace lm = lamella;
+
+namespace {
+
+// CLI11's reader takes a # for a comment and a " for an end wherever they stand, and keeps backslashes.
+// Inside of quotes these stand for them until it is through.
+constexpr char kHash = '\1', kQuote = '\2', kBackslash = '\3';
+
+/// The text with every #, \" and \\ inside of quotes replaced, and without comments.
+std::string hidden(std::istream& input) {
+  std::string text;
+  char quote = 0;
+  for (char c = 0; input.get(c);) {
+    if (c == '\n') {
+      quote = 0;
+    } else if (quote == 0) {
+      if (c == '"' || c == '\'') quote = c;
+      if (c == '#') {
+        // What follows is a comment: a quote in it opens nothing.
+        std::string comment;
+        std::getline(input, comment);
+        c = '\n';
+      }
+    } else if (c == quote) {
+      quote = 0;
+    } else if (c == '#') {
+      c = kHash;
+    } else if (quote == '"' && c == '\\' && (input.peek() == '"' || input.peek() == '\\')) {
+      c = input.get() == '"' ? kQuote : kBackslash;
+    }
+    text += c;
+  }
+  return text;
+}
+
+std::string quoted(const std::string& value) {
+  if (value.find_first_of("\n\r\1\2\3") != std::string::npos)
+    throw lm::Error("an option's value has a line break or control character: " + value);
+  std::string text = "\"";
+  for (const char c : value) {
+    if (c == '"' || c == '\\') text += '\\';
+    text += c;
+  }
+  return text + '"';
+}
+
+/// Numbers, true and false as they are; other text in quotes.
+std::string shown(const std::string& value) {
+  double number = 0;
+  const bool plain = value == "true" || value == "false" || CLI::detail::lexical_cast(value, number);
+  return plain ? value : quoted(value);
+}
+
+std::string shown(const nlohmann::json& value) {
+  if (value.is_string()) return quoted(value.get<std::string>());
+  if (!value.is_array()) return value.dump();  // numbers with all the digits they need
+  std::string list;
+  for (const auto& entry : value) list += (list.empty() ? "" : ", ") + shown(entry);
+  return '[' + list + ']';
+}
+
+/// Reads a file for the subcommand that is run.
+class OptionsFile : public CLI::ConfigTOML {
+ public:
+  explicit OptionsFile(const CLI::App& app) : app_(app) {}
+
+  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
+    std::istringstream text(hidden(input));
+    std::vector<CLI::ConfigItem> items;
+    const auto commands = app_.get_subcommands();
+    if (commands.empty()) return items;  // --help, or an error that is told later
+    CLI::App& command = *commands.front();
+    for (CLI::ConfigItem& item : CLI::ConfigTOML::from_config(text)) {
+      if (item.parents.empty()) item.parents = {command.get_name()};
+      if (!is_command(item.parents.front())) throw CLI::ConfigError::Extras('[' + item.parents.front() + ']');
+      if (item.name == "++" || item.name == "--") continue;  // a section begins or ends
+      if (item.parents.front() != command.get_name() || is_in_checkpoint(command, item.name)) continue;
+      for (std::string& value : item.inputs) {
+        std::replace(value.begin(), value.end(), kHash, '#');
+        std::replace(value.begin(), value.end(), kQuote, '"');
+        std::replace(value.begin(), value.end(), kBackslash, '\\');
+      }
+      items.push_back(std::move(item));
+    }
+    // The file of a recipe is read when its turn comes: the settings beside it are to override it.
+    std::stable_partition(items.begin(), items.end(), [](const auto& item) { return item.name == "recipe"; });
+    return items;
+  }
+
+ private:
+  bool is_command(const std::string& name) const {
+    const auto commands =
+        app_.get_subcommands([&](const CLI::App* command) { return command->get_name() == name; });
+    return !commands.empty();
+  }
+  /// With --resume, the recipe and the weights are those of the checkpoint.
+  static bool is_in_checkpoint(const CLI::App& command, const std::string& name) {
+    const CLI::Option* resume = command.get_option_no_throw("--resume");
+    const CLI::Option* option = command.get_option_no_throw("--" + name);
+    if (resume == nullptr || resume->count() == 0 || option == nullptr) return false;
+    return option->get_group() == kRecipeOptions ||
+           option->get_excludes().count(const_cast<CLI::Option*>(resume)) > 0;
+  }
+
+  const CLI::App& app_;
+};
+
+}  // namespace
+
+void add_options_file(CLI::App& app) {
+  app.set_config("--config", "",
+                 "a TOML file of the subcommand's options, as train leaves beside its checkpoint");
+  app.config_formatter(std::make_shared<OptionsFile>(app));
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  app.footer(
+      "--config FILE reads options from a TOML or INI file, under their long names; given ones count more.");
+  app.fallthrough();  // inherited: --config may stand behind the subcommand
+}
+
+std::string options_text(const CLI::App& train, const Recipe& recipe) {
+  std::string text =
+      "# lamella-mobilenet " LAMELLA_VERSION "; to do the same again: train --config THIS_FILE\n[train]\n";
+  for (const CLI::Option* option : train.get_options()) {
+    if (option->count() == 0 || !option->get_configurable() || option->get_group() == kRecipeOptions)
+      continue;
+    std::string list;
+    for (const std::string& value : option->reduced_results())
+      list += (list.empty() ? "" : ", ") + shown(value);
+    text += option->get_single_name() + " = " +
+            (option->reduced_results().size() > 1 ? '[' + list + ']' : list) + '\n';
+  }
+  const nlohmann::json settings = recipe;
+  for (const auto& [name, value] : settings.items()) {
+    if (value.is_array() && value.empty()) continue;
+    std::string option = name;
+    std::replace(option.begin(), option.end(), '_', '-');
+    text += option + " = " + shown(value) + '\n';
+  }
+  return text;
+}
+
+void save_options(const std::filesystem::path& checkpoint, const std::string& text) {
+  std::filesystem::path path = checkpoint;
+  path += ".toml";
+  std::ofstream file(path, std::ios::trunc);
+  file << text;
+  if (!file.flush()) throw lm::IoError(path.string() + ": cannot be written");
+}

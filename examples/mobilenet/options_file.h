@@ -1,0 +1,19 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "recipe.h"
+
+/// Adds --config FILE, which may also stand behind the subcommand. The file (TOML or INI) has a line
+/// `name = value` for each option, under its long name, and lists as [a, b]. Those at the top, and those
+/// under [train], [eval] and so on are for that subcommand; those at the top are for whichever is run, and
+/// must be options of it. What is given on the command line counts more than the file, and the file more than
+/// the file of --recipe.
+void add_options_file(CLI::App& app);
+
+/// The options that `train` was parsed with, as such a file: those given and all of the recipe.
+std::string options_text(const CLI::App& train, const Recipe& recipe);
+
+/// Writes `text` to `checkpoint` with .toml behind its name. Throws lamella::IoError naming the file.
+void save_options(const std::filesystem::path& checkpoint, const std::string& text);
