@@ -1,5 +1,6 @@
 #include "evaluate.h"
 
+#include <cmath>
 #include <cstdio>
 #include <optional>
 
@@ -16,6 +17,23 @@ std::string Evaluation::summary() const {
   return text;
 }
 
+namespace {
+
+void add_images(Evaluation& result, const lm::Tensor& logits, const lm::Tensor& labels) {
+  const std::vector<double> logs = lm::log_softmax(logits, 1).to_vector<double>();
+  const std::vector<std::int64_t> actual = labels.to_vector<std::int64_t>();
+  const auto predicted = lm::argmax(logits, 1).to_vector<std::int64_t>();
+  const auto classes = static_cast<std::size_t>(logits.size(1));
+  for (std::size_t i = 0; i < predicted.size(); ++i) {
+    const double* const row = &logs[i * classes];
+    result.predictions.push_back(predicted[i]);
+    result.probabilities.push_back(std::exp(row[predicted[i]]));
+    result.losses.push_back(-row[actual[i]]);
+  }
+}
+
+}  // namespace
+
 Evaluation evaluate(lm::Module& network, lm::data::DataLoader& loader, const std::string& label) {
   const lm::NoGrad no_grad;
   const bool was_training = network.is_training();
@@ -31,8 +49,7 @@ Evaluation evaluate(lm::Module& network, lm::data::DataLoader& loader, const std
     const auto count = images.size(0);
     loss.add(lm::cross_entropy(logits, labels), static_cast<double>(count));
     result.confusion.add(logits, labels);
-    for (const std::int64_t prediction : lm::argmax(logits, 1).to_vector<std::int64_t>())
-      result.predictions.push_back(prediction);
+    add_images(result, logits, labels);
     if (progress) progress->add(count);
     if (interrupted()) break;
   }

@@ -9,7 +9,10 @@
 struct Evaluation {
   double loss = 0;
   lamella::train::ConfusionMatrix confusion;
-  std::vector<std::int64_t> predictions = {};  ///< one per image, in order
+  // One per image, in order.
+  std::vector<std::int64_t> predictions = {};
+  std::vector<double> probabilities = {};  ///< of the predictions, in [0, 1]
+  std::vector<double> losses = {};         ///< −log of the true class's probability
 
   /// "accuracy 98.33 % (354 of 360), loss 0.0612".
   std::string summary() const;
