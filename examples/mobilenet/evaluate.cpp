@@ -47,6 +47,23 @@ std::string Evaluation::per_class(const std::vector<std::string>& classes) const
   return table;
 }
 
+namespace {
+
+void add_images(Evaluation& result, const lm::Tensor& logits, const lm::Tensor& labels) {
+  const std::vector<double> logs = lm::log_softmax(logits, 1).to_vector<double>();
+  const std::vector<std::int64_t> actual = labels.to_vector<std::int64_t>();
+  const auto predicted = lm::argmax(logits, 1).to_vector<std::int64_t>();
+  const auto classes = static_cast<std::size_t>(logits.size(1));
+  for (std::size_t i = 0; i < predicted.size(); ++i) {
+    const double* const row = &logs[i * classes];
+    result.predictions.push_back(predicted[i]);
+    result.probabilities.push_back(std::exp(row[predicted[i]]));
+    result.losses.push_back(-row[actual[i]]);
+  }
+}
+
+}  // namespace
+
 Evaluation evaluate(lm::Module& network, lm::data::DataLoader& loader, const std::string& label) {
   const lm::NoGrad no_grad;
   const bool was_training = network.is_training();
@@ -64,8 +81,7 @@ Evaluation evaluate(lm::Module& network, lm::data::DataLoader& loader, const std
     loss.add(lm::cross_entropy(logits, labels), static_cast<double>(count));
     result.confusion.add(logits, labels);
     result.in_top += lm::train::count_correct(logits, labels, result.top);
-    for (const std::int64_t prediction : lm::argmax(logits, 1).to_vector<std::int64_t>())
-      result.predictions.push_back(prediction);
+    add_images(result, logits, labels);
     if (progress) progress->add(count);
     if (interrupted()) break;
   }

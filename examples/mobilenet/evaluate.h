@@ -9,7 +9,10 @@
 struct Evaluation {
   double loss = 0;
   lamella::train::ConfusionMatrix confusion;
-  std::vector<std::int64_t> predictions = {};  ///< one per image, in order
+  // One per image, in order.
+  std::vector<std::int64_t> predictions = {};
+  std::vector<double> probabilities = {};  ///< of the predictions, in [0, 1]
+  std::vector<double> losses = {};         ///< −log of the true class's probability
   int top = 1;              ///< 5, or one less than there are classes: with all of them nothing is wrong
   std::int64_t in_top = 0;  ///< images whose class is among the `top` most probable
 

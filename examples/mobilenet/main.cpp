@@ -59,8 +59,12 @@ int run(int argc, char** argv) {
           "a safetensors file of weights to start with, from PyTorch (torchvision's and timm's names) "
           "or from here; a classifier for other classes starts anew")
       ->excludes(resume);
-  train.add_option("--csv", train_options.csv,
-                   "a file for each epoch's number, training loss, test accuracy and seconds of training");
+  train.add_option(
+      "--csv", train_options.csv,
+      "a file for each epoch's losses, test accuracy, learning rate, images and seconds of training");
+  train.add_option("--events", train_options.events, "a folder for the same as TensorBoard's event files");
+  train.add_option("--report", train_options.report,
+                   "an HTML page about the finished training: curves, confusion matrix, worst images");
   train.add_flag("--capture", train_options.capture,
                  "record a step's launches and replay them: faster where the GPU waits for the CPU");
   add_run(train, train_options.run, threads);

@@ -16,6 +16,7 @@
 #include "interrupt.h"
 #include "network.h"
 #include "options_file.h"
+#include "report.h"
 
 namespace lm = lamella;
 
@@ -88,6 +89,9 @@ class Training {
     if (recipe_.ema > 0) ema_ = make_ema(*network_, {.decay = recipe_.ema, .warm_up = true});
     if (options.resume) restore(load_checkpoint(options.checkpoint));
     curve_.emplace(options.csv, position_.epoch);
+    // As the curve: what other runs had of these epochs does not count.
+    if (!options.events.empty())
+      events_.emplace(options.events, lm::io::EventWriterOptions{.purge_step = position_.epoch + 1});
   }
 
   Trained run() {
@@ -115,10 +119,18 @@ class Training {
                   result.test.summary().c_str());
       std::fflush(stdout);
       line.test_accuracy = result.test.confusion.accuracy();
+      line.test_loss = result.test.loss;
       curve_->add(line);
+      if (events_) add_events(line);
       save({.epoch = position_.epoch + 1});
     }
-    if (result.interrupted) save(position_);
+    const bool untested = result.test.confusion.total() == 0;  // it was over when it was resumed
+    if (!options_.report.empty() && untested && !result.interrupted) {
+      result.test = evaluate(ema_ ? ema_->module() : *network_, test_images_);
+      result.interrupted = interrupted();
+    }
+    result.history = curve_->lines();
+    if (result.interrupted && position_.epoch < recipe_.epochs) save(position_);
     return result;
   }
 
@@ -138,14 +150,17 @@ class Training {
     lm::train::Progress progress(
         {.label = epoch_label(), .total = std::min(images_left, data_.train->size())});
     lm::train::Average loss, accuracy;
+    double rate = optimizer_->lr(), trained = 0;
     const auto figures = [&] {
       return lm::train::Progress::Figures{{"loss", number(loss.value())},
                                           {"accuracy", number(100 * accuracy.value(), "%.1f %%")},
                                           {"lr", number(optimizer_->lr(), "%.4f")}};
     };
     for (const auto& [images, labels] : train_images_) {
+      rate = optimizer_->lr();
       const lm::train::Step::Result result = step(images, labels);
       const auto count = images.size(0);
+      trained += static_cast<double>(count);
       position_.batches = train_images_.position();
       loss.add(result.loss, static_cast<double>(count));
       accuracy.add(lm::train::accuracy(result.output, labels), static_cast<double>(count));
@@ -156,7 +171,18 @@ class Training {
     lm::set_allow_tf32(false);  // tests give what `eval` will
     return {.epoch = position_.epoch + 1,
             .train_loss = loss.value(),
-            .seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
+            .seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
+            .learning_rate = rate,
+            .images = trained};
+  }
+
+  void add_events(const Curve::Line& line) {
+    events_->add_scalar("loss/train", line.epoch, line.train_loss);
+    events_->add_scalar("loss/test", line.epoch, line.test_loss);
+    events_->add_scalar("accuracy/test", line.epoch, line.test_accuracy);
+    events_->add_scalar("learning_rate", line.epoch, line.learning_rate);
+    events_->add_scalar("images_per_second", line.epoch, line.images / line.seconds);
+    events_->flush();
   }
 
   void save(TrainingPosition position) {
@@ -200,6 +226,7 @@ class Training {
   std::optional<lm::optim::GradScaler> scaler_;
   TrainingPosition position_;
   std::optional<Curve> curve_;
+  std::optional<lm::io::EventWriter> events_;
 };
 
 }  // namespace
@@ -223,6 +250,7 @@ void check_place(const std::filesystem::path& path) {
 int run_train(TrainOptions options) {
   check_place(options.checkpoint);
   if (!options.csv.empty()) check_place(options.csv);
+  if (!options.report.empty()) check_place(options.report);
   if (options.capture && !lm::Device(options.run.device).is_cuda())
     throw lm::DeviceError("train: --capture records a GPU's launches, and this is " +
                           lm::Device(options.run.device).to_string() + "; leave it out");
@@ -239,5 +267,9 @@ int run_train(TrainOptions options) {
     return 130;
   }
   std::printf("saved %s\n", options.checkpoint.c_str());
+  if (!options.report.empty()) {
+    write_report(options.report, report_html(data, options, trained));
+    std::printf("saved %s\n", options.report.c_str());
+  }
   return 0;
 }

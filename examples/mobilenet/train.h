@@ -4,7 +4,9 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
+#include "curve.h"
 #include "dataset.h"
 #include "evaluate.h"
 #include "recipe.h"
@@ -23,13 +25,18 @@ struct TrainOptions {
   bool resume = false;                    ///< go on from `checkpoint`, with its recipe
   std::filesystem::path csv = {};         ///< see Curve; empty: none
   std::string options_text = {};          ///< kept beside `checkpoint`, with .toml; empty: not
+  std::filesystem::path events = {};      ///< folder of TensorBoard's files, a point per epoch; empty: none
+  std::filesystem::path report = {};      ///< see report_html(); written by run_train(); empty: none
   bool capture = false;  ///< record a step's launches and replay them, on a GPU; the bits are the same
   RunOptions run = {};
 };
 
 struct Trained {
-  Evaluation test;  ///< of the last finished epoch, with averaged weights if the recipe has them
+  /// Of the last finished epoch, with averaged weights if the recipe has them. Where no epoch was left to
+  /// train, it is empty unless there is a report to be written.
+  Evaluation test;
   bool interrupted = false;
+  std::vector<Curve::Line> history = {};  ///< of the epochs trained, and those before that the CSV file had
 };
 
 /// Trains as `options` say. Progress goes to standard error, a line per epoch to standard output. Throws

@@ -23,6 +23,7 @@
 #include "lamella/data/image_folder.h"
 #include "lamella/data/loader.h"
 #include "lamella/data/transforms.h"
+#include "lamella/io/events.h"
 #include "lamella/io/npy.h"
 #include "lamella/io/safetensors.h"
 #include "lamella/layers/activation.h"

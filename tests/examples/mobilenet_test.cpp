@@ -143,12 +143,22 @@ TEST_F(MobileNetTest, writes_a_curve_that_goes_on_with_the_training) {
   ASSERT_EQ(stopped.status, 130) << stopped;
   auto before = lines_of(csv);
   ASSERT_GE(before.size(), 3u);
-  EXPECT_EQ(before[0], "epoch,train_loss,test_accuracy,seconds");
+  EXPECT_EQ(before[0], "epoch,train_loss,test_accuracy,seconds,test_loss,learning_rate,images");
   for (std::size_t i = 1; i < before.size(); ++i)
     EXPECT_THAT(before[i],
-                MatchesRegex(std::to_string(i) + ",[0-9]+\\.[0-9]{6},[01]\\.[0-9]{6},[0-9]+\\.[0-9]{3}"));
+                MatchesRegex(std::to_string(i) + ",[0-9]+\\.[0-9]{6},[01]\\.[0-9]{6},[0-9]+\\.[0-9]{3}" +
+                             ",[0-9]+\\.[0-9]{6},[0-9.e-]+,24"));
   EXPECT_THAT(stopped.out, HasSubstr("epoch 2/60: test accuracy "));
 
+  // The first as an earlier version wrote it.
+  std::size_t comma = 0;
+  for (int column = 0; column < 4; ++column) comma = before[1].find(',', comma + 1);
+  before[1].resize(comma);
+  {
+    std::ofstream file(csv);
+    for (const std::string& line : before) file << line << '\n';
+  }
+  before[1] += ",,,";
   // As if the line of an epoch had been written, but not its checkpoint.
   const std::string late = "60,1.000000,0.500000,1.000\n";
   std::ofstream(csv, std::ios::app) << late;

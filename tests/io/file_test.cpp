@@ -1,38 +1,17 @@
 #include "io/file.h"
 
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-
-#include <csignal>
 
 #include "io/mapped_file.h"
 #include "lamella/core/error.h"
+#include "tests/support/file_size_limit.h"
 #include "tests/support/temp_folder.h"
 
 namespace lamella::detail {
 namespace {
 
 using Bytes = std::vector<std::uint8_t>;
-
-// While it lives, no file of this process may grow beyond `bytes`: what a full disk does.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    before_ = std::signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &old_);
-    const rlimit limit{bytes, old_.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &old_);
-    std::signal(SIGXFSZ, before_);
-  }
-
- private:
-  rlimit old_{};
-  void (*before_)(int);
-};
 
 TEST(ReadFileTest, reads_whole_files_within_the_limit) {
   const test::TempFolder folder;
@@ -87,7 +66,7 @@ TEST(AtomicFileTest, a_full_disk_keeps_the_old_file) {
   const test::TempFolder folder;
   test::put_file(folder / "f", Bytes{1, 2, 3});
   {
-    const FileSizeLimit limit(1000);
+    const test::FileSizeLimit limit(1000);
     const Bytes large(5000);
     EXPECT_THROW_WITH(
         {
