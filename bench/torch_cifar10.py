@@ -24,7 +24,7 @@ from PIL import Image
 # Names and defaults of examples/mobilenet/recipe.h.
 DEFAULTS = {
     "model": "v2", "width": 1.0, "stem": "auto", "dropout": 0.2, "drop_path": 0.0,
-    "image_size": 0, "crop_padding": 4, "flip": True, "mixup": 0.0,
+    "image_size": 0, "crop_padding": 4, "flip": True, "cutout": 0, "mixup": 0.0,
     "epochs": 10, "batch": 128, "optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4,
     "schedule": "cosine", "warmup_epochs": 0.0, "label_smoothing": 0.0, "clip_grad_norm": 0.0, "ema": 0.0,
     "precision": "float32", "memory_format": "channels_last", "seed": 1,
@@ -151,8 +151,8 @@ class Images:
     def __len__(self):
         return len(self.labels)
 
-    def batch(self, which, layout, generator=None, flip=False):
-        """Images [n,3,H,W]: a crop at random of the padded ones, then some mirrored, then normalised."""
+    def batch(self, which, layout, generator=None, flip=False, cutout=0):
+        """Images [n,3,H,W]: a crop at random of the padded ones, then some mirrored, normalised, a square covered."""
         n, along = len(which), self.along
 
         def random_integers(below):
@@ -166,7 +166,12 @@ class Images:
             columns = columns + random_integers(2 * self.padding + 1)
         pixels = self.pixels[which[:, None, None], rows[:, :, None], columns[:, None, :]]
         images = pixels.permute(0, 3, 1, 2).float() / 255
-        return ((images - self.mean) / self.std).contiguous(memory_format=layout), self.labels[which]
+        images = (images - self.mean) / self.std
+        if cutout > 0:
+            down, across = (along - random_integers(self.size) + cutout // 2 for _ in range(2))
+            rows, columns = ((at >= 0) & (at < cutout) for at in (down, across))
+            images = images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
+        return images.contiguous(memory_format=layout), self.labels[which]
 
 
 def mixed(images, labels, classes, kept):
@@ -269,7 +274,7 @@ class Trainer:
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for number in range(self.steps_per_epoch):
             which = order[number * recipe["batch"]:(number + 1) * recipe["batch"]]
-            batch = images.batch(which, self.layout, self.random, recipe["flip"])
+            batch = images.batch(which, self.layout, self.random, recipe["flip"], recipe["cutout"])
             if recipe["mixup"] > 0:
                 kept = self.mixup_random.betavariate(recipe["mixup"], recipe["mixup"])
                 batch = mixed(*batch, self.classes, kept)

@@ -1,6 +1,7 @@
 #include "dataset.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace lm = lamella;
 namespace fs = std::filesystem;
@@ -11,6 +12,14 @@ namespace {
 const lm::data::Normalize kCifar10{.mean = {0.4914f, 0.4822f, 0.4465f}, .std = {0.2470f, 0.2435f, 0.2616f}};
 const lm::data::Normalize kImageNet{.mean = {0.485f, 0.456f, 0.406f}, .std = {0.229f, 0.224f, 0.225f}};
 constexpr int kLargestSmall = 64;  // pixels; up to here images keep their size
+
+std::vector<std::uint8_t> mean_colour(const lm::data::Normalize& normalize) {
+  std::vector<std::uint8_t> colour;
+  for (const float mean : normalize.mean)
+    colour.push_back(
+        static_cast<std::uint8_t>(std::lround(std::clamp(mean * normalize.scale, 0.0f, 255.0f))));
+  return colour;
+}
 
 fs::path idx_file(const fs::path& folder, const std::string& name) {
   return fs::exists(folder / name) ? folder / name : folder / (name + ".gz");
@@ -120,6 +129,8 @@ lm::data::DataLoader train_loader(const ImageData& data, const Recipe& recipe, i
       options.transform.emplace_back(lm::data::RandomCrop(data.format.size, recipe.crop_padding));
   }
   if (recipe.flip) options.transform.emplace_back(lm::data::RandomHorizontalFlip());
+  if (recipe.cutout > 0)
+    options.transform.emplace_back(lm::data::Cutout(recipe.cutout, mean_colour(data.format.normalize)));
   options.normalize = data.format.normalize;
   options.memory_format = memory_format(recipe);
   if (recipe.mixup > 0)

@@ -25,6 +25,7 @@ void for_each_setting(R& recipe, Visit&& visit) {
   visit("image_size", recipe.image_size, "pixels; 0: as they are up to 64, else 224");
   visit("crop_padding", recipe.crop_padding, "random crops of images padded by so much");
   visit("flip", recipe.flip, "mirror images at random");
+  visit("cutout", recipe.cutout, "covers a random square of so many pixels with the mean colour; 0: none");
   visit("mixup", recipe.mixup, "alpha of mixup; 0: none");
   visit("epochs", recipe.epochs, "times that each image is used");
   visit("batch", recipe.batch, "images per step");
@@ -118,6 +119,7 @@ void check(const Recipe& recipe) {
     throw lm::Error("drop_path: v1 has no residual blocks to drop");
   if (recipe.image_size != 0) in_range("image_size", recipe.image_size, 1, 4096);
   in_range("crop_padding", recipe.crop_padding, 0, 1024);
+  in_range("cutout", recipe.cutout, 0, 4096);
   in_range("mixup", recipe.mixup, 0, 100);
   in_range("epochs", recipe.epochs, 1, 1e6);
   in_range("batch", recipe.batch, 1, 1e6);

@@ -26,6 +26,7 @@ struct Recipe {
   /// Random crops of images padded by so many pixels; larger images are cropped at random scales.
   int crop_padding = 4;
   bool flip = true;  ///< mirror at random
+  int cutout = 0;    ///< covers a square of so many pixels with the mean colour; 0: none
   double mixup = 0;  ///< alpha; 0: none
 
   // Optimization.

@@ -134,4 +134,24 @@ Image RandomHorizontalFlip::operator()(Image image, Random& random) const {
   return image;
 }
 
+Cutout::Cutout(int size, std::vector<std::uint8_t> fill) : size_(size), fill_(std::move(fill)) {
+  check_size("Cutout", size, 1);
+  LAMELLA_CHECK(ShapeError, fill_.size() == 1 || fill_.size() == 3, "Cutout: a fill of ", fill_.size(),
+                " bytes; must be of 1 or of 3");
+}
+
+Image Cutout::operator()(Image image, Random& random) const {
+  const auto channels = static_cast<std::size_t>(image.channels);
+  LAMELLA_CHECK(ShapeError, fill_.size() == 1 || fill_.size() == channels, "Cutout: a fill of ", fill_.size(),
+                " bytes for an image of ", image.channels, " channels");
+  const int top = static_cast<int>(random.below(image.height)) - size_ / 2;
+  const int left = static_cast<int>(random.below(image.width)) - size_ / 2;
+  const int bottom = std::min(image.height, top + size_), right = std::min(image.width, left + size_);
+  for (int y = std::max(0, top); y < bottom; ++y)
+    for (int x = std::max(0, left); x < right; ++x)
+      for (std::size_t c = 0; c < channels; ++c)
+        image.row(y)[static_cast<std::size_t>(x) * channels + c] = fill_[fill_.size() == 1 ? 0 : c];
+  return image;
+}
+
 }  // namespace lamella::data

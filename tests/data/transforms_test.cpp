@@ -106,6 +106,43 @@ TEST(FlipTest, mirrors_rows) {
   EXPECT_THROW(RandomHorizontalFlip(1.5), Error);
 }
 
+TEST(CutoutTest, covers_a_square_around_any_pixel) {
+  const Image image = pattern(5, 6, 0, 3);
+  const std::vector<std::uint8_t> fill{251, 252, 253};
+  std::set<std::pair<int, int>> centres;
+  for (std::uint64_t i = 0; i < 500; ++i) {
+    Random random(3, 0, i);
+    const Image cut = Cutout(3, fill)(image, random);
+    int low = 5, high = -1, first = 6, last = -1, covered = 0;
+    for (int y = 0; y < 5; ++y)
+      for (int x = 0; x < 6; ++x) {
+        const std::uint8_t* const pixel = cut.row(y) + x * 3;
+        if (!std::equal(fill.begin(), fill.end(), pixel)) {
+          EXPECT_TRUE(std::equal(pixel, pixel + 3, image.row(y) + x * 3)) << y << ", " << x;
+          continue;
+        }
+        low = std::min(low, y), high = std::max(high, y), first = std::min(first, x),
+        last = std::max(last, x);
+        ++covered;
+      }
+    EXPECT_EQ(covered, (high - low + 1) * (last - first + 1)) << "not a rectangle";
+    // At a border one row or column of the three lies outside.
+    EXPECT_TRUE(high - low == 2 || (high - low == 1 && (low == 0 || high == 4))) << low << " to " << high;
+    EXPECT_TRUE(last - first == 2 || (last - first == 1 && (first == 0 || last == 5)));
+    centres.insert({low == 0 && high == 1 ? 0 : low + 1, first == 0 && last == 1 ? 0 : first + 1});
+  }
+  EXPECT_EQ(centres.size(), 5u * 6u);
+}
+
+TEST(CutoutTest, covers_all_of_a_small_image_and_refuses_what_does_not_fit) {
+  Random random(1, 0, 0);
+  EXPECT_EQ(Cutout(9, {7})(pattern(2, 3, 0, 3), random), Image(2, 3, 3, 7));
+  EXPECT_THROW(Cutout(0), ShapeError);
+  EXPECT_THROW(Cutout(4, {1, 2}), ShapeError);
+  EXPECT_THROW_WITH(Cutout(4, {1, 2, 3})(Image(4, 4, 1), random), ShapeError,
+                    "a fill of 3 bytes for an image of 1 channels");
+}
+
 // The filter as it is defined, in double and with no rounding in between.
 Image slow_resize(const Image& image, int height, int width) {
   const auto weight = [](int in, int out, int i, int k) {

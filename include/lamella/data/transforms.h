@@ -123,6 +123,21 @@ class LAMELLA_API RandomHorizontalFlip {
   double p_;
 };
 
+/// Covers a square of `size` pixels, whose centre is any pixel: at the borders less of it is left (T.
+/// DeVries, G. W. Taylor, "Improved regularization of convolutional neural networks with cutout", 2017).
+class LAMELLA_API Cutout {
+ public:
+  /// `fill`: a byte for each channel, or one for all; the paper's is the data's mean. Throws ShapeError for a
+  /// size below 1 or more than kMaxPixels, or a fill of neither 1 nor 3 bytes.
+  explicit Cutout(int size, std::vector<std::uint8_t> fill = {0});
+  /// Throws ShapeError if there are as many bytes of fill as neither 1 nor the image's channels.
+  Image operator()(Image image, Random& random) const;
+
+ private:
+  int size_;
+  std::vector<std::uint8_t> fill_;
+};
+
 /// How bytes become numbers, at the end of all transforms: (byte / scale - mean) / std, in float32, for each
 /// channel. A single mean or std serves all channels; the default maps 0 … 255 to 0 … 1.
 struct Normalize {
