@@ -99,7 +99,7 @@ TEST(MobileNetReportTest, shows_the_training_and_escapes_names) {
   EXPECT_THAT(page, Not(HasSubstr("<script")));
   EXPECT_THAT(page, Not(HasSubstr("http")));
   EXPECT_THAT(page, Not(HasSubstr("class=\"note\"")));
-  EXPECT_EQ(count_entries(temp.path()), 4u) << "nothing temporary is left";
+  EXPECT_EQ(count_entries(temp.path()), 5u) << "images, checkpoint, its options, report and events";
 
   ASSERT_EQ(count_entries(temp / "events"), 1u);
   const std::string events = get_text(std::filesystem::directory_iterator(temp / "events")->path());
