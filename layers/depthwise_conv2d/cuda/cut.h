@@ -1,0 +1,310 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+
+#include "layers/depthwise_conv2d/cuda/device/pixels.cuh"
+#include "layers/depthwise_conv2d/cuda/device/planes.cuh"
+
+/// How problems are shared out among blocks and threads.
+namespace lamella::depthwise {
+
+/// What a kernel is launched with.
+struct Launch {
+  std::int64_t blocks = 0;
+  int threads = 0;
+  std::int64_t shared_bytes = 0;
+  std::int64_t parts = 0;  ///< of a weight gradient
+};
+
+/// One axis of a problem, its dilation divided out. Returns the stride that is left.
+inline int divide_dilation(Axis& axis, std::int64_t input, std::int64_t output, std::int64_t kernel,
+                           std::int64_t stride, std::int64_t padding, std::int64_t dilation) {
+  if (kernel == 1) dilation = 1;
+  const std::int64_t common = std::gcd(stride, dilation);
+  axis.input = static_cast<int>(input);
+  axis.output = static_cast<int>(output);
+  axis.stride = static_cast<int>(stride);
+  axis.padding = static_cast<int>(padding);
+  axis.input_step = static_cast<int>(dilation);
+  axis.output_step = static_cast<int>(dilation / common);
+  return static_cast<int>(stride / common);
+}
+
+/// Compile-time sizes of a kernel, as numbers.
+struct KernelSizes {
+  int kernel_h, kernel_w, stride_h, stride_w, repeat;
+  int reach_h() const { return (kernel_h + stride_h - 1) / stride_h; }
+  int reach_w() const { return (kernel_w + stride_w - 1) / stride_w; }
+};
+struct TileSizes {
+  int rows, columns, lanes;
+};
+
+inline std::int64_t ceiling(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+inline std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceiling(a, b) * b; }
+
+/// The largest number of units that a class has, and where its first begins.
+struct UnitRange {
+  int begin = 0, count = 0;
+};
+inline UnitRange widest_class(const Axis& axis, int stride, bool owns, int owner) {
+  UnitRange range{1 << 30, 0};
+  for (int residue = 0; residue < axis.output_step; ++residue) {
+    const Units units = units_of(axis, residue, stride, owns, owner);
+    range.begin = std::min(range.begin, units.begin);
+    range.count = std::max(range.count, units.end - units.begin);
+  }
+  range.count = std::max(range.count, 1);  // no output may read any input
+  return range;
+}
+
+/// All classes together.
+inline UnitRange all_classes(const Axis& axis, int stride, bool owns, int owner) {
+  UnitRange range{1 << 30, 0};
+  int end = -(1 << 30);
+  for (int residue = 0; residue < axis.output_step; ++residue) {
+    const Units units = units_of(axis, residue, stride, owns, owner);
+    range.begin = std::min(range.begin, units.begin);
+    end = std::max(end, units.end);
+  }
+  range.count = std::max(end - range.begin, 1);
+  return range;
+}
+
+/// The row or column of a unit's window whose sum is the bias's.
+inline int owner_of(const Axis& axis, int stride, int reach) {
+  const UnitRange range = widest_class(axis, stride, false, 0);
+  return std::clamp(range.begin, 0, reach - 1);
+}
+
+/// Shares out columns among the blocks' groups and rows among strips.
+inline void cut_pixels(PixelCut& cut, std::int64_t images, std::int64_t channels, int block_channels,
+                       const TileSizes& tile, int most_threads, std::int64_t columns, std::int64_t rows,
+                       std::int64_t strip_rows) {
+  const std::int64_t vectors = block_channels / tile.lanes;
+  const std::int64_t groups = ceiling(columns, tile.columns);
+  cut.channels = static_cast<int>(channels);
+  cut.channel_blocks = static_cast<int>(ceiling(channels, block_channels));
+  cut.tiles = static_cast<int>(ceiling(groups, std::max<std::int64_t>(1, most_threads / vectors)));
+  cut.groups = static_cast<int>(ceiling(groups, cut.tiles));
+  cut.strips = static_cast<int>(ceiling(rows, round_up(strip_rows, tile.rows)));
+  cut.strip_rows = static_cast<int>(round_up(ceiling(rows, cut.strips), tile.rows));
+  cut.strips = static_cast<int>(ceiling(rows, cut.strip_rows));
+  cut.images = static_cast<int>(images);
+}
+
+/// The launch of forward_pixels.
+inline Launch cut_forward_pixels(PixelWork& work, std::int64_t images, std::int64_t channels, const KernelSizes& kernel,
+                                 const TileSizes& tile, int block_channels, int stages, int number_bytes,
+                                 int most_threads, std::int64_t strip_rows) {
+  const std::int64_t rows = ceiling(work.h.output, work.h.output_step), columns = ceiling(work.w.output, work.w.output_step);
+  cut_pixels(work.cut, images, channels, block_channels, tile, most_threads, columns, rows, strip_rows);
+  const PixelCut& cut = work.cut;
+  Launch launch;
+  launch.threads = static_cast<int>(round_up(std::int64_t{cut.groups} * (block_channels / tile.lanes), 32));
+  launch.blocks = std::int64_t{cut.channel_blocks} * cut.tiles * cut.strips * work.h.output_step * work.w.output_step * images;
+  const std::int64_t in_columns = (std::int64_t{cut.groups} * tile.columns - 1) * kernel.stride_w + kernel.kernel_w;
+  const std::int64_t step = std::int64_t{tile.rows} * kernel.stride_h;
+  const std::int64_t slots = (tile.rows - 1) * kernel.stride_h + kernel.kernel_h + (stages - 1) * step;
+  launch.shared_bytes = round_up(slots * in_columns * block_channels * number_bytes, 16) +
+                        std::int64_t{kernel.kernel_h} * kernel.kernel_w * block_channels * kernel.repeat * 4;
+  return launch;
+}
+
+/// The launch of backward_pixels. Without a weight gradient a block has one item.
+inline Launch cut_backward_pixels(PixelWork& work, std::int64_t images, std::int64_t channels, const KernelSizes& kernel,
+                                  const TileSizes& tile, int block_channels, int stages, int number_bytes,
+                                  int most_threads, std::int64_t strip_rows, bool weight, bool bias,
+                                  std::int64_t wanted_blocks) {
+  work.owner_h = owner_of(work.h, kernel.stride_h, kernel.reach_h());
+  work.owner_w = owner_of(work.w, kernel.stride_w, kernel.reach_w());
+  const UnitRange rows = widest_class(work.h, kernel.stride_h, bias, work.owner_h);
+  const UnitRange columns = widest_class(work.w, kernel.stride_w, bias, work.owner_w);
+  cut_pixels(work.cut, images, channels, block_channels, tile, most_threads, columns.count, rows.count, strip_rows);
+  const PixelCut& cut = work.cut;
+  Launch launch;
+  launch.threads = static_cast<int>(round_up(std::int64_t{cut.groups} * (block_channels / tile.lanes), 32));
+  work.items = static_cast<int>(std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step * images);
+  work.items_per_part =
+      weight ? static_cast<int>(std::max<std::int64_t>(1, ceiling(std::int64_t{work.items} * cut.channel_blocks, wanted_blocks)))
+             : 1;
+  launch.parts = ceiling(work.items, work.items_per_part);
+  launch.blocks = launch.parts * cut.channel_blocks;
+  const std::int64_t units = std::int64_t{cut.groups} * tile.columns;
+  const std::int64_t out_channels = std::int64_t{block_channels} * kernel.repeat;
+  const std::int64_t g_slots = tile.rows + kernel.reach_h() - 1 + (stages - 1) * tile.rows;
+  std::int64_t bytes = round_up(g_slots * (units + kernel.reach_w() - 1) * out_channels * number_bytes, 16);
+  if (weight) {
+    bytes += std::int64_t{tile.rows} * kernel.stride_h * stages * units * kernel.stride_w * block_channels * number_bytes;
+    bytes = std::max(bytes, 5 * cut.groups * out_channels * 4);
+  }
+  launch.shared_bytes = std::max(bytes, kernel.kernel_h * kernel.kernel_w * out_channels * 4);
+  return launch;
+}
+
+/// Whether all groups of columns are full or can begin early, and only the edges of their windows lie outside.
+inline bool has_edges_alone(const Axis& axis, const KernelSizes& kernel, int columns) {
+  for (int residue = 0; residue < axis.output_step; ++residue) {
+    const int count = axis.outputs(residue);
+    if (count < columns) return false;
+    for (int group = 0; group * columns < count; ++group) {
+      const int first = std::min(group * columns, count - columns);
+      const int begin = axis.origin(residue) + axis.input_step * (first * kernel.stride_w + kernel.kernel_w - 1);
+      const int end = axis.origin(residue) + axis.input_step * ((first + columns - 1) * kernel.stride_w);
+      if (begin < 0 || end >= axis.input || (begin <= end && (begin >= axis.input || end < 0))) return false;
+    }
+  }
+  return true;
+}
+inline bool has_edges_alone_backward(const Axis& axis, const KernelSizes& kernel, int columns, bool owns, int owner) {
+  for (int residue = 0; residue < axis.output_step; ++residue) {
+    const Units units = units_of(axis, residue, kernel.stride_w, owns, owner);
+    if (units.end - units.begin < columns) return false;
+    for (int first = units.begin; first < units.end; first += columns) {
+      const int at = std::min(first, units.end - columns);
+      // Inside are columns reach_w - 1 … columns - 1 of the window, which begins reach_w - 1 before `at`.
+      const int begin = at, end = at + columns - kernel.reach_w();
+      if (begin <= end && (begin < 0 || end >= axis.outputs(residue))) return false;
+    }
+  }
+  return true;
+}
+
+/// The launch of forward_planes for dense planes; no blocks: a band does not fit.
+inline Launch cut_forward_planes(PlaneWork& work, std::int64_t planes, const KernelSizes& kernel, const TileSizes& tile,
+                                 int number_bytes, int most_threads, std::int64_t most_bytes, bool is_double, bool is_long,
+                                 std::int64_t rounds) {
+  PlaneCut& cut = work.cut;
+  const std::int64_t numbers = 16 / number_bytes;
+  const std::int64_t in_plane = std::int64_t{work.h.input} * work.w.input, out_plane = std::int64_t{work.h.output} * work.w.output;
+  const std::int64_t class_rows = ceiling(work.h.output, work.h.output_step);
+  const std::int64_t classes = std::int64_t{work.h.output_step} * work.w.output_step;
+  cut.column_groups = static_cast<int>(ceiling(ceiling(work.w.output, work.w.output_step), tile.columns));
+  const std::int64_t a_row = cut.column_groups * classes;  // threads of a group of rows
+  const std::int64_t window = (std::int64_t{tile.columns} - 1) * kernel.stride_w + kernel.kernel_w;
+  cut.zeros = static_cast<int>(round_up((window - 1) * work.w.input_step + 1, numbers));
+  const auto capacity = [&](std::int64_t in, std::int64_t out) {
+    // A window may begin before a run and end behind it.
+    cut.input_numbers = static_cast<int>(round_up(in + numbers - 1, numbers));
+    cut.output_numbers = static_cast<int>(round_up(out + numbers - 1 + window * work.w.input_step, numbers));
+    return (cut.zeros + std::int64_t{cut.input_numbers} * (is_double ? 2 : 1) + cut.output_numbers) * number_bytes;
+  };
+  const auto band_rows_of_input = [&](std::int64_t rows) {
+    return std::min<std::int64_t>(work.h.input, (rows * work.h.output_step - 1) * work.h.stride +
+                                                    std::int64_t{kernel.kernel_h - 1} * work.h.input_step + 1);
+  };
+  Launch launch;
+  if (a_row * kernel.repeat > most_threads) return launch;
+  std::int64_t row_groups = ceiling(class_rows, tile.rows);
+  cut.planes = 1;
+  cut.bands = 1;
+  cut.band_rows = static_cast<int>(class_rows);
+  if (a_row * row_groups * kernel.repeat <= most_threads &&
+      capacity(in_plane, out_plane * kernel.repeat) <= most_bytes) {
+    std::int64_t together = most_threads / (a_row * row_groups * kernel.repeat);
+    while (together > 1 && capacity(together * in_plane, together * out_plane * kernel.repeat) > most_bytes) --together;
+    cut.planes = static_cast<int>(std::min(together, planes));
+    // Few rounds of planes for all blocks alike.
+    cut.planes = static_cast<int>(ceiling(planes, ceiling(planes, cut.planes)));
+    capacity(cut.planes * in_plane, cut.planes * out_plane * kernel.repeat);
+  } else {
+    if (kernel.repeat > 1) return launch;
+    std::int64_t most = std::min(row_groups, most_threads / a_row);
+    while (most > 0 && capacity(band_rows_of_input(most * tile.rows) * work.w.input,
+                                most * tile.rows * work.h.output_step * work.w.output) > most_bytes)
+      --most;
+    if (most == 0) return launch;
+    cut.bands = static_cast<int>(ceiling(row_groups, most));
+    row_groups = ceiling(row_groups, cut.bands);
+    cut.band_rows = static_cast<int>(row_groups * tile.rows);
+    cut.bands = static_cast<int>(ceiling(class_rows, cut.band_rows));
+    if (cut.bands == 1)  // all of the plane is copied
+      capacity(in_plane, out_plane);
+    else
+      capacity(band_rows_of_input(cut.band_rows) * work.w.input,
+               std::int64_t{cut.band_rows} * work.h.output_step * work.w.output);
+  }
+  cut.row_groups = static_cast<int>(row_groups);
+  work.input_planes = static_cast<int>(planes);
+  work.items = static_cast<int>(ceiling(planes, cut.planes) * cut.bands);
+  work.items_per_part = static_cast<int>(rounds);
+  launch.blocks = ceiling(work.items, rounds);
+  launch.threads = static_cast<int>(round_up(a_row * row_groups * cut.planes * kernel.repeat, 32));
+  launch.shared_bytes = (cut.zeros + std::int64_t{cut.input_numbers} * (is_double ? 2 : 1) + cut.output_numbers) * number_bytes +
+                        (is_long ? std::int64_t{cut.planes} * kernel.repeat * kernel.kernel_h * kernel.kernel_w * 4 : 0);
+  return launch;
+}
+
+/// The launch of backward_planes.
+inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int64_t channels, const KernelSizes& kernel,
+                                  const TileSizes& tile, int number_bytes, int most_threads, std::int64_t most_bytes,
+                                  bool is_double, bool input, bool weight, bool bias, bool direct, std::int64_t wanted_blocks) {
+  PlaneCut& cut = work.cut;
+  work.owner_h = owner_of(work.h, kernel.stride_h, kernel.reach_h());
+  work.owner_w = owner_of(work.w, kernel.stride_w, kernel.reach_w());
+  const UnitRange rows = all_classes(work.h, kernel.stride_h, bias, work.owner_h);
+  const UnitRange columns = widest_class(work.w, kernel.stride_w, bias, work.owner_w);
+  const std::int64_t numbers = 16 / number_bytes;
+  const std::int64_t in_plane = std::int64_t{work.h.input} * work.w.input, out_plane = std::int64_t{work.h.output} * work.w.output;
+  const std::int64_t classes = std::int64_t{work.h.output_step} * work.w.output_step;
+  cut.column_groups = static_cast<int>(ceiling(columns.count, tile.columns));
+  const std::int64_t a_row = cut.column_groups * classes;
+  const std::int64_t window = tile.columns + kernel.reach_w() - 1;
+  cut.zeros = static_cast<int>(round_up(window * work.w.output_step + kernel.reach_w() * work.w.output_step, numbers));
+  const auto capacity = [&](std::int64_t in, std::int64_t out) {
+    cut.input_numbers = static_cast<int>(weight || (input && !direct) ? round_up(in + numbers - 1, numbers) : 0);
+    cut.output_numbers = static_cast<int>(round_up(out + numbers - 1 + window * work.w.output_step, numbers));
+    return (cut.zeros + (std::int64_t{cut.input_numbers} + cut.output_numbers) * (is_double ? 2 : 1)) * number_bytes;
+  };
+  const auto band_capacity = [&](std::int64_t units) {
+    const std::int64_t spread = std::int64_t{work.h.output_step - 1} * work.h.stride;
+    const std::int64_t x_rows = std::min<std::int64_t>(work.h.input, (units * kernel.stride_h - 1) * work.h.input_step + spread + 1);
+    const std::int64_t g_rows = std::min<std::int64_t>(
+        work.h.output, (units + kernel.reach_h() - 2) * work.h.output_step + work.h.output_step - 1 + 1);
+    return capacity(x_rows * work.w.input, g_rows * work.w.output);
+  };
+  Launch launch;
+  if (a_row > most_threads) return launch;
+  std::int64_t row_groups = ceiling(rows.count, tile.rows);
+  cut.planes = cut.bands = 1;
+  if (a_row * row_groups <= most_threads && capacity(in_plane, out_plane) <= most_bytes) {
+    std::int64_t together = most_threads / (a_row * row_groups);
+    while (together > 1 && capacity(together * in_plane, together * out_plane) > most_bytes) --together;
+    cut.planes = static_cast<int>(std::min(together, channels));
+    cut.planes = static_cast<int>(ceiling(channels, ceiling(channels, cut.planes)));
+    capacity(cut.planes * in_plane, cut.planes * out_plane);
+    cut.band_rows = static_cast<int>(row_groups * tile.rows);
+  } else {
+    // A band's rows must be a run, and all be written.
+    const bool all_are_read = work.h.stride == kernel.stride_h && work.w.stride == kernel.stride_w;
+    if (input && !direct && (work.h.output_step > 1 || !all_are_read)) return launch;
+    std::int64_t most = std::min(row_groups, most_threads / a_row);
+    while (most > 0 && band_capacity(most * tile.rows) > most_bytes) --most;
+    if (most == 0) return launch;
+    cut.bands = static_cast<int>(ceiling(row_groups, most));
+    row_groups = ceiling(row_groups, cut.bands);
+    cut.band_rows = static_cast<int>(row_groups * tile.rows);
+    cut.bands = static_cast<int>(ceiling(rows.count, cut.band_rows));
+    if (cut.bands == 1)
+      capacity(in_plane, out_plane);
+    else
+      band_capacity(cut.band_rows);
+  }
+  cut.row_groups = static_cast<int>(row_groups);
+  work.channels = static_cast<int>(channels);
+  work.items = static_cast<int>(images * cut.bands);
+  const std::int64_t channel_blocks = ceiling(channels, cut.planes);
+  work.items_per_part = static_cast<int>(std::max<std::int64_t>(1, ceiling(work.items * channel_blocks, wanted_blocks)));
+  launch.parts = ceiling(work.items, work.items_per_part);
+  launch.blocks = launch.parts * channel_blocks;
+  // As many threads for each plane: sums are added up by plane.
+  launch.threads = static_cast<int>(a_row * row_groups * cut.planes);
+  launch.shared_bytes =
+      (cut.zeros + (std::int64_t{cut.input_numbers} + cut.output_numbers) * (is_double ? 2 : 1)) * number_bytes;
+  if (weight) launch.shared_bytes = std::max<std::int64_t>(launch.shared_bytes, cut.zeros * number_bytes + 8 * 4 * launch.threads);
+  return launch;
+}
+
+}  // namespace lamella::depthwise

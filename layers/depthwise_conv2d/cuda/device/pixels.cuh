@@ -1,0 +1,493 @@
+#pragma once
+
+#include "classes.cuh"
+#include "transform.cuh"
+#include "vector.cuh"
+#include "walk.cuh"
+
+/// Channels side by side (NHWC). A block takes some channels of some columns and walks down a strip of rows, which
+/// pass through a ring in shared memory: while one step is computed, the rows of the next are on their way. A thread
+/// has a vector of channels of a few columns.
+namespace lamella::depthwise {
+
+/// A tensor; strides in elements.
+struct Pixels {
+  void* data = nullptr;
+  Int64 image = 0, row = 0, pixel = 0;
+};
+
+/// How a problem is shared out among blocks, each of which has Tile::kLanes by so many channels.
+struct PixelCut {
+  int channel_blocks = 1;
+  int channels = 0;                            ///< of x; the last block may have fewer
+  int groups = 0;                              ///< of columns: threads of a vector of channels
+  int tiles = 1;                               ///< of columns
+  int strips = 1, strip_rows = 0;              ///< rows of y, or of x in units of the stride
+  int images = 0;
+};
+
+struct PixelWork {
+  Axis h, w;
+  Pixels x, y;  ///< y: the result, or its gradient
+  Pixels dx;    ///< backward alone
+  Parameters taps;
+  bool accumulate = false;  ///< adds to dx
+  Transform transform;
+  PixelCut cut;
+  // Weight gradient.
+  float* parts = nullptr;  ///< [part][channel][taps + 1]
+  int items = 0, items_per_part = 1;
+  int owner_h = 0, owner_w = 0;  ///< row and column b of the window whose sum is the bias's: see weigh_bias
+};
+
+/// One strip of one tile of one class of one image.
+struct PixelItem {
+  int image, class_h, class_w, strip, tile;
+
+  __device__ PixelItem(const PixelWork& work, unsigned item) {
+    const auto next = [&](int count) {
+      const int digit = static_cast<int>(item % static_cast<unsigned>(count));
+      item /= static_cast<unsigned>(count);
+      return digit;
+    };
+    tile = next(work.cut.tiles);
+    class_w = next(work.w.output_step);
+    strip = next(work.cut.strips);
+    class_h = next(work.h.output_step);
+    image = static_cast<int>(item);
+  }
+};
+
+/// Bit i: begin <= i < end.
+__device__ __forceinline__ unsigned bits_between(int begin, int end) {
+  const int low = max(begin, 0), high = min(end, 32);
+  if (low >= high) return 0;
+  return (0xffffffffu >> (32 - (high - low))) << low;
+}
+
+/// Copies rows of one class of pixels to shared memory, where they lie without gaps; what does not exist is zero. A
+/// thread has the same columns of every row.
+template <class T, int kChunk, int kChannels>
+struct PixelCopies {
+  static constexpr int kNumbers = kChunk / static_cast<int>(sizeof(T)), kPixelChunks = kChannels / kNumbers;
+  static_assert(kChannels % kNumbers == 0);
+  const T* image;  ///< this thread's channels and first column
+  Int64 row_step, by;          ///< from row to row of the tensor; from one of the thread's columns to its next
+  int row, row_by, height;     ///< row 0 of the strip, in the image; the distance of rows; rows there are
+  unsigned exists;             ///< bit k: the thread's column k does
+  int count, start, slot_numbers, stride;  ///< columns of the thread; where they lie in a slot
+
+  /// `channels`: how many of the block's exist.
+  __device__ void share(const T* block, int column, int column_by, int width, Int64 pixel_step, int columns,
+                        int channels) {
+    const int thread = static_cast<int>(threadIdx.x), pixels = static_cast<int>(blockDim.x) / kPixelChunks;
+    const int pixel = thread / kPixelChunks, lane = thread % kPixelChunks * kNumbers;
+    count = pixel < pixels ? max((columns - pixel + pixels - 1) / pixels, 0) : 0;
+    start = pixel * kChannels + lane;
+    slot_numbers = columns * kChannels;
+    stride = pixels * kChannels;
+    by = pixel_step * (pixels * column_by);
+    image = block + lane + (column + pixel * column_by) * pixel_step;
+    // Column k is at (column + pixel · column_by) + k · pixels · column_by.
+    const int first = column + pixel * column_by, apart = pixels * column_by;
+    exists = lane < channels ? bits_between(Axis::ceiling(-first, apart), Axis::ceiling(width - first, apart)) : 0u;
+  }
+  /// Begins to copy rows first … first + rows - 1 to slots of `ring`, from `slot` on and around.
+  __device__ __forceinline__ void fetch(T* ring, int slots, int slot, int first, int rows) const {
+    for (int r = first; r < first + rows; ++r) {
+      const int y = row + r * row_by;
+      unsigned bits = y >= 0 && y < height ? exists : 0u;
+      const T* from = image + y * row_step;
+      T* to = ring + slot * slot_numbers + start;
+      for (int k = 0; k < count; ++k) {
+        if constexpr (kChunk >= 4)
+          copy_ahead<kChunk>(to, from, bits & 1);
+        else
+          *to = bits & 1 ? *from : T{};
+        bits >>= 1;
+        from += by;
+        to += stride;
+      }
+      if (++slot == slots) slot = 0;
+    }
+  }
+};
+
+/// The taps of a block's output channels go through shared memory: neighbours there are far apart in a lane's order.
+template <class T, class K, int kOutChannels>
+__device__ __forceinline__ void fetch_taps(const Parameters& taps, int first_channel, int channels, float* shared) {
+  for (int i = static_cast<int>(threadIdx.x); i < kOutChannels * K::kTaps; i += static_cast<int>(blockDim.x)) {
+    const int c = i / K::kTaps, k = i - c * K::kTaps;
+    shared[k * kOutChannels + c] =
+        c < channels ? load_parameter<T>(taps.taps, taps.taps_are_float32,
+                                         static_cast<Int64>(first_channel + c) * K::kTaps +
+                                             (taps.turned ? K::kTaps - 1 - k : k))
+                     : 0.0f;
+  }
+}
+
+/// Stores a vector of channels, added to what is there if wanted.
+template <class T, int kCount>
+__device__ __forceinline__ void put(T* to, const float (&values)[kCount], bool accumulate) {
+  if (!accumulate) return store<T>(to, values);
+  float sums[kCount];
+  load<T>(to, sums);
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) sums[i] += values[i];
+  store<T>(to, sums);
+}
+
+template <class K, class Tile, int kStages>
+inline constexpr int kForwardSlots = kInputRows<K, Tile> + (kStages - 1) * Tile::kRows * K::kStrideH;
+
+/// A block has kChannels of x. kTapRows < kH: taps stay in shared memory.
+template <class T, class K, class Tile, int kChannels, int kTapRows, int kStages, int kChunk, bool kTransforms,
+          int kThreads, int kBlocks>
+__global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelWork work) {
+  constexpr int kOut = Tile::kLanes * K::kRepeat, kStep = Tile::kRows * K::kStrideH;
+  constexpr int kSlots = kForwardSlots<K, Tile, kStages>, kVectors = kChannels / Tile::kLanes;
+  constexpr int kOutChannels = kChannels * K::kRepeat, kWindow = kInputWindow<K, Tile>;
+  constexpr bool kLong = kTapRows < K::kH;
+  extern __shared__ uint4 shared[];
+  const PixelCut& cut = work.cut;
+  const int first_channel = static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * kChannels;
+  const int channels = min(kChannels, cut.channels - first_channel);
+  const PixelItem at(work, blockIdx.x / static_cast<unsigned>(cut.channel_blocks));
+  const int block_columns = cut.groups * Tile::kColumns;
+  const int first_row = at.strip * cut.strip_rows, first_column = at.tile * block_columns;
+  const int rows = min(cut.strip_rows, work.h.outputs(at.class_h) - first_row);
+  const int columns = work.w.outputs(at.class_w) - first_column;
+  if (rows <= 0 || columns <= 0) return;
+
+  T* const ring = reinterpret_cast<T*>(shared);
+  const int in_columns = (block_columns - 1) * K::kStrideW + K::kW;
+  const int slot_numbers = in_columns * kChannels;
+  float* const block_taps =
+      reinterpret_cast<float*>(shared) + (kSlots * slot_numbers * static_cast<int>(sizeof(T)) + 15) / 16 * 4;
+  const int in_row = work.h.origin(at.class_h) + first_row * K::kStrideH * work.h.input_step;
+  const int in_column = work.w.origin(at.class_w) + first_column * K::kStrideW * work.w.input_step;
+
+  PixelCopies<T, kChunk, kChannels> copies;
+  copies.row_step = work.x.row;
+  copies.row = in_row, copies.row_by = work.h.input_step, copies.height = work.h.input;
+  copies.share(static_cast<const T*>(work.x.data) + at.image * work.x.image + first_channel, in_column,
+               work.w.input_step, work.w.input, work.x.pixel, in_columns, channels);
+  const int in_rows = (rows - 1) * K::kStrideH + K::kH;
+  const auto fetch = [&](int first, int count, int slot) {
+    copies.fetch(ring, kSlots, slot, first, min(count, in_rows - first));
+    end_copies();
+  };
+  fetch(0, kInputRows<K, Tile>, 0);
+#pragma unroll
+  for (int s = 0; s < kStages - 2; ++s) {
+    const int first = kInputRows<K, Tile> + s * kStep;
+    fetch(first, kStep, first);
+  }
+  fetch_taps<T, K, kOutChannels>(work.taps, first_channel * K::kRepeat, channels * K::kRepeat, block_taps);
+
+  const int vector = static_cast<int>(threadIdx.x) % kVectors, group = static_cast<int>(threadIdx.x) / kVectors;
+  const int channel = vector * Tile::kLanes, out_channel = channel * K::kRepeat;
+  const bool works = group < cut.groups && channel < channels;
+  const int left = works ? min(Tile::kColumns, columns - group * Tile::kColumns) : 0;  // columns of this thread
+  float bias[kOut], taps[kLong ? 1 : K::kTaps][kOut];
+#pragma unroll
+  for (int o = 0; o < kOut; ++o)
+    bias[o] = works ? load_bias<T>(work.taps, first_channel * K::kRepeat + out_channel + o) : 0.0f;
+  Lanes<kTransforms, Tile::kLanes> lanes;
+  lanes.begin(work.transform, first_channel + (works ? channel : 0));
+  // Columns of the window that exist.
+  const int window_column = in_column + group * Tile::kColumns * K::kStrideW * work.w.input_step;
+  const unsigned inside = bits_between(Axis::ceiling(-window_column, work.w.input_step),
+                                       Axis::ceiling(work.w.input - window_column, work.w.input_step));
+
+  const T* const mine = ring + group * Tile::kColumns * K::kStrideW * kChannels + channel;
+  T* out = static_cast<T*>(work.y.data) + at.image * work.y.image + first_channel * K::kRepeat + out_channel +
+           (at.class_w + (first_column + group * Tile::kColumns) * work.w.output_step) * work.y.pixel +
+           (at.class_h + first_row * work.h.output_step) * work.y.row;
+  const Int64 out_row = work.h.output_step * work.y.row, out_pixel = work.w.output_step * work.y.pixel;
+
+  int slot = 0, ahead = kInputRows<K, Tile> + (kStages - 2) * kStep;
+#pragma unroll 1
+  for (int first = 0; first < rows; first += Tile::kRows) {
+    wait_for_copies<kStages - 2>();
+    __syncthreads();
+    {
+      int free = slot + kInputRows<K, Tile> + (kStages - 2) * kStep;
+      if (free >= kSlots) free -= kSlots;
+      fetch(ahead, kStep, free);
+      ahead += kStep;
+    }
+    if (left > 0) {
+      const auto load_row = [&](int i, float(&x)[kWindow][Tile::kLanes]) {
+        int at_slot = slot + i;
+        if (at_slot >= kSlots) at_slot -= kSlots;
+        const T* const row = mine + at_slot * slot_numbers;
+#pragma unroll
+        for (int j = 0; j < kWindow; ++j) load<T>(row + j * kChannels, x[j]);
+        if constexpr (kTransforms) {
+          const int y = in_row + (first * K::kStrideH + i) * work.h.input_step;
+          lanes.apply(x, y >= 0 && y < work.h.input ? inside : 0u);
+        }
+      };
+      const auto row_done = [&](int r, const float(&y)[Tile::kColumns][kOut]) {
+        if (first + r >= rows) return;
+        T* to = out + r * out_row;
+#pragma unroll
+        for (int c = 0; c < Tile::kColumns; ++c) {
+          if (c < left) put<T>(to, y[c], work.accumulate);
+          to += out_pixel;
+        }
+      };
+      if constexpr (kLong) {
+        const auto load_taps = [&](int kh, float(&some)[kTapRows * K::kW][kOut]) {
+#pragma unroll
+          for (int k = 0; k < kTapRows * K::kW; ++k)
+#pragma unroll
+            for (int o = 0; o < kOut; ++o)
+              some[k][o] =
+                  kh * K::kW + k < K::kTaps ? block_taps[(kh * K::kW + k) * kOutChannels + out_channel + o] : 0.0f;
+        };
+        // Rows behind the last meet taps of zero, but must be numbers.
+        const int last_row = min(kInputRows<K, Tile>, in_rows - first * K::kStrideH) - 1;
+        const auto load_existing_row = [&](int i, float(&x)[kWindow][Tile::kLanes]) {
+          load_row(min(i, last_row), x);
+        };
+        correlate_long<K, Tile, kTapRows>(bias, load_taps, load_existing_row, row_done);
+      } else {
+        if (first == 0) {
+#pragma unroll
+          for (int k = 0; k < K::kTaps; ++k)
+#pragma unroll
+            for (int o = 0; o < kOut; ++o) taps[k][o] = block_taps[k * kOutChannels + out_channel + o];
+        }
+        correlate<K, Tile>(taps, bias, load_row, row_done);
+      }
+    }
+    out += Tile::kRows * out_row;
+    slot += kStep;
+    if (slot >= kSlots) slot -= kSlots;
+  }
+}
+
+template <class K, class Tile, int kStages>
+inline constexpr int kGradientSlots = kOutputRows<K, Tile> + (kStages - 1) * Tile::kRows;
+template <class K, class Tile, int kStages>
+inline constexpr int kInputSlots = Tile::kRows * K::kStrideH * kStages;
+
+/// Rows or columns of x that a class's strips or tiles share, in units of the stride.
+struct Units {
+  int begin, end;
+};
+/// With an owner (see backward_pixels), as many more as it takes to own every output.
+__host__ __device__ __forceinline__ Units units_of(const Axis& axis, int residue, int stride, bool owns, int owner) {
+  Units units{Axis::floor(axis.input_begin(residue), stride), Axis::ceiling(axis.input_end(residue), stride)};
+  if (owns) {
+    units.begin = units.begin < owner ? units.begin : owner;
+    const int end = axis.outputs(residue) + owner;
+    units.end = units.end > end ? units.end : end;
+  }
+  return units;
+}
+
+/// dx, the parts of dw, or both from the same walk. With kBias the sums of g are added up, too: of all rows and
+/// columns of the window it is the one `owner_h`, `owner_w` before a unit that counts, so that each g counts once.
+template <class T, class K, class Tile, int kChannels, bool kInput, bool kWeight, bool kBias, int kStages, int kChunk,
+          bool kTransforms, int kThreads, int kBlocks>
+__global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const PixelWork work) {
+  constexpr int kOut = Tile::kLanes * K::kRepeat, kWidth = Tile::kColumns * K::kStrideW;
+  constexpr int kGSlots = kGradientSlots<K, Tile, kStages>, kXSlots = kInputSlots<K, Tile, kStages>;
+  constexpr int kXStep = Tile::kRows * K::kStrideH, kWindow = kOutputWindow<K, Tile>;
+  constexpr int kOutChannels = kChannels * K::kRepeat, kVectors = kChannels / Tile::kLanes;
+  extern __shared__ uint4 shared[];
+  const PixelCut& cut = work.cut;
+  const int first_channel = static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * kChannels;
+  const int part = static_cast<int>(blockIdx.x / static_cast<unsigned>(cut.channel_blocks));
+  const int channels = min(kChannels, cut.channels - first_channel), first_out = first_channel * K::kRepeat;
+  const int block_units = cut.groups * Tile::kColumns, g_columns = block_units + K::kReachW - 1;
+  const int x_columns = block_units * K::kStrideW;
+  T* const g_ring = reinterpret_cast<T*>(shared);
+  T* const x_ring = g_ring + (kGSlots * g_columns * kOutChannels * static_cast<int>(sizeof(T)) + 15) / 16 * 16 /
+                                 static_cast<int>(sizeof(T));
+  float* const block_sums = reinterpret_cast<float*>(shared);  // when the rings are not in use
+
+  const int vector = static_cast<int>(threadIdx.x) % kVectors, group = static_cast<int>(threadIdx.x) / kVectors;
+  const int channel = vector * Tile::kLanes, out_channel = channel * K::kRepeat;
+  const bool works = group < cut.groups && channel < channels;
+  float taps[kInput ? K::kTaps : 1][kOut], sums[kWeight ? K::kTaps : 1][kOut], total[kOut];
+  if constexpr (kInput) {
+    fetch_taps<T, K, kOutChannels>(work.taps, first_out, channels * K::kRepeat, block_sums);
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < K::kTaps; ++k)
+#pragma unroll
+      for (int o = 0; o < kOut; ++o) taps[k][o] = block_sums[k * kOutChannels + out_channel + o];
+  }
+#pragma unroll
+  for (int o = 0; o < kOut; ++o) total[o] = 0;
+  if constexpr (kWeight) {
+#pragma unroll
+    for (int k = 0; k < K::kTaps; ++k)
+#pragma unroll
+      for (int o = 0; o < kOut; ++o) sums[k][o] = 0;
+  }
+  Lanes<kTransforms, Tile::kLanes> lanes;
+  lanes.begin(work.transform, first_channel + (works ? channel : 0));
+
+  const int last = min(work.items, (part + 1) * work.items_per_part);
+#pragma unroll 1
+  for (int item = part * work.items_per_part; item < last; ++item) {
+    const PixelItem at(work, static_cast<unsigned>(item));
+    const Units class_rows = units_of(work.h, at.class_h, K::kStrideH, kBias, work.owner_h);
+    const Units class_columns = units_of(work.w, at.class_w, K::kStrideW, kBias, work.owner_w);
+    const int first_row = class_rows.begin + at.strip * cut.strip_rows;
+    const int rows = min(cut.strip_rows, class_rows.end - first_row);
+    const int first_column = class_columns.begin + at.tile * block_units;
+    if (rows <= 0 || first_column >= class_columns.end) continue;
+    const int in_row = work.h.origin(at.class_h) + first_row * K::kStrideH * work.h.input_step;
+    const int in_column = work.w.origin(at.class_w) + first_column * K::kStrideW * work.w.input_step;
+    PixelCopies<T, kChunk, kOutChannels> g_copies;
+    g_copies.row_step = work.y.row, g_copies.row_by = work.h.output_step, g_copies.height = work.h.output;
+    g_copies.row = at.class_h + (first_row - (K::kReachH - 1)) * work.h.output_step;
+    g_copies.share(static_cast<const T*>(work.y.data) + at.image * work.y.image + first_out,
+                   at.class_w + (first_column - (K::kReachW - 1)) * work.w.output_step, work.w.output_step,
+                   work.w.output, work.y.pixel, g_columns, channels * K::kRepeat);
+    PixelCopies<T, kChunk, kChannels> x_copies;
+    x_copies.row_step = work.x.row, x_copies.row_by = work.h.input_step, x_copies.height = work.h.input;
+    x_copies.row = in_row;
+    x_copies.share(static_cast<const T*>(work.x.data) + at.image * work.x.image + first_channel, in_column,
+                   work.w.input_step, work.w.input, work.x.pixel, x_columns, channels);
+
+    // A step is kRows units: so many new rows of g, and `stride` times as many of x.
+    const auto fetch = [&](int g_first, int g_count, int g_slot, int x_first, int x_slot) {
+      g_copies.fetch(g_ring, kGSlots, g_slot, g_first, min(g_count, rows + K::kReachH - 1 - g_first));
+      if constexpr (kWeight)
+        x_copies.fetch(x_ring, kXSlots, x_slot, x_first, min(kXStep, rows * K::kStrideH - x_first));
+      end_copies();
+    };
+    __syncthreads();  // the rings are free: of the item before, or of the taps
+    fetch(0, kOutputRows<K, Tile>, 0, 0, 0);
+#pragma unroll
+    for (int s = 1; s < kStages - 1; ++s) {
+      const int first = kOutputRows<K, Tile> + (s - 1) * Tile::kRows;
+      fetch(first, Tile::kRows, first, s * kXStep, s * kXStep);
+    }
+
+    const int unit = first_column + group * Tile::kColumns;  // the thread's first
+    const int x_column = in_column + group * kWidth * work.w.input_step;
+    const unsigned x_inside = bits_between(Axis::ceiling(-x_column, work.w.input_step),
+                                           Axis::ceiling(work.w.input - x_column, work.w.input_step));
+    const int own_column = K::kReachW - 1 - work.owner_w;
+    const T* const my_g = g_ring + group * Tile::kColumns * kOutChannels + out_channel;
+    const T* const my_x = x_ring + group * kWidth * kChannels + channel;
+    T* const out = static_cast<T*>(work.dx.data) + at.image * work.dx.image + first_channel + channel +
+                   x_column * work.dx.pixel;
+    const bool active = works && unit < class_columns.end;
+
+    int g_slot = 0, x_slot = 0, g_ahead = kOutputRows<K, Tile> + (kStages - 2) * Tile::kRows,
+        x_ahead = (kStages - 1) * kXStep;
+#pragma unroll 1
+    for (int first = 0; first < rows; first += Tile::kRows) {
+      wait_for_copies<kStages - 2>();
+      __syncthreads();
+      {
+        int g_free = g_slot + kOutputRows<K, Tile> + (kStages - 2) * Tile::kRows, x_free = x_slot + (kStages - 1) * kXStep;
+        if (g_free >= kGSlots) g_free -= kGSlots;
+        if (x_free >= kXSlots) x_free -= kXSlots;
+        fetch(g_ahead, Tile::kRows, g_free, x_ahead, x_free);
+        g_ahead += Tile::kRows, x_ahead += kXStep;
+      }
+      if (active) {
+        const auto load_gradient = [&](int j, float(&g)[kWindow][kOut]) {
+          int slot = g_slot + j;
+          if (slot >= kGSlots) slot -= kGSlots;
+          const T* const row = my_g + slot * g_columns * kOutChannels;
+          // Behind the strip there is what an earlier step left, perhaps no number.
+          if (first + j < rows + K::kReachH - 1) {
+#pragma unroll
+            for (int i = 0; i < kWindow; ++i) load<T>(row + i * kOutChannels, g[i]);
+          } else {
+#pragma unroll
+            for (int i = 0; i < kWindow; ++i)
+#pragma unroll
+              for (int o = 0; o < kOut; ++o) g[i][o] = 0;
+          }
+          if constexpr (kBias) {
+            const int own = j - (K::kReachH - 1) + work.owner_h;  // the unit whose it is
+            if (own >= 0 && own < Tile::kRows && first + own < rows) {
+#pragma unroll
+              for (int i = 0; i < kWindow; ++i)
+#pragma unroll
+                for (int o = 0; o < kOut; ++o)
+                  if (i >= own_column && i < own_column + Tile::kColumns) total[o] += g[i][o];
+            }
+          }
+        };
+        const auto load_input = [&](int i, float(&x)[kWidth][Tile::kLanes]) {
+          const T* const row = my_x + (x_slot + i) * x_columns * kChannels;
+          if (first * K::kStrideH + i < rows * K::kStrideH) {
+#pragma unroll
+            for (int j = 0; j < kWidth; ++j) load<T>(row + j * kChannels, x[j]);
+            const int y = in_row + (first * K::kStrideH + i) * work.h.input_step;
+            lanes.apply(x, y >= 0 && y < work.h.input ? x_inside : 0u);
+          } else {
+#pragma unroll
+            for (int j = 0; j < kWidth; ++j)
+#pragma unroll
+              for (int l = 0; l < Tile::kLanes; ++l) x[j][l] = 0;
+          }
+        };
+        const auto store_row = [&](int i, const float(&dx)[kWidth][Tile::kLanes]) {
+          const int y = in_row + (first * K::kStrideH + i) * work.h.input_step;
+          if (first * K::kStrideH + i >= rows * K::kStrideH || y < 0 || y >= work.h.input) return;
+          T* to = out + y * work.dx.row;
+#pragma unroll
+          for (int j = 0; j < kWidth; ++j) {
+            if (x_inside >> j & 1) put<T>(to, dx[j], work.accumulate);
+            to += work.w.input_step * work.dx.pixel;
+          }
+        };
+        if constexpr (kInput && kWeight)
+          propagate<K, Tile, true, true>(taps, sums, load_gradient, load_input, store_row);
+        else if constexpr (kInput)
+          propagate<K, Tile, true, false>(taps, taps, load_gradient, load_input, store_row);
+        else
+          propagate<K, Tile, false, true>(sums, sums, load_gradient, load_input, store_row);
+      }
+      g_slot += Tile::kRows;
+      if (g_slot >= kGSlots) g_slot -= kGSlots;
+      x_slot += kXStep;
+      if (x_slot >= kXSlots) x_slot -= kXSlots;
+    }
+  }
+
+  if constexpr (kWeight) {
+    // Over the groups of columns in their order, so many taps at a time.
+    constexpr int kAll = K::kTaps + 1, kAtOnce = 5;
+    wait_for_copies<0>();
+    const Int64 row = static_cast<Int64>(part) * cut.channels * K::kRepeat + first_out;
+    float* const to = work.parts + row * kAll;
+    const int a_tap = cut.groups * kOutChannels;
+#pragma unroll
+    for (int k0 = 0; k0 < kAll; k0 += kAtOnce) {
+      __syncthreads();
+      if (works) {
+#pragma unroll
+        for (int k = k0; k < kAll && k < k0 + kAtOnce; ++k)
+#pragma unroll
+          for (int o = 0; o < kOut; ++o)
+            block_sums[(k - k0) * a_tap + group * kOutChannels + out_channel + o] =
+                k == K::kTaps ? total[o] : sums[k == K::kTaps ? 0 : k][o];
+      }
+      __syncthreads();
+      const int some = min(kAtOnce, kAll - k0);
+      for (int i = static_cast<int>(threadIdx.x); i < channels * K::kRepeat * some; i += static_cast<int>(blockDim.x)) {
+        const int c = i / some, k = i - c * some;
+        float sum = 0;
+        for (int g = 0; g < cut.groups; ++g) sum += block_sums[k * a_tap + g * kOutChannels + c];
+        to[c * kAll + k0 + k] = sum;
+      }
+    }
+  }
+}
+
+}  // namespace lamella::depthwise

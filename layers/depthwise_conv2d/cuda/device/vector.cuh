@@ -1,0 +1,97 @@
+#pragma once
+
+#include "primitives.cuh"
+
+/// Neighbouring numbers, moved together.
+namespace lamella::depthwise {
+
+template <int kBytes>
+struct Words {
+  unsigned word[kBytes / 4];
+};
+
+/// `from` is aligned to what is read, up to 16 bytes.
+template <int kBytes>
+__device__ __forceinline__ Words<kBytes> load_words(const void* from) {
+  Words<kBytes> words;
+  if constexpr (kBytes == 4) {
+    words.word[0] = *static_cast<const unsigned*>(from);
+  } else if constexpr (kBytes == 8) {
+    const uint2 pair = *static_cast<const uint2*>(from);
+    words.word[0] = pair.x, words.word[1] = pair.y;
+  } else {
+#pragma unroll
+    for (int i = 0; i < kBytes / 16; ++i) {
+      const uint4 four = static_cast<const uint4*>(from)[i];
+      words.word[4 * i] = four.x, words.word[4 * i + 1] = four.y;
+      words.word[4 * i + 2] = four.z, words.word[4 * i + 3] = four.w;
+    }
+  }
+  return words;
+}
+template <int kBytes>
+__device__ __forceinline__ void store_words(void* to, const Words<kBytes>& words) {
+  if constexpr (kBytes == 4) {
+    *static_cast<unsigned*>(to) = words.word[0];
+  } else if constexpr (kBytes == 8) {
+    *static_cast<uint2*>(to) = make_uint2(words.word[0], words.word[1]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kBytes / 16; ++i)
+      static_cast<uint4*>(to)[i] =
+          make_uint4(words.word[4 * i], words.word[4 * i + 1], words.word[4 * i + 2], words.word[4 * i + 3]);
+  }
+}
+
+template <class T, int kCount>
+__device__ __forceinline__ void load(const T* from, float (&numbers)[kCount]) {
+  if constexpr (kCount * sizeof(T) < 4) {
+    numbers[0] = widen(*from);
+  } else {
+    const auto words = load_words<kCount * static_cast<int>(sizeof(T))>(from);
+    if constexpr (sizeof(T) == 4) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) numbers[i] = __uint_as_float(words.word[i]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kCount; i += 2) widen_pair(words.word[i / 2], T{}, numbers[i], numbers[i + 1]);
+    }
+  }
+}
+template <class T, int kCount>
+__device__ __forceinline__ void store(T* to, const float (&numbers)[kCount]) {
+  if constexpr (kCount * sizeof(T) < 4) {
+    *to = narrow<T>(numbers[0]);
+  } else {
+    Words<kCount * static_cast<int>(sizeof(T))> words;
+    if constexpr (sizeof(T) == 4) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) words.word[i] = __float_as_uint(numbers[i]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kCount; i += 2) words.word[i / 2] = narrow_pair(numbers[i], numbers[i + 1], T{});
+    }
+    store_words(to, words);
+  }
+}
+
+/// Number `at` of memory that holds float32 or T.
+template <class T>
+__device__ __forceinline__ float load_parameter(const void* data, bool is_float32, Int64 at) {
+  return is_float32 ? static_cast<const float*>(data)[at] : widen(static_cast<const T*>(data)[at]);
+}
+
+/// Taps [channels][kh][kw] and a bias [channels], without gaps, each float32 or the type of the other tensors.
+struct Parameters {
+  const void *taps = nullptr, *bias = nullptr;  ///< no bias: zeros
+  bool taps_are_float32 = false, bias_is_float32 = false;
+  bool turned = false;  ///< the last tap first
+};
+
+template <class T>
+__device__ __forceinline__ float load_bias(const Parameters& parameters, int channel) {
+  if (parameters.bias == nullptr) return 0;
+  return load_parameter<T>(parameters.bias, parameters.bias_is_float32, channel);
+}
+
+}  // namespace lamella::depthwise
