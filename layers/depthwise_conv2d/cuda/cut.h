@@ -115,17 +115,19 @@ inline Launch cut_forward_pixels(PixelWork& work, std::int64_t images, std::int6
 
 /// The launch of backward_pixels. Without a weight gradient a block has one item.
 inline Launch cut_backward_pixels(PixelWork& work, std::int64_t images, std::int64_t channels, const KernelSizes& kernel,
-                                  const TileSizes& tile, int block_channels, int stages, int number_bytes,
+                                  const TileSizes& tile, int block_channels, int tap_rows, int stages, int number_bytes,
                                   int most_threads, std::int64_t strip_rows, bool weight, bool bias,
                                   std::int64_t wanted_blocks) {
+  const std::int64_t tap_groups = weight ? ceiling(kernel.kernel_h, tap_rows) : 1;
   work.owner_h = owner_of(work.h, kernel.stride_h, kernel.reach_h());
   work.owner_w = owner_of(work.w, kernel.stride_w, kernel.reach_w());
   const UnitRange rows = widest_class(work.h, kernel.stride_h, bias, work.owner_h);
   const UnitRange columns = widest_class(work.w, kernel.stride_w, bias, work.owner_w);
-  cut_pixels(work.cut, images, channels, block_channels, tile, most_threads, columns.count, rows.count, strip_rows);
-  const PixelCut& cut = work.cut;
+  cut_pixels(work.cut, images, channels, block_channels, tile, static_cast<int>(most_threads / tap_groups), columns.count,
+             rows.count, strip_rows);
+  PixelCut& cut = work.cut;
   Launch launch;
-  launch.threads = static_cast<int>(round_up(std::int64_t{cut.groups} * (block_channels / tile.lanes), 32));
+  launch.threads = static_cast<int>(round_up(cut.groups * tap_groups * (block_channels / tile.lanes), 32));
   work.items = static_cast<int>(std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step * images);
   work.items_per_part =
       weight ? static_cast<int>(std::max<std::int64_t>(1, ceiling(std::int64_t{work.items} * cut.channel_blocks, wanted_blocks)))
@@ -138,9 +140,15 @@ inline Launch cut_backward_pixels(PixelWork& work, std::int64_t images, std::int
   std::int64_t bytes = round_up(g_slots * (units + kernel.reach_w() - 1) * out_channels * number_bytes, 16);
   if (weight) {
     bytes += std::int64_t{tile.rows} * kernel.stride_h * stages * units * kernel.stride_w * block_channels * number_bytes;
-    bytes = std::max(bytes, 5 * cut.groups * out_channels * 4);
+    bytes = std::max(bytes, 5 * tap_groups * cut.groups * out_channels * 4);
   }
-  launch.shared_bytes = std::max(bytes, kernel.kernel_h * kernel.kernel_w * out_channels * 4);
+  const std::int64_t tap_bytes = kernel.kernel_h * kernel.kernel_w * out_channels * 4;
+  if (!weight && tap_rows < kernel.kernel_h) {
+    cut.tap_floats = static_cast<int>(round_up(bytes, 16) / 4);
+    launch.shared_bytes = round_up(bytes, 16) + tap_bytes;
+  } else {
+    launch.shared_bytes = std::max(bytes, tap_bytes);
+  }
   return launch;
 }
 
@@ -239,9 +247,11 @@ inline Launch cut_forward_planes(PlaneWork& work, std::int64_t planes, const Ker
 
 /// The launch of backward_planes.
 inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int64_t channels, const KernelSizes& kernel,
-                                  const TileSizes& tile, int number_bytes, int most_threads, std::int64_t most_bytes,
-                                  bool is_double, bool input, bool weight, bool bias, bool direct, std::int64_t wanted_blocks) {
+                                  const TileSizes& tile, int tap_rows, int number_bytes, int most_threads,
+                                  std::int64_t most_bytes, bool is_double, bool input, bool weight, bool bias, bool direct, std::int64_t wanted_blocks) {
   PlaneCut& cut = work.cut;
+  const int tap_groups = weight ? static_cast<int>(ceiling(kernel.kernel_h, tap_rows)) : 1;
+  most_threads /= tap_groups;
   work.owner_h = owner_of(work.h, kernel.stride_h, kernel.reach_h());
   work.owner_w = owner_of(work.w, kernel.stride_w, kernel.reach_w());
   const UnitRange rows = all_classes(work.h, kernel.stride_h, bias, work.owner_h);
@@ -300,9 +310,11 @@ inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int
   launch.parts = ceiling(work.items, work.items_per_part);
   launch.blocks = launch.parts * channel_blocks;
   // As many threads for each plane: sums are added up by plane.
-  launch.threads = static_cast<int>(a_row * row_groups * cut.planes);
+  launch.threads = static_cast<int>(a_row * row_groups * cut.planes * tap_groups);
   launch.shared_bytes =
       (cut.zeros + (std::int64_t{cut.input_numbers} + cut.output_numbers) * (is_double ? 2 : 1)) * number_bytes;
+  if (!weight && tap_rows < kernel.kernel_h)
+    launch.shared_bytes = round_up(launch.shared_bytes, 16) + std::int64_t{cut.planes} * kernel.kernel_h * kernel.kernel_w * 4;
   if (weight) launch.shared_bytes = std::max<std::int64_t>(launch.shared_bytes, cut.zeros * number_bytes + 8 * 4 * launch.threads);
   return launch;
 }

@@ -24,6 +24,7 @@ struct PixelCut {
   int tiles = 1;                               ///< of columns
   int strips = 1, strip_rows = 0;              ///< rows of y, or of x in units of the stride
   int images = 0;
+  int tap_floats = 0;  ///< backward: where taps lie in shared memory if they stay there
 };
 
 struct PixelWork {
@@ -291,13 +292,23 @@ __host__ __device__ __forceinline__ Units units_of(const Axis& axis, int residue
 
 /// dx, the parts of dw, or both from the same walk. With kBias the sums of g are added up, too: of all rows and
 /// columns of the window it is the one `owner_h`, `owner_w` before a unit that counts, so that each g counts once.
-template <class T, class K, class Tile, int kChannels, bool kInput, bool kWeight, bool kBias, int kStages, int kChunk,
-          bool kTransforms, int kThreads, int kBlocks>
+/// kTapRows < kH: dx alone takes its taps from shared memory; for dw alone the rows of taps are shared out among groups
+/// of threads.
+template <class T, class K, class Tile, int kChannels, int kTapRows, bool kInput, bool kWeight, bool kBias, int kStages,
+          int kChunk, bool kTransforms, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const PixelWork work) {
   constexpr int kOut = Tile::kLanes * K::kRepeat, kWidth = Tile::kColumns * K::kStrideW;
   constexpr int kGSlots = kGradientSlots<K, Tile, kStages>, kXSlots = kInputSlots<K, Tile, kStages>;
   constexpr int kXStep = Tile::kRows * K::kStrideH, kWindow = kOutputWindow<K, Tile>;
   constexpr int kOutChannels = kChannels * K::kRepeat, kVectors = kChannels / Tile::kLanes;
+  constexpr bool kLong = kTapRows < K::kH;
+  static_assert(!kLong || (kInput != kWeight && kTapRows % K::kStrideH == 0));
+  // What a thread has of the kernel for dw.
+  using Part = Kernel<kTapRows, K::kW, K::kStrideH, K::kStrideW, K::kRepeat>;
+  constexpr int kTapGroups = kWeight ? (K::kH + kTapRows - 1) / kTapRows : 1;
+  constexpr int kSums = kWeight ? Part::kTaps : 1;
+  // The group of taps that meets the row of the window whose sum is the bias's.
+  const int owner_group = kTapGroups > 1 ? work.owner_h * K::kStrideH / kTapRows : 0;
   extern __shared__ uint4 shared[];
   const PixelCut& cut = work.cut;
   const int first_channel = static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * kChannels;
@@ -310,23 +321,25 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
                                  static_cast<int>(sizeof(T));
   float* const block_sums = reinterpret_cast<float*>(shared);  // when the rings are not in use
 
-  const int vector = static_cast<int>(threadIdx.x) % kVectors, group = static_cast<int>(threadIdx.x) / kVectors;
+  const int vector = static_cast<int>(threadIdx.x) % kVectors, place = static_cast<int>(threadIdx.x) / kVectors;
+  const int tap_group = kTapGroups > 1 ? place / cut.groups : 0, group = place - tap_group * cut.groups;
   const int channel = vector * Tile::kLanes, out_channel = channel * K::kRepeat;
-  const bool works = group < cut.groups && channel < channels;
-  float taps[kInput ? K::kTaps : 1][kOut], sums[kWeight ? K::kTaps : 1][kOut], total[kOut];
-  if constexpr (kInput) {
-    fetch_taps<T, K, kOutChannels>(work.taps, first_out, channels * K::kRepeat, block_sums);
+  const bool works = group < cut.groups && tap_group < kTapGroups && channel < channels;
+  float taps[kInput && !kLong ? K::kTaps : 1][kOut], sums[kSums][kOut], total[kOut];
+  float* const block_taps = kLong ? reinterpret_cast<float*>(g_ring) + work.cut.tap_floats : block_sums;
+  if constexpr (kInput) fetch_taps<T, K, kOutChannels>(work.taps, first_out, channels * K::kRepeat, block_taps);
+  if constexpr (kInput && !kLong) {
     __syncthreads();
 #pragma unroll
     for (int k = 0; k < K::kTaps; ++k)
 #pragma unroll
-      for (int o = 0; o < kOut; ++o) taps[k][o] = block_sums[k * kOutChannels + out_channel + o];
+      for (int o = 0; o < kOut; ++o) taps[k][o] = block_taps[k * kOutChannels + out_channel + o];
   }
 #pragma unroll
   for (int o = 0; o < kOut; ++o) total[o] = 0;
   if constexpr (kWeight) {
 #pragma unroll
-    for (int k = 0; k < K::kTaps; ++k)
+    for (int k = 0; k < kSums; ++k)
 #pragma unroll
       for (int o = 0; o < kOut; ++o) sums[k][o] = 0;
   }
@@ -398,11 +411,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
       }
       if (active) {
         const auto load_gradient = [&](int j, float(&g)[kWindow][kOut]) {
-          int slot = g_slot + j;
+          int slot = g_slot + (kLong ? max(j, 0) : j);
           if (slot >= kGSlots) slot -= kGSlots;
           const T* const row = my_g + slot * g_columns * kOutChannels;
           // Behind the strip there is what an earlier step left, perhaps no number.
-          if (first + j < rows + K::kReachH - 1) {
+          if ((!kLong || j >= 0) && first + j < rows + K::kReachH - 1) {
 #pragma unroll
             for (int i = 0; i < kWindow; ++i) load<T>(row + i * kOutChannels, g[i]);
           } else {
@@ -413,7 +426,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
           }
           if constexpr (kBias) {
             const int own = j - (K::kReachH - 1) + work.owner_h;  // the unit whose it is
-            if (own >= 0 && own < Tile::kRows && first + own < rows) {
+            if (own >= 0 && own < Tile::kRows && first + own < rows && tap_group == owner_group) {
 #pragma unroll
               for (int i = 0; i < kWindow; ++i)
 #pragma unroll
@@ -446,12 +459,26 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
             to += work.w.input_step * work.dx.pixel;
           }
         };
-        if constexpr (kInput && kWeight)
+        if constexpr (kInput && kLong) {
+          const auto load_taps = [&](int kh, float(&some)[kTapRows * K::kW][kOut]) {
+#pragma unroll
+            for (int k = 0; k < kTapRows * K::kW; ++k)
+#pragma unroll
+              for (int o = 0; o < kOut; ++o)
+                some[k][o] =
+                    kh * K::kW + k < K::kTaps ? block_taps[(kh * K::kW + k) * kOutChannels + out_channel + o] : 0.0f;
+          };
+          propagate_long<K, Tile, kTapRows>(load_taps, load_gradient, store_row);
+        } else if constexpr (kInput && kWeight) {
           propagate<K, Tile, true, true>(taps, sums, load_gradient, load_input, store_row);
-        else if constexpr (kInput)
+        } else if constexpr (kInput) {
           propagate<K, Tile, true, false>(taps, taps, load_gradient, load_input, store_row);
-        else
-          propagate<K, Tile, false, true>(sums, sums, load_gradient, load_input, store_row);
+        } else {
+          // Row 0 of the part's window is this row of the whole one's.
+          const int shift = K::kReachH - Part::kReachH - tap_group * (kTapRows / K::kStrideH);
+          const auto load_part = [&](int j, float(&g)[kWindow][kOut]) { load_gradient(j + shift, g); };
+          propagate<Part, Tile, false, true>(sums, sums, load_part, load_input, store_row);
+        }
       }
       g_slot += Tile::kRows;
       if (g_slot >= kGSlots) g_slot -= kGSlots;
@@ -461,30 +488,32 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
   }
 
   if constexpr (kWeight) {
-    // Over the groups of columns in their order, so many taps at a time.
-    constexpr int kAll = K::kTaps + 1, kAtOnce = 5;
+    // Over the groups of columns in their order, so many taps of each group of taps at a time.
+    constexpr int kAll = K::kTaps + 1, kOwn = kSums + 1, kAtOnce = 5;
     wait_for_copies<0>();
     const Int64 row = static_cast<Int64>(part) * cut.channels * K::kRepeat + first_out;
     float* const to = work.parts + row * kAll;
     const int a_tap = cut.groups * kOutChannels;
 #pragma unroll
-    for (int k0 = 0; k0 < kAll; k0 += kAtOnce) {
+    for (int k0 = 0; k0 < kOwn; k0 += kAtOnce) {
       __syncthreads();
       if (works) {
 #pragma unroll
-        for (int k = k0; k < kAll && k < k0 + kAtOnce; ++k)
+        for (int k = k0; k < kOwn && k < k0 + kAtOnce; ++k)
 #pragma unroll
           for (int o = 0; o < kOut; ++o)
-            block_sums[(k - k0) * a_tap + group * kOutChannels + out_channel + o] =
-                k == K::kTaps ? total[o] : sums[k == K::kTaps ? 0 : k][o];
+            block_sums[((tap_group * kAtOnce + k - k0) * cut.groups + group) * kOutChannels + out_channel + o] =
+                k == kSums ? total[o] : sums[k == kSums ? 0 : k][o];
       }
       __syncthreads();
-      const int some = min(kAtOnce, kAll - k0);
-      for (int i = static_cast<int>(threadIdx.x); i < channels * K::kRepeat * some; i += static_cast<int>(blockDim.x)) {
-        const int c = i / some, k = i - c * some;
+      const int some = min(kAtOnce, kOwn - k0), of_group = channels * K::kRepeat * some;
+      for (int i = static_cast<int>(threadIdx.x); i < of_group * kTapGroups; i += static_cast<int>(blockDim.x)) {
+        const int taps_of = i / of_group, rest = i - taps_of * of_group, c = rest / some, k = rest - c * some;
+        const int tap = k0 + k == kSums ? K::kTaps : taps_of * kSums + k0 + k;
+        if (k0 + k == kSums ? taps_of != owner_group : tap >= K::kTaps) continue;
         float sum = 0;
-        for (int g = 0; g < cut.groups; ++g) sum += block_sums[k * a_tap + g * kOutChannels + c];
-        to[c * kAll + k0 + k] = sum;
+        for (int g = 0; g < cut.groups; ++g) sum += block_sums[(taps_of * kAtOnce + k) * a_tap + g * kOutChannels + c];
+        to[c * kAll + tap] = sum;
       }
     }
   }

@@ -73,8 +73,8 @@ struct PlaneThread {
   int plane;                 ///< output plane of the block
   int class_h, class_w, row_group, column_group;
 
-  __device__ PlaneThread(const PlaneWork& work) {
-    unsigned rest = threadIdx.x;
+  __device__ PlaneThread(const PlaneWork& work, int thread) {
+    unsigned rest = static_cast<unsigned>(thread);
     const auto next = [&](int count) {
       const int digit = static_cast<int>(rest % static_cast<unsigned>(count));
       rest /= static_cast<unsigned>(count);
@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
   for (int i = static_cast<int>(threadIdx.x); i < cut.zeros; i += static_cast<int>(blockDim.x)) zeros[i] = T{};
 
   const int in_plane = work.h.input * work.w.input, out_plane = work.h.output * work.w.output;
-  const PlaneThread thread(work);
+  const PlaneThread thread(work, static_cast<int>(threadIdx.x));
   const int class_columns = work.w.outputs(thread.class_w);
   int column = thread.column_group * Tile::kColumns, skipped = 0;  // of the class
   if (kEdges && column + Tile::kColumns > class_columns) {
@@ -274,10 +274,17 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
 
 /// dx, the parts of dw, or both from the same walk, for channels (blockIdx.x % channel blocks) of several images. Runs
 /// of x become runs of dx in place. kDirect: dx goes to memory number by number, because a band's rows are no run.
-template <class T, class K, class Tile, bool kInput, bool kWeight, bool kBias, bool kDilated, bool kEdges, bool kDouble,
-          bool kDirect, bool kTransforms, int kThreads, int kBlocks>
+/// kTapRows as in backward_pixels.
+template <class T, class K, class Tile, int kTapRows, bool kInput, bool kWeight, bool kBias, bool kDilated, bool kEdges,
+          bool kDouble, bool kDirect, bool kTransforms, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const PlaneWork work) {
-  static_assert(K::kRepeat == 1);
+  constexpr bool kLong = kTapRows < K::kH;
+  static_assert(K::kRepeat == 1 && (!kLong || (kInput != kWeight && kTapRows % K::kStrideH == 0)));
+  using Part = Kernel<kTapRows, K::kW, K::kStrideH, K::kStrideW>;  // what a thread has of the kernel for dw
+  constexpr int kTapGroups = kWeight ? (K::kH + kTapRows - 1) / kTapRows : 1;
+  constexpr int kSums = kWeight ? Part::kTaps : 1;
+  // The group of taps that meets the row of the window whose sum is the bias's.
+  const int owner_group = kTapGroups > 1 ? work.owner_h * K::kStrideH / kTapRows : 0;
   constexpr int kWindow = kOutputWindow<K, Tile>, kWidth = Tile::kColumns * K::kStrideW;
   extern __shared__ uint4 shared[];
   const PlaneCut& cut = work.cut;
@@ -291,7 +298,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
   const int first_channel = static_cast<int>(blockIdx.x) % channel_blocks * cut.planes;
   const int part = static_cast<int>(blockIdx.x) / channel_blocks;
   const int planes = min(cut.planes, work.channels - first_channel);
-  const PlaneThread thread(work);
+  // Groups of taps are the outermost.
+  const int members = static_cast<int>(blockDim.x) / kTapGroups;
+  const int tap_group = kTapGroups > 1 ? static_cast<int>(threadIdx.x) / members : 0;
+  const PlaneThread thread(work, static_cast<int>(threadIdx.x) - tap_group * members);
   const bool works = thread.plane < planes;
   const int channel = first_channel + (works ? thread.plane : 0);
 
@@ -323,11 +333,21 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
     x_inside |= (at >= 0 && at < work.w.input && j >= skipped * K::kStrideW ? 1u : 0u) << j;
   }
 
-  float taps[kInput ? K::kTaps : 1][1], sums[kWeight ? K::kTaps : 1][1], total = 0;
-  if constexpr (kInput) load_channel_taps<T>(work.taps, channel, taps);
+  float taps[kInput && !kLong ? K::kTaps : 1][1], sums[kSums][1], total = 0;
+  float* const block_taps = reinterpret_cast<float*>(buffers + (kDouble ? 2 : 1) * buffer);
+  if constexpr (kInput && kLong) {
+    for (int i = static_cast<int>(threadIdx.x); i < planes * K::kTaps; i += static_cast<int>(blockDim.x)) {
+      const int k = i % K::kTaps;
+      block_taps[i] =
+          load_parameter<T>(work.taps.taps, work.taps.taps_are_float32,
+                            static_cast<Int64>(first_channel) * K::kTaps + (work.taps.turned ? i + K::kTaps - 1 - 2 * k : i));
+    }
+  } else if constexpr (kInput) {
+    load_channel_taps<T>(work.taps, channel, taps);
+  }
   if constexpr (kWeight) {
 #pragma unroll
-    for (int k = 0; k < K::kTaps; ++k) sums[k][0] = 0;
+    for (int k = 0; k < kSums; ++k) sums[k][0] = 0;
   }
   Lanes<kTransforms, 1> lanes;
   lanes.begin(work.transform, channel);
@@ -413,11 +433,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
                                : my_x;
       const auto load_gradient = [&](int j, float(&g)[kWindow][1]) {
         const int y = out_row + j * work.h.output_step;
-        const bool exists = y >= 0 && y < work.h.output && row - (K::kReachH - 1) + j < band_end;
+        const bool exists =
+            (!kLong || j >= 0) && y >= 0 && y < work.h.output && row - (K::kReachH - 1) + j < band_end;
         window.load(exists ? my_g + j * work.h.output_step * work.w.output : zeros, g);
         if constexpr (kBias) {
           const int own = j - (K::kReachH - 1) + work.owner_h, own_column = K::kReachW - 1 - work.owner_w;
-          if (own >= 0 && own < Tile::kRows && row + own < band_end) {
+          if (own >= 0 && own < Tile::kRows && row + own < band_end && tap_group == owner_group) {
 #pragma unroll
             for (int i = 0; i < kWindow; ++i)
               if (i >= own_column + skipped && i < own_column + Tile::kColumns) total += g[i][0];
@@ -447,12 +468,23 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
           to = narrow<T>(kDirect && work.accumulate ? widen(to) + dx[j][0] : dx[j][0]);
         }
       };
-      if constexpr (kInput && kWeight)
+      if constexpr (kInput && kLong) {
+        const auto load_taps = [&](int kh, float(&some)[kTapRows * K::kW][1]) {
+#pragma unroll
+          for (int k = 0; k < kTapRows * K::kW; ++k)
+            some[k][0] = kh * K::kW + k < K::kTaps ? block_taps[thread.plane * K::kTaps + kh * K::kW + k] : 0.0f;
+        };
+        propagate_long<K, Tile, kTapRows>(load_taps, load_gradient, store_row);
+      } else if constexpr (kInput && kWeight) {
         propagate<K, Tile, true, true>(taps, sums, load_gradient, load_input, store_row);
-      else if constexpr (kInput)
+      } else if constexpr (kInput) {
         propagate<K, Tile, true, false>(taps, taps, load_gradient, load_input, store_row);
-      else
-        propagate<K, Tile, false, true>(sums, sums, load_gradient, load_input, store_row);
+      } else {
+        // Row 0 of the part's window is this row of the whole one's.
+        const int shift = K::kReachH - Part::kReachH - tap_group * (kTapRows / K::kStrideH);
+        const auto load_part = [&](int j, float(&g)[kWindow][1]) { load_gradient(j + shift, g); };
+        propagate<Part, Tile, false, true>(sums, sums, load_part, load_input, store_row);
+      }
     }
     __syncthreads();
     if constexpr (kInput && !kDirect) put_run(dx_run(at), input, phase, at.x_numbers, work.accumulate);
@@ -464,25 +496,28 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
   }
 
   if constexpr (kWeight) {
-    // Over the threads of each plane in their order, so many taps at a time.
-    constexpr int kAll = K::kTaps + 1, kAtOnce = 8;
+    // Over the threads of each plane in their order, so many taps of each group of taps at a time.
+    constexpr int kAll = K::kTaps + 1, kOwn = kSums + 1, kAtOnce = 8;
     float* const lists = reinterpret_cast<float*>(buffers);
-    const int members = static_cast<int>(blockDim.x) / cut.planes;  // threads of a plane
+    const int of_plane = members / cut.planes;
     wait_for_copies<0>();
 #pragma unroll
-    for (int k0 = 0; k0 < kAll; k0 += kAtOnce) {
+    for (int k0 = 0; k0 < kOwn; k0 += kAtOnce) {
       __syncthreads();
 #pragma unroll
-      for (int k = k0; k < kAll && k < k0 + kAtOnce; ++k)
+      for (int k = k0; k < kOwn && k < k0 + kAtOnce; ++k)
         lists[(k - k0) * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)] =
-            k == K::kTaps ? total : sums[k == K::kTaps ? 0 : k][0];
+            k == kSums ? total : sums[k == kSums ? 0 : k][0];
       __syncthreads();
-      const int some = min(kAtOnce, kAll - k0);
-      for (int i = static_cast<int>(threadIdx.x); i < planes * some; i += static_cast<int>(blockDim.x)) {
-        const int c = i / some, k = i - c * some;
+      const int some = min(kAtOnce, kOwn - k0), of_group = planes * some;
+      for (int i = static_cast<int>(threadIdx.x); i < of_group * kTapGroups; i += static_cast<int>(blockDim.x)) {
+        const int taps_of = i / of_group, rest = i - taps_of * of_group, c = rest / some, k = rest - c * some;
+        const int tap = k0 + k == kSums ? K::kTaps : taps_of * kSums + k0 + k;
+        if (k0 + k == kSums ? taps_of != owner_group : tap >= K::kTaps) continue;
+        const float* const list = lists + k * static_cast<int>(blockDim.x) + taps_of * members + c * of_plane;
         float sum = 0;
-        for (int m = 0; m < members; ++m) sum += lists[k * static_cast<int>(blockDim.x) + c * members + m];
-        work.parts[(static_cast<Int64>(part) * work.channels + first_channel + c) * kAll + k0 + k] = sum;
+        for (int m = 0; m < of_plane; ++m) sum += list[m];
+        work.parts[(static_cast<Int64>(part) * work.channels + first_channel + c) * kAll + tap] = sum;
       }
     }
   }

@@ -147,4 +147,51 @@ __device__ __forceinline__ void propagate(const float (&taps)[K::kTaps][Tile::kL
   }
 }
 
+/// dx alone, for kernels whose taps do not fit into registers: kTapRows rows of them (a multiple of the stride) at a
+/// time, all sums kept. load_taps(kh, taps) gives rows from kh on, zeros behind the last; load_gradient(j, g) zeros
+/// for a negative j.
+template <class K, class Tile, int kTapRows, class LoadTaps, class LoadGradient, class StoreRow>
+__device__ __forceinline__ void propagate_long(const LoadTaps& load_taps, const LoadGradient& load_gradient,
+                                               const StoreRow& store_row) {
+  static_assert(kTapRows % K::kStrideH == 0);
+  constexpr int kOut = Tile::kLanes * K::kRepeat, kHeight = Tile::kRows * K::kStrideH;
+  constexpr int kWidth = Tile::kColumns * K::kStrideW, kReach = kTapRows / K::kStrideH;
+  float dx[kHeight][kWidth][Tile::kLanes];
+#pragma unroll
+  for (int i = 0; i < kHeight; ++i)
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j)
+#pragma unroll
+      for (int l = 0; l < Tile::kLanes; ++l) dx[i][j][l] = 0;
+#pragma unroll 1
+  for (int first = 0; first < K::kReachH; first += kReach) {
+    float taps[kTapRows * K::kW][kOut];
+    load_taps(first * K::kStrideH, taps);
+#pragma unroll
+    for (int j = 0; j < Tile::kRows + kReach - 1; ++j) {
+      float g[kOutputWindow<K, Tile>][kOut];
+      load_gradient(j + K::kReachH - kReach - first, g);
+#pragma unroll
+      for (int a = 0; a < Tile::kRows; ++a) {
+        const int b = a + kReach - 1 - j;
+        if (b < 0 || b >= kReach) continue;
+#pragma unroll
+        for (int rh = 0; rh < K::kStrideH; ++rh)
+#pragma unroll
+          for (int kw = 0; kw < K::kW; ++kw) {
+            const int k = (rh + K::kStrideH * b) * K::kW + kw, rw = kw % K::kStrideW, bw = kw / K::kStrideW;
+#pragma unroll
+            for (int c = 0; c < Tile::kColumns; ++c)
+#pragma unroll
+              for (int o = 0; o < kOut; ++o)
+                dx[a * K::kStrideH + rh][c * K::kStrideW + rw][o / K::kRepeat] +=
+                    taps[k][o] * g[c + K::kReachW - 1 - bw][o];
+          }
+      }
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kHeight; ++i) store_row(i, dx[i]);
+}
+
 }  // namespace lamella::depthwise
