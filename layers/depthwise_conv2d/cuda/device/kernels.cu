@@ -1,0 +1,5 @@
+// All kernels: what is compiled at run time.
+#include "pixels.cuh"
+#include "planes.cuh"
+
+using namespace lamella::depthwise;
