@@ -81,7 +81,8 @@ inline int owner_of(const Axis& axis, int stride, int reach) {
 
 /// Shares out columns among the blocks' groups and rows among strips.
 inline void cut_pixels(PixelCut& cut, std::int64_t images, std::int64_t channels, int block_channels,
-                       const TileSizes& tile, int most_threads, std::int64_t columns, std::int64_t rows,
+                       const TileSizes& tile, int most_threads, std::int64_t columns,
+                       std::int64_t rows,
                        std::int64_t strip_rows) {
   const std::int64_t vectors = block_channels / tile.lanes;
   const std::int64_t groups = ceiling(columns, tile.columns);
@@ -98,12 +99,12 @@ inline void cut_pixels(PixelCut& cut, std::int64_t images, std::int64_t channels
 /// The launch of forward_pixels.
 inline Launch cut_forward_pixels(PixelWork& work, std::int64_t images, std::int64_t channels, const KernelSizes& kernel,
                                  const TileSizes& tile, int block_channels, int stages, int number_bytes,
-                                 int most_threads, std::int64_t strip_rows) {
+                                 int threads, std::int64_t strip_rows) {
   const std::int64_t rows = ceiling(work.h.output, work.h.output_step), columns = ceiling(work.w.output, work.w.output_step);
-  cut_pixels(work.cut, images, channels, block_channels, tile, most_threads, columns, rows, strip_rows);
+  cut_pixels(work.cut, images, channels, block_channels, tile, threads, columns, rows, strip_rows);
   const PixelCut& cut = work.cut;
   Launch launch;
-  launch.threads = static_cast<int>(round_up(std::int64_t{cut.groups} * (block_channels / tile.lanes), 32));
+  launch.threads = threads;
   launch.blocks = std::int64_t{cut.channel_blocks} * cut.tiles * cut.strips * work.h.output_step * work.w.output_step * images;
   const std::int64_t in_columns = (std::int64_t{cut.groups} * tile.columns - 1) * kernel.stride_w + kernel.kernel_w;
   const std::int64_t step = std::int64_t{tile.rows} * kernel.stride_h;
@@ -116,18 +117,18 @@ inline Launch cut_forward_pixels(PixelWork& work, std::int64_t images, std::int6
 /// The launch of backward_pixels. Without a weight gradient a block has one item.
 inline Launch cut_backward_pixels(PixelWork& work, std::int64_t images, std::int64_t channels, const KernelSizes& kernel,
                                   const TileSizes& tile, int block_channels, int tap_rows, int stages, int number_bytes,
-                                  int most_threads, std::int64_t strip_rows, bool weight, bool bias,
+                                  int threads, std::int64_t strip_rows, bool weight, bool bias,
                                   std::int64_t wanted_blocks) {
   const std::int64_t tap_groups = weight ? ceiling(kernel.kernel_h, tap_rows) : 1;
   work.owner_h = owner_of(work.h, kernel.stride_h, kernel.reach_h());
   work.owner_w = owner_of(work.w, kernel.stride_w, kernel.reach_w());
   const UnitRange rows = widest_class(work.h, kernel.stride_h, bias, work.owner_h);
   const UnitRange columns = widest_class(work.w, kernel.stride_w, bias, work.owner_w);
-  cut_pixels(work.cut, images, channels, block_channels, tile, static_cast<int>(most_threads / tap_groups), columns.count,
+  cut_pixels(work.cut, images, channels, block_channels, tile, static_cast<int>(threads / tap_groups), columns.count,
              rows.count, strip_rows);
   PixelCut& cut = work.cut;
   Launch launch;
-  launch.threads = static_cast<int>(round_up(cut.groups * tap_groups * (block_channels / tile.lanes), 32));
+  launch.threads = threads;
   work.items = static_cast<int>(std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step * images);
   work.items_per_part =
       weight ? static_cast<int>(std::max<std::int64_t>(1, ceiling(std::int64_t{work.items} * cut.channel_blocks, wanted_blocks)))
@@ -182,7 +183,7 @@ inline bool has_edges_alone_backward(const Axis& axis, const KernelSizes& kernel
 
 /// The launch of forward_planes for dense planes; no blocks: a band does not fit.
 inline Launch cut_forward_planes(PlaneWork& work, std::int64_t planes, const KernelSizes& kernel, const TileSizes& tile,
-                                 int number_bytes, int most_threads, std::int64_t most_bytes, bool is_double, bool is_long,
+                                 int number_bytes, int threads, std::int64_t most_bytes, bool is_double, bool is_long,
                                  std::int64_t rounds) {
   PlaneCut& cut = work.cut;
   const std::int64_t numbers = 16 / number_bytes;
@@ -204,14 +205,14 @@ inline Launch cut_forward_planes(PlaneWork& work, std::int64_t planes, const Ker
                                                     std::int64_t{kernel.kernel_h - 1} * work.h.input_step + 1);
   };
   Launch launch;
-  if (a_row * kernel.repeat > most_threads) return launch;
+  if (a_row * kernel.repeat > threads) return launch;
   std::int64_t row_groups = ceiling(class_rows, tile.rows);
   cut.planes = 1;
   cut.bands = 1;
   cut.band_rows = static_cast<int>(class_rows);
-  if (a_row * row_groups * kernel.repeat <= most_threads &&
+  if (a_row * row_groups * kernel.repeat <= threads &&
       capacity(in_plane, out_plane * kernel.repeat) <= most_bytes) {
-    std::int64_t together = most_threads / (a_row * row_groups * kernel.repeat);
+    std::int64_t together = threads / (a_row * row_groups * kernel.repeat);
     while (together > 1 && capacity(together * in_plane, together * out_plane * kernel.repeat) > most_bytes) --together;
     cut.planes = static_cast<int>(std::min(together, planes));
     // Few rounds of planes for all blocks alike.
@@ -219,7 +220,7 @@ inline Launch cut_forward_planes(PlaneWork& work, std::int64_t planes, const Ker
     capacity(cut.planes * in_plane, cut.planes * out_plane * kernel.repeat);
   } else {
     if (kernel.repeat > 1) return launch;
-    std::int64_t most = std::min(row_groups, most_threads / a_row);
+    std::int64_t most = std::min(row_groups, threads / a_row);
     while (most > 0 && capacity(band_rows_of_input(most * tile.rows) * work.w.input,
                                 most * tile.rows * work.h.output_step * work.w.output) > most_bytes)
       --most;
@@ -239,7 +240,7 @@ inline Launch cut_forward_planes(PlaneWork& work, std::int64_t planes, const Ker
   work.items = static_cast<int>(ceiling(planes, cut.planes) * cut.bands);
   work.items_per_part = static_cast<int>(rounds);
   launch.blocks = ceiling(work.items, rounds);
-  launch.threads = static_cast<int>(round_up(a_row * row_groups * cut.planes * kernel.repeat, 32));
+  launch.threads = threads;
   launch.shared_bytes = (cut.zeros + std::int64_t{cut.input_numbers} * (is_double ? 2 : 1) + cut.output_numbers) * number_bytes +
                         (is_long ? std::int64_t{cut.planes} * kernel.repeat * kernel.kernel_h * kernel.kernel_w * 4 : 0);
   return launch;
@@ -247,11 +248,11 @@ inline Launch cut_forward_planes(PlaneWork& work, std::int64_t planes, const Ker
 
 /// The launch of backward_planes.
 inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int64_t channels, const KernelSizes& kernel,
-                                  const TileSizes& tile, int tap_rows, int number_bytes, int most_threads,
+                                  const TileSizes& tile, int tap_rows, int number_bytes, int threads,
                                   std::int64_t most_bytes, bool is_double, bool input, bool weight, bool bias, bool direct, std::int64_t wanted_blocks) {
   PlaneCut& cut = work.cut;
   const int tap_groups = weight ? static_cast<int>(ceiling(kernel.kernel_h, tap_rows)) : 1;
-  most_threads /= tap_groups;
+  const std::int64_t most_threads = threads / tap_groups;
   work.owner_h = owner_of(work.h, kernel.stride_h, kernel.reach_h());
   work.owner_w = owner_of(work.w, kernel.stride_w, kernel.reach_w());
   const UnitRange rows = all_classes(work.h, kernel.stride_h, bias, work.owner_h);
@@ -309,8 +310,8 @@ inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int
   work.items_per_part = static_cast<int>(std::max<std::int64_t>(1, ceiling(work.items * channel_blocks, wanted_blocks)));
   launch.parts = ceiling(work.items, work.items_per_part);
   launch.blocks = launch.parts * channel_blocks;
-  // As many threads for each plane: sums are added up by plane.
-  launch.threads = static_cast<int>(a_row * row_groups * cut.planes * tap_groups);
+  cut.members = static_cast<int>(a_row * row_groups * cut.planes);
+  launch.threads = threads;
   launch.shared_bytes =
       (cut.zeros + (std::int64_t{cut.input_numbers} + cut.output_numbers) * (is_double ? 2 : 1)) * number_bytes;
   if (!weight && tap_rows < kernel.kernel_h)

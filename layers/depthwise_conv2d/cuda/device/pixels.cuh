@@ -5,7 +5,7 @@
 #include "vector.cuh"
 #include "walk.cuh"
 
-/// Channels side by side (NHWC). A block takes some channels of some columns and walks down a strip of rows, which
+/// Channels side by side (NHWC); blocks have kThreads threads. A block takes some channels of some columns and walks down a strip of rows, which
 /// pass through a ring in shared memory: while one step is computed, the rows of the next are on their way. A thread
 /// has a vector of channels of a few columns.
 namespace lamella::depthwise {
@@ -68,29 +68,30 @@ __device__ __forceinline__ unsigned bits_between(int begin, int end) {
 
 /// Copies rows of one class of pixels to shared memory, where they lie without gaps; what does not exist is zero. A
 /// thread has the same columns of every row.
-template <class T, int kChunk, int kChannels>
+template <class T, int kChunk, int kChannels, int kThreads>
 struct PixelCopies {
   static constexpr int kNumbers = kChunk / static_cast<int>(sizeof(T)), kPixelChunks = kChannels / kNumbers;
+  static constexpr int kPixels = kThreads / kPixelChunks;  ///< copied side by side
+  static_assert(kPixels > 0);
   static_assert(kChannels % kNumbers == 0);
   const T* image;  ///< this thread's channels and first column
   Int64 row_step, by;          ///< from row to row of the tensor; from one of the thread's columns to its next
   int row, row_by, height;     ///< row 0 of the strip, in the image; the distance of rows; rows there are
   unsigned exists;             ///< bit k: the thread's column k does
-  int count, start, slot_numbers, stride;  ///< columns of the thread; where they lie in a slot
+  int count, start, slot_numbers;  ///< columns of the thread; where they lie in a slot
 
   /// `channels`: how many of the block's exist.
   __device__ void share(const T* block, int column, int column_by, int width, Int64 pixel_step, int columns,
                         int channels) {
-    const int thread = static_cast<int>(threadIdx.x), pixels = static_cast<int>(blockDim.x) / kPixelChunks;
+    const int thread = static_cast<int>(threadIdx.x);
     const int pixel = thread / kPixelChunks, lane = thread % kPixelChunks * kNumbers;
-    count = pixel < pixels ? max((columns - pixel + pixels - 1) / pixels, 0) : 0;
+    count = pixel < kPixels ? max((columns - pixel + kPixels - 1) / kPixels, 0) : 0;
     start = pixel * kChannels + lane;
     slot_numbers = columns * kChannels;
-    stride = pixels * kChannels;
-    by = pixel_step * (pixels * column_by);
+    by = pixel_step * (kPixels * column_by);
     image = block + lane + (column + pixel * column_by) * pixel_step;
-    // Column k is at (column + pixel · column_by) + k · pixels · column_by.
-    const int first = column + pixel * column_by, apart = pixels * column_by;
+    // Column k is at (column + pixel · column_by) + k · kPixels · column_by.
+    const int first = column + pixel * column_by, apart = kPixels * column_by;
     exists = lane < channels ? bits_between(Axis::ceiling(-first, apart), Axis::ceiling(width - first, apart)) : 0u;
   }
   /// Begins to copy rows first … first + rows - 1 to slots of `ring`, from `slot` on and around.
@@ -107,7 +108,7 @@ struct PixelCopies {
           *to = bits & 1 ? *from : T{};
         bits >>= 1;
         from += by;
-        to += stride;
+        to += kPixels * kChannels;
       }
       if (++slot == slots) slot = 0;
     }
@@ -115,9 +116,9 @@ struct PixelCopies {
 };
 
 /// The taps of a block's output channels go through shared memory: neighbours there are far apart in a lane's order.
-template <class T, class K, int kOutChannels>
+template <class T, class K, int kOutChannels, int kThreads>
 __device__ __forceinline__ void fetch_taps(const Parameters& taps, int first_channel, int channels, float* shared) {
-  for (int i = static_cast<int>(threadIdx.x); i < kOutChannels * K::kTaps; i += static_cast<int>(blockDim.x)) {
+  for (int i = static_cast<int>(threadIdx.x); i < kOutChannels * K::kTaps; i += kThreads) {
     const int c = i / K::kTaps, k = i - c * K::kTaps;
     shared[k * kOutChannels + c] =
         c < channels ? load_parameter<T>(taps.taps, taps.taps_are_float32,
@@ -168,7 +169,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelW
   const int in_row = work.h.origin(at.class_h) + first_row * K::kStrideH * work.h.input_step;
   const int in_column = work.w.origin(at.class_w) + first_column * K::kStrideW * work.w.input_step;
 
-  PixelCopies<T, kChunk, kChannels> copies;
+  PixelCopies<T, kChunk, kChannels, kThreads> copies;
   copies.row_step = work.x.row;
   copies.row = in_row, copies.row_by = work.h.input_step, copies.height = work.h.input;
   copies.share(static_cast<const T*>(work.x.data) + at.image * work.x.image + first_channel, in_column,
@@ -184,7 +185,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelW
     const int first = kInputRows<K, Tile> + s * kStep;
     fetch(first, kStep, first);
   }
-  fetch_taps<T, K, kOutChannels>(work.taps, first_channel * K::kRepeat, channels * K::kRepeat, block_taps);
+  fetch_taps<T, K, kOutChannels, kThreads>(work.taps, first_channel * K::kRepeat, channels * K::kRepeat, block_taps);
 
   const int vector = static_cast<int>(threadIdx.x) % kVectors, group = static_cast<int>(threadIdx.x) / kVectors;
   const int channel = vector * Tile::kLanes, out_channel = channel * K::kRepeat;
@@ -327,7 +328,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
   const bool works = group < cut.groups && tap_group < kTapGroups && channel < channels;
   float taps[kInput && !kLong ? K::kTaps : 1][kOut], sums[kSums][kOut], total[kOut];
   float* const block_taps = kLong ? reinterpret_cast<float*>(g_ring) + work.cut.tap_floats : block_sums;
-  if constexpr (kInput) fetch_taps<T, K, kOutChannels>(work.taps, first_out, channels * K::kRepeat, block_taps);
+  if constexpr (kInput) fetch_taps<T, K, kOutChannels, kThreads>(work.taps, first_out, channels * K::kRepeat, block_taps);
   if constexpr (kInput && !kLong) {
     __syncthreads();
 #pragma unroll
@@ -358,13 +359,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
     if (rows <= 0 || first_column >= class_columns.end) continue;
     const int in_row = work.h.origin(at.class_h) + first_row * K::kStrideH * work.h.input_step;
     const int in_column = work.w.origin(at.class_w) + first_column * K::kStrideW * work.w.input_step;
-    PixelCopies<T, kChunk, kOutChannels> g_copies;
+    PixelCopies<T, kChunk, kOutChannels, kThreads> g_copies;
     g_copies.row_step = work.y.row, g_copies.row_by = work.h.output_step, g_copies.height = work.h.output;
     g_copies.row = at.class_h + (first_row - (K::kReachH - 1)) * work.h.output_step;
     g_copies.share(static_cast<const T*>(work.y.data) + at.image * work.y.image + first_out,
                    at.class_w + (first_column - (K::kReachW - 1)) * work.w.output_step, work.w.output_step,
                    work.w.output, work.y.pixel, g_columns, channels * K::kRepeat);
-    PixelCopies<T, kChunk, kChannels> x_copies;
+    PixelCopies<T, kChunk, kChannels, kThreads> x_copies;
     x_copies.row_step = work.x.row, x_copies.row_by = work.h.input_step, x_copies.height = work.h.input;
     x_copies.row = in_row;
     x_copies.share(static_cast<const T*>(work.x.data) + at.image * work.x.image + first_channel, in_column,
@@ -507,7 +508,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
       }
       __syncthreads();
       const int some = min(kAtOnce, kOwn - k0), of_group = channels * K::kRepeat * some;
-      for (int i = static_cast<int>(threadIdx.x); i < of_group * kTapGroups; i += static_cast<int>(blockDim.x)) {
+      for (int i = static_cast<int>(threadIdx.x); i < of_group * kTapGroups; i += kThreads) {
         const int taps_of = i / of_group, rest = i - taps_of * of_group, c = rest / some, k = rest - c * some;
         const int tap = k0 + k == kSums ? K::kTaps : taps_of * kSums + k0 + k;
         if (k0 + k == kSums ? taps_of != owner_group : tap >= K::kTaps) continue;

@@ -5,7 +5,7 @@
 #include "vector.cuh"
 #include "walk.cuh"
 
-/// Dense planes (NCHW). Neighbouring rows are one run of memory, whatever the width: a block moves runs, of several
+/// Dense planes (NCHW); blocks have kThreads threads. Neighbouring rows are one run of memory, whatever the width: a block moves runs, of several
 /// small planes or of a band of rows, to shared memory and back sixteen bytes at a time, and its threads take
 /// single numbers there. Threads side by side are an odd number of columns apart, so that they meet no bank twice.
 namespace lamella::depthwise {
@@ -15,6 +15,7 @@ struct PlaneCut {
   int planes = 1;                       ///< input planes of a block
   int bands = 1, band_rows = 0;         ///< of a plane: rows of y, or of x in units of the stride, of each class
   int column_groups = 1, row_groups = 1;  ///< threads of a plane or band, of one class
+  int members = 0;                        ///< backward: threads of all planes
   int zeros = 0, input_numbers = 0, output_numbers = 0;  ///< shared memory: a row of zeros, runs of x and of y
 };
 
@@ -42,29 +43,38 @@ __device__ __forceinline__ int phase_of(const void* run) {
 
 /// Begins to copy a run to `to` + its phase. Up to fifteen bytes before it are read, too, which lie in the same
 /// allocation because that begins on sixteen bytes.
-template <class T>
+template <class T, int kThreads>
 __device__ __forceinline__ void fetch_run(T* to, const T* run, int count) {
   constexpr int kNumbers = 16 / static_cast<int>(sizeof(T));
-  const int phase = phase_of<T>(run), end = phase + count;
+  const int phase = phase_of<T>(run), end = phase + count, whole = end / kNumbers * kNumbers;
   const T* const from = run - phase;
-  for (int i = static_cast<int>(threadIdx.x) * kNumbers; i < end; i += static_cast<int>(blockDim.x) * kNumbers)
-    copy_ahead_part(to + i, from + i, min(end - i, kNumbers) * static_cast<int>(sizeof(T)));
+  const int first = static_cast<int>(threadIdx.x) * kNumbers;
+#pragma unroll 4
+  for (int i = first; i < whole; i += kThreads * kNumbers) copy_ahead<16>(to + i, from + i, true);
+  if (threadIdx.x == 0 && whole < end)
+    copy_ahead_part(to + whole, from + whole, (end - whole) * static_cast<int>(sizeof(T)));
 }
 
 /// Copies a run that lies at `from` + `phase` out of shared memory.
-template <class T>
+template <class T, int kThreads>
 __device__ __forceinline__ void put_run(T* run, const T* from, int phase, int count, bool accumulate) {
   constexpr int kNumbers = 16 / static_cast<int>(sizeof(T));
-  const int end = phase + count, by = static_cast<int>(blockDim.x) * kNumbers;
-  const bool together = phase == phase_of<T>(run) && !accumulate;
+  const int thread = static_cast<int>(threadIdx.x), end = phase + count;
   T* const to = run - phase;
-  for (int i = static_cast<int>(threadIdx.x) * kNumbers; i < end; i += by) {
-    if (together && i >= phase && i + kNumbers <= end) {
-      *reinterpret_cast<uint4*>(to + i) = *reinterpret_cast<const uint4*>(from + i);
-    } else {
-      for (int j = i; j < i + kNumbers; ++j)
-        if (j >= phase && j < end) to[j] = accumulate ? narrow<T>(widen(to[j]) + widen(from[j])) : from[j];
-    }
+  if (accumulate || phase != phase_of<T>(run)) {
+    for (int i = phase + thread; i < end; i += kThreads)
+      to[i] = accumulate ? narrow<T>(widen(to[i]) + widen(from[i])) : from[i];
+    return;
+  }
+  const int begin = (phase + kNumbers - 1) / kNumbers * kNumbers, whole = end / kNumbers * kNumbers;
+#pragma unroll 4
+  for (int i = begin + thread * kNumbers; i < whole; i += kThreads * kNumbers)
+    *reinterpret_cast<uint4*>(to + i) = *reinterpret_cast<const uint4*>(from + i);
+  // What does not fill sixteen bytes, at the beginning and at the end.
+  if (thread < kNumbers) {
+    const int head = phase + thread, tail = max(whole, begin) + thread;
+    if (head < min(begin, end)) to[head] = from[head];
+    if (tail < end) to[tail] = from[tail];
   }
 }
 
@@ -123,11 +133,11 @@ struct Window {
 };
 
 template <class T, int kCount>
-__device__ __forceinline__ void load_channel_taps(const Parameters& taps, int channel, float (&to)[kCount][1]) {
-  const Int64 first = static_cast<Int64>(channel) * kCount;
+__device__ __forceinline__ void load_channel_taps(const Parameters& parameters, int channel, float (&to)[kCount][1]) {
+  float taps[kCount];
+  load_taps<T>(parameters, channel, taps);
 #pragma unroll
-  for (int k = 0; k < kCount; ++k)
-    to[k][0] = load_parameter<T>(taps.taps, taps.taps_are_float32, first + (taps.turned ? kCount - 1 - k : k));
+  for (int k = 0; k < kCount; ++k) to[k][0] = taps[k];
 }
 
 /// kEdges: every group of columns is full; the last of a row begins early and leaves out what it shares with the one
@@ -144,7 +154,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
   T* const inputs = zeros + cut.zeros;
   T* const outputs = inputs + (kDouble ? 2 : 1) * cut.input_numbers;
   float* const block_taps = reinterpret_cast<float*>(outputs + cut.output_numbers);
-  for (int i = static_cast<int>(threadIdx.x); i < cut.zeros; i += static_cast<int>(blockDim.x)) zeros[i] = T{};
+  for (int i = static_cast<int>(threadIdx.x); i < cut.zeros; i += kThreads) zeros[i] = T{};
 
   const int in_plane = work.h.input * work.w.input, out_plane = work.h.output * work.w.output;
   const PlaneThread thread(work, static_cast<int>(threadIdx.x));
@@ -191,7 +201,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
   if (begin >= end) return;
   {
     const Item first = item_at(begin);
-    fetch_run(inputs, run_of(first), first.in_numbers);
+    fetch_run<T, kThreads>(inputs, run_of(first), first.in_numbers);
     end_copies();
   }
   Lanes<kTransforms, 1> lanes;
@@ -205,7 +215,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
     float taps[kLong ? 1 : K::kTaps][1], bias[1] = {0.0f};
     if constexpr (kLong) {
       for (int i = static_cast<int>(threadIdx.x); i < at.planes * K::kRepeat * K::kTaps;
-           i += static_cast<int>(blockDim.x)) {
+           i += kThreads) {
         const int p = i / K::kTaps, k = i - p * K::kTaps;
         block_taps[i] = load_parameter<T>(
             work.taps.taps, work.taps.taps_are_float32,
@@ -221,7 +231,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
     if constexpr (kDouble) {
       if (item + 1 < end) {
         const Item next = item_at(item + 1);
-        fetch_run(inputs + (item + 1 - begin) % 2 * cut.input_numbers, run_of(next), next.in_numbers);
+        fetch_run<T, kThreads>(inputs + (item + 1 - begin) % 2 * cut.input_numbers, run_of(next), next.in_numbers);
       }
       end_copies();
     }
@@ -263,12 +273,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
     if constexpr (!kDouble) {
       if (item + 1 < end) {
         const Item next = item_at(item + 1);
-        fetch_run(inputs, run_of(next), next.in_numbers);
+        fetch_run<T, kThreads>(inputs, run_of(next), next.in_numbers);
         end_copies();
       }
     }
     const int numbers = cut.bands > 1 ? at.rows * work.w.output : at.planes * K::kRepeat * out_plane;
-    put_run(run, outputs, phase, numbers, work.accumulate);
+    put_run<T, kThreads>(run, outputs, phase, numbers, work.accumulate);
   }
 }
 
@@ -291,7 +301,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
   T* const zeros = reinterpret_cast<T*>(shared);
   T* const buffers = zeros + cut.zeros;
   const int buffer = cut.input_numbers + cut.output_numbers;
-  for (int i = static_cast<int>(threadIdx.x); i < cut.zeros; i += static_cast<int>(blockDim.x)) zeros[i] = T{};
+  for (int i = static_cast<int>(threadIdx.x); i < cut.zeros; i += kThreads) zeros[i] = T{};
 
   const int in_plane = work.h.input * work.w.input, out_plane = work.h.output * work.w.output;
   const int channel_blocks = (work.channels + cut.planes - 1) / cut.planes;
@@ -299,10 +309,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
   const int part = static_cast<int>(blockIdx.x) / channel_blocks;
   const int planes = min(cut.planes, work.channels - first_channel);
   // Groups of taps are the outermost.
-  const int members = static_cast<int>(blockDim.x) / kTapGroups;
+  const int members = kTapGroups > 1 ? cut.members : kThreads;
   const int tap_group = kTapGroups > 1 ? static_cast<int>(threadIdx.x) / members : 0;
   const PlaneThread thread(work, static_cast<int>(threadIdx.x) - tap_group * members);
-  const bool works = thread.plane < planes;
+  const bool works = thread.plane < planes && tap_group < kTapGroups;
   const int channel = first_channel + (works ? thread.plane : 0);
 
   const auto units_of = [&](const Axis& axis, int residue, int stride, int owner, int& begin, int& end) {
@@ -336,7 +346,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
   float taps[kInput && !kLong ? K::kTaps : 1][1], sums[kSums][1], total = 0;
   float* const block_taps = reinterpret_cast<float*>(buffers + (kDouble ? 2 : 1) * buffer);
   if constexpr (kInput && kLong) {
-    for (int i = static_cast<int>(threadIdx.x); i < planes * K::kTaps; i += static_cast<int>(blockDim.x)) {
+    for (int i = static_cast<int>(threadIdx.x); i < planes * K::kTaps; i += kThreads) {
       const int k = i % K::kTaps;
       block_taps[i] =
           load_parameter<T>(work.taps.taps, work.taps.taps_are_float32,
@@ -396,8 +406,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
     return static_cast<T*>(work.dx) + at.plane * in_plane + at.x_low * work.w.input;
   };
   const auto fetch = [&](const Item& at, T* to) {
-    if constexpr (kWeight) fetch_run(to, x_run(at), at.x_numbers);
-    fetch_run(to + cut.input_numbers, g_run(at), at.g_numbers);
+    if constexpr (kWeight) fetch_run<T, kThreads>(to, x_run(at), at.x_numbers);
+    fetch_run<T, kThreads>(to + cut.input_numbers, g_run(at), at.g_numbers);
   };
   const int begin = part * work.items_per_part, end = min(begin + work.items_per_part, work.items);
   if (begin < end) fetch(item_at(begin), buffers);
@@ -417,7 +427,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
     }
     if (kInput && !kWeight && !kDirect && work.h.stride * work.w.stride != K::kStrideH * K::kStrideW) {
       // Some inputs are read by no output.
-      for (int i = static_cast<int>(threadIdx.x); i < at.x_numbers; i += static_cast<int>(blockDim.x))
+      for (int i = static_cast<int>(threadIdx.x); i < at.x_numbers; i += kThreads)
         input[phase + i] = T{};
       __syncthreads();
     }
@@ -487,7 +497,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
       }
     }
     __syncthreads();
-    if constexpr (kInput && !kDirect) put_run(dx_run(at), input, phase, at.x_numbers, work.accumulate);
+    if constexpr (kInput && !kDirect) put_run<T, kThreads>(dx_run(at), input, phase, at.x_numbers, work.accumulate);
     if constexpr (!kDouble) {
       if (kInput && !kDirect) __syncthreads();
       if (item + 1 < end) fetch(item_at(item + 1), buffers);
@@ -499,22 +509,22 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
     // Over the threads of each plane in their order, so many taps of each group of taps at a time.
     constexpr int kAll = K::kTaps + 1, kOwn = kSums + 1, kAtOnce = 8;
     float* const lists = reinterpret_cast<float*>(buffers);
-    const int of_plane = members / cut.planes;
+    const int of_plane = cut.members / cut.planes;
     wait_for_copies<0>();
 #pragma unroll
     for (int k0 = 0; k0 < kOwn; k0 += kAtOnce) {
       __syncthreads();
 #pragma unroll
       for (int k = k0; k < kOwn && k < k0 + kAtOnce; ++k)
-        lists[(k - k0) * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)] =
+        lists[(k - k0) * kThreads + static_cast<int>(threadIdx.x)] =
             k == kSums ? total : sums[k == kSums ? 0 : k][0];
       __syncthreads();
       const int some = min(kAtOnce, kOwn - k0), of_group = planes * some;
-      for (int i = static_cast<int>(threadIdx.x); i < of_group * kTapGroups; i += static_cast<int>(blockDim.x)) {
+      for (int i = static_cast<int>(threadIdx.x); i < of_group * kTapGroups; i += kThreads) {
         const int taps_of = i / of_group, rest = i - taps_of * of_group, c = rest / some, k = rest - c * some;
         const int tap = k0 + k == kSums ? K::kTaps : taps_of * kSums + k0 + k;
         if (k0 + k == kSums ? taps_of != owner_group : tap >= K::kTaps) continue;
-        const float* const list = lists + k * static_cast<int>(blockDim.x) + taps_of * members + c * of_plane;
+        const float* const list = lists + k * kThreads + taps_of * members + c * of_plane;
         float sum = 0;
         for (int m = 0; m < of_plane; ++m) sum += list[m];
         work.parts[(static_cast<Int64>(part) * work.channels + first_channel + c) * kAll + tap] = sum;

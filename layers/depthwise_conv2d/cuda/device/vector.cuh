@@ -88,6 +88,24 @@ struct Parameters {
   bool turned = false;  ///< the last tap first
 };
 
+/// The taps of a channel.
+template <class T, int kCount>
+__device__ __forceinline__ void load_taps(const Parameters& parameters, int channel, float (&taps)[kCount]) {
+  const Int64 first = static_cast<Int64>(channel) * kCount;
+  float read[kCount];
+  if (parameters.taps_are_float32) {
+    const float* const from = static_cast<const float*>(parameters.taps) + first;
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) read[k] = from[k];
+  } else {
+    const T* const from = static_cast<const T*>(parameters.taps) + first;
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) read[k] = widen(from[k]);
+  }
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) taps[k] = parameters.turned ? read[kCount - 1 - k] : read[k];
+}
+
 template <class T>
 __device__ __forceinline__ float load_bias(const Parameters& parameters, int channel) {
   if (parameters.bias == nullptr) return 0;
