@@ -128,6 +128,7 @@ inline Launch cut_backward_pixels(PixelWork& work, std::int64_t images, std::int
              rows.count, strip_rows);
   PixelCut& cut = work.cut;
   Launch launch;
+  if (cut.groups * tap_groups * (block_channels / tile.lanes) > threads) return launch;
   launch.threads = threads;
   work.items = static_cast<int>(std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step * images);
   work.items_per_part =

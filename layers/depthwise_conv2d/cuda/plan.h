@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "lamella/core/dtype.h"
+#include "lamella/layers/conv_geometry.h"
+#include "layers/depthwise_conv2d/cuda/cut.h"
+
+/// Which kernel does a problem's work, with what tile, and how the work is shared out.
+namespace lamella::depthwise {
+
+/// What is computed: the output, the input's gradient, the weight's (and bias's), or both gradients at once.
+enum class Pass : std::uint8_t { Forward, Input, Weight, Both };
+
+/// All that the choice depends on. Alignments are in bytes, the largest power of two up to 16 that divides addresses and
+/// distances of the tensors that a kernel reads and writes in vectors.
+struct Problem {
+  Pass pass = Pass::Forward;
+  DType dtype = DType::Float32;
+  Conv2dGeometry geometry;     ///< with dilation 1 where the kernel has a single tap
+  bool channels_last = false;  ///< channels side by side; else dense planes
+  int input_alignment = 16, output_alignment = 16;
+  bool bias = false;        ///< its gradient is wanted, too
+  bool transforms = false;  ///< the input passes through a Transform
+  bool accumulate = false;  ///< the input's gradient is added to what is there
+  friend bool operator==(const Problem& a, const Problem& b);
+};
+
+/// A kernel with its launch. Work has everything but addresses, strides and parameters.
+struct Plan {
+  std::string kernel;  ///< the expression that names it
+  std::string what;    ///< tile and cut in words, for tables
+  Launch launch;
+  bool has_planes = false;  ///< `planes` describes the work, else `pixels`
+  bool turned = false;      ///< the input's gradient as a correlation with the turned kernel
+  bool clears = false;      ///< dx must be zero before: some inputs are read by no output
+  PixelWork pixels;
+  PlaneWork planes;
+  double cost = 0;  ///< estimated milliseconds
+
+  std::int64_t workspace_bytes(const Conv2dGeometry& geometry) const {
+    return launch.parts * geometry.out_channels * (geometry.kernel.h * geometry.kernel.w + 1) *
+           static_cast<std::int64_t>(sizeof(float));
+  }
+};
+
+/// Every plan that can do the work, the best by estimate first; none: only the generic kernels can.
+std::vector<Plan> plans_for(const Problem& problem);
+
+}  // namespace lamella::depthwise
