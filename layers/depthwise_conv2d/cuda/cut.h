@@ -4,8 +4,7 @@
 #include <cstdint>
 #include <numeric>
 
-#include "layers/depthwise_conv2d/cuda/device/pixels.cuh"
-#include "layers/depthwise_conv2d/cuda/device/planes.cuh"
+#include "layers/depthwise_conv2d/cuda/device/work.cuh"
 
 /// How problems are shared out among blocks and threads.
 namespace lamella::depthwise {

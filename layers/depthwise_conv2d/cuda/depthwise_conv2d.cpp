@@ -1,4 +1,5 @@
 #include "layers/depthwise_conv2d/cuda/problem.h"
+#include "layers/depthwise_conv2d/cuda/run.h"
 #include "layers/depthwise_conv2d/kernels.h"
 #include "tensor/dispatch.h"
 
@@ -25,33 +26,9 @@ Size2 dilation_of(const Conv2dGeometry& g) {
   return {g.kernel.h == 1 ? 1 : g.dilation.h, g.kernel.w == 1 ? 1 : g.dilation.w};
 }
 
-template <class T>
-bool run_fast(const Correlation& problem) {
-  return correlate_channels_last<T>(problem) || correlate_planar<T>(problem) || correlate_staged<T>(problem);
-}
-template <class T>
-bool run_fast(const Weighing& problem, const Parts& to) {
-  return weigh_channels_last<T>(problem, to) || weigh_planar<T>(problem, to) || weigh_staged<T>(problem, to);
-}
-
-/// Whether a fast path of this type has run.
-template <class... Arguments>
-bool run_fast(DType dtype, const Arguments&... arguments) {
-  switch (dtype) {
-    case DType::Float32:
-      return run_fast<float>(arguments...);
-    case DType::BFloat16:
-      return run_fast<BFloat16>(arguments...);
-    case DType::Float16:
-      return run_fast<Float16>(arguments...);
-    default:
-      return false;
-  }
-}
-
 void correlate(const Correlation& problem) {
   if (problem.target.numel() == 0) return;
-  if (!run_fast(problem.target.dtype, problem)) correlate_generic(problem);
+  correlate_generic(problem);
 }
 
 }  // namespace
@@ -59,6 +36,12 @@ void correlate(const Correlation& problem) {
 void depthwise_conv2d_forward(const Conv2dGeometry& g, const ConstTensorView& input,
                               const ConstTensorView& weight, const ConstTensorView& bias,
                               const TensorView& output) {
+  Operands operands;
+  operands.input = input;
+  operands.weight = weight;
+  operands.bias = bias;
+  operands.output = output;
+  if (output.numel() > 0 && run_planned(g, operands)) return;
   Correlation problem;
   problem.source = input;
   problem.target = output;
@@ -80,6 +63,12 @@ void depthwise_conv2d_forward(const Conv2dGeometry& g, const ConstTensorView& in
 void depthwise_conv2d_backward_input(const Conv2dGeometry& g, const ConstTensorView& grad_output,
                                      const ConstTensorView& weight, const TensorView& grad_input,
                                      GradientWrite write) {
+  Operands operands;
+  operands.weight = weight;
+  operands.grad_output = grad_output;
+  operands.grad_input = grad_input;
+  operands.accumulate = write == GradientWrite::Accumulate;
+  if (grad_input.numel() > 0 && run_planned(g, operands)) return;
   Correlation problem;
   problem.source = grad_output;
   problem.target = grad_input;
@@ -119,9 +108,14 @@ void depthwise_conv2d_backward_weight(const Conv2dGeometry& g, const ConstTensor
   to.add_bias = bias_write == GradientWrite::Accumulate;
   // Nothing to add up: zeros where the gradients are replaced.
   if (g.batch == 0) return finish_parts(nullptr, 0, input.dtype, to);
+  Operands operands;
+  operands.input = input;
+  operands.grad_output = grad_output;
+  operands.to = &to;
+  if (run_planned(g, operands)) return;
   Weighing problem{g, input, grad_output};
   problem.geometry.dilation = dilation_of(g);
-  if (!run_fast(input.dtype, problem, to)) weigh_generic(problem, to);
+  weigh_generic(problem, to);
 }
 
 }  // namespace lamella::cuda

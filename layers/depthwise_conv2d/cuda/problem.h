@@ -5,8 +5,7 @@
 #include "lamella/layers/conv_geometry.h"
 #include "tensor/view.h"
 
-/// What the three kernels hand to the fast paths, each of which says whether it has run. Sizes of the
-/// geometry but those of tensors fit into 32 bits.
+/// What the generic kernels are told. Sizes of the geometry but those of tensors fit into 32 bits.
 namespace lamella::cuda::depthwise {
 
 /// Taps [channels, 1, kh, kw] and bias of any strides, each float32 or the type of the other tensors.
@@ -49,23 +48,8 @@ struct Parts {
 /// Adds the parts in their order and writes the gradients. `sums` are floats, or doubles for float64.
 void finish_parts(const void* sums, std::int64_t parts, DType dtype, const Parts& to);
 
-/// Planes of rows that lie on eight or sixteen bytes.
-template <class T>
-bool correlate_planar(const Correlation& problem);
-template <class T>
-bool weigh_planar(const Weighing& problem, const Parts& to);
-
-/// Dense planes, small ones or with rows that lie anywhere.
-template <class T>
-bool correlate_staged(const Correlation& problem);
-template <class T>
-bool weigh_staged(const Weighing& problem, const Parts& to);
-
-/// Channels side by side.
-template <class T>
-bool correlate_channels_last(const Correlation& problem);
-template <class T>
-bool weigh_channels_last(const Weighing& problem, const Parts& to);
+/// The same for sums that lie [part][channel][taps + 1].
+void finish_rows(const float* sums, std::int64_t parts, const Parts& to);
 
 /// Anything.
 void correlate_generic(const Correlation& problem);

@@ -1,45 +1,14 @@
 #pragma once
 
-#include "classes.cuh"
 #include "transform.cuh"
 #include "vector.cuh"
 #include "walk.cuh"
+#include "work.cuh"
 
 /// Channels side by side (NHWC); blocks have kThreads threads. A block takes some channels of some columns and walks down a strip of rows, which
 /// pass through a ring in shared memory: while one step is computed, the rows of the next are on their way. A thread
 /// has a vector of channels of a few columns.
 namespace lamella::depthwise {
-
-/// A tensor; strides in elements.
-struct Pixels {
-  void* data = nullptr;
-  Int64 image = 0, row = 0, pixel = 0;
-};
-
-/// How a problem is shared out among blocks, each of which has Tile::kLanes by so many channels.
-struct PixelCut {
-  int channel_blocks = 1;
-  int channels = 0;                            ///< of x; the last block may have fewer
-  int groups = 0;                              ///< of columns: threads of a vector of channels
-  int tiles = 1;                               ///< of columns
-  int strips = 1, strip_rows = 0;              ///< rows of y, or of x in units of the stride
-  int images = 0;
-  int tap_floats = 0;  ///< backward: where taps lie in shared memory if they stay there
-};
-
-struct PixelWork {
-  Axis h, w;
-  Pixels x, y;  ///< y: the result, or its gradient
-  Pixels dx;    ///< backward alone
-  Parameters taps;
-  bool accumulate = false;  ///< adds to dx
-  Transform transform;
-  PixelCut cut;
-  // Weight gradient.
-  float* parts = nullptr;  ///< [part][channel][taps + 1]
-  int items = 0, items_per_part = 1;
-  int owner_h = 0, owner_w = 0;  ///< row and column b of the window whose sum is the bias's: see weigh_bias
-};
 
 /// One strip of one tile of one class of one image.
 struct PixelItem {
@@ -275,21 +244,6 @@ template <class K, class Tile, int kStages>
 inline constexpr int kGradientSlots = kOutputRows<K, Tile> + (kStages - 1) * Tile::kRows;
 template <class K, class Tile, int kStages>
 inline constexpr int kInputSlots = Tile::kRows * K::kStrideH * kStages;
-
-/// Rows or columns of x that a class's strips or tiles share, in units of the stride.
-struct Units {
-  int begin, end;
-};
-/// With an owner (see backward_pixels), as many more as it takes to own every output.
-__host__ __device__ __forceinline__ Units units_of(const Axis& axis, int residue, int stride, bool owns, int owner) {
-  Units units{Axis::floor(axis.input_begin(residue), stride), Axis::ceiling(axis.input_end(residue), stride)};
-  if (owns) {
-    units.begin = units.begin < owner ? units.begin : owner;
-    const int end = axis.outputs(residue) + owner;
-    units.end = units.end > end ? units.end : end;
-  }
-  return units;
-}
 
 /// dx, the parts of dw, or both from the same walk. With kBias the sums of g are added up, too: of all rows and
 /// columns of the window it is the one `owner_h`, `owner_w` before a unit that counts, so that each g counts once.

@@ -1,39 +1,14 @@
 #pragma once
 
-#include "classes.cuh"
 #include "transform.cuh"
 #include "vector.cuh"
 #include "walk.cuh"
+#include "work.cuh"
 
 /// Dense planes (NCHW); blocks have kThreads threads. Neighbouring rows are one run of memory, whatever the width: a block moves runs, of several
 /// small planes or of a band of rows, to shared memory and back sixteen bytes at a time, and its threads take
 /// single numbers there. Threads side by side are an odd number of columns apart, so that they meet no bank twice.
 namespace lamella::depthwise {
-
-/// How a problem is shared out among blocks.
-struct PlaneCut {
-  int planes = 1;                       ///< input planes of a block
-  int bands = 1, band_rows = 0;         ///< of a plane: rows of y, or of x in units of the stride, of each class
-  int column_groups = 1, row_groups = 1;  ///< threads of a plane or band, of one class
-  int members = 0;                        ///< backward: threads of all planes
-  int zeros = 0, input_numbers = 0, output_numbers = 0;  ///< shared memory: a row of zeros, runs of x and of y
-};
-
-struct PlaneWork {
-  Axis h, w;
-  const void* x = nullptr;
-  void* y = nullptr;         ///< the result, or its gradient
-  void* dx = nullptr;        ///< backward alone
-  int input_planes = 0;      ///< images x channels
-  int channels = 0;          ///< of x
-  Parameters taps;
-  bool accumulate = false;  ///< adds to the result (forward) or to dx
-  Transform transform;
-  PlaneCut cut;
-  int items = 0, items_per_part = 1;  ///< forward: of all blocks, of one; weight gradient: images x bands, of a part
-  float* parts = nullptr;             ///< [part][channel][taps + 1]
-  int owner_h = 0, owner_w = 0;       ///< as of PixelWork
-};
 
 /// Where element 0 of a run lies in shared memory: as far behind sixteen bytes as in global memory.
 template <class T>

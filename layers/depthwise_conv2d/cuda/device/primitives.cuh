@@ -4,8 +4,6 @@
 /// nobody foresaw, at run time by NVRTC: they include nothing but each other.
 namespace lamella::depthwise {
 
-using Int64 = long long;
-
 /// Sixteen-bit numbers as they lie in memory.
 struct BFloat16 {
   unsigned short bits;

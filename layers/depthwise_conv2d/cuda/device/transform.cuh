@@ -1,17 +1,9 @@
 #pragma once
 
-#include "primitives.cuh"
+#include "work.cuh"
 
 /// What happens to the input between memory and arithmetic.
 namespace lamella::depthwise {
-
-/// clamp(scale[c] · x + shift[c], low, high) for each channel c: a batch norm and an activation of the ReLU family.
-/// Padding is zero behind it.
-struct Transform {
-  const float* scale = nullptr;  ///< [channels]
-  const float* shift = nullptr;
-  float low = 0, high = 0;
-};
 
 template <bool kTransforms, int kLanes>
 struct Lanes;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "primitives.cuh"
+#include "work.cuh"
 
 /// Neighbouring numbers, moved together.
 namespace lamella::depthwise {
@@ -80,13 +81,6 @@ template <class T>
 __device__ __forceinline__ float load_parameter(const void* data, bool is_float32, Int64 at) {
   return is_float32 ? static_cast<const float*>(data)[at] : widen(static_cast<const T*>(data)[at]);
 }
-
-/// Taps [channels][kh][kw] and a bias [channels], without gaps, each float32 or the type of the other tensors.
-struct Parameters {
-  const void *taps = nullptr, *bias = nullptr;  ///< no bias: zeros
-  bool taps_are_float32 = false, bias_is_float32 = false;
-  bool turned = false;  ///< the last tap first
-};
 
 /// The taps of a channel.
 template <class T, int kCount>

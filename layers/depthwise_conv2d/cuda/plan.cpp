@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 namespace lamella::depthwise {
 namespace {
@@ -130,22 +131,23 @@ int promised_blocks(const Problem& p, const Shape& s, const Config& c) {
   return static_cast<int>(std::clamp<std::int64_t>(kRegisters / (std::int64_t{c.threads} * wanted), 1, 8));
 }
 
-void add_pixels(std::vector<Plan>& plans, const Problem& p, const Shape& s, const Config& c) {
+/// The plan of a configuration, with the names only if wanted; false: it does not fit.
+bool plan_pixels(const Problem& p, const Shape& s, const Config& c, bool named, Plan& plan) {
   const KernelSizes& k = s.kernel;
   const int chunk = s.forward && p.pass == Pass::Input ? p.output_alignment : p.input_alignment;
   const int both = std::min(p.input_alignment, p.output_alignment);
   const int copied = s.forward ? chunk : p.pass == Pass::Input ? p.output_alignment : both;
-  Plan plan;
+  plan = {};
   plan.pixels.h = s.h;
   plan.pixels.w = s.w;
-  std::string rest = std::to_string(c.channels) + ", " + std::to_string(c.tap_rows) + ", ";
-  const std::string bounds = std::to_string(c.threads) + ", " + std::to_string(promised_blocks(p, s, c));
+  const auto rest = [&] { return std::to_string(c.channels) + ", " + std::to_string(c.tap_rows) + ", "; };
+  const auto bounds = [&] { return std::to_string(c.threads) + ", " + std::to_string(promised_blocks(p, s, c)); };
   double used = 1;
   if (s.forward) {
     plan.launch = cut_forward_pixels(plan.pixels, s.images, s.channels, k, c.tile, c.channels, c.stages, s.number,
                                      c.threads, c.strip);
-    plan.kernel = expression(p, s, c, "forward_pixels", rest + std::to_string(c.stages) + ", " + std::to_string(copied) +
-                                                            ", " + word(p.transforms) + ", " + bounds);
+    if (named) plan.kernel = expression(p, s, c, "forward_pixels", rest() + std::to_string(c.stages) + ", " + std::to_string(copied) +
+                                                            ", " + word(p.transforms) + ", " + bounds());
     const PixelCut& cut = plan.pixels.cut;
     used *= static_cast<double>(ceiling(s.w.output, s.w.output_step)) / (cut.tiles * cut.groups * c.tile.columns);
     used *= static_cast<double>(ceiling(s.h.output, s.h.output_step)) / (cut.strips * cut.strip_rows);
@@ -153,11 +155,11 @@ void add_pixels(std::vector<Plan>& plans, const Problem& p, const Shape& s, cons
     const bool weight = p.pass != Pass::Input, input = p.pass != Pass::Weight;
     plan.launch = cut_backward_pixels(plan.pixels, s.images, s.channels, k, c.tile, c.channels, c.tap_rows, c.stages,
                                       s.number, c.threads, c.strip, weight, p.bias, kPartsBlocks);
-    plan.kernel = expression(p, s, c, "backward_pixels",
-                             rest + word(input) + ", " + word(weight) + ", " + word(p.bias) + ", " +
+    if (named) plan.kernel = expression(p, s, c, "backward_pixels",
+                             rest() + word(input) + ", " + word(weight) + ", " + word(p.bias) + ", " +
                                  std::to_string(c.stages) + ", " + std::to_string(copied) + ", " + word(p.transforms) +
-                                 ", " + bounds);
-    if (plan.launch.blocks == 0) return;
+                                 ", " + bounds());
+    if (plan.launch.blocks == 0) return false;
     const PixelCut& cut = plan.pixels.cut;
     const int groups = weight ? static_cast<int>(ceiling(k.kernel_h, c.tap_rows)) : 1;
     used *= static_cast<double>(cut.groups) * groups * (c.channels / c.tile.lanes) / c.threads;
@@ -167,33 +169,35 @@ void add_pixels(std::vector<Plan>& plans, const Problem& p, const Shape& s, cons
   // A thread has the bits of at most 32 columns.
   const int numbers = copied / s.number, pixels = c.threads / (c.channels * k.repeat / numbers);
   const std::int64_t columns = (std::int64_t{cut.groups} * c.tile.columns + k.kernel_w) * k.stride_w;
-  if (pixels < 1 || c.threads < c.channels / numbers || columns > std::int64_t{32} * pixels) return;
+  if (pixels < 1 || c.threads < c.channels / numbers || columns > std::int64_t{32} * pixels) return false;
   used *= static_cast<double>(s.channels) / (std::int64_t{cut.channel_blocks} * c.channels);
   if (s.forward) used *= std::min(1.0, static_cast<double>(cut.groups) * (c.channels / c.tile.lanes) / c.threads + 0.25);
   plan.cost = cost(p, s, c, plan.launch, used);
-  plan.what = "pixels " + std::to_string(c.tile.rows) + "x" + std::to_string(c.tile.columns) + "x" +
+  if (named)
+    plan.what = "pixels " + std::to_string(c.tile.rows) + "x" + std::to_string(c.tile.columns) + "x" +
               std::to_string(c.tile.lanes) + ", " + std::to_string(c.channels) + " channels, strips of " +
               std::to_string(cut.strip_rows) + ", " + std::to_string(c.stages) + " stages, " + std::to_string(c.threads) +
               " threads";
-  plans.push_back(std::move(plan));
+  return plan.launch.shared_bytes <= kSharedBytes && plan.launch.blocks < (std::int64_t{1} << 31) &&
+         plan.cost < std::numeric_limits<double>::infinity();
 }
 
-void add_planes(std::vector<Plan>& plans, const Problem& p, const Shape& s, const Config& c) {
+bool plan_planes(const Problem& p, const Shape& s, const Config& c, bool named, Plan& plan) {
   const KernelSizes& k = s.kernel;
   const bool is_dilated = s.w.input_step > 1 || s.w.output_step > 1, is_long = c.tap_rows < k.kernel_h;
-  Plan plan;
+  plan = {};
   plan.has_planes = true;
   plan.planes.h = s.h;
   plan.planes.w = s.w;
-  const std::string bounds = std::to_string(c.threads) + ", " + std::to_string(promised_blocks(p, s, c));
+  const auto bounds = [&] { return std::to_string(c.threads) + ", " + std::to_string(promised_blocks(p, s, c)); };
   double used = 1;
   if (s.forward) {
     plan.launch = cut_forward_planes(plan.planes, s.images * s.channels, k, c.tile, s.number, c.threads, c.bytes,
                                      c.is_double, is_long, c.rounds);
     const bool edges = has_edges_alone(s.w, k, c.tile.columns);
-    plan.kernel = expression(p, s, c, "forward_planes",
+    if (named) plan.kernel = expression(p, s, c, "forward_planes",
                              std::to_string(c.tap_rows) + ", " + word(is_dilated) + ", " + word(edges) + ", " +
-                                 word(c.is_double) + ", " + word(p.transforms) + ", " + bounds);
+                                 word(c.is_double) + ", " + word(p.transforms) + ", " + bounds());
     if (!edges) used *= 0.85;
   } else {
     const bool weight = p.pass != Pass::Input, input = p.pass != Pass::Weight;
@@ -211,12 +215,12 @@ void add_planes(std::vector<Plan>& plans, const Problem& p, const Shape& s, cons
     const bool edges = has_edges_alone_backward(s.w, k, c.tile.columns, p.bias, plan.planes.owner_w);
     if (!edges) used *= 0.85;
     plan.clears = direct;
-    plan.kernel = expression(p, s, c, "backward_planes",
+    if (named) plan.kernel = expression(p, s, c, "backward_planes",
                              std::to_string(c.tap_rows) + ", " + word(input) + ", " + word(weight) + ", " +
                                  word(p.bias) + ", " + word(is_dilated) + ", " + word(edges) + ", " + word(c.is_double) +
-                                 ", " + word(direct) + ", " + word(p.transforms) + ", " + bounds);
+                                 ", " + word(direct) + ", " + word(p.transforms) + ", " + bounds());
   }
-  if (plan.launch.blocks == 0) return;
+  if (plan.launch.blocks == 0) return false;
   const PlaneCut& cut = plan.planes.cut;
   const int groups = !s.forward && p.pass != Pass::Input ? static_cast<int>(ceiling(k.kernel_h, c.tap_rows)) : 1;
   const double at_work = static_cast<double>(cut.planes) * cut.column_groups * cut.row_groups * s.h.output_step *
@@ -229,10 +233,12 @@ void add_planes(std::vector<Plan>& plans, const Problem& p, const Shape& s, cons
                                 : static_cast<double>(ceiling(s.h.input, std::int64_t{s.h.output_step} * k.stride_h));
   used *= std::min(1.0, rows / (static_cast<double>(cut.bands) * cut.row_groups * c.tile.rows));
   plan.cost = cost(p, s, c, plan.launch, used);
-  plan.what = "planes " + std::to_string(c.tile.rows) + "x" + std::to_string(c.tile.columns) + ", " +
+  if (named)
+    plan.what = "planes " + std::to_string(c.tile.rows) + "x" + std::to_string(c.tile.columns) + ", " +
               std::to_string(cut.planes) + " planes, " + std::to_string(cut.bands) + " bands" +
               (c.is_double ? ", ahead" : "") + ", " + std::to_string(c.threads) + " threads";
-  plans.push_back(std::move(plan));
+  return plan.launch.shared_bytes <= kSharedBytes && plan.launch.blocks < (std::int64_t{1} << 31) &&
+         plan.cost < std::numeric_limits<double>::infinity();
 }
 
 /// Rows of taps that a thread has at once: all, or so many that they fit into registers.
@@ -275,7 +281,10 @@ bool operator==(const Problem& a, const Problem& b) {
 
 std::vector<Plan> plans_for(const Problem& p) {
   const Conv2dGeometry& g = p.geometry;
+  constexpr std::size_t kMostPlans = 32;
   std::vector<Plan> plans;
+  std::vector<std::pair<double, Config>> configs;
+  Plan plan;
   Shape s{};
   s.number = static_cast<int>(size_of(p.dtype));
   if (s.number > 4 || g.multiplier() > 8) return plans;
@@ -326,7 +335,7 @@ std::vector<Plan> plans_for(const Problem& p) {
             for (const int strip : strips) {
               if (vectors > threads) continue;
               c.channels = channels, c.threads = threads, c.stages = stages, c.strip = strip;
-              add_pixels(plans, p, s, c);
+              if (plan_pixels(p, s, c, false, plan)) configs.emplace_back(plan.cost, c);
             }
       }
     });
@@ -338,19 +347,19 @@ std::vector<Plan> plans_for(const Problem& p) {
           for (const int kilobytes : {16, 32, 56, 96}) {
             c.threads = threads, c.is_double = ahead, c.bytes = std::int64_t{kilobytes} << 10;
             c.rounds = ahead && s.forward ? 4 : 1;
-            add_planes(plans, p, s, c);
+            if (plan_planes(p, s, c, false, plan)) configs.emplace_back(plan.cost, c);
           }
     });
   }
-  for (Plan& plan : plans) {
+  const auto best = configs.begin() + static_cast<std::ptrdiff_t>(std::min(configs.size(), kMostPlans));
+  std::partial_sort(configs.begin(), best, configs.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  configs.erase(best, configs.end());
+  for (const auto& [cost, config] : configs) {
+    p.channels_last ? plan_pixels(p, s, config, true, plan) : plan_planes(p, s, config, true, plan);
     plan.turned = turned;
     plan.clears = p.pass != Pass::Forward && p.pass != Pass::Weight && !all_are_read && (plan.clears || !plan.has_planes);
+    plans.push_back(plan);
   }
-  std::erase_if(plans, [](const Plan& plan) {
-    return plan.launch.shared_bytes > kSharedBytes || plan.launch.blocks > (std::int64_t{1} << 31) - 1 ||
-           !(plan.cost < std::numeric_limits<double>::infinity());
-  });
-  std::sort(plans.begin(), plans.end(), [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
   return plans;
 }
 

@@ -1,0 +1,128 @@
+#pragma once
+
+#if defined(__CUDACC__)
+#define LAMELLA_ANYWHERE __host__ __device__
+#else
+#define LAMELLA_ANYWHERE
+#endif
+
+/// What the kernels are told: of host and device alike. As all files here, it includes nothing.
+///
+/// Dilation divided out. With d = gcd(stride, dilation), S = stride / d and D = dilation / d, the outputs
+/// o = ρ + D·t of one residue ρ read the inputs
+///   o · stride + k · dilation − padding = (ρ · stride − padding) + dilation · (S·t + k),
+/// so within the class of ρ the problem is one of stride S without dilation, on every D-th output and every dilation-th
+/// input. The D classes share no input unless d > 1; then inputs of the other residues modulo d are read by none.
+namespace lamella::depthwise {
+
+using Int64 = long long;
+
+/// One axis.
+struct Axis {
+  int input = 0, output = 0;  ///< sizes
+  int stride = 1;             ///< before division
+  int padding = 0;
+  int input_step = 1;   ///< from one input of a class to the next: the dilation
+  int output_step = 1;  ///< from one output of a class to the next, and the number of classes
+
+  /// Input 0 of a class; may be negative.
+  LAMELLA_ANYWHERE int origin(int residue) const { return residue * stride - padding; }
+  /// Outputs of a class.
+  LAMELLA_ANYWHERE int outputs(int residue) const {
+    return (output - residue + output_step - 1) / output_step;
+  }
+  /// The first of a class's inputs that exists, and the one behind the last.
+  LAMELLA_ANYWHERE int input_begin(int residue) const { return ceiling(-origin(residue), input_step); }
+  LAMELLA_ANYWHERE int input_end(int residue) const { return ceiling(input - origin(residue), input_step); }
+
+  LAMELLA_ANYWHERE static int floor(int a, int b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
+  LAMELLA_ANYWHERE static int ceiling(int a, int b) { return floor(a + b - 1, b); }
+};
+
+/// Rows or columns of x that a class's strips or tiles share, in units of the stride.
+struct Units {
+  int begin, end;
+};
+/// With an owner (see backward_pixels()), as many more as it takes to own every output.
+LAMELLA_ANYWHERE inline Units units_of(const Axis& axis, int residue, int stride, bool owns, int owner) {
+  Units units{Axis::floor(axis.input_begin(residue), stride), Axis::ceiling(axis.input_end(residue), stride)};
+  if (owns) {
+    units.begin = units.begin < owner ? units.begin : owner;
+    const int end = axis.outputs(residue) + owner;
+    units.end = units.end > end ? units.end : end;
+  }
+  return units;
+}
+
+/// clamp(scale[c] · x + shift[c], low, high) for each channel c: a batch norm and an activation of the ReLU family.
+/// Padding is zero behind it.
+struct Transform {
+  const float* scale = nullptr;  ///< [channels]
+  const float* shift = nullptr;
+  float low = 0, high = 0;
+};
+
+/// Taps [channels][kh][kw] and a bias [channels], without gaps, each float32 or the type of the other tensors.
+struct Parameters {
+  const void *taps = nullptr, *bias = nullptr;  ///< no bias: zeros
+  bool taps_are_float32 = false, bias_is_float32 = false;
+  bool turned = false;  ///< the last tap first
+};
+
+/// A tensor; strides in elements.
+struct Pixels {
+  void* data = nullptr;
+  Int64 image = 0, row = 0, pixel = 0;
+};
+
+/// How a problem is shared out among blocks, each of which has Tile::kLanes by so many channels.
+struct PixelCut {
+  int channel_blocks = 1;
+  int channels = 0;                            ///< of x; the last block may have fewer
+  int groups = 0;                              ///< of columns: threads of a vector of channels
+  int tiles = 1;                               ///< of columns
+  int strips = 1, strip_rows = 0;              ///< rows of y, or of x in units of the stride
+  int images = 0;
+  int tap_floats = 0;  ///< backward: where taps lie in shared memory if they stay there
+};
+
+struct PixelWork {
+  Axis h, w;
+  Pixels x, y;  ///< y: the result, or its gradient
+  Pixels dx;    ///< backward alone
+  Parameters taps;
+  bool accumulate = false;  ///< adds to dx
+  Transform transform;
+  PixelCut cut;
+  // Weight gradient.
+  float* parts = nullptr;  ///< [part][channel][taps + 1]
+  int items = 0, items_per_part = 1;
+  int owner_h = 0, owner_w = 0;  ///< row and column b of the window whose sum is the bias's: see weigh_bias
+};
+
+/// How a problem is shared out among blocks.
+struct PlaneCut {
+  int planes = 1;                       ///< input planes of a block
+  int bands = 1, band_rows = 0;         ///< of a plane: rows of y, or of x in units of the stride, of each class
+  int column_groups = 1, row_groups = 1;  ///< threads of a plane or band, of one class
+  int members = 0;                        ///< backward: threads of all planes
+  int zeros = 0, input_numbers = 0, output_numbers = 0;  ///< shared memory: a row of zeros, runs of x and of y
+};
+
+struct PlaneWork {
+  Axis h, w;
+  const void* x = nullptr;
+  void* y = nullptr;         ///< the result, or its gradient
+  void* dx = nullptr;        ///< backward alone
+  int input_planes = 0;      ///< images x channels
+  int channels = 0;          ///< of x
+  Parameters taps;
+  bool accumulate = false;  ///< adds to the result (forward) or to dx
+  Transform transform;
+  PlaneCut cut;
+  int items = 0, items_per_part = 1;  ///< forward: of all blocks, of one; weight gradient: images x bands, of a part
+  float* parts = nullptr;             ///< [part][channel][taps + 1]
+  int owner_h = 0, owner_w = 0;       ///< as of PixelWork
+};
+
+}  // namespace lamella::depthwise

@@ -1,9 +1,0 @@
-#include "layers/depthwise_conv2d/cuda/correlate_staged.cuh"
-#include "layers/depthwise_conv2d/cuda/weigh_staged.cuh"
-
-namespace lamella::cuda::depthwise {
-
-template bool correlate_staged<BFloat16>(const Correlation&);
-template bool weigh_staged<BFloat16>(const Weighing&, const Parts&);
-
-}  // namespace lamella::cuda::depthwise
