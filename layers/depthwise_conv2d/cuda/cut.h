@@ -17,6 +17,8 @@ struct Launch {
   std::int64_t parts = 0;  ///< of a weight gradient
 };
 
+inline constexpr std::int64_t kMostItems = std::int64_t{1} << 30;
+
 /// One axis of a problem, its dilation divided out. Returns the stride that is left.
 inline int divide_dilation(Axis& axis, std::int64_t input, std::int64_t output, std::int64_t kernel,
                            std::int64_t stride, std::int64_t padding, std::int64_t dilation) {
@@ -129,7 +131,9 @@ inline Launch cut_backward_pixels(PixelWork& work, std::int64_t images, std::int
   Launch launch;
   if (cut.groups * tap_groups * (block_channels / tile.lanes) > threads) return launch;
   launch.threads = threads;
-  work.items = static_cast<int>(std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step * images);
+  const std::int64_t items = std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step * images;
+  if (items > kMostItems) return launch;
+  work.items = static_cast<int>(items);
   work.items_per_part =
       weight ? static_cast<int>(std::max<std::int64_t>(1, ceiling(std::int64_t{work.items} * cut.channel_blocks, wanted_blocks)))
              : 1;
@@ -153,13 +157,13 @@ inline Launch cut_backward_pixels(PixelWork& work, std::int64_t images, std::int
   return launch;
 }
 
-/// Whether all groups of columns are full or can begin early, and only the edges of their windows lie outside.
+/// Whether all groups of columns are full or can begin early, and only the edges of their windows lie outside. The first
+/// group reaches the furthest to one side, the last to the other.
 inline bool has_edges_alone(const Axis& axis, const KernelSizes& kernel, int columns) {
   for (int residue = 0; residue < axis.output_step; ++residue) {
     const int count = axis.outputs(residue);
     if (count < columns) return false;
-    for (int group = 0; group * columns < count; ++group) {
-      const int first = std::min(group * columns, count - columns);
+    for (const int first : {0, count - columns}) {
       const int begin = axis.origin(residue) + axis.input_step * (first * kernel.stride_w + kernel.kernel_w - 1);
       const int end = axis.origin(residue) + axis.input_step * ((first + columns - 1) * kernel.stride_w);
       if (begin < 0 || end >= axis.input || (begin <= end && (begin >= axis.input || end < 0))) return false;
@@ -171,8 +175,7 @@ inline bool has_edges_alone_backward(const Axis& axis, const KernelSizes& kernel
   for (int residue = 0; residue < axis.output_step; ++residue) {
     const Units units = units_of(axis, residue, kernel.stride_w, owns, owner);
     if (units.end - units.begin < columns) return false;
-    for (int first = units.begin; first < units.end; first += columns) {
-      const int at = std::min(first, units.end - columns);
+    for (const int at : {units.begin, units.end - columns}) {
       // Inside are columns reach_w - 1 … columns - 1 of the window, which begins reach_w - 1 before `at`.
       const int begin = at, end = at + columns - kernel.reach_w();
       if (begin <= end && (begin < 0 || end >= axis.outputs(residue))) return false;
@@ -305,6 +308,7 @@ inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int
   }
   cut.row_groups = static_cast<int>(row_groups);
   work.channels = static_cast<int>(channels);
+  if (images * cut.bands > kMostItems) return launch;
   work.items = static_cast<int>(images * cut.bands);
   const std::int64_t channel_blocks = ceiling(channels, cut.planes);
   work.items_per_part = static_cast<int>(std::max<std::int64_t>(1, ceiling(work.items * channel_blocks, wanted_blocks)));

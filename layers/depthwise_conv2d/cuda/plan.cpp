@@ -294,9 +294,10 @@ std::vector<Plan> plans_for(const Problem& p) {
   s.kernel = {static_cast<int>(g.kernel.h), static_cast<int>(g.kernel.w), 1, 1, static_cast<int>(g.multiplier())};
   s.kernel.stride_h = divide_dilation(s.h, g.in.h, g.out.h, g.kernel.h, g.stride.h, g.padding.h, g.dilation.h);
   s.kernel.stride_w = divide_dilation(s.w, g.in.w, g.out.w, g.kernel.w, g.stride.w, g.padding.w, g.dilation.w);
-  constexpr int kLargestKernel = 15, kLargestStride = 4;
+  constexpr int kLargestKernel = 15, kLargestStride = 4, kMostClasses = 64;
   if (std::max(s.kernel.kernel_h, s.kernel.kernel_w) > kLargestKernel) return plans;
   if (std::max(s.kernel.stride_h, s.kernel.stride_w) > kLargestStride) return plans;
+  if (std::max(s.h.output_step, s.w.output_step) > kMostClasses) return plans;
   const bool all_are_read = g.stride == Size2(s.kernel.stride_h, s.kernel.stride_w);
   s.forward = p.pass == Pass::Forward || (p.pass == Pass::Input && g.stride == Size2(1) && g.multiplier() == 1);
   const bool turned = s.forward && p.pass == Pass::Input;
