@@ -53,6 +53,18 @@ __device__ __forceinline__ float narrow<float>(float number) {
   return number;
 }
 
+/// Words to global memory in one instruction. Left to itself the compiler sometimes takes such a vector apart.
+__device__ __forceinline__ void store_global(void* to, const unsigned (&word)[1]) { *static_cast<unsigned*>(to) = word[0]; }
+__device__ __forceinline__ void store_global(void* to, const unsigned (&word)[2]) {
+  asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(to)), "r"(word[0]), "r"(word[1])
+               : "memory");
+}
+__device__ __forceinline__ void store_global(void* to, const unsigned (&word)[4]) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(word[0]),
+               "r"(word[1]), "r"(word[2]), "r"(word[3])
+               : "memory");
+}
+
 /// kBytes of global memory to shared memory without waiting for them; zeros if they do not exist. `global`
 /// must be a place that can be read in any case.
 template <int kBytes>
@@ -75,6 +87,135 @@ __device__ __forceinline__ void end_copies() { asm volatile("cp.async.commit_gro
 template <int kGroups>
 __device__ __forceinline__ void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+}
+
+/// An address as the instructions below take it.
+__device__ __forceinline__ unsigned shared_address(const void* shared) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(shared));
+}
+
+/// Four 8x8 matrices of sixteen-bit numbers from shared memory; lane l has the address of row l % 8 of matrix l / 8, and
+/// gets numbers 2 · (l % 4) and the next of row l / 4 of each.
+__device__ __forceinline__ void load_matrices(unsigned (&matrix)[4], unsigned row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(matrix[0]), "=r"(matrix[1]), "=r"(matrix[2]), "=r"(matrix[3])
+               : "r"(row));
+}
+/// The same, with rows and columns exchanged in what the lanes get.
+__device__ __forceinline__ void load_matrices_transposed(unsigned (&matrix)[4], unsigned row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(matrix[0]), "=r"(matrix[1]), "=r"(matrix[2]), "=r"(matrix[3])
+               : "r"(row));
+}
+/// Half of load_matrices(): lanes 0 to 15 have the addresses.
+__device__ __forceinline__ void load_matrices(unsigned (&matrix)[2], unsigned row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];" : "=r"(matrix[0]), "=r"(matrix[1]) : "r"(row));
+}
+__device__ __forceinline__ void load_matrices_transposed(unsigned (&matrix)[2], unsigned row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+               : "=r"(matrix[0]), "=r"(matrix[1])
+               : "r"(row));
+}
+/// Waits for as many threads of the block as say the same; `name` 1 … 15.
+__device__ __forceinline__ void synchronize_some(int name, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
+}
+/// Waits for the warp's other lanes, and sees what they wrote.
+__device__ __forceinline__ void synchronize_warp() { __syncwarp(); }
+
+/// sum += a · b for a of 16x16 and b of 16x8 numbers: a0 … a3 are the quarters (0, 0), (8, 0), (0, 8) and (8, 8) of a as
+/// load_matrices() gives them; b0 and b1 the halves of b, transposed. Lane l has in `sum` numbers 2 · (l % 4) and the next
+/// of rows l / 4 and l / 4 + 8.
+__device__ __forceinline__ void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3,
+                                             unsigned b0, unsigned b1, BFloat16) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+__device__ __forceinline__ void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3,
+                                             unsigned b0, unsigned b1, Float16) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+/// For a of 16x8 and b of 8x8.
+__device__ __forceinline__ void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned b0, BFloat16) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a0), "r"(a1), "r"(b0));
+}
+__device__ __forceinline__ void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned b0, Float16) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a0), "r"(a1), "r"(b0));
+}
+
+/// What the copy engine knows of a tensor: its sizes, strides, and the box that one copy moves (CUtensorMap).
+struct alignas(64) TensorMap {
+  unsigned long long opaque[16];
+};
+
+/// A barrier in shared memory at `barrier`, whose phases end when so many threads, and all bytes that they expect, have
+/// arrived. To be made by one thread, before a __syncthreads().
+__device__ __forceinline__ void make_barrier(unsigned barrier, unsigned threads) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1; fence.mbarrier_init.release.cluster;" ::"r"(barrier), "r"(threads)
+               : "memory");
+}
+__device__ __forceinline__ void arrive(unsigned barrier) {
+  asm volatile("{.reg .b64 state; mbarrier.arrive.shared::cta.b64 state, [%0];}" ::"r"(barrier) : "memory");
+}
+/// Arrives, and expects so many bytes.
+__device__ __forceinline__ void expect_bytes(unsigned barrier, unsigned bytes) {
+  asm volatile("{.reg .b64 state; mbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1;}" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
+/// Waits for the end of a phase of this parity. The first is 0; before it one of parity 1 has ended.
+__device__ __forceinline__ void wait_for_phase(unsigned barrier, unsigned parity) {
+  asm volatile(
+      "{.reg .pred done; again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1; @done bra end; bra again; end:}" ::"r"(
+          barrier),
+      "r"(parity)
+      : "memory");
+}
+/// Copies a box of [image][row][pixel][channel] from these coordinates on to shared memory; zeros for what is not in the
+/// tensor.
+__device__ __forceinline__ void load_box(unsigned to, const TensorMap& map, int channel, int pixel, int row, int image,
+                                         unsigned barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];" ::
+          "r"(to),
+      "l"(&map), "r"(channel), "r"(pixel), "r"(row), "r"(image), "r"(barrier)
+      : "memory");
+}
+/// The other way, or added to what is there; nothing where there is no tensor.
+__device__ __forceinline__ void store_box(const TensorMap& map, unsigned from, int channel, int pixel, int row, int image,
+                                          bool add) {
+  if (add)
+    asm volatile(
+        "cp.reduce.async.bulk.tensor.4d.global.shared::cta.add.tile.bulk_group [%0, {%1, %2, %3, %4}], [%5];" ::"l"(&map),
+        "r"(channel), "r"(pixel), "r"(row), "r"(image), "r"(from)
+        : "memory");
+  else
+    asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%1, %2, %3, %4}], [%5];" ::"l"(&map),
+                 "r"(channel), "r"(pixel), "r"(row), "r"(image), "r"(from)
+                 : "memory");
+}
+__device__ __forceinline__ void end_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+/// Waits until this thread's stores have read what they store.
+__device__ __forceinline__ void wait_until_stores_have_read() {
+  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+/// What was written to shared memory before may be read by stores after, and overwritten by loads.
+__device__ __forceinline__ void hand_to_copy_engine() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+/// The other way of load_matrices().
+__device__ __forceinline__ void store_matrices(unsigned row, unsigned m0, unsigned m1, unsigned m2, unsigned m3) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(m0), "r"(m1), "r"(m2),
+               "r"(m3)
+               : "memory");
+}
+__device__ __forceinline__ void store_matrices(unsigned row, unsigned m0, unsigned m1) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1, %2};" ::"r"(row), "r"(m0), "r"(m1) : "memory");
 }
 
 }  // namespace lamella::depthwise

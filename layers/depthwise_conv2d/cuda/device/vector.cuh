@@ -30,17 +30,17 @@ __device__ __forceinline__ Words<kBytes> load_words(const void* from) {
   }
   return words;
 }
+/// To global memory.
 template <int kBytes>
 __device__ __forceinline__ void store_words(void* to, const Words<kBytes>& words) {
-  if constexpr (kBytes == 4) {
-    *static_cast<unsigned*>(to) = words.word[0];
-  } else if constexpr (kBytes == 8) {
-    *static_cast<uint2*>(to) = make_uint2(words.word[0], words.word[1]);
+  if constexpr (kBytes <= 16) {
+    store_global(to, words.word);
   } else {
 #pragma unroll
-    for (int i = 0; i < kBytes / 16; ++i)
-      static_cast<uint4*>(to)[i] =
-          make_uint4(words.word[4 * i], words.word[4 * i + 1], words.word[4 * i + 2], words.word[4 * i + 3]);
+    for (int i = 0; i < kBytes / 16; ++i) {
+      const unsigned four[4]{words.word[4 * i], words.word[4 * i + 1], words.word[4 * i + 2], words.word[4 * i + 3]};
+      store_global(static_cast<uint4*>(to) + i, four);
+    }
   }
 }
 
@@ -60,20 +60,24 @@ __device__ __forceinline__ void load(const T* from, float (&numbers)[kCount]) {
   }
 }
 template <class T, int kCount>
-__device__ __forceinline__ void store(T* to, const float (&numbers)[kCount]) {
-  if constexpr (kCount * sizeof(T) < 4) {
-    *to = narrow<T>(numbers[0]);
+__device__ __forceinline__ Words<kCount * static_cast<int>(sizeof(T))> narrow_all(const float (&numbers)[kCount]) {
+  Words<kCount * static_cast<int>(sizeof(T))> words;
+  if constexpr (sizeof(T) == 4) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) words.word[i] = __float_as_uint(numbers[i]);
   } else {
-    Words<kCount * static_cast<int>(sizeof(T))> words;
-    if constexpr (sizeof(T) == 4) {
 #pragma unroll
-      for (int i = 0; i < kCount; ++i) words.word[i] = __float_as_uint(numbers[i]);
-    } else {
-#pragma unroll
-      for (int i = 0; i < kCount; i += 2) words.word[i / 2] = narrow_pair(numbers[i], numbers[i + 1], T{});
-    }
-    store_words(to, words);
+    for (int i = 0; i < kCount; i += 2) words.word[i / 2] = narrow_pair(numbers[i], numbers[i + 1], T{});
   }
+  return words;
+}
+/// To global memory.
+template <class T, int kCount>
+__device__ __forceinline__ void store(T* to, const float (&numbers)[kCount]) {
+  if constexpr (kCount * sizeof(T) < 4)
+    *to = narrow<T>(numbers[0]);
+  else
+    store_words(to, narrow_all<T>(numbers));
 }
 
 /// Number `at` of memory that holds float32 or T.
