@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -17,7 +18,7 @@
 
 namespace lamella::depthwise {
 
-extern const detail::cuda::SourceFile kDeviceSources[8];
+extern const detail::cuda::SourceFile kDeviceSources[9];
 
 }  // namespace lamella::depthwise
 
@@ -27,7 +28,10 @@ namespace {
 using detail::ConstTensorView;
 using lamella::depthwise::Pass;
 using lamella::depthwise::Plan;
+using lamella::depthwise::BoxSizes;
+using lamella::depthwise::BoxWork;
 using lamella::depthwise::Problem;
+using lamella::depthwise::TensorMap;
 
 constexpr detail::cuda::Sources kSources{"depthwise_conv2d", lamella::depthwise::kDeviceSources};
 
@@ -56,6 +60,65 @@ bool has_dense_taps(const ConstTensorView& weight) {
   const std::int64_t kw = weight.shape[3], taps = weight.shape[2] * kw;
   return (weight.shape[0] == 1 || weight.strides[0] == taps) && (weight.shape[2] == 1 || weight.strides[2] == kw) &&
          (kw == 1 || weight.strides[3] == 1);
+}
+
+/// The driver's cuTensorMapEncodeTiled, by the types of its arguments alone; null: the driver or GPU has no copy engine.
+using EncodeTiled = int (*)(TensorMap* map, int data_type, std::uint32_t rank, void* address, const std::uint64_t* sizes,
+                            const std::uint64_t* strides, const std::uint32_t* box, const std::uint32_t* steps,
+                            int interleave, int swizzle, int promotion, int fill);
+EncodeTiled encode_tiled() {
+  static const EncodeTiled found = [] {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult result{};
+#if CUDART_VERSION >= 12050
+    constexpr unsigned kSince = 12000;
+    const auto status =
+        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, kSince, cudaEnableDefault, &result);
+#else
+    const auto status = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &result);
+#endif
+    if (status != cudaSuccess || result != cudaDriverEntryPointSuccess) {
+      cudaGetLastError();
+      function = nullptr;
+    }
+    return reinterpret_cast<EncodeTiled>(function);
+  }();
+  return found;
+}
+bool has_copy_engine(Device device) {
+  int major = 0;
+  return encode_tiled() != nullptr &&
+         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index) == cudaSuccess && major >= 9;
+}
+
+/// What the copy engine must know to move boxes of a tensor; false: it cannot.
+bool describe(const ConstTensorView& view, const BoxSizes& box, TensorMap& map) {
+  constexpr int kFloat16 = 6, kBFloat16 = 9, kNoInterleave = 0, kPromote128Bytes = 2, kFillZeros = 0;
+  constexpr std::uint64_t kLargestStride = std::uint64_t{1} << 40, kLargestSize = std::uint64_t{1} << 32;
+  constexpr std::uint32_t kRank = 4;
+  const std::uint64_t number = size_of(view.dtype);
+  std::array<std::uint64_t, kRank> sizes{};
+  std::array<std::uint64_t, kRank - 1> strides{};
+  constexpr std::array<int, kRank> kAxes{1, 3, 2, 0};
+  for (std::uint32_t i = 0; i < kRank; ++i) sizes[i] = static_cast<std::uint64_t>(view.shape[kAxes[i]]);
+  for (std::uint32_t i = 1; i < kRank; ++i) {
+    // Of an axis of one, any stride will do.
+    std::uint64_t stride = static_cast<std::uint64_t>(view.strides[kAxes[i]]) * number;
+    if (sizes[i] == 1) stride = (sizes[0] * number + 15) / 16 * 16;
+    if (view.strides[kAxes[i]] <= 0 || stride >= kLargestStride || stride % 16 != 0) return false;
+    strides[i - 1] = stride;
+  }
+  for (const std::uint64_t size : sizes)
+    if (size == 0 || size > kLargestSize) return false;
+  const auto extent = [](int count, int step) { return static_cast<std::uint32_t>((count - 1) * step + 1); };
+  const std::array<std::uint32_t, kRank> extents{static_cast<std::uint32_t>(box.channels), extent(box.pixels, box.pixel_step),
+                                                 extent(box.rows, box.row_step), static_cast<std::uint32_t>(box.images)};
+  const std::array<std::uint32_t, kRank> steps{1, static_cast<std::uint32_t>(box.pixel_step),
+                                               static_cast<std::uint32_t>(box.row_step), 1};
+  const int swizzle = box.channels == 64 ? 3 : box.channels == 32 ? 2 : 1;  // of 128, 64 or 32 bytes
+  return encode_tiled()(&map, view.dtype == DType::Float16 ? kFloat16 : kBFloat16, kRank, const_cast<void*>(view.data),
+                        sizes.data(), strides.data(), extents.data(), steps.data(), kNoInterleave, swizzle,
+                        kPromote128Bytes, kFillZeros) == 0;
 }
 
 struct Chosen {
@@ -138,6 +201,8 @@ bool run_planned(const Conv2dGeometry& geometry, const Operands& o) {
   problem.accumulate = o.accumulate;
 
   const Device device = y.device;
+  problem.boxes = has_copy_engine(device);
+  problem.exact_taps = problem.pass != Pass::Weight && o.weight.dtype == DType::Float32;
   const Chosen* const chosen = choose(problem, device);
   if (chosen == nullptr) return false;
   const Plan& plan = chosen->plan;
@@ -155,26 +220,34 @@ bool run_planned(const Conv2dGeometry& geometry, const Operands& o) {
   parameters.bias = o.bias.data;
   parameters.bias_is_float32 = o.bias.dtype == DType::Float32;
   parameters.turned = plan.turned;
-  lamella::depthwise::PixelWork pixels = plan.pixels;
+  BoxWork boxes;
+  lamella::depthwise::PixelWork& pixels = boxes.work;
+  pixels = plan.pixels;
   lamella::depthwise::PlaneWork planes = plan.planes;
-  void* work = nullptr;
-  if (plan.has_planes) {
-    planes.x = plan.turned ? y.data : x.data;
-    planes.y = plan.turned ? o.grad_input.data : const_cast<void*>(y.data);
+  const ConstTensorView from = plan.turned ? y : x, into = plan.turned ? ConstTensorView(o.grad_input) : y;
+  void* work = &planes;
+  if (plan.family == Plan::Family::Planes) {
+    planes.x = from.data;
+    planes.y = const_cast<void*>(into.data);
     planes.dx = o.grad_input.data;
     planes.channels = static_cast<int>(geometry.in_channels);
     planes.taps = parameters;
     planes.accumulate = o.accumulate;
     planes.parts = sums.as<float>();
-    work = &planes;
   } else {
-    pixels.x = pixels_of(plan.turned ? y : x);
-    pixels.y = pixels_of(plan.turned ? ConstTensorView(o.grad_input) : y);
+    pixels.x = pixels_of(from);
+    pixels.y = pixels_of(into);
     if (input) pixels.dx = pixels_of(o.grad_input);
     pixels.taps = parameters;
     pixels.accumulate = o.accumulate;
     pixels.parts = sums.as<float>();
     work = &pixels;
+    if (plan.family == Plan::Family::Boxes) {
+      work = &boxes;
+      if (plan.x_box.channels > 0 && !describe(from, plan.x_box, boxes.x)) return false;
+      if (plan.y_box.channels > 0 && !describe(into, plan.y_box, boxes.y)) return false;
+      if (plan.dx_box.channels > 0 && !describe(o.grad_input, plan.dx_box, boxes.dx)) return false;
+    }
   }
   void* arguments[] = {work};
   detail::cuda::check(

@@ -18,12 +18,6 @@
 /// asks for pages of rows ahead; the others compute. All places in shared memory are known when the kernel is compiled.
 namespace lamella::depthwise {
 
-/// PixelWork whose tensors the copy engine moves: x and y (or its gradient) in, y or dx out.
-struct BoxWork {
-  PixelWork work;
-  TensorMap x, y, dx;
-};
-
 /// What a kernel is made of. Sixteen pixels of a product are kColumns_ (8 or 16) neighbours of one or two rows; a step of a
 /// warp is kRows_ of them, one below the other. kBlocks_ of them are side by side. A block has kChannels_ of x, a warp
 /// kWarpChannels_ (8 or 16). kTapRows_ < kH: that many rows of taps at a time (forward), or of a warp (weight gradient).
@@ -166,9 +160,9 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
   PageCursor<kPages> cursor;
   if (warp == kConsumers) {
     if (lane != 0) return;
+    PixelItem at(work, static_cast<unsigned>(first_item));
 #pragma unroll 1
-    for (int item = first_item; item < last_item; ++item) {
-      const PixelItem at(work, static_cast<unsigned>(item));
+    for (int item = first_item; item < last_item; ++item, at.advance(work)) {
       const int steps = steps_of(at);
       if (steps == 0) continue;
       int row = work.h.origin(at.class_h) + at.strip * cut.strip_rows * K::kStrideH * work.h.input_step;
@@ -220,9 +214,9 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
     wait_for_phase(full + 8 * awaited.slot, awaited.parity);
     awaited.next();
   };
+  PixelItem at(work, static_cast<unsigned>(first_item));
 #pragma unroll 1
-  for (int item = first_item; item < last_item; ++item) {
-    const PixelItem at(work, static_cast<unsigned>(item));
+  for (int item = first_item; item < last_item; ++item, at.advance(work)) {
     const int steps = steps_of(at);
     if (steps == 0) continue;
 #pragma unroll
@@ -247,33 +241,39 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
 #pragma unroll
             for (int i = 0; i < 4; ++i) sums[r][e][i] = bias[e][i % 2];
         constexpr int kRowStep = Tile::kDown * K::kStrideH, kRead = (Tile::kRows - 1) * kRowStep + kTapRows;
-        const auto multiply = [&](int i, unsigned row) {
+        struct Row {
+          unsigned pair[Places::kPairs > 0 ? Places::kPairs : 1][kEights][4], last[2 * kEights];
+        };
+        const auto load = [&](Row& x, unsigned row) {
+#pragma unroll
+          for (int p = 0; p < Places::kPairs; ++p)
+#pragma unroll
+            for (int e = 0; e < kEights; ++e) load_matrices(x.pair[p][e], row + places.pair[p][e]);
+          if constexpr (Places::kOdd) load_matrices(x.last, row + places.last);
+        };
+        const auto multiply = [&](const Row& x, int i) {
           // Neighbouring products have sums of their own, so that none waits for another.
 #pragma unroll
-          for (int p = 0; p < Places::kPairs; ++p) {
-            unsigned x[kEights][4];
-#pragma unroll
-            for (int e = 0; e < kEights; ++e) load_matrices(x[e], row + places.pair[p][e]);
+          for (int p = 0; p < Places::kPairs; ++p)
 #pragma unroll
             for (int r = 0; r < Tile::kRows; ++r) {
               const int tap_row = i - r * kRowStep;
               if (tap_row < 0 || tap_row >= kTapRows) continue;
 #pragma unroll
-              for (int e = 0; e < kEights; ++e)
-                multiply_add(sums[r][e], x[e][0], x[e][1], x[e][2], x[e][3], taps[e].tap[tap_row * K::kW + 2 * p],
+              for (int e = 0; e < kEights; ++e) {
+                const unsigned(&four)[4] = x.pair[p][e];
+                multiply_add(sums[r][e], four[0], four[1], four[2], four[3], taps[e].tap[tap_row * K::kW + 2 * p],
                              taps[e].tap[tap_row * K::kW + 2 * p + 1], T{});
+              }
             }
-          }
           if constexpr (Places::kOdd) {
-            unsigned x[2 * kEights];
-            load_matrices(x, row + places.last);
 #pragma unroll
             for (int r = 0; r < Tile::kRows; ++r) {
               const int tap_row = i - r * kRowStep;
               if (tap_row < 0 || tap_row >= kTapRows) continue;
 #pragma unroll
               for (int e = 0; e < kEights; ++e)
-                multiply_add(sums[r][e], x[2 * e], x[2 * e + 1], taps[e].tap[(tap_row + 1) * K::kW - 1], T{});
+                multiply_add(sums[r][e], x.last[2 * e], x.last[2 * e + 1], taps[e].tap[(tap_row + 1) * K::kW - 1], T{});
             }
           }
         };
@@ -289,25 +289,28 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
               unsigned from = page[0];
 #pragma unroll
               for (int p = 1; p < kReach; ++p) from = row / Sizes::kPageRows == p ? page[p] : from;
-              multiply(i, from + row % Sizes::kPageRows * Sizes::kRowBytes);
+              Row x;
+              load(x, from + row % Sizes::kPageRows * Sizes::kRowBytes);
+              multiply(x, i);
             }
           }
         } else {
-          // A product's rows may lie in two pages, if it has two.
+          const auto row_at = [&](int i) {
+            constexpr int kPageRows = Sizes::kPageRows;
+            const unsigned here = page[i / kPageRows] + i % kPageRows * Sizes::kRowBytes;
+            if constexpr (Tile::kDown == 1) return here;
+            // A product's second row may lie in the next page.
+            const int second = i + K::kStrideH;
+            if (second / kPageRows == i / kPageRows || second / kPageRows >= kReach || lane % 16 < Tile::kColumns) return here;
+            return page[second / kPageRows] - static_cast<unsigned>(kPageRows - i % kPageRows) * Sizes::kRowBytes;
+          };
+          // The next row is on its way while one is multiplied.
+          Row x[2];
+          load(x[0], row_at(0));
 #pragma unroll
           for (int i = 0; i < kRead; ++i) {
-            const int own = i + lane % 16 / Tile::kColumns * K::kStrideH;  // of the lane
-            if constexpr (Tile::kDown == 1) {
-              multiply(i, page[i / Sizes::kPageRows] + i % Sizes::kPageRows * Sizes::kRowBytes);
-            } else {
-              // Places begin at the first of its rows.
-              const int behind = own / Sizes::kPageRows - i / Sizes::kPageRows;
-              const unsigned here = page[i / Sizes::kPageRows] + i % Sizes::kPageRows * Sizes::kRowBytes;
-              const int next = i / Sizes::kPageRows + 1 < kReach ? i / Sizes::kPageRows + 1 : i / Sizes::kPageRows;
-              multiply(i, behind == 0 ? here
-                                      : page[next] - static_cast<unsigned>(Sizes::kPageRows - i % Sizes::kPageRows) *
-                                                         Sizes::kRowBytes);
-            }
+            if (i + 1 < kRead) load(x[(i + 1) % 2], row_at(i + 1));
+            multiply(x[i % 2], i);
           }
         }
 #pragma unroll
@@ -424,8 +427,7 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
   struct Item {
     int image, class_h, class_w, row, column, steps;  ///< the first units
   };
-  const auto item_of = [&](int number) {
-    const PixelItem at(work, static_cast<unsigned>(number));
+  const auto item_of = [&](const PixelItem& at) {
     const Units rows = units_of(work.h, at.class_h, kStrideH, kPhaseH, kBias, work.owner_h);
     const Units columns = units_of(work.w, at.class_w, kStrideW, kPhaseW, kBias, work.owner_w);
     const int row = rows.begin + at.strip * cut.strip_rows, column = columns.begin + at.tile * Tile::kUnits;
@@ -435,9 +437,10 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
 
   PageCursor<kPages> cursor;
   if (warp == kConsumers) {
+    PixelItem at(work, static_cast<unsigned>(first_item));
 #pragma unroll 1
-    for (int number = first_item; lane == 0 && number < last_item; ++number) {
-      const Item item = item_of(number);
+    for (int number = first_item; lane == 0 && number < last_item; ++number, at.advance(work)) {
+      const Item item = item_of(at);
       if (item.steps == 0) continue;
       int g_row = item.class_h + (item.row + WindowH::kLow) * work.h.output_step;
       const int g_column = item.class_w + (item.column + WindowW::kLow) * work.w.output_step;
@@ -501,9 +504,10 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
       wait_for_phase(full + 8 * awaited.slot, awaited.parity);
       awaited.next();
     };
+    PixelItem at(work, static_cast<unsigned>(first_item));
 #pragma unroll 1
-    for (int number = first_item; number < last_item; ++number) {
-      const Item item = item_of(number);
+    for (int number = first_item; number < last_item; ++number, at.advance(work)) {
+      const Item item = item_of(at);
       if (item.steps == 0) continue;
 #pragma unroll
       for (int p = 0; p < kReach - 1; ++p) wait_for_page();

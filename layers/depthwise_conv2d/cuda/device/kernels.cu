@@ -1,4 +1,5 @@
 // All kernels: what is compiled at run time.
+#include "boxes.cuh"
 #include "pixels.cuh"
 #include "planes.cuh"
 

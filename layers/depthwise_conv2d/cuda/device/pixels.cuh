@@ -26,6 +26,18 @@ struct PixelItem {
     class_h = next(work.h.output_step);
     image = static_cast<int>(item);
   }
+  /// On to the next item.
+  __device__ __forceinline__ void advance(const PixelWork& work) {
+    if (++tile < work.cut.tiles) return;
+    tile = 0;
+    if (++class_w < work.w.output_step) return;
+    class_w = 0;
+    if (++strip < work.cut.strips) return;
+    strip = 0;
+    if (++class_h < work.h.output_step) return;
+    class_h = 0;
+    ++image;
+  }
 };
 
 /// Bit i: begin <= i < end.

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "work.cuh"
+
 /// What the kernels need of the machine. These files are compiled ahead of time by nvcc and, for shapes that
 /// nobody foresaw, at run time by NVRTC: they include nothing but each other.
 namespace lamella::depthwise {
@@ -149,11 +151,6 @@ __device__ __forceinline__ void multiply_add(float (&sum)[4], unsigned a0, unsig
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a0), "r"(a1), "r"(b0));
 }
-
-/// What the copy engine knows of a tensor: its sizes, strides, and the box that one copy moves (CUtensorMap).
-struct alignas(64) TensorMap {
-  unsigned long long opaque[16];
-};
 
 /// A barrier in shared memory at `barrier`, whose phases end when so many threads, and all bytes that they expect, have
 /// arrived. To be made by one thread, before a __syncthreads().

@@ -125,4 +125,15 @@ struct PlaneWork {
   int owner_h = 0, owner_w = 0;       ///< as of PixelWork
 };
 
+/// What the copy engine knows of a tensor: its sizes, strides, and the box that one copy moves (CUtensorMap).
+struct alignas(64) TensorMap {
+  unsigned long long opaque[16];
+};
+
+/// PixelWork whose tensors the copy engine moves: x and y (or its gradient) in, y or dx out.
+struct BoxWork {
+  PixelWork work;
+  TensorMap x, y, dx;
+};
+
 }  // namespace lamella::depthwise
