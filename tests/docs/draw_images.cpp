@@ -14,7 +14,7 @@ namespace {
 
 lamella::data::Image draw(bool ring, lamella::data::Random& random) {
   lamella::data::Image image(48, 40 + static_cast<int>(random.below(30)), 3);
-  const double size = random.uniform(8, 15), x0 = random.uniform(size, image.width - size),
+  const double size = random.uniform(10, 17), x0 = random.uniform(size, image.width - size),
                y0 = random.uniform(size, image.height - size);
   double colour[3];
   for (double& part : colour) part = random.uniform(120, 255);
@@ -24,7 +24,7 @@ lamella::data::Image draw(bool ring, lamella::data::Random& random) {
       const double distance = ring ? std::hypot(dx, dy) : std::max(dx, dy);
       for (int c = 0; c < 3; ++c)
         image.row(y)[x * 3 + c] = static_cast<std::uint8_t>(
-            random.uniform(0, 80) + (std::abs(distance - size + 2) < 2 ? colour[c] * 0.68 : 0));
+            random.uniform(0, 40) + (std::abs(distance - size + 2) < 2 ? colour[c] * 0.84 : 0));
     }
   return image;
 }
