@@ -1,5 +1,5 @@
 # cmake -D GUIDE=<file.md> -D FOLDER=<scratch> -D SOURCE=… -D BUILD=… [-D INSTALLED=…] [-D DRAW_IMAGES=…] -P follow.cmake
-# Does what a guide says, in its order, as one shell session that begins in a folder "lamella", this repository with its build
+# Does what a guide says, in its order, in one shell that begins in a folder "lamella", this repository with its build
 # in build/release; beside it lie what was installed, as "lamella-installed", and "photos", a folder of small images. Of the
 # guide's blocks
 #   sh     are run. A line <!-- not run: why --> above a block leaves it out.
@@ -10,7 +10,7 @@ cmake_minimum_required(VERSION 3.25)
 include(${CMAKE_CURRENT_LIST_DIR}/markdown.cmake)
 markdown_blocks(block ${GUIDE})
 
-# The session as a script: block i goes to a file i, what a command prints to i.out and i.err.
+# All of it as a script: block i goes to a file i, what a command prints to i.out and i.err.
 file(REMOVE_RECURSE ${FOLDER})
 file(MAKE_DIRECTORY ${FOLDER}/blocks ${FOLDER}/lamella/build)
 set(script "set -eu\ncd '${FOLDER}/lamella'\n")
@@ -44,7 +44,7 @@ foreach(i RANGE ${last})
     message(FATAL_ERROR "failed")
   endif()
 endforeach()
-file(WRITE ${FOLDER}/session.sh "${script}")
+file(WRITE ${FOLDER}/guide.sh "${script}")
 
 file(GLOB top RELATIVE ${SOURCE} ${SOURCE}/*)
 list(REMOVE_ITEM top build)
@@ -59,7 +59,7 @@ if(DRAW_IMAGES)
   execute_process(COMMAND ${DRAW_IMAGES} ${FOLDER}/photos COMMAND_ERROR_IS_FATAL ANY)
 endif()
 
-execute_process(COMMAND bash ${FOLDER}/session.sh RESULT_VARIABLE status)
+execute_process(COMMAND bash ${FOLDER}/guide.sh RESULT_VARIABLE status)
 set(failures "")
 foreach(i RANGE ${last})
   set(printed_${i} "")
