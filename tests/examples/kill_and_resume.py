@@ -29,7 +29,7 @@ def options_of_training(folder):
         "--batch", "64", "--epochs", "2", "--lr", "0.02", "--schedule", "one-cycle", "--ema", "0.95", "--dropout", "0.2",
         "--drop-path", "0.1", "--mixup", "0.2", "--flip", "0", "--crop-padding", "1", "--precision", "float16",
         "--device", "cpu", "--threads", "1", "--workers", "1",
-    ]  # fmt: skip
+    ]
 
 
 def half_written(folder):
