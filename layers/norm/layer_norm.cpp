@@ -38,7 +38,7 @@ Tensor layer_norm(const Tensor& input, const Shape& normalized_shape, const Tens
                                             y.write(), write(statistics, "layer_norm")));
   const Tensor result = record(
       "layer_norm", {x, weight, bias}, y,
-      [x = Saved(x), weight = Saved(weight), statistics, size, normalized_shape](GradientContext& context) {
+      [x = Saved(x), weight = Saved(weight), statistics, size](GradientContext& context) {
         const Tensor input = x.get(), w = weight.get(), grad = context.grad().contiguous();
         if (DenseTarget dx(context, 0, MemoryFormat::Contiguous); dx) {
           LAMELLA_KERNEL(grad.device(),

@@ -12,6 +12,10 @@
 namespace lamella::data {
 namespace {
 
+// libpng's own default. Of one row it makes two that take up to eight bytes a pixel: of a file of a few
+// kilobytes they took a gigabyte.
+constexpr std::uint32_t kMaxWidth = 1'000'000;
+
 // As in jpeg.cpp: libpng's error callback must not return, so it jumps over frames that own nothing.
 struct Decoder {
   png_structp png = nullptr;
@@ -95,6 +99,8 @@ Image decode_png(std::span<const std::uint8_t> bytes, const std::string& source)
                 std::uint64_t{decoder.width} * decoder.height <= static_cast<std::uint64_t>(kMaxPixels),
                 source, ": a PNG of ", decoder.height, "x", decoder.width, " pixels; at most ", kMaxPixels,
                 " are decoded");
+  LAMELLA_CHECK(IoError, decoder.width <= kMaxWidth, source, ": a PNG of ", decoder.height, "x",
+                decoder.width, " pixels; rows of at most ", kMaxWidth, " are decoded");
   LAMELLA_CHECK(
       IoError,
       std::uint64_t{decoder.packed_row_bytes} * decoder.height <= bytes.size() * detail::kMaxDeflateRatio,
