@@ -248,6 +248,13 @@ TEST(PngTest, refuses_sizes_before_memory_is_taken) {
   set_size(1'000'001, 1);
   EXPECT_THROW_WITH(decode_png(bytes, "wide.png"), IoError,
                     "wide.png: a PNG of 1x1000001 pixels; rows of at most 1000000");
+  // A chunk behind the header, of which nothing is there.
+  set_size(8, 8);
+  auto long_chunk = bytes;
+  for (std::size_t i = 0; i < 4; ++i) long_chunk[33 + i] = 0x7f;
+  EXPECT_THROW_WITH(decode_png(long_chunk, "long.png"), IoError,
+                    "long.png: corrupt PNG: a chunk of 2139062143 bytes where " +
+                        std::to_string(bytes.size() - 33 - 12) + " are left");
   set_size(0, 0);
   EXPECT_THROW(decode_png(bytes), IoError);
 }
