@@ -9,7 +9,8 @@ using nlohmann::json;
 
 namespace {
 
-constexpr int kVersion = 1;
+/// Of the format. 1 had no checksum.
+constexpr int kVersion = 2;
 
 json to_json(const InputFormat& format) {
   return {{"channels", format.channels},     {"size", format.size},
@@ -35,7 +36,10 @@ InputFormat format_from(const json& value) {
 json to_json(const TrainingPosition& position) {
   return {{"epoch", position.epoch},
           {"batches", position.batches},
-          {"random", {position.random.seed, position.random.step, position.random.op}}};
+          {"random", {position.random.seed, position.random.step, position.random.op}},
+          {"images", position.images},
+          {"best_epoch", position.best_epoch},
+          {"best_accuracy", position.best_accuracy}};
 }
 
 TrainingPosition position_from(const json& value) {
@@ -44,6 +48,9 @@ TrainingPosition position_from(const json& value) {
   position.batches = value.at("batches");
   if (position.epoch < 0 || position.batches < 0) throw lm::Error("a negative position");
   position.random = {value.at("random").at(0), value.at("random").at(1), value.at("random").at(2)};
+  position.images = value.value("images", position.images);
+  position.best_epoch = value.value("best_epoch", position.best_epoch);
+  position.best_accuracy = value.value("best_accuracy", position.best_accuracy);
   return position;
 }
 
@@ -51,6 +58,16 @@ const std::string& text(const lm::io::Metadata& metadata, const std::string& nam
   const auto found = metadata.find(name);
   if (found == metadata.end()) throw lm::Error("its metadata has no \"" + name + '"');
   return found->second;
+}
+
+void check_version(const lm::io::SafetensorsFile& file) {
+  const std::string& version = text(file.metadata, "lamella.mobilenet");
+  if (version == "1") return;
+  const bool number = version.find_first_not_of("0123456789") == std::string::npos;
+  if (number && version != std::to_string(kVersion))
+    throw lm::Error("its format is " + version + ", and this program reads up to " +
+                    std::to_string(kVersion) + "; a newer one wrote it");
+  if (!number || !file.checked) throw lm::Error("it is damaged: its version or its checksum cannot be read");
 }
 
 }  // namespace
@@ -73,15 +90,14 @@ void save_checkpoint(const std::filesystem::path& path, const Checkpoint& checkp
                             {"source", checkpoint.source},
                             {"recipe", recipe.dump()},
                             {"format", to_json(checkpoint.format).dump()},
-                            {"position", to_json(checkpoint.position).dump()}});
+                            {"position", to_json(checkpoint.position).dump()}},
+                           {.checksum = true});
 }
 
 Checkpoint load_checkpoint(const std::filesystem::path& path) {
   lm::io::SafetensorsFile file = lm::io::load_safetensors_file(path);
   try {
-    if (const std::string version = text(file.metadata, "lamella.mobilenet");
-        version != std::to_string(kVersion))
-      throw lm::Error("its version is " + version + ", must be " + std::to_string(kVersion));
+    check_version(file);
     Checkpoint checkpoint{.path = path, .source = text(file.metadata, "source")};
     checkpoint.recipe = json::parse(text(file.metadata, "recipe")).get<Recipe>();
     check(checkpoint.recipe);
@@ -92,6 +108,25 @@ Checkpoint load_checkpoint(const std::filesystem::path& path) {
   } catch (const std::exception& error) {
     throw lm::IoError(path.string() + " is not a checkpoint of this program: " + error.what());
   }
+}
+
+void check_resumes(const Checkpoint& checkpoint, const ImageData& data, const std::string& source) {
+  const auto fail = [&](const std::string& here, const std::string& there) {
+    throw lm::Error("train: " + checkpoint.path.string() + " cannot go on with " + source + ", which has " +
+                    here + "; it was trained on " + there + " of " + checkpoint.source);
+  };
+  const auto compare = [&](std::int64_t here, std::int64_t there, const std::string& what) {
+    if (here != there) fail(std::to_string(here) + ' ' + what, std::to_string(there));
+  };
+  const InputFormat &now = data.format, &then = checkpoint.format;
+  compare(static_cast<std::int64_t>(now.classes.size()), static_cast<std::int64_t>(then.classes.size()),
+          "classes");
+  for (std::size_t c = 0; c < now.classes.size(); ++c)
+    if (now.classes[c] != then.classes[c]) fail("the class " + now.classes[c], then.classes[c]);
+  compare(now.channels, then.channels, "channels");
+  compare(now.size, then.size, "pixels");
+  if (checkpoint.position.images > 0)
+    compare(data.train->size(), checkpoint.position.images, "images to train on");
 }
 
 std::unique_ptr<lm::Module> trained_network(const Checkpoint& checkpoint, lm::Device device) {

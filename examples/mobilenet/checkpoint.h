@@ -15,11 +15,14 @@ struct TrainingPosition {
   std::int64_t epoch = 0;    ///< the one to go on with
   std::int64_t batches = 0;  ///< of that epoch that were used
   lamella::RandomState random = {};
+  std::int64_t images = 0;      ///< to train on; 0: a file of format 1 does not say
+  std::int64_t best_epoch = 0;  ///< from 1: the first of the highest test accuracy; 0: none yet
+  double best_accuracy = 0;     ///< in [0, 1]
 };
 
 /// A checkpoint: a safetensors file. The network's tensors have the names "network.<name>", averaged weights
 /// "ema.module.<name>", everything else "optimizer.<name>" and "schedule.<name>"; recipe, input format and
-/// position are JSON in its metadata.
+/// position are JSON in its metadata. Since format 2 it has a checksum.
 struct Checkpoint {
   std::filesystem::path path = {};  ///< where it was read
   std::string source = {};          ///< of the images
@@ -39,8 +42,12 @@ void add_part(lamella::StateDict& tensors, const std::string& prefix, const lame
 /// file still there, if a tensor of the network is not finite.
 void save_checkpoint(const std::filesystem::path& path, const Checkpoint& checkpoint);
 
-/// Throws lamella::IoError naming the path where it is no checkpoint or does not hold together.
+/// Throws lamella::IoError naming the path where it is no checkpoint, one of a newer program, or damaged.
 Checkpoint load_checkpoint(const std::filesystem::path& path);
+
+/// Throws lamella::Error, saying what differs, where the training of `checkpoint` cannot go on with `data`,
+/// the images of `source`.
+void check_resumes(const Checkpoint& checkpoint, const ImageData& data, const std::string& source);
 
 /// The network of a checkpoint, with the averaged weights if there are any, in eval mode on `device`.
 std::unique_ptr<lamella::Module> trained_network(const Checkpoint& checkpoint, lamella::Device device);

@@ -41,7 +41,7 @@ struct SummaryOptions {
   int batch = 1;
 };
 /// A table of the network's layers: see lamella::summarize().
-int run_summary(SummaryOptions options);
+int run_summary(const SummaryOptions& options);
 
 /// What this program was built with and what it can run on, a line each.
 int run_info();

@@ -25,8 +25,16 @@ fs::path idx_file(const fs::path& folder, const std::string& name) {
   return fs::exists(folder / name) ? folder / name : folder / (name + ".gz");
 }
 
+/// Where the digits are: beside the program where both are installed, else in its sources.
+fs::path digits_folder() {
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error);
+  const fs::path installed = program.parent_path().parent_path() / "share/lamella/data";
+  return !error && fs::is_directory(installed, error) ? installed : fs::path(MOBILENET_DATA);
+}
+
 ImageData digits() {
-  const fs::path folder = MOBILENET_DATA;
+  const fs::path folder = digits_folder();
   const lm::data::DatasetPtr all =
       lm::data::idx_dataset(folder / "digits-images-idx3-ubyte.gz", folder / "digits-labels-idx1-ubyte.gz");
   ImageData data;

@@ -53,6 +53,16 @@ int run(int argc, char** argv) {
       ->capture_default_str();
   CLI::Option* resume =
       train.add_flag("--resume", train_options.resume, "go on where the checkpoint was written");
+  const auto add = [&train](const char* name, auto& value, const char* help) {
+    train.add_option(name, value, help)->capture_default_str();
+  };
+  add("--checkpoint-every", train_options.checkpoint_every,
+      "write it after so many steps, too, not only after each epoch; 0: only then");
+  add("--keep", train_options.keep,
+      "checkpoints that stay: the newest, and those before it as net.1.safetensors, net.2.safetensors and so "
+      "on");
+  train.add_flag("--keep-best", train_options.keep_best,
+                 "keep that of the highest test accuracy, too, as net.best.safetensors");
   train
       .add_option(
           "--init", train_options.initial,

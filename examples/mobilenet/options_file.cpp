@@ -22,7 +22,7 @@ std::string hidden(std::istream& input) {
   std::string text;
   char quote = 0;
   for (char c = 0; input.get(c);) {
-    if (c == '\n') {
+    if (quote != 0 && (c == quote || c == '\n')) {
       quote = 0;
     } else if (quote == 0) {
       if (c == '"' || c == '\'') quote = c;
@@ -32,8 +32,6 @@ std::string hidden(std::istream& input) {
         std::getline(input, comment);
         c = '\n';
       }
-    } else if (c == quote) {
-      quote = 0;
     } else if (c == '#') {
       c = kHash;
     } else if (quote == '"' && c == '\\' && (input.peek() == '"' || input.peek() == '\\')) {

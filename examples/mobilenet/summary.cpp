@@ -6,7 +6,7 @@
 
 namespace lm = lamella;
 
-int run_summary(SummaryOptions options) {
+int run_summary(const SummaryOptions& options) {
   InputFormat format;
   std::unique_ptr<lm::Module> network;
   if (!options.checkpoint.empty()) {

@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "checkpoint.h"
+#include "checkpoint_files.h"
 #include "commands.h"
 #include "curve.h"
 #include "initial.h"
@@ -76,6 +77,7 @@ class Training {
         options_(options),
         recipe_(options.recipe),
         device_(options.run.device),
+        files_(options.checkpoint, options.keep),
         train_images_(train_loader(data, recipe_, options.run.workers, device_)),
         test_images_(test_loader(data, recipe_, options.run.workers, device_)) {
     lm::manual_seed(recipe_.seed);
@@ -88,6 +90,7 @@ class Training {
     if (mixed_type(recipe_) == lm::float16) scaler_.emplace();
     if (recipe_.ema > 0) ema_ = make_ema(*network_, {.decay = recipe_.ema, .warm_up = true});
     if (options.resume) restore(load_checkpoint(options.checkpoint));
+    position_.images = data.train->size();
     curve_.emplace(options.csv, position_.epoch);
     // As the curve: what other runs had of these epochs does not count.
     if (!options.events.empty())
@@ -122,7 +125,7 @@ class Training {
       line.test_loss = result.test.loss;
       curve_->add(line);
       if (events_) add_events(line);
-      save({.epoch = position_.epoch + 1});
+      save_epoch(line.test_accuracy);
     }
     const bool untested = result.test.confusion.total() == 0;  // it was over when it was resumed
     if (!options_.report.empty() && untested && !result.interrupted) {
@@ -166,6 +169,7 @@ class Training {
       accuracy.add(lm::train::accuracy(result.output, labels), static_cast<double>(count));
       progress.add(count, figures);
       if (interrupted()) break;
+      if (due()) save(position_);
     }
     progress.finish();
     lm::set_allow_tf32(false);  // tests give what `eval` will
@@ -185,6 +189,26 @@ class Training {
     events_->flush();
   }
 
+  /// Whether --checkpoint-every says so.
+  bool due() const {
+    const std::int64_t steps = position_.epoch * train_images_.size() + position_.batches;
+    return options_.checkpoint_every > 0 && steps % options_.checkpoint_every == 0;
+  }
+
+  /// At the end of an epoch.
+  void save_epoch(double accuracy) {
+    const std::int64_t finished = position_.epoch + 1;
+    const bool best = position_.best_epoch == 0 || accuracy > position_.best_accuracy;
+    if (best) position_.best_epoch = finished, position_.best_accuracy = accuracy;
+    TrainingPosition next = position_;
+    next.epoch = finished;
+    next.batches = 0;
+    save(next);
+    if (best && keeps_best()) files_.mark_best();
+  }
+
+  bool keeps_best() const { return options_.keep_best && !options_.checkpoint.empty(); }
+
   void save(TrainingPosition position) {
     if (options_.checkpoint.empty()) return;
     const std::string bad = lm::train::first_non_finite(*network_);
@@ -200,23 +224,33 @@ class Training {
     add_part(checkpoint.tensors, "schedule", scheduler_->state_dict());
     if (ema_) add_part(checkpoint.tensors, "ema", ema_->state_dict());
     if (scaler_) add_part(checkpoint.tensors, "scaler", scaler_->state_dict());
-    save_checkpoint(options_.checkpoint, checkpoint);
+    files_.save(checkpoint);
   }
 
   void restore(const Checkpoint& checkpoint) {
-    network_->load_state_dict(checkpoint.part("network"));
-    optimizer_->load_state_dict(checkpoint.part("optimizer"));
-    scheduler_->load_state_dict(checkpoint.part("schedule"));
-    if (ema_) ema_->load_state_dict(checkpoint.part("ema"));
-    if (scaler_) scaler_->load_state_dict(checkpoint.part("scaler"));
+    try {
+      network_->load_state_dict(checkpoint.part("network"));
+      optimizer_->load_state_dict(checkpoint.part("optimizer"));
+      scheduler_->load_state_dict(checkpoint.part("schedule"));
+      if (ema_) ema_->load_state_dict(checkpoint.part("ema"));
+      if (scaler_) scaler_->load_state_dict(checkpoint.part("scaler"));
+    } catch (const lm::Error& error) {
+      throw lm::IoError(checkpoint.path.string() +
+                        " does not fit the training that it describes: " + error.what());
+    }
     position_ = checkpoint.position;
     lm::set_random_state(position_.random);
+    // Killed between the two, the best epoch's checkpoint was written but not marked.
+    if (keeps_best() && position_.best_epoch == position_.epoch && position_.batches == 0 &&
+        position_.epoch > 0)
+      files_.mark_best();
   }
 
   const ImageData& data_;
   const TrainOptions& options_;
   const Recipe recipe_;
   const lm::Device device_;
+  const CheckpointFiles files_;
   lm::data::DataLoader train_images_;
   lm::data::DataLoader test_images_;
   std::unique_ptr<lm::Module> network_;
@@ -251,16 +285,22 @@ int run_train(TrainOptions options) {
   check_place(options.checkpoint);
   if (!options.csv.empty()) check_place(options.csv);
   if (!options.report.empty()) check_place(options.report);
+  if (options.checkpoint_every < 0)
+    throw lm::Error("checkpoint-every is " + std::to_string(options.checkpoint_every) +
+                    ", must be 0 or more");
   if (options.capture && !lm::Device(options.run.device).is_cuda())
     throw lm::DeviceError("train: --capture records a GPU's launches, and this is " +
                           lm::Device(options.run.device).to_string() + "; leave it out");
+  Checkpoint checkpoint;
   if (options.resume) {
-    const Checkpoint checkpoint = load_checkpoint(options.checkpoint);
+    checkpoint = load_checkpoint(options.checkpoint);
+    checkpoint.tensors = {};  // read again when their turn comes
     options.recipe = checkpoint.recipe;
     if (options.data.empty()) options.data = checkpoint.source;
   }
   check(options.recipe);
   const ImageData data = open_images(options.data, options.recipe);
+  if (options.resume) check_resumes(checkpoint, data, options.data);
   const Trained trained = train(data, options);
   if (trained.interrupted) {
     std::printf("stopped; go on with: train --resume --checkpoint %s\n", options.checkpoint.c_str());

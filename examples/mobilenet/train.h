@@ -23,10 +23,13 @@ struct TrainOptions {
   std::filesystem::path checkpoint = {};  ///< written after each epoch and when interrupted; empty: none
   std::filesystem::path initial = {};     ///< weights to start with: see load_initial(); empty: random ones
   bool resume = false;                    ///< go on from `checkpoint`, with its recipe
-  std::filesystem::path csv = {};         ///< see Curve; empty: none
-  std::string options_text = {};          ///< kept beside `checkpoint`, with .toml; empty: not
-  std::filesystem::path events = {};      ///< folder of TensorBoard's files, a point per epoch; empty: none
-  std::filesystem::path report = {};      ///< see report_html(); written by run_train(); empty: none
+  int checkpoint_every = 0;  ///< steps between checkpoints, counted from the start; 0: after epochs only
+  int keep = 1;              ///< checkpoints that are kept, the newest with them: see CheckpointFiles
+  bool keep_best = false;    ///< keep that of the best epoch, too
+  std::filesystem::path csv = {};     ///< see Curve; empty: none
+  std::string options_text = {};      ///< kept beside `checkpoint`, with .toml; empty: not
+  std::filesystem::path events = {};  ///< folder of TensorBoard's files, a point per epoch; empty: none
+  std::filesystem::path report = {};  ///< see report_html(); written by run_train(); empty: none
   bool capture = false;  ///< record a step's launches and replay them, on a GPU; the bits are the same
   RunOptions run = {};
 };

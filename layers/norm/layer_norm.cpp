@@ -36,23 +36,23 @@ Tensor layer_norm(const Tensor& input, const Shape& normalized_shape, const Tens
   const Output y = Output::like(x);
   LAMELLA_KERNEL(device, layer_norm_forward(read(x), size, view_or_none(weight), view_or_none(bias), eps,
                                             y.write(), write(statistics, "layer_norm")));
-  const Tensor result = record(
-      "layer_norm", {x, weight, bias}, y,
-      [x = Saved(x), weight = Saved(weight), statistics, size, normalized_shape](GradientContext& context) {
-        const Tensor input = x.get(), w = weight.get(), grad = context.grad().contiguous();
-        if (DenseTarget dx(context, 0, MemoryFormat::Contiguous); dx) {
-          LAMELLA_KERNEL(grad.device(),
-                         layer_norm_backward_input(read(grad), read(input), size, view_or_none(w),
-                                                   read(statistics), dx.view(), dx.write()));
-          dx.finish();
-        }
-        if (!context.needs(1) && !context.needs(2)) return;
-        const Tensor sums = allocate({2, size}, DType::Float64, grad.device());
-        LAMELLA_KERNEL(grad.device(),
-                       layer_norm_backward_parameters(read(grad), read(input), size, read(statistics),
-                                                      write(sums, "layer_norm")));
-        write_parameter_gradients(context, sums);
-      });
+  const Tensor result =
+      record("layer_norm", {x, weight, bias}, y,
+             [x = Saved(x), weight = Saved(weight), statistics, size](GradientContext& context) {
+               const Tensor input = x.get(), w = weight.get(), grad = context.grad().contiguous();
+               if (DenseTarget dx(context, 0, MemoryFormat::Contiguous); dx) {
+                 LAMELLA_KERNEL(grad.device(),
+                                layer_norm_backward_input(read(grad), read(input), size, view_or_none(w),
+                                                          read(statistics), dx.view(), dx.write()));
+                 dx.finish();
+               }
+               if (!context.needs(1) && !context.needs(2)) return;
+               const Tensor sums = allocate({2, size}, DType::Float64, grad.device());
+               LAMELLA_KERNEL(grad.device(),
+                              layer_norm_backward_parameters(read(grad), read(input), size, read(statistics),
+                                                             write(sums, "layer_norm")));
+               write_parameter_gradients(context, sums);
+             });
   return result.contiguous(input.memory_format());
 }
 

@@ -1,3 +1,6 @@
+// Only its version is wanted. Highway 1.0 refuses to choose among several vector targets where the compiler
+// may use all of AVX-512, as on Sapphire Rapids.
+#define HWY_COMPILE_ONLY_STATIC
 #include <hwy/highway.h>
 #include <jpeglib.h>
 #include <png.h>

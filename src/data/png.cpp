@@ -1,5 +1,6 @@
 #include <png.h>
 
+#include <algorithm>
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>
@@ -11,6 +12,10 @@
 
 namespace lamella::data {
 namespace {
+
+// libpng's own default. Of one row, which may be packed to a thousandth of a byte a pixel, it makes two of up
+// to eight bytes a pixel.
+constexpr std::uint32_t kMaxWidth = 1'000'000;
 
 // As in jpeg.cpp: libpng's error callback must not return, so it jumps over frames that own nothing.
 struct Decoder {
@@ -86,15 +91,32 @@ struct Decoder {
   }
 };
 
+/// libpng takes memory for a chunk before it sees that the file ends within: only files whose chunks are
+/// there, up to the last, may come to it.
+void check_chunks(std::span<const std::uint8_t> bytes, const std::string& source) {
+  constexpr std::size_t kSignature = 8, kAround = 12;  // length, type and checksum
+  for (auto rest = bytes.subspan(std::min(kSignature, bytes.size())); rest.size() >= kAround;) {
+    const std::size_t length =
+        std::size_t{rest[0]} << 24 | std::size_t{rest[1]} << 16 | std::size_t{rest[2]} << 8 | rest[3];
+    LAMELLA_CHECK(IoError, length <= rest.size() - kAround, source, ": corrupt PNG: a chunk of ", length,
+                  " bytes where ", rest.size() - kAround, " are left");
+    if (std::memcmp(&rest[4], "IEND", 4) == 0) return;
+    rest = rest.subspan(length + kAround);
+  }
+}
+
 }  // namespace
 
 Image decode_png(std::span<const std::uint8_t> bytes, const std::string& source) {
+  check_chunks(bytes, source);
   Decoder decoder(bytes);
   LAMELLA_CHECK(IoError, decoder.read_header(), source, ": corrupt PNG: ", decoder.message);
   LAMELLA_CHECK(IoError,
                 std::uint64_t{decoder.width} * decoder.height <= static_cast<std::uint64_t>(kMaxPixels),
                 source, ": a PNG of ", decoder.height, "x", decoder.width, " pixels; at most ", kMaxPixels,
                 " are decoded");
+  LAMELLA_CHECK(IoError, decoder.width <= kMaxWidth, source, ": a PNG of ", decoder.height, "x",
+                decoder.width, " pixels; rows of at most ", kMaxWidth, " are decoded");
   LAMELLA_CHECK(
       IoError,
       std::uint64_t{decoder.packed_row_bytes} * decoder.height <= bytes.size() * detail::kMaxDeflateRatio,

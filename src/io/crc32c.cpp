@@ -18,8 +18,8 @@ constexpr std::array<std::uint32_t, 256> kTable = [] {
 
 }  // namespace
 
-std::uint32_t crc32c(std::string_view bytes) {
-  std::uint32_t rest = ~0u;
+std::uint32_t crc32c(std::string_view bytes, std::uint32_t before) {
+  std::uint32_t rest = ~before;
   for (const char byte : bytes) rest = (rest >> 8) ^ kTable[(rest ^ static_cast<unsigned char>(byte)) & 0xff];
   return ~rest;
 }

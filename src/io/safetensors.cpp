@@ -5,9 +5,12 @@
 #include <bit>
 #include <cstdint>
 #include <fstream>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/check.h"
+#include "io/crc32c.h"
 #include "io/file.h"
 #include "io/safetensors_header.h"
 #include "lamella/tensor/create.h"
@@ -50,6 +53,30 @@ SafetensorsHeader lay_out(const StateDict& tensors, const Metadata& metadata,
   return header;
 }
 
+constexpr const char* kChecksum = "lamella.crc32c";
+/// What its digits are while it is computed.
+constexpr std::string_view kNoDigits = "00000000";
+
+/// Where in a header the checksum's digits begin; npos: it has none. Quotes inside of names and texts are
+/// escaped, so this is no part of one.
+std::size_t find_digits(std::string_view header) {
+  const std::string before = lamella::detail::concat('"', kChecksum, "\":\"");
+  const std::size_t found = header.find(before);
+  if (found == std::string_view::npos) return found;
+  const std::size_t digits = found + before.size();
+  return header.substr(digits).find('"') == kNoDigits.size() ? digits : std::string_view::npos;
+}
+
+std::string hexadecimal(std::uint32_t number) {
+  std::string digits(kNoDigits.size(), '0');
+  for (std::size_t i = digits.size(); i-- > 0; number >>= 4) digits[i] = "0123456789abcdef"[number & 15];
+  return digits;
+}
+
+std::string_view text_of(const void* data, std::uint64_t bytes) {
+  return {static_cast<const char*>(data), bytes};
+}
+
 class Reader {
  public:
   explicit Reader(const std::filesystem::path& path) : where_("cannot load " + path.string()) {
@@ -75,8 +102,16 @@ class Reader {
     std::string text(length, '\0');
     read(text.data(), text.size());
     data_begin_ = prefix.size() + length;
-    return detail::parse_safetensors_header(text, bytes_ - data_begin_, where_);
+    SafetensorsHeader header = detail::parse_safetensors_header(text, bytes_ - data_begin_, where_);
+    if (const auto found = header.metadata.find(kChecksum); found != header.metadata.end()) {
+      check(text_of(prefix.data(), prefix.size()), std::move(text), found->second);
+      header.metadata.erase(found);
+      checked_ = true;
+    }
+    return header;
   }
+
+  bool checked() const { return checked_; }
 
   Tensor read_tensor(const SafetensorsEntry& entry) {
     const Tensor tensor = empty(entry.shape, {.dtype = entry.dtype});
@@ -92,6 +127,21 @@ class Reader {
   }
 
  private:
+  void check(std::string_view prefix, std::string header, const std::string& expected) {
+    if (const std::size_t digits = find_digits(header); digits != std::string::npos)
+      header.replace(digits, kNoDigits.size(), kNoDigits);
+    std::uint32_t sum = lamella::detail::crc32c(header, lamella::detail::crc32c(prefix));
+    std::vector<char> part(std::min<std::uint64_t>(bytes_ - data_begin_, 1 << 20));
+    for (std::uint64_t at = data_begin_; at < bytes_; at += part.size()) {
+      part.resize(std::min<std::uint64_t>(part.size(), bytes_ - at));
+      read(part.data(), part.size());
+      sum = lamella::detail::crc32c({part.data(), part.size()}, sum);
+    }
+    LAMELLA_CHECK(IoError, hexadecimal(sum) == expected, where_, ": its checksum is ", hexadecimal(sum),
+                  ", but it says ", expected, ": the file is damaged, or was changed and kept its ",
+                  kChecksum);
+  }
+
   void read(void* to, std::uint64_t bytes) {
     file_.read(static_cast<char*>(to), static_cast<std::streamsize>(bytes));
     LAMELLA_CHECK(IoError, file_.good(), where_, ": it cannot be read, or became shorter while it was");
@@ -101,23 +151,35 @@ class Reader {
   std::ifstream file_;
   std::uint64_t bytes_ = 0;
   std::uint64_t data_begin_ = 0;
+  bool checked_ = false;
 };
 
 }  // namespace
 
-void save_safetensors(const std::filesystem::path& path, const StateDict& tensors, const Metadata& metadata) {
+void save_safetensors(const std::filesystem::path& path, const StateDict& tensors, const Metadata& metadata,
+                      const SafetensorsOptions& options) {
+  LAMELLA_CHECK(Error, !metadata.contains(kChecksum), "save_safetensors: the metadata \"", kChecksum,
+                "\" is the checksum's, which the option `checksum` writes");
   std::vector<std::size_t> order;
-  const SafetensorsHeader header = lay_out(tensors, metadata, order);
+  SafetensorsHeader header = lay_out(tensors, metadata, order);
+  if (options.checksum) header.metadata[kChecksum] = kNoDigits;
   std::string text = detail::format_safetensors_header(header);
   text.append((8 - text.size() % 8) % 8, ' ');
   const auto prefix = std::bit_cast<std::array<unsigned char, 8>>(static_cast<std::uint64_t>(text.size()));
   lamella::detail::AtomicFile file(path);
-  file.write(prefix.data(), prefix.size());
-  file.write(text.data(), text.size());
+  std::uint32_t sum = 0;
+  const auto write = [&](const void* data, std::uint64_t bytes) {
+    if (options.checksum) sum = lamella::detail::crc32c(text_of(data, bytes), sum);
+    file.write(data, bytes);
+  };
+  write(prefix.data(), prefix.size());
+  write(text.data(), text.size());
   for (const std::size_t i : order) {
     const Tensor plain = tensors[i].second.detach().to(Device::cpu()).contiguous();
-    file.write(lamella::detail::read(plain).data, bytes_of(plain));
+    write(lamella::detail::read(plain).data, bytes_of(plain));
   }
+  if (options.checksum)
+    file.rewrite(prefix.size() + find_digits(text), hexadecimal(sum).data(), kNoDigits.size());
   file.commit();
 }
 
@@ -125,6 +187,7 @@ SafetensorsFile load_safetensors_file(const std::filesystem::path& path) {
   Reader reader(path);
   SafetensorsHeader header = reader.read_header();
   SafetensorsFile result;
+  result.checked = reader.checked();
   for (const SafetensorsEntry& entry : header.entries)
     result.tensors.set(entry.name, reader.read_tensor(entry));
   result.metadata = std::move(header.metadata);

@@ -227,9 +227,10 @@ TEST(PngTest, refuses_sizes_before_memory_is_taken) {
   ASSERT_EQ(decode_png(encode_png(raw)).width, 100000);  // packed a hundredfold: fine
   auto bytes = encode_png(pattern(8, 8));
   // Width and height in the IHDR chunk, whose checksum is then made right again.
-  const auto set_size = [&](std::uint32_t size) {
+  const auto set_size = [&](std::uint32_t width, std::uint32_t height) {
     for (int i = 0; i < 8; ++i)
-      bytes[static_cast<std::size_t>(16 + i)] = static_cast<std::uint8_t>(size >> (24 - i % 4 * 8));
+      bytes[static_cast<std::size_t>(16 + i)] =
+          static_cast<std::uint8_t>((i < 4 ? width : height) >> (24 - i % 4 * 8));
     std::uint32_t crc = 0xffffffffu;
     for (std::size_t i = 12; i < 29; ++i) {
       crc ^= bytes[i];
@@ -237,13 +238,24 @@ TEST(PngTest, refuses_sizes_before_memory_is_taken) {
     }
     for (std::size_t i = 0; i < 4; ++i) bytes[29 + i] = static_cast<std::uint8_t>(~crc >> (24 - i * 8));
   };
-  set_size(8);
+  set_size(8, 8);
   EXPECT_EQ(decode_png(bytes), pattern(8, 8));
-  set_size(60000);
+  set_size(60000, 60000);
   EXPECT_THROW_WITH(decode_png(bytes, "huge.png"), IoError, "60000x60000");
-  set_size(8000);
+  set_size(8000, 8000);
   EXPECT_THROW_WITH(decode_png(bytes, "huge.png"), IoError, "cannot hold");
-  set_size(0);
+  // A row of which libpng would make two of eight bytes a pixel.
+  set_size(1'000'001, 1);
+  EXPECT_THROW_WITH(decode_png(bytes, "wide.png"), IoError,
+                    "wide.png: a PNG of 1x1000001 pixels; rows of at most 1000000");
+  // A chunk behind the header, of which nothing is there.
+  set_size(8, 8);
+  auto long_chunk = bytes;
+  for (std::size_t i = 0; i < 4; ++i) long_chunk[33 + i] = 0x7f;
+  EXPECT_THROW_WITH(decode_png(long_chunk, "long.png"), IoError,
+                    "long.png: corrupt PNG: a chunk of 2139062143 bytes where " +
+                        std::to_string(bytes.size() - 33 - 12) + " are left");
+  set_size(0, 0);
   EXPECT_THROW(decode_png(bytes), IoError);
 }
 

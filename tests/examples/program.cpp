@@ -1,8 +1,10 @@
 #include "program.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -38,6 +40,10 @@ Outcome mobilenet(const std::vector<std::string>& arguments, const RunConditions
       const rlimit limit{conditions.largest_file, conditions.largest_file};
       setrlimit(RLIMIT_FSIZE, &limit);
     }
+    // The program that is started has no more than this set.
+    if (conditions.as_user && geteuid() == 0)
+      for (const int right : {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER})
+        if (prctl(PR_CAPBSET_DROP, right, 0, 0, 0) != 0) _exit(126);
     execv(argv[0], argv.data());
     _exit(127);
   }

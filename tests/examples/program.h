@@ -19,6 +19,7 @@ std::ostream& operator<<(std::ostream& stream, const Outcome& outcome);
 struct RunConditions {
   std::uint64_t largest_file = 0;    ///< bytes that a file may grow to, as on a full disk; 0: any
   std::string interrupt_after = {};  ///< SIGINT is sent when standard output has held this text
+  bool as_user = false;              ///< without root's right to write everywhere
 };
 
 /// Runs the example with `arguments`.

@@ -67,7 +67,7 @@ std::filesystem::path only_file(const std::filesystem::path& folder) {
 }
 
 TEST(Crc32cTest, gives_the_values_of_rfc_3720) {
-  const auto crc = [](std::string bytes) { return lamella::detail::crc32c(bytes); };
+  const auto crc = [](const std::string& bytes) { return lamella::detail::crc32c(bytes); };
   EXPECT_EQ(crc(""), 0u);
   EXPECT_EQ(crc("123456789"), 0xe3069283u);
   EXPECT_EQ(crc(std::string(32, '\0')), 0x8a9136aau);

@@ -255,6 +255,45 @@ TEST_F(SafetensorsTest, changed_headers_are_errors_or_fill_the_file) {
   EXPECT_GT(refused, loaded);  // what loads has another name or text
 }
 
+TEST_F(SafetensorsTest, a_checksum_finds_a_changed_bit_anywhere) {
+  lm::StateDict tensors = sample();
+  tensors.set("\"lamella.crc32c\":\"00000000\"", lm::ones({1}));  // a name that looks like it
+  lm::io::save_safetensors(path_, tensors, {{"key", "value"}}, {.checksum = true});
+  const lm::io::SafetensorsFile file = lm::io::load_safetensors_file(path_);
+  EXPECT_TRUE(file.checked);
+  EXPECT_EQ(file.metadata, (lm::io::Metadata{{"key", "value"}}));
+  EXPECT_EQ(file.tensors.size(), tensors.size());
+  const std::string bytes = content();
+  for (std::size_t at = 0; at < bytes.size(); ++at) {
+    std::string changed = bytes;
+    changed[at] = static_cast<char>(changed[at] ^ (1 << (at % 8)));
+    put(changed);
+    try {
+      // Where the checksum's own name has changed there is none.
+      EXPECT_FALSE(lm::io::load_safetensors_file(path_).checked) << at;
+    } catch (const lm::IoError&) {
+    }
+  }
+  std::string data_changed = bytes;
+  data_changed.back() = static_cast<char>(data_changed.back() ^ 4);
+  put(data_changed);
+  EXPECT_THAT(load_error(), HasSubstr("the file is damaged, or was changed and kept its lamella.crc32c"));
+}
+
+TEST_F(SafetensorsTest, a_checksum_is_the_files_own) {
+  lm::io::save_safetensors(path_, sample(), {}, {.checksum = true});
+  const auto length = fs::file_size(path_);
+  lm::io::save_safetensors(path_, sample());
+  EXPECT_FALSE(lm::io::load_safetensors_file(path_).checked);
+  EXPECT_LT(fs::file_size(path_), length);
+  lm::io::save_safetensors(path_, {}, {}, {.checksum = true});
+  EXPECT_TRUE(lm::io::load_safetensors_file(path_).checked);
+  EXPECT_THROW(lm::io::save_safetensors(path_, sample(), {{"lamella.crc32c", "00000000"}}), lm::Error);
+  // As another program may keep it: the text is not what a checksum looks like.
+  put(R"({"__metadata__":{"lamella.crc32c":"123"}})", 0);
+  EXPECT_THAT(load_error(), HasSubstr("but it says 123"));
+}
+
 TEST_F(SafetensorsTest, refuses_what_cannot_be_saved_and_keeps_the_old_file) {
   lm::io::save_safetensors(path_, {{"old", lm::ones({1})}});
   EXPECT_THROW(lm::io::save_safetensors(path_, {{"a", lm::Tensor()}}), lm::Error);

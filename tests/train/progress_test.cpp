@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -11,7 +12,8 @@
 namespace lamella::train {
 namespace {
 
-/// Runs `work` with a Progress that writes to `writer`, and gives what came out at `reader`.
+/// Runs `work` with a Progress that writes to `writer`, and gives what came out at `reader`: all of it, which
+/// ends in a newline. A terminal hands on what was written some time later.
 template <class Work>
 std::string output_of(int reader, int writer, Progress::Options options, Work&& work) {
   options.file_descriptor = writer;
@@ -19,10 +21,14 @@ std::string output_of(int reader, int writer, Progress::Options options, Work&& 
     Progress progress(options);
     work(progress);
   }
-  fcntl(reader, F_SETFL, O_NONBLOCK);
-  std::string text(65536, '\0');
-  const ssize_t bytes = ::read(reader, text.data(), text.size());
-  text.resize(bytes > 0 ? static_cast<std::size_t>(bytes) : 0);
+  std::string text;
+  pollfd ready{.fd = reader, .events = POLLIN, .revents = 0};
+  while (poll(&ready, 1, text.ends_with('\n') ? 0 : 5000) == 1 && (ready.revents & POLLIN) != 0) {
+    char some[4096];
+    const ssize_t bytes = ::read(reader, some, sizeof some);
+    if (bytes <= 0) break;
+    text.append(some, static_cast<std::size_t>(bytes));
+  }
   return text;
 }
 

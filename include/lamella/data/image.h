@@ -45,8 +45,8 @@ inline constexpr std::int64_t kMaxPixels = std::int64_t{1} << 26;
 LAMELLA_API Image decode_jpeg(std::span<const std::uint8_t> bytes, const std::string& source = "JPEG data");
 
 /// A PNG file in memory, as RGB: every colour type and depth; transparency is dropped, 16-bit samples are
-/// rounded to 8, gamma and colour profiles are not applied. `source` names the file in errors. Throws
-/// IoError.
+/// rounded to 8, gamma and colour profiles are not applied. At most 1,000,000 pixels wide. `source` names the
+/// file in errors. Throws IoError.
 LAMELLA_API Image decode_png(std::span<const std::uint8_t> bytes, const std::string& source = "PNG data");
 
 /// decode_jpeg() or decode_png(), by the first bytes. Throws IoError if they fit neither, or as those do.

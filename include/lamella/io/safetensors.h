@@ -17,20 +17,31 @@ using Metadata = std::map<std::string, std::string>;
 
 /// What a safetensors file holds.
 struct SafetensorsFile {
-  StateDict tensors;  ///< in the header's order
-  Metadata metadata;  ///< empty if there is none
+  StateDict tensors;     ///< in the header's order
+  Metadata metadata;     ///< empty if there is none; without the checksum
+  bool checked = false;  ///< a checksum was there, and right
+};
+
+/// How a file is written.
+struct SafetensorsOptions {
+  /// Write the CRC-32C of the whole file into its metadata, as "lamella.crc32c": loading then finds any
+  /// changed bit and any mix of two files. Other programs read such a file as any other; one that changes it
+  /// must leave this metadata out.
+  bool checksum = false;
 };
 
 /// Writes the tensors (from any device, row-major) so that a reader sees the old file or the new one, never a
 /// part: on any failure, a full disk too, the old file stays. Throws IoError naming the path; Error for an
-/// undefined tensor, the name "__metadata__", or a name or text that is not UTF-8.
+/// undefined tensor, the name "__metadata__", the metadata "lamella.crc32c", or a name or text that is not
+/// UTF-8.
 LAMELLA_API void save_safetensors(const std::filesystem::path& path, const StateDict& tensors,
-                                  const Metadata& metadata = {});
+                                  const Metadata& metadata = {}, const SafetensorsOptions& options = {});
 
 /// Reads a file to tensors on the CPU, in the header's order. The file may come from anywhere: everything the
 /// header says is checked against the file's size before memory is taken. Throws IoError naming the path and
 /// what is wrong: missing, truncated, a header that is no JSON of the format, names twice, types that Lamella
-/// lacks, shapes that do not agree with the bytes, bytes that belong to two tensors or to none.
+/// lacks, shapes that do not agree with the bytes, bytes that belong to two tensors or to none, a checksum
+/// that is not that of the file.
 LAMELLA_API StateDict load_safetensors(const std::filesystem::path& path);
 /// The same with the metadata. Throws likewise.
 LAMELLA_API SafetensorsFile load_safetensors_file(const std::filesystem::path& path);
