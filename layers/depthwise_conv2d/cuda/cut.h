@@ -306,6 +306,65 @@ inline BoxPlan cut_backward_boxes(PixelWork& work, std::int64_t images, std::int
   return plan;
 }
 
+/// A RunTile, as numbers.
+struct RunTileSizes {
+  int columns, rows, vector, offset, pages;
+};
+
+/// The launch of forward_runs; no blocks: nothing fits. The kernel's sizes have the strides as they are, with distances of
+/// taps beside.
+inline Launch cut_forward_runs(PlaneWork& work, std::int64_t images, std::int64_t channels, const KernelSizes& kernel,
+                               int spread_h, const RunTileSizes& tile, int number_bytes, int threads,
+                               std::int64_t most_bytes, std::int64_t wanted_blocks) {
+  PlaneCut& cut = work.cut;
+  Launch launch;
+  const std::int64_t numbers = 16 / number_bytes, workers = threads - 32;
+  const std::int64_t in_plane = std::int64_t{work.h.input} * work.w.input, out_plane = std::int64_t{work.h.output} * work.w.output;
+  const std::int64_t column_groups = ceiling(work.w.output, tile.columns), all_row_groups = ceiling(work.h.output, tile.rows);
+  if (column_groups > workers) return launch;
+  const std::int64_t most_row_groups = std::min(all_row_groups, workers / column_groups);
+  cut.planes = cut.bands = 1;
+  cut.band_rows = work.h.output;
+  std::int64_t in_numbers = in_plane, out_numbers = out_plane;
+  if (in_plane * number_bytes <= most_bytes) {
+    if (most_row_groups == all_row_groups) {
+      const std::int64_t together = std::min({workers / (column_groups * all_row_groups), most_bytes / (in_plane * number_bytes), channels});
+      cut.planes = static_cast<int>(ceiling(channels, ceiling(channels, together)));
+    }
+    in_numbers *= cut.planes, out_numbers *= cut.planes;
+  } else {
+    const auto rows_read = [&](std::int64_t rows) {
+      return std::min<std::int64_t>(work.h.input, (rows - 1) * kernel.stride_h + std::int64_t{kernel.kernel_h - 1} * spread_h + 1);
+    };
+    const std::int64_t step = most_row_groups * tile.rows;
+    std::int64_t rows = step;
+    while (rows + step <= work.h.output && rows_read(rows + step) * work.w.input * number_bytes <= most_bytes) rows += step;
+    if (rows_read(rows) * work.w.input * number_bytes > most_bytes) return launch;
+    cut.bands = static_cast<int>(ceiling(work.h.output, rows));
+    cut.band_rows = static_cast<int>(round_up(ceiling(work.h.output, cut.bands), tile.rows));
+    cut.bands = static_cast<int>(ceiling(work.h.output, cut.band_rows));
+    in_numbers = rows_read(cut.band_rows) * work.w.input;
+    out_numbers = std::int64_t{cut.band_rows} * work.w.output;
+  }
+  cut.column_groups = static_cast<int>(column_groups);
+  cut.row_groups = static_cast<int>(most_row_groups);
+  cut.zeros = static_cast<int>(round_up(work.w.padding + tile.offset, numbers));
+  // A run may begin behind sixteen bytes, and a window end behind the run.
+  const std::int64_t behind = round_up(tile.columns * kernel.stride_w + kernel.kernel_w * std::int64_t{work.w.input_step} + numbers, numbers);
+  cut.input_numbers = static_cast<int>(round_up(in_numbers + numbers, numbers) + behind);
+  cut.output_numbers = static_cast<int>(round_up(out_numbers + numbers, numbers));
+  work.channels = static_cast<int>(channels);
+  const std::int64_t groups = ceiling(channels, cut.planes), items = images * cut.bands;
+  if (items > kMostItems) return launch;
+  work.items = static_cast<int>(items);
+  work.items_per_part = static_cast<int>(std::max<std::int64_t>(1, ceiling(items * groups, wanted_blocks)));
+  launch.blocks = ceiling(items, work.items_per_part) * groups;
+  launch.threads = threads;
+  launch.shared_bytes = (cut.zeros + std::int64_t{cut.input_numbers} * tile.pages + std::int64_t{cut.output_numbers} * 2) * number_bytes +
+                        16 * tile.pages;
+  return launch;
+}
+
 /// Whether all groups of columns are full or can begin early, and only the edges of their windows lie outside. The first
 /// group reaches the furthest to one side, the last to the other.
 inline bool has_edges_alone(const Axis& axis, const KernelSizes& kernel, int columns) {

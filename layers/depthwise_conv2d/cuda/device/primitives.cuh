@@ -205,6 +205,16 @@ __device__ __forceinline__ void wait_until_stores_have_read() {
 /// What was written to shared memory before may be read by stores after, and overwritten by loads.
 __device__ __forceinline__ void hand_to_copy_engine() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+/// Copies neighbouring bytes, whose number and addresses divide by 16.
+__device__ __forceinline__ void load_bytes(unsigned to, const void* from, unsigned bytes, unsigned barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
+               "r"(bytes), "r"(barrier)
+               : "memory");
+}
+__device__ __forceinline__ void store_bytes(void* to, unsigned from, unsigned bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
+}
+
 /// The other way of load_matrices().
 __device__ __forceinline__ void store_matrices(unsigned row, unsigned m0, unsigned m1, unsigned m2, unsigned m3) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(m0), "r"(m1), "r"(m2),
