@@ -213,4 +213,290 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
   if (thread == 0) wait_until_stores_have_read();
 }
 
+/// One axis of the walk over x, in units of `stride` inputs: unit u has inputs stride · u … stride · u + stride - 1, and
+/// padding = stride · q + kPhase. Input a of a unit meets tap k in output u + q + (a + kPhase - kSpread · k) / stride, where
+/// that is whole.
+template <int kKernel, int kStride, int kSpread, int kPhase>
+struct UnitReach {
+  __host__ __device__ static constexpr bool meets(int a, int k) { return (a + kPhase - kSpread * k) % kStride == 0; }
+  __host__ __device__ static constexpr int output(int a, int k) { return (a + kPhase - kSpread * k) / kStride; }
+  __host__ __device__ static constexpr int edge(bool largest) {
+    int found = 0;
+    bool any = false;
+    for (int a = 0; a < kStride; ++a)
+      for (int k = 0; k < kKernel; ++k)
+        if (meets(a, k) && (!any || (largest ? output(a, k) > found : output(a, k) < found))) found = output(a, k), any = true;
+    return found;
+  }
+  static constexpr int kLow = edge(false), kSpan = edge(true) - edge(false) + 1;  ///< of outputs, from u + q + kLow on
+};
+
+/// A thread has kColumns_ neighbouring units of kRows_ rows of units; it takes kVectorX_ neighbouring numbers of x, and
+/// kVectorG_ of g, at once, of which its first is kOffset_ behind a whole vector.
+template <int kColumns_, int kRows_, int kVectorX_, int kVectorG_, int kOffset_, int kPages_>
+struct UnitTile {
+  static constexpr int kColumns = kColumns_, kRows = kRows_, kVectorX = kVectorX_, kVectorG = kVectorG_;
+  static constexpr int kOffset = kOffset_, kPages = kPages_;
+};
+
+/// Reads kCount numbers, of which the first is kOffset behind `from`, a whole vector.
+template <class T, int kVector, int kOffset, int kCount>
+__device__ __forceinline__ void load_window(const T* from, float (&x)[kCount]) {
+#pragma unroll
+  for (int v = 0; v < kOffset + kCount; v += kVector) {
+    float some[kVector];
+    load<T>(from + v, some);
+#pragma unroll
+    for (int n = 0; n < kVector; ++n)
+      if (v + n >= kOffset && v + n < kOffset + kCount) x[v + n - kOffset] = some[n];
+  }
+}
+
+/// dx, the parts of dw, or both. kMasks: columns of g beside its rows are read, or of x behind its own. The bias's sum is
+/// that of output u + q - owner of every unit u.
+template <class T, class K, class S, class Tile, bool kInput, bool kWeight, bool kBias, int kPhaseH, int kPhaseW, bool kMasks,
+          int kThreads, int kBlocks>
+__global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWork work) {
+  using ReachH = UnitReach<K::kH, K::kStrideH, S::kHeight, kPhaseH>;
+  using ReachW = UnitReach<K::kW, K::kStrideW, S::kWidth, kPhaseW>;
+  constexpr int kColumns = Tile::kColumns, kRows = Tile::kRows, kPages = Tile::kPages;
+  constexpr int kWindow = kColumns + ReachW::kSpan - 1, kWindowRows = kRows + ReachH::kSpan - 1;
+  constexpr int kWidth = kColumns * K::kStrideW, kHeight = kRows * K::kStrideH, kAll = K::kTaps + 1;
+  constexpr int kConsumers = kThreads / 32 - 1, kWorkers = 32 * kConsumers;
+  static_assert(K::kRepeat == 1 && kColumns % Tile::kVectorG == 0 && kWidth % Tile::kVectorX == 0);
+  extern __shared__ uint4 shared[];
+  const PlaneCut& cut = work.cut;
+  char* const bytes = reinterpret_cast<char*>(shared) + cut.zeros * static_cast<int>(sizeof(T));
+  const unsigned pages = shared_address(bytes);
+  const int g_bytes = cut.output_numbers * static_cast<int>(sizeof(T));
+  const int x_bytes = cut.input_numbers * static_cast<int>(sizeof(T));
+  const int page_bytes = g_bytes + (kWeight ? x_bytes : 0), result_bytes = kInput ? x_bytes : 0;
+  const unsigned full = pages + kPages * page_bytes + 2 * result_bytes, empty = full + 8 * kPages;
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < kPages; ++s) make_barrier(full + 8 * s, 1), make_barrier(empty + 8 * s, kConsumers);
+  }
+  __syncthreads();
+
+  const int groups = (work.channels + cut.planes - 1) / cut.planes;
+  const int first_channel = static_cast<int>(blockIdx.x) % groups * cut.planes;
+  const int planes = min(cut.planes, work.channels - first_channel);
+  const int part = static_cast<int>(blockIdx.x) / groups;
+  const int first_item = part * work.items_per_part, last_item = min(work.items, first_item + work.items_per_part);
+  const int in_plane = work.h.input * work.w.input, out_plane = work.h.output * work.w.output;
+  const int q_h = work.h.padding / K::kStrideH, q_w = work.w.padding / K::kStrideW;
+  const int unit_rows = (work.h.input + K::kStrideH - 1) / K::kStrideH;
+  struct Item {
+    int image, band;
+    __device__ __forceinline__ void advance(int bands) {
+      if (++band == bands) band = 0, ++image;
+    }
+  };
+  struct Band {
+    int unit, units, low, high;      ///< rows of units, and of g
+    int x_row, x_rows;
+  };
+  const auto band_of = [&](const Item& item) {
+    Band band;
+    band.unit = item.band * cut.band_rows, band.units = min(cut.band_rows, unit_rows - band.unit);
+    band.x_row = band.unit * K::kStrideH, band.x_rows = min(band.units * K::kStrideH, work.h.input - band.x_row);
+    const int low = band.unit + q_h + ReachH::kLow, high = low + band.units + ReachH::kSpan - 1;
+    band.low = cut.bands > 1 ? min(max(low, 0), work.h.output) : 0;
+    band.high = cut.bands > 1 ? max(min(high, work.h.output), band.low) : work.h.output;
+    return band;
+  };
+  const auto g_of = [&](const Item& item, const Band& band) {
+    return static_cast<const T*>(work.y) + (static_cast<Int64>(item.image) * work.channels + first_channel) * out_plane +
+           band.low * work.w.output;
+  };
+  const auto x_at = [&](const Item& item, const Band& band) {
+    return (static_cast<Int64>(item.image) * work.channels + first_channel) * in_plane + band.x_row * work.w.input;
+  };
+  const auto numbers_of = [&](int rows, int width, int plane) { return cut.bands > 1 ? rows * width : planes * plane; };
+  Item item{first_item / cut.bands, first_item % cut.bands};
+  PageCursor<kPages> cursor;
+  float sums[kWeight ? K::kTaps : 1], total = 0;
+#pragma unroll
+  for (int k = 0; k < (kWeight ? K::kTaps : 1); ++k) sums[k] = 0;
+  const int thread = static_cast<int>(threadIdx.x), per_plane = cut.column_groups * cut.row_groups;
+  const int plane = thread / per_plane, place = thread - plane * per_plane;
+
+  if (warp == kConsumers) {
+#pragma unroll 1
+    for (int i = first_item; lane == 0 && i < last_item; ++i, item.advance(cut.bands)) {
+      const Band band = band_of(item);
+      const T* const g = g_of(item, band);
+      const RunBytes<T> g_run(g, numbers_of(band.high - band.low, work.w.output, out_plane));
+      const unsigned g_count = static_cast<unsigned>(g_run.loaded()) * sizeof(T);
+      const T* const x = static_cast<const T*>(work.x) + x_at(item, band);
+      const RunBytes<T> x_run(x, numbers_of(band.x_rows, work.w.input, in_plane));
+      const unsigned x_count = kWeight ? static_cast<unsigned>(x_run.loaded()) * sizeof(T) : 0u;
+      const unsigned barrier = full + 8 * cursor.slot, to = pages + cursor.slot * page_bytes;
+      wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
+      expect_bytes(barrier, g_count + x_count);
+      if (g_count > 0) load_bytes(to, g - g_run.phase, g_count, barrier);
+      if (x_count > 0) load_bytes(to + g_bytes, x - x_run.phase, x_count, barrier);
+      cursor.next();
+    }
+  } else {
+    const int row_group = place / cut.column_groups, unit = (place - row_group * cut.column_groups) * kColumns;
+    const bool works = plane < planes;
+    float taps[kInput ? K::kTaps : 1];
+    if constexpr (kInput) load_taps<T>(work.taps, first_channel + (works ? plane : 0), taps);
+    const int g_column = unit + q_w + ReachW::kLow, x_column = unit * K::kStrideW;
+    unsigned g_masks[kMasks ? kWindow : 1], x_masks[kMasks && kWeight ? kWidth : 1];
+    if constexpr (kMasks) {
+#pragma unroll
+      for (int i = 0; i < kWindow; ++i) g_masks[i] = g_column + i >= 0 && g_column + i < work.w.output ? 0xffffffffu : 0u;
+      if constexpr (kWeight) {
+#pragma unroll
+        for (int i = 0; i < kWidth; ++i) x_masks[i] = x_column + i < work.w.input ? 0xffffffffu : 0u;
+      }
+    }
+    const int left = min(kWidth, work.w.input - x_column);
+
+    int result = 0;
+#pragma unroll 1
+    for (int i = first_item; i < last_item; ++i, item.advance(cut.bands)) {
+      const Band band = band_of(item);
+      const RunBytes<T> g_run(g_of(item, band), 0), x_run(static_cast<const T*>(work.x) + x_at(item, band), 0);
+      T* const dx = static_cast<T*>(work.dx) + (kInput ? x_at(item, band) : 0);
+      const RunBytes<T> of(dx, numbers_of(band.x_rows, work.w.input, in_plane));
+      T* const results = reinterpret_cast<T*>(bytes + kPages * page_bytes + result * result_bytes);
+      wait_for_phase(full + 8 * cursor.slot, cursor.parity);
+      if (works) {
+        const char* const page = bytes + cursor.slot * page_bytes;
+        const T* const g_page = reinterpret_cast<const T*>(page) + g_run.phase + plane * out_plane + g_column - Tile::kOffset;
+        const T* const x_page = reinterpret_cast<const T*>(page + g_bytes) + x_run.phase + plane * in_plane + x_column;
+#pragma unroll 1
+        for (int row = row_group * kRows; row < band.units; row += cut.row_groups * kRows) {
+          float x[kWeight ? kHeight : 1][kWidth], results_of[kInput ? kHeight : 1][kWidth];
+          if constexpr (kWeight) {
+#pragma unroll
+            for (int r = 0; r < kHeight; ++r) {
+              if (row * K::kStrideH + r < band.x_rows) {
+                load_window<T, Tile::kVectorX, 0>(x_page + (row * K::kStrideH + r) * work.w.input, x[r]);
+                if constexpr (kMasks) {
+#pragma unroll
+                  for (int c = 0; c < kWidth; ++c) x[r][c] = __uint_as_float(__float_as_uint(x[r][c]) & x_masks[c]);
+                }
+              } else {
+#pragma unroll
+                for (int c = 0; c < kWidth; ++c) x[r][c] = 0;
+              }
+            }
+          }
+          if constexpr (kInput) {
+#pragma unroll
+            for (int r = 0; r < kHeight; ++r)
+#pragma unroll
+              for (int c = 0; c < kWidth; ++c) results_of[r][c] = 0;
+          }
+          const int g_row = band.unit + row + q_h + ReachH::kLow;
+#pragma unroll
+          for (int j = 0; j < kWindowRows; ++j) {
+            if (g_row + j < band.low || g_row + j >= band.high) continue;
+            float g[kWindow];
+            load_window<T, Tile::kVectorG, Tile::kOffset>(g_page + (g_row + j - band.low) * work.w.output, g);
+            if constexpr (kMasks) {
+#pragma unroll
+              for (int c = 0; c < kWindow; ++c) g[c] = __uint_as_float(__float_as_uint(g[c]) & g_masks[c]);
+            }
+            if constexpr (kBias) {
+              // Each gradient counts once: for the unit whose it is.
+              const int own = j + ReachH::kLow + work.owner_h, column = -work.owner_w - ReachW::kLow;
+              if (own >= 0 && own < kRows && row + own < band.units) {
+#pragma unroll
+                for (int c = 0; c < kWindow; ++c)
+                  if (c >= column && c < column + kColumns && c - column + unit < cut.owned_columns) total += g[c];
+              }
+            }
+#pragma unroll
+            for (int r = 0; r < kRows; ++r)
+#pragma unroll
+              for (int a = 0; a < K::kStrideH; ++a)
+#pragma unroll
+                for (int kh = 0; kh < K::kH; ++kh) {
+                  if (!ReachH::meets(a, kh) || r + ReachH::output(a, kh) - ReachH::kLow != j) continue;
+#pragma unroll
+                  for (int b = 0; b < K::kStrideW; ++b)
+#pragma unroll
+                    for (int kw = 0; kw < K::kW; ++kw) {
+                      if (!ReachW::meets(b, kw)) continue;
+#pragma unroll
+                      for (int c = 0; c < kColumns; ++c) {
+                        const float gradient = g[c + ReachW::output(b, kw) - ReachW::kLow];
+                        const int x_r = r * K::kStrideH + a, x_c = c * K::kStrideW + b;
+                        if constexpr (kInput) results_of[x_r][x_c] += taps[kh * K::kW + kw] * gradient;
+                        if constexpr (kWeight) sums[kh * K::kW + kw] += x[x_r][x_c] * gradient;
+                      }
+                    }
+                }
+          }
+          if constexpr (kInput) {
+            T* to = results + of.phase + plane * in_plane + row * K::kStrideH * work.w.input + x_column;
+#pragma unroll
+            for (int r = 0; r < kHeight; ++r) {
+              if (row * K::kStrideH + r < band.x_rows) {
+#pragma unroll
+                for (int c = 0; c < kWidth; ++c)
+                  if (c < left) to[c] = narrow<T>(results_of[r][c]);
+              }
+              to += work.w.input;
+            }
+          }
+        }
+      }
+      if constexpr (kInput) {
+        hand_to_copy_engine();
+        if (thread == 0) wait_until_stores_have_read();  // the other place for results is free
+      }
+      synchronize_warp();
+      if (lane == 0) arrive(empty + 8 * cursor.slot);
+      cursor.next();
+      if constexpr (kInput) {
+        synchronize_some(1, kWorkers);
+        if (thread == 0 && of.whole > of.begin) {
+          store_bytes(dx - of.phase + of.begin,
+                      pages + kPages * page_bytes + result * result_bytes + static_cast<unsigned>(of.begin * sizeof(T)),
+                      static_cast<unsigned>((of.whole - of.begin) * sizeof(T)));
+          end_stores();
+        }
+        // What does not fill sixteen bytes, at the beginning and at the end.
+        if (thread < RunBytes<T>::kNumbers) {
+          const int head = of.phase + thread, tail = max(of.whole, of.begin) + thread;
+          if (head < min(of.begin, of.end)) dx[thread] = results[head];
+          if (tail < of.end) dx[tail - of.phase] = results[tail];
+        }
+        result ^= 1;
+      }
+    }
+    if (kInput && thread == 0) wait_until_stores_have_read();
+  }
+
+  if constexpr (kWeight) {
+    // The threads of a plane in their order, so many taps at a time.
+    constexpr int kAtOnce = 8;
+    float* const block_sums = reinterpret_cast<float*>(bytes);
+    float* const to = work.parts + (static_cast<Int64>(part) * work.channels + first_channel) * kAll;
+#pragma unroll
+    for (int k0 = 0; k0 < kAll; k0 += kAtOnce) {
+      __syncthreads();
+      if (plane < planes && warp < kConsumers) {
+#pragma unroll
+        for (int k = k0; k < kAll && k < k0 + kAtOnce; ++k)
+          block_sums[(k - k0) * kWorkers + thread] = k < K::kTaps ? sums[k < K::kTaps ? k : 0] : total;
+      }
+      __syncthreads();
+      for (int i = thread; i < planes * kAtOnce; i += kThreads) {
+        const int p = i / kAtOnce, k = i - p * kAtOnce;
+        if (k0 + k >= kAll) continue;
+        float sum = 0;
+        for (int t = 0; t < per_plane; ++t) sum += block_sums[k * kWorkers + p * per_plane + t];
+        to[p * kAll + k0 + k] = sum;
+      }
+    }
+  }
+}
+
 }  // namespace lamella::depthwise

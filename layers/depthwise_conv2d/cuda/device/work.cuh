@@ -107,6 +107,7 @@ struct PlaneCut {
   int column_groups = 1, row_groups = 1;  ///< threads of a plane or band, of one class
   int members = 0;                        ///< backward: threads of all planes
   int zeros = 0, input_numbers = 0, output_numbers = 0;  ///< shared memory: a row of zeros, runs of x and of y
+  int owned_columns = 0;                                  ///< runs: units that own a column of y
 };
 
 struct PlaneWork {
