@@ -3,7 +3,11 @@
 #include "work.cuh"
 
 /// What the kernels need of the machine. These files are compiled ahead of time by nvcc and, for shapes that
-/// nobody foresaw, at run time by NVRTC: they include nothing but each other.
+/// nobody foresaw, at run time by NVRTC: they include nothing but each other. Tests compile them for a machine of
+/// their own (tests/emulated).
+#ifdef LAMELLA_EMULATED
+#include "tests/emulated/primitives.h"
+#else
 namespace lamella::depthwise {
 
 /// Sixteen-bit numbers as they lie in memory.
@@ -226,3 +230,4 @@ __device__ __forceinline__ void store_matrices(unsigned row, unsigned m0, unsign
 }
 
 }  // namespace lamella::depthwise
+#endif

@@ -1,0 +1,236 @@
+#include "machine.h"
+
+#include <ucontext.h>
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+dim3 threadIdx, blockIdx;
+
+namespace lamella::depthwise {
+// What device code declares as its shared memory.
+alignas(1024) uint4 shared[emulated::kSharedBytes / sizeof(uint4)];
+}  // namespace lamella::depthwise
+
+namespace lamella::emulated {
+namespace {
+
+struct Copy {
+  void* to;
+  const void* from;
+  std::size_t count, zeros;
+};
+
+enum class Waits : std::uint8_t { No, Block, Warp, Some };
+
+struct Thread {
+  ucontext_t context{};
+  std::unique_ptr<std::byte[]> stack;
+  Waits waits = Waits::No;
+  int name = 0;
+  bool done = false;
+  unsigned exchanges = 0;
+  std::vector<Copy> open;
+  std::deque<std::vector<Copy>> groups;
+};
+
+struct Barrier {
+  unsigned threads = 0, left = 0, phase = 0;
+  std::size_t bytes = 0;
+
+  void end_if_complete() {
+    if (left != 0 || bytes != 0) return;
+    ++phase;
+    left = threads;
+  }
+};
+
+constexpr std::size_t kStackBytes = 1 << 18, kWarp = 32, kExchanged = 8;
+unsigned char* const memory = reinterpret_cast<unsigned char*>(depthwise::shared);
+std::size_t memory_bytes = 0;
+ucontext_t scheduler;
+std::vector<Thread> threads;
+std::size_t current = 0;
+const std::function<void()>* job = nullptr;
+std::exception_ptr failure;
+std::map<unsigned, Barrier> barriers;
+std::map<int, int> named_threads;
+std::vector<std::function<void()>> stores;
+std::uint32_t boxes[kWarp][2][kWarp][kExchanged];  // of each warp, two in turn
+
+[[noreturn]] void fault(const std::string& what) {
+  throw Fault("block " + std::to_string(blockIdx.x) + ", thread " + std::to_string(current) + ": " + what);
+}
+
+void pause(Waits waits) {
+  Thread& thread = threads[current];
+  thread.waits = waits;
+  swapcontext(&thread.context, &scheduler);
+}
+
+void entry() {
+  try {
+    (*job)();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  threads[current].done = true;
+  swapcontext(&threads[current].context, &scheduler);
+}
+
+void begin_thread(Thread& thread) {
+  if (!thread.stack) thread.stack = std::make_unique<std::byte[]>(kStackBytes);
+  thread.waits = Waits::No;
+  thread.done = false;
+  thread.exchanges = 0;
+  thread.open.clear();
+  thread.groups.clear();
+  getcontext(&thread.context);
+  thread.context.uc_stack.ss_sp = thread.stack.get();
+  thread.context.uc_stack.ss_size = kStackBytes;
+  thread.context.uc_link = nullptr;
+  makecontext(&thread.context, entry, 0);
+}
+
+/// Lets those go on whose barriers are complete; false: none.
+bool release(std::size_t count) {
+  bool any = false;
+  const auto count_if = [&](std::size_t from, std::size_t to, const auto& is) {
+    std::size_t found = 0;
+    for (std::size_t t = from; t < to; ++t) found += !threads[t].done && is(threads[t]) ? 1 : 0;
+    return found;
+  };
+  const auto go_on = [&](std::size_t from, std::size_t to, const auto& is) {
+    for (std::size_t t = from; t < to; ++t)
+      if (!threads[t].done && is(threads[t])) threads[t].waits = Waits::No;
+    any = true;
+  };
+  const auto at_warp = [](const Thread& thread) { return thread.waits == Waits::Warp; };
+  for (std::size_t first = 0; first < count; first += kWarp)
+    if (count_if(first, first + kWarp, at_warp) == kWarp) go_on(first, first + kWarp, at_warp);
+  for (const auto& [name, wanted] : named_threads) {
+    const auto at_name = [&](const Thread& thread) {
+      return thread.waits == Waits::Some && thread.name == name;
+    };
+    const std::size_t waiting = count_if(0, count, at_name);
+    if (waiting != 0 && waiting == static_cast<std::size_t>(wanted)) go_on(0, count, at_name);
+  }
+  const auto at_block = [](const Thread& thread) { return thread.waits == Waits::Block; };
+  if (count_if(0, count, at_block) == count) go_on(0, count, at_block);
+  return any;
+}
+
+void run_block(std::size_t count, bool backwards) {
+  barriers.clear();
+  named_threads.clear();
+  std::memset(memory, 0xff, memory_bytes);
+  for (std::size_t t = 0; t < count; ++t) begin_thread(threads[t]);
+  for (bool all_done = false; !all_done;) {
+    bool ran = false;
+    all_done = true;
+    for (std::size_t i = 0; i < count; ++i) {
+      current = backwards ? count - 1 - i : i;
+      Thread& thread = threads[current];
+      if (!thread.done && thread.waits == Waits::No) {
+        threadIdx.x = static_cast<unsigned>(current);
+        swapcontext(&scheduler, &thread.context);
+        if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
+        ran = true;
+      }
+      all_done = all_done && thread.done;
+    }
+    if (!release(count) && !ran && !all_done) fault("threads wait for others that never come");
+  }
+  if (!stores.empty()) fault("stores that nobody waited for");
+}
+
+}  // namespace
+
+void run(std::int64_t blocks, int count, std::size_t shared_bytes, const std::function<void()>& kernel) {
+  if (count < 1 || count > 1024 || shared_bytes > kSharedBytes) throw Fault("a launch that no GPU takes");
+  memory_bytes = shared_bytes;
+  job = &kernel;
+  if (threads.size() < static_cast<std::size_t>(count)) threads.resize(static_cast<std::size_t>(count));
+  for (std::int64_t block = 0; block < blocks; ++block) {
+    blockIdx.x = static_cast<unsigned>(block);
+    run_block(static_cast<std::size_t>(count), block % 2 == 1);
+  }
+}
+
+unsigned char* shared_memory() { return memory; }
+
+void check_alignment(const void* address, std::size_t alignment, const char* what) {
+  if (reinterpret_cast<std::uintptr_t>(address) % alignment != 0)
+    fault(std::string(what) + " is not aligned");
+}
+void check_shared(const void* address, std::size_t count, std::size_t alignment, const char* what) {
+  const auto* const at = static_cast<const unsigned char*>(address);
+  if (at < memory || at + count > memory + memory_bytes)
+    fault(std::string(what) + " is outside shared memory");
+  check_alignment(address, alignment, what);
+}
+
+void copy_later(void* to, const void* from, std::size_t count, std::size_t zeros) {
+  threads[current].open.push_back({to, from, count, zeros});
+}
+void end_copies() {
+  Thread& thread = threads[current];
+  thread.groups.push_back(std::exchange(thread.open, {}));
+}
+void wait_for_copies(std::size_t groups) {
+  Thread& thread = threads[current];
+  for (; thread.groups.size() > groups; thread.groups.pop_front())
+    for (const Copy& copy : thread.groups.front()) {
+      std::memcpy(copy.to, copy.from, copy.count);
+      std::memset(static_cast<unsigned char*>(copy.to) + copy.count, 0, copy.zeros);
+    }
+}
+
+void wait_for_warp() { pause(Waits::Warp); }
+void wait_for_some(int name, int count) {
+  named_threads[name] = count;
+  threads[current].name = name;
+  pause(Waits::Some);
+}
+Exchanged exchange(const std::uint32_t* words, std::size_t count) {
+  auto& box = boxes[current / kWarp][threads[current].exchanges++ % 2];
+  std::memcpy(box[current % kWarp], words, count * sizeof(std::uint32_t));
+  wait_for_warp();
+  return box;
+}
+int lane() { return static_cast<int>(current % kWarp); }
+
+void make_barrier(unsigned address, unsigned count) { barriers[address] = {count, count, 0, 0}; }
+void arrive(unsigned address, std::size_t expected_bytes) {
+  const auto found = barriers.find(address);
+  if (found == barriers.end() || found->second.left == 0)
+    fault("arrives where there is no barrier, or too often");
+  found->second.bytes += expected_bytes;
+  --found->second.left;
+  found->second.end_if_complete();
+}
+void bytes_arrive(unsigned address, std::size_t count) {
+  Barrier& barrier = barriers[address];
+  if (barrier.bytes < count) fault("more bytes arrive than were expected");
+  barrier.bytes -= count;
+  barrier.end_if_complete();
+}
+void wait_for_phase(unsigned address, unsigned parity) {
+  constexpr std::size_t kForEver = 100'000;
+  if (!barriers.contains(address)) fault("waits where there is no barrier");
+  for (std::size_t turns = 0; barriers[address].phase % 2 == parity; pause(Waits::No))
+    if (++turns > kForEver) fault("waits for a phase that never ends");
+}
+
+void store_later(std::function<void()> store) { stores.push_back(std::move(store)); }
+void finish_stores() {
+  for (const auto& store : std::exchange(stores, {})) store();
+}
+
+}  // namespace lamella::emulated
+
+void __syncthreads() { lamella::emulated::pause(lamella::emulated::Waits::Block); }

@@ -1,0 +1,127 @@
+#include "layers/depthwise_conv2d/cuda/device/primitives.cuh"
+
+#include "lamella/core/dtype.h"
+
+namespace lamella::depthwise {
+namespace {
+
+using emulated::exchange;
+using emulated::lane;
+using emulated::shared_memory;
+
+/// So many matrices of 8x8 numbers.
+void load_some(unsigned* matrix, int count, unsigned row, bool transposed) {
+  if (lane() < count * 8) emulated::check_shared(shared_memory() + row, 16, 16, "a matrix's row");
+  const emulated::Exchanged rows = exchange(&row, 1);
+  for (int m = 0; m < count; ++m) {
+    matrix[m] = 0;
+    for (int half = 0; half < 2; ++half) {
+      const int of_lane = lane() / 4, in_pair = lane() % 4 * 2 + half;
+      const int r = transposed ? in_pair : of_lane, column = transposed ? of_lane : in_pair;
+      unsigned short number = 0;
+      std::memcpy(&number, shared_memory() + rows[m * 8 + r][0] + 2 * column, sizeof(number));
+      matrix[m] |= static_cast<unsigned>(number) << half * 16;
+    }
+  }
+  emulated::wait_for_warp();
+}
+void store_some(unsigned row, const unsigned* matrix, int count) {
+  if (lane() < count * 8) emulated::check_shared(shared_memory() + row, 16, 16, "a matrix's row");
+  std::uint32_t words[5] = {row};
+  for (int m = 0; m < count; ++m) words[1 + m] = matrix[m];
+  const emulated::Exchanged all = exchange(words, 5);
+  for (int m = 0; m < count; ++m)
+    std::memcpy(shared_memory() + all[m * 8 + lane() / 4][0] + 4 * (lane() % 4), &matrix[m], 4);
+  emulated::wait_for_warp();
+}
+
+/// Calls move(place in shared memory, number in the tensor or null) for each number of a box.
+template <class Move>
+void each_number(const EmulatedTensor& tensor, unsigned shared, const std::int64_t (&first)[4],
+                 const Move& move) {
+  emulated::check_shared(shared_memory() + shared, 1, 1024, "a box");
+  std::int64_t place = shared;
+  const int(&box)[4] = tensor.box;
+  for (int i = 0; i < box[3]; ++i)
+    for (int r = 0; r < box[2]; ++r)
+      for (int p = 0; p < box[1]; ++p)
+        for (int c = 0; c < box[0]; ++c, place += 2) {
+          const std::int64_t at[4] = {first[0] + c, first[1] + std::int64_t{p} * tensor.steps[1],
+                                      first[2] + std::int64_t{r} * tensor.steps[2], first[3] + i};
+          unsigned char* number = tensor.data;
+          for (int axis = 0; axis < 4; ++axis) {
+            if (at[axis] < 0 || at[axis] >= tensor.sizes[axis]) number = nullptr;
+            if (number != nullptr) number += at[axis] * tensor.strides[axis];
+          }
+          unsigned char* const swizzled = shared_memory() + (place ^ (place >> 7 & tensor.swizzle) << 4);
+          emulated::check_shared(swizzled, 2, 2, "a box");
+          move(swizzled, number);
+        }
+}
+const EmulatedTensor& tensor_of(const TensorMap& map) {
+  return *reinterpret_cast<const EmulatedTensor*>(map.opaque[0]);
+}
+
+}  // namespace
+
+float widen(Float16 number) { return static_cast<float>(std::bit_cast<lamella::Float16>(number.bits)); }
+unsigned short narrow_bits(float number, BFloat16) {
+  return std::bit_cast<unsigned short>(lamella::BFloat16(number));
+}
+unsigned short narrow_bits(float number, Float16) {
+  return std::bit_cast<unsigned short>(lamella::Float16(number));
+}
+
+void load_matrices(unsigned (&matrix)[4], unsigned row) { load_some(matrix, 4, row, false); }
+void load_matrices(unsigned (&matrix)[2], unsigned row) { load_some(matrix, 2, row, false); }
+void load_matrices_transposed(unsigned (&matrix)[4], unsigned row) { load_some(matrix, 4, row, true); }
+void load_matrices_transposed(unsigned (&matrix)[2], unsigned row) { load_some(matrix, 2, row, true); }
+void store_matrices(unsigned row, unsigned m0, unsigned m1, unsigned m2, unsigned m3) {
+  const unsigned matrix[4] = {m0, m1, m2, m3};
+  store_some(row, matrix, 4);
+}
+void store_matrices(unsigned row, unsigned m0, unsigned m1) {
+  const unsigned matrix[2] = {m0, m1};
+  store_some(row, matrix, 2);
+}
+
+void load_box(unsigned to, const TensorMap& map, int channel, int pixel, int row, int image,
+              unsigned barrier) {
+  const EmulatedTensor& tensor = tensor_of(map);
+  std::size_t bytes = 0;
+  each_number(tensor, to, {channel, pixel, row, image},
+              [&](unsigned char* shared, const unsigned char* number) {
+                if (number != nullptr)
+                  std::memcpy(shared, number, 2);
+                else
+                  std::memset(shared, 0, 2);
+                bytes += 2;
+              });
+  emulated::bytes_arrive(barrier, bytes);
+}
+void store_box(const TensorMap& map, unsigned from, int channel, int pixel, int row, int image, bool add) {
+  const EmulatedTensor& tensor = tensor_of(map);
+  const std::int64_t first[4] = {channel, pixel, row, image};
+  for (int axis = 0; axis < 4; ++axis)
+    if (first[axis] < 0 || first[axis] >= tensor.sizes[axis] || add)
+      throw emulated::Fault("a box is stored from outside its tensor on, or added to what is there");
+  emulated::store_later([&tensor, from, channel, pixel, row, image] {
+    each_number(tensor, from, {channel, pixel, row, image},
+                [](const unsigned char* shared, unsigned char* number) {
+                  if (number != nullptr) std::memcpy(number, shared, 2);
+                });
+  });
+}
+void load_bytes(unsigned to, const void* from, unsigned bytes, unsigned barrier) {
+  emulated::check_shared(shared_memory() + to, bytes, 16, "a run");
+  emulated::check_alignment(from, 16, "a run's source");
+  std::memcpy(shared_memory() + to, from, bytes);
+  emulated::bytes_arrive(barrier, bytes);
+}
+void store_bytes(void* to, unsigned from, unsigned bytes) {
+  emulated::check_shared(shared_memory() + from, bytes, 16, "a run");
+  emulated::check_alignment(to, 16, "a run's destination");
+  emulated::store_later([to, from, bytes] { std::memcpy(to, shared_memory() + from, bytes); });
+}
+
+}  // namespace lamella::depthwise

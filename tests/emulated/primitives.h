@@ -1,0 +1,121 @@
+#pragma once
+
+#include "machine.h"
+
+/// layers/depthwise_conv2d/cuda/device/primitives.cuh for the emulated machine.
+namespace lamella::depthwise {
+
+struct BFloat16 {
+  unsigned short bits;
+};
+struct Float16 {
+  unsigned short bits;
+};
+
+inline float widen(float number) { return number; }
+inline float widen(BFloat16 number) { return std::bit_cast<float>(static_cast<unsigned>(number.bits) << 16); }
+float widen(Float16 number);
+unsigned short narrow_bits(float number, BFloat16);
+unsigned short narrow_bits(float number, Float16);
+
+template <class T>
+void widen_pair(unsigned pair, T, float& first, float& second) {
+  first = widen(T{static_cast<unsigned short>(pair)});
+  second = widen(T{static_cast<unsigned short>(pair >> 16)});
+}
+template <class T>
+unsigned narrow_pair(float first, float second, T type) {
+  return narrow_bits(first, type) | static_cast<unsigned>(narrow_bits(second, type)) << 16;
+}
+template <class T>
+T narrow(float number) {
+  return {narrow_bits(number, T{})};
+}
+template <>
+inline float narrow<float>(float number) {
+  return number;
+}
+
+template <int kWords>
+void store_global(void* to, const unsigned (&word)[kWords]) {
+  emulated::check_alignment(to, sizeof(word), "a vector store");
+  std::memcpy(to, word, sizeof(word));
+}
+
+template <int kBytes>
+void copy_ahead(void* to, const void* from, bool exists) {
+  emulated::check_shared(to, kBytes, kBytes, "a copy's destination");
+  if (exists) emulated::check_alignment(from, kBytes, "a copy's source");
+  emulated::copy_later(to, from, exists ? kBytes : 0, exists ? 0 : kBytes);
+}
+inline void copy_ahead_part(void* to, const void* from, int count) {
+  emulated::check_shared(to, 16, 16, "a copy's destination");
+  emulated::copy_later(to, from, static_cast<std::size_t>(count), static_cast<std::size_t>(16 - count));
+}
+inline void end_copies() { emulated::end_copies(); }
+template <int kGroups>
+void wait_for_copies() {
+  emulated::wait_for_copies(kGroups);
+}
+
+inline unsigned shared_address(const void* at) {
+  return static_cast<unsigned>(static_cast<const unsigned char*>(at) - emulated::shared_memory());
+}
+inline void synchronize_warp() { emulated::wait_for_warp(); }
+inline void synchronize_some(int name, int threads) { emulated::wait_for_some(name, threads); }
+
+void load_matrices(unsigned (&matrix)[4], unsigned row);
+void load_matrices(unsigned (&matrix)[2], unsigned row);
+void load_matrices_transposed(unsigned (&matrix)[4], unsigned row);
+void load_matrices_transposed(unsigned (&matrix)[2], unsigned row);
+void store_matrices(unsigned row, unsigned m0, unsigned m1, unsigned m2, unsigned m3);
+void store_matrices(unsigned row, unsigned m0, unsigned m1);
+
+/// What the lanes hold of both factors, in words: a row-major in quarters, b in halves.
+template <class T>
+void multiply_words(float (&sum)[4], const std::uint32_t (&words)[8], int depth) {
+  const emulated::Exchanged all = emulated::exchange(words, 6);
+  const auto number = [](std::uint32_t word, int k) {
+    return widen(T{static_cast<unsigned short>(word >> (k % 2 * 16))});
+  };
+  const int lane = emulated::lane();
+  for (int i = 0; i < 4; ++i) {
+    const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    for (int k = 0; k < depth; ++k)
+      sum[i] += number(all[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2], k) *
+                number(all[column * 4 + k % 8 / 2][4 + k / 8], k);
+  }
+}
+template <class T>
+void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0,
+                  unsigned b1, T) {
+  multiply_words<T>(sum, {a0, a1, a2, a3, b0, b1, 0, 0}, 16);
+}
+template <class T>
+void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned b0, T) {
+  multiply_words<T>(sum, {a0, a1, 0, 0, b0, 0, 0, 0}, 8);
+}
+
+inline void make_barrier(unsigned barrier, unsigned threads) { emulated::make_barrier(barrier, threads); }
+inline void arrive(unsigned barrier) { emulated::arrive(barrier, 0); }
+inline void expect_bytes(unsigned barrier, unsigned bytes) { emulated::arrive(barrier, bytes); }
+inline void wait_for_phase(unsigned barrier, unsigned parity) { emulated::wait_for_phase(barrier, parity); }
+
+/// What a TensorMap points to here: [image][row][pixel][channel] of sixteen bits.
+struct EmulatedTensor {
+  unsigned char* data = nullptr;
+  std::int64_t sizes[4] = {}, strides[4] = {};  ///< channel first; strides in bytes
+  int box[4] = {}, steps[4] = {1, 1, 1, 1};
+  int swizzle = 0;  ///< which bits of the chunk's number change with the place: 7, 3, 1
+};
+struct TensorMap;
+void load_box(unsigned to, const TensorMap& map, int channel, int pixel, int row, int image,
+              unsigned barrier);
+void store_box(const TensorMap& map, unsigned from, int channel, int pixel, int row, int image, bool add);
+void load_bytes(unsigned to, const void* from, unsigned bytes, unsigned barrier);
+void store_bytes(void* to, unsigned from, unsigned bytes);
+inline void end_stores() {}
+inline void wait_until_stores_have_read() { emulated::finish_stores(); }
+inline void hand_to_copy_engine() {}
+
+}  // namespace lamella::depthwise
