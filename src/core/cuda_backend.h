@@ -55,12 +55,14 @@ std::unique_ptr<Recording> record_launches(Device device, const std::function<vo
 
 /// Makes `device` the one that this thread launches on; returns what was.
 int set_device(int index);
+/// Undoes set_device(), unless nobody has used that device yet: that would take memory on it. Ignores errors.
+void restore_device(int before) noexcept;
 
 /// This thread launches on `device` while it lives.
 class DeviceGuard {
  public:
   explicit DeviceGuard(Device device) : before_(set_device(device.index)) {}
-  ~DeviceGuard() { set_device(before_); }
+  ~DeviceGuard() { restore_device(before_); }
   DeviceGuard(const DeviceGuard&) = delete;
   DeviceGuard& operator=(const DeviceGuard&) = delete;
 

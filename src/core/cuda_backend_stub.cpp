@@ -35,5 +35,6 @@ std::unique_ptr<Recording> record_launches(Device device, const std::function<vo
   refuse("record_launches", device);
 }
 int set_device(int index) { refuse("set_device", Device::cuda(index)); }
+void restore_device(int) noexcept {}
 
 }  // namespace lamella::detail::cuda
