@@ -36,7 +36,8 @@ struct LAMELLA_API Device {
   friend bool operator==(const Device&, const Device&) = default;
 };
 
-/// Number of GPUs this build can use; 0 in a CPU-only build.
+/// Number of GPUs that CUDA finds, also those that this build has no code for: using one throws DeviceError.
+/// 0 in a CPU-only build.
 LAMELLA_API int cuda_device_count();
 /// cuda:0 where there is one that this build can use, else cpu. Logs a warning about a GPU that it cannot
 /// use.
