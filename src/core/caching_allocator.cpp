@@ -98,16 +98,17 @@ class CachingAllocator final : public Allocator {
     return last_pool_;
   }
 
-  void release_pool(std::uint64_t pool) noexcept override {
+  void release_pool(std::uint64_t pool, Stream stream) noexcept override {
     std::lock_guard lock(mutex_);
     pools_.erase(pool);
+    of_ended_pools_ = stream;
     for (auto entry = cache_.begin(); entry != cache_.end();) {
       if (std::get<0>(entry->first) != pool) {
         ++entry;
         continue;
       }
       try {
-        std::vector<void*>& common = cache_[{0, std::get<1>(entry->first), std::get<2>(entry->first)}];
+        std::vector<void*>& common = cache_[{0, stream.handle, std::get<2>(entry->first)}];
         common.insert(common.end(), entry->second.begin(), entry->second.end());
       } catch (const std::bad_alloc&) {
         for (void* data : entry->second) release(data, std::get<2>(entry->first));
@@ -157,8 +158,9 @@ class CachingAllocator final : public Allocator {
   }
 
   void keep(const Block& block, Stream stream) {
-    const std::uint64_t pool = pools_.contains(block.pool) ? block.pool : 0;
-    cache_[{pool, stream.handle, block.bytes}].push_back(block.data);
+    const bool has_ended = block.pool != 0 && !pools_.contains(block.pool);
+    const std::uint64_t pool = has_ended ? 0 : block.pool;
+    cache_[{pool, (has_ended ? of_ended_pools_ : stream).handle, block.bytes}].push_back(block.data);
     raw_->mark_usable(block.data, 0, block.bytes);
   }
 
@@ -254,6 +256,7 @@ class CachingAllocator final : public Allocator {
   std::list<Waiting> waiting_;
   std::set<std::uint64_t> pools_;
   std::uint64_t last_pool_ = 0;
+  Stream of_ended_pools_;  // whose blocks theirs become: their work is done
 };
 
 }  // namespace

@@ -217,7 +217,10 @@ Allocator& pinned_allocator() {
   return pinned;
 }
 
-const std::uint64_t* random_step(Device device) { return gpu_of("next_random_key", device).random_step; }
+const std::uint64_t* recorded_random_step(Device device) {
+  const Gpu& gpu = gpu_of("next_random_key", device);
+  return is_recording() ? gpu.random_step : nullptr;
+}
 
 void set_random_step(std::uint64_t step) {
   LAMELLA_CHECK(DeviceError, !is_recording(),

@@ -202,10 +202,10 @@ TEST_F(CachingAllocatorTest, a_pool_keeps_its_blocks_to_itself) {
   EXPECT_NE(allocator->allocate(1000, first).data, recorded.data);
   allocator->empty_cache();
   EXPECT_TRUE(fake.blocks.contains(recorded.data)) << "recorded work may write there";
-  allocator->release_pool(pool);
-  EXPECT_EQ(allocator->allocate(1000, first).data, recorded.data);
+  allocator->release_pool(pool, second);
+  EXPECT_EQ(allocator->allocate(1000, second).data, recorded.data);
   allocator->deallocate(outliving, first);
-  EXPECT_EQ(allocator->allocate(3000, first).data, outliving.data);
+  EXPECT_EQ(allocator->allocate(3000, second).data, outliving.data);
 }
 
 TEST_F(CachingAllocatorTest, a_steady_step_takes_nothing_from_the_device) {

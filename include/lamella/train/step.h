@@ -73,8 +73,9 @@ struct StepOptions {
 /// the bits of a step that is not. Learning rate and random numbers go on. What the CPU decides on the way (a
 /// hook, an `if` on a layer's setting) is decided once, when recording. Network, loss and hooks must not read
 /// values (item()) nor move tensors to another device: recording throws and says so. Batches of other
-/// shapes, such as a short last one, run as always. train() and eval(), tensors moved or loaded, and another
-/// seed make the next batch record anew. check_finite() comes after the update here.
+/// shapes, such as a short last one, run as always. train() and eval() of any module, requires_grad of a
+/// parameter, tensors moved or loaded (the Ema's, too), allow_tf32() and another seed make the next batch
+/// record anew. check_finite() comes after the update here.
 class LAMELLA_API Step {
  public:
   /// What came of a batch.
@@ -107,6 +108,8 @@ class LAMELLA_API Step {
   void backward(const Tensor& loss);
   void update();
   std::vector<const void*> addresses() const;
+  std::vector<bool> modes() const;
+  void count_changes() const;
   std::uint64_t revision() const;
   bool updates_now() const { return accumulated_ + 1 == options_.accumulate; }
   void finish(const Result& result, const Tensor& input);
