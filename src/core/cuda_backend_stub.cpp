@@ -7,14 +7,14 @@ namespace {
 
 [[noreturn]] void refuse(const char* what, Device device) {
   throw DeviceError(
-      concat(what, ": ", device.to_string(), " is not available: this build has no CUDA; use cpu"));
+      concat(what, ": ", device.to_string(), " is not available: this build has no CUDA; build with -DLAMELLA_CUDA=ON, or use cpu"));
 }
 
 }  // namespace
 
 int device_count() { return 0; }
 bool has_driver() { return false; }
-std::string why_not_usable(Device) { return "this build has no CUDA"; }
+std::string why_not_usable(Device) { return "this build has no CUDA, see LAMELLA_CUDA"; }
 const char* version() { return "no"; }
 Stream current_stream(Device device) { refuse("current_stream", device); }
 Stream new_stream(Device device) { refuse("new_stream", device); }
