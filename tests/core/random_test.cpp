@@ -73,10 +73,10 @@ TEST_F(RandomTest, keys_count_operators_within_the_step) {
   EXPECT_EQ(first.seed, 42u);
   EXPECT_EQ(first.op, 0u);
   EXPECT_EQ(second.op, 1u);
-  EXPECT_EQ(*first.step, 0u);
+  EXPECT_EQ(first.step(), 0u);
   next_random_step();
   EXPECT_EQ(random_state(), (RandomState{.seed = 42, .step = 1, .op = 0}));
-  EXPECT_EQ(*next_random_key(Device::cpu()).step, 1u);
+  EXPECT_EQ(next_random_key(Device::cpu()).step(), 1u);
   EXPECT_EQ(random_state().op, 1u);
 }
 
