@@ -34,8 +34,8 @@ class Allocator {
   /// A pool of blocks of its own, for work that is recorded once and replayed: what it wrote there must not
   /// be handed to others in between. While PoolGuard says so, a thread allocates from it.
   virtual std::uint64_t new_pool() = 0;
-  /// Ends a pool, none of whose work is under way: its free blocks, and those that are taken back later, go to the
-  /// common cache, for `stream`.
+  /// Ends a pool, none of whose work is under way: its free blocks, and those that are taken back later, go
+  /// to the common cache, for `stream`.
   virtual void release_pool(std::uint64_t pool, Stream stream) noexcept = 0;
 
   virtual MemoryStats stats() const = 0;

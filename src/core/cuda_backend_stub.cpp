@@ -7,7 +7,8 @@ namespace {
 
 [[noreturn]] void refuse(const char* what, Device device) {
   throw DeviceError(
-      concat(what, ": ", device.to_string(), " is not available: this build has no CUDA; build with -DLAMELLA_CUDA=ON, or use cpu"));
+      concat(what, ": ", device.to_string(),
+             " is not available: this build has no CUDA; build with -DLAMELLA_CUDA=ON, or use cpu"));
 }
 
 }  // namespace

@@ -93,7 +93,8 @@ class LAMELLA_API Step {
   /// Runs a batch; both tensors are moved to the device of the network's parameters. Throws NonFiniteError
   /// when check_finite() finds one, ShapeError if the loss is not a single number, and whatever network and
   /// loss throw; by then only the random step and running statistics have moved on, and nothing of the update
-  /// has been done.
+  /// has been done. With `capture`, NonFiniteError comes after the update; DeviceError is thrown on the CPU
+  /// and for a step that reads values or moves tensors, Error for one that moves the random sequence on.
   Result operator()(const Tensor& input, const Tensor& target);
 
   /// Batches run so far.
