@@ -205,8 +205,10 @@ Step::Result Step::replay(const Tensor& input, const Tensor& target) {
   if (!part.launches) {
     const RandomState before = random_state();
     try {
-      part.launches = lamella::detail::cuda::record_launches(
-          input.device(), [&] { part.result = run(recorded_->input, recorded_->target); });
+      part.launches = lamella::detail::cuda::record_launches(input.device(), [&] {
+        part.result = run(recorded_->input, recorded_->target);
+        lamella::detail::read(part.result.output);  // if it is pending, each replay must compute it
+      });
     } catch (...) {
       recorded_ = nullptr;
       throw;

@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include "core/allocator.h"
+#include "core/check.h"
 #include "core/cuda/check.h"
 #include "core/cuda/recording.h"
 #include "core/cuda_backend.h"
@@ -33,7 +34,7 @@ Stream recording_stream(Device device) {
                                 : streams.emplace(device.index, cuda::new_stream(device)).first->second;
 }
 
-/// One thread at a time records on a GPU.
+/// One thread at a time records, on whichever GPU.
 std::mutex& recording_mutex() {
   static std::mutex mutex;
   return mutex;
@@ -99,6 +100,8 @@ class Graph final : public Recording {
 bool is_recording() { return recording; }
 
 std::unique_ptr<Recording> record_launches(Device device, const std::function<void()>& work) {
+  LAMELLA_CHECK(DeviceError, !is_recording(),
+                "record_launches: this thread records already, and recordings do not nest");
   auto graph = std::make_unique<Graph>(device);
   graph->record(work);
   return graph;
