@@ -173,7 +173,7 @@ int run(int argc, char** argv) {
   app.add_option("--dtype", types, "element types");
   app.add_option("--json", json_path, "write the numbers there, too");
   CLI11_PARSE(app, argc, argv);
-  if (cuda_device_count() == 0) throw std::runtime_error("no NVIDIA GPU that this build can use");
+  if (!default_device().is_cuda()) throw std::runtime_error("no NVIDIA GPU that this build can use");
 
   std::unique_ptr<Peer> peer;
   if (!peer_name.empty())

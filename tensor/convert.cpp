@@ -72,6 +72,14 @@ void Tensor::record_stream(Stream stream) const {
   detail::Storage& storage = *impl_->storage;
   if (!stream.device.is_cuda() || stream == storage.stream) return;
   if (storage.device.is_cuda() || storage.pinned) storage.allocator.record_stream(storage.block, stream);
+  // What a pending tensor is computed from, and the result.
+  if (!impl_->pending) return;
+  detail::Pending& pending = *impl_->pending;
+  for (const Tensor& factor : {pending.scale, pending.shift})
+    if (factor.defined()) factor.record_stream(stream);
+  const std::lock_guard lock(pending.mutex);
+  if (pending.applied && !(stream == pending.applied->stream))
+    pending.applied->allocator.record_stream(pending.applied->block, stream);
 }
 
 Tensor Tensor::to(DType dtype) const {

@@ -1,10 +1,13 @@
 #include "tensor/door.h"
 
 #include <atomic>
+#include <optional>
 #include <utility>
 
 #include "core/check.h"
+#include "core/cuda/recording.h"
 #include "lamella/autograd/autograd.h"
+#include "lamella/core/stream.h"
 #include "tensor/dispatch.h"
 #include "tensor/kernels/pending.h"
 
@@ -36,12 +39,23 @@ PendingView view_of(const Pending& pending, const Geometry& of, const Storage& s
           pending.activation};
 }
 
+/// Whether work on what is stored is ordered by the stream it was allocated for. What a recording made is
+/// ordered by the streams that replay it.
+bool has_home(const Storage& stored) {
+  return stored.device.is_cuda() && stored.block.pool == 0 && !cuda::is_recording();
+}
+
 /// The storage that holds the values themselves. A pending tensor covers its storage densely (make_pending
 /// checks), so the result takes the same geometry.
+///
+/// It is computed on the stream of what it is computed from: to the caller the tensor exists already, and a
+/// stream that only reads it must not be one that others have to wait for.
 template <class Geometry>
 const Storage& settle(Pending& pending, const Geometry& of, const Storage& stored) {
   const std::lock_guard lock(pending.mutex);
   if (!pending.applied) {
+    std::optional<StreamGuard> home;
+    if (has_home(stored)) home.emplace(stored.stream);
     const PendingView view = view_of(pending, of, stored);
     // Not as much as is stored: that may be the first part of something larger.
     auto result = std::make_shared<Storage>(static_cast<std::size_t>(of.shape.product()) * size_of(of.dtype),
@@ -53,6 +67,11 @@ const Storage& settle(Pending& pending, const Geometry& of, const Storage& store
     pending.applied = std::move(result);
     applied_count.fetch_add(1, std::memory_order_relaxed);
   }
+  if (has_home(stored))
+    if (const Stream reader = current_stream(stored.device); !(reader == stored.stream)) {
+      wait_stream(reader, stored.stream);
+      pending.applied->allocator.record_stream(pending.applied->block, reader);
+    }
   return *pending.applied;
 }
 

@@ -35,7 +35,8 @@ int run_info() {
   line("libraries", lm::library_versions());
   line("threads", std::to_string(lm::num_threads()));
   const int gpus = lm::cuda_device_count();
-  line("GPUs", std::to_string(gpus));
+  const std::string why_none = lm::why_no_gpu();
+  line("GPUs", std::to_string(gpus) + (gpus == 0 ? " (" + why_none + ")" : ""));
   for (int i = 0; i < gpus; ++i) {
     const lm::Device device = lm::Device::cuda(i);
     try {  // taking memory shows that it can be used

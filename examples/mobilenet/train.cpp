@@ -281,6 +281,17 @@ void check_place(const std::filesystem::path& path) {
     throw lm::IoError(what + "no permission to write in " + folder.string());
 }
 
+/// Says on standard error what trains, so that nobody waits for a GPU that is not used.
+void say_where(const TrainOptions& options) {
+  const lm::Device device(options.run.device);
+  std::string where = device.to_string();
+  if (device.is_cpu()) where += " (" + std::to_string(lm::num_threads()) + " threads)";
+  const bool is_chosen = options.run.device != "auto";
+  const std::string why = is_chosen || device.is_cuda() ? "" : "; no GPU: " + lm::why_no_gpu();
+  std::fprintf(stderr, "training on %s, %s%s\n", where.c_str(), options.recipe.precision.c_str(),
+               why.c_str());
+}
+
 int run_train(TrainOptions options) {
   check_place(options.checkpoint);
   if (!options.csv.empty()) check_place(options.csv);
@@ -301,9 +312,11 @@ int run_train(TrainOptions options) {
   check(options.recipe);
   const ImageData data = open_images(options.data, options.recipe);
   if (options.resume) check_resumes(checkpoint, data, options.data);
+  say_where(options);
   const Trained trained = train(data, options);
   if (trained.interrupted) {
-    std::printf("stopped; go on with: train --resume --checkpoint %s\n", options.checkpoint.c_str());
+    std::printf("stopped; go on with: lamella-mobilenet train --resume --checkpoint %s\n",
+                options.checkpoint.c_str());
     return 130;
   }
   std::printf("saved %s\n", options.checkpoint.c_str());

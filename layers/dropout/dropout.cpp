@@ -1,7 +1,6 @@
 #include "lamella/layers/dropout.h"
 
 #include <cmath>
-#include <memory>
 
 #include "autograd/record.h"
 #include "core/check.h"
@@ -13,15 +12,6 @@ namespace lamella {
 using namespace detail;
 
 namespace {
-
-/// The step that was current when the forward drew: backward may run in a later one. (On a GPU the step is
-/// read where the kernels run, so that a captured step draws anew at each replay.)
-std::shared_ptr<const std::uint64_t> keep_step(RandomKey& key, Device device) {
-  if (!device.is_cpu()) return nullptr;
-  auto kept = std::make_shared<const std::uint64_t>(key.drawn_step);
-  key.step = kept.get();
-  return kept;
-}
 
 Tensor drop(const char* op, const Tensor& given, double p, bool training, bool per_sample) {
   check_floating(op, "input", given);
@@ -42,10 +32,9 @@ Tensor drop(const char* op, const Tensor& given, double p, bool training, bool p
   for (int axis = 2; axis < x.dim(); ++axis) mask.inner *= x.size(axis);
   mask.channels_last = format == MemoryFormat::ChannelsLast;
 
-  const auto step = keep_step(mask.key, x.device());
   const Output y = Output::like(x);
   LAMELLA_KERNEL(x.device(), dropout(read(x), mask, y.write(), GradientWrite::Overwrite));
-  return record(op, {x}, y, [mask, step, format](GradientContext& context) {
+  return record(op, {x}, y, [mask, format](GradientContext& context) {
     const Tensor grad = context.grad().contiguous(format);
     DenseTarget dx(context, 0, format);
     LAMELLA_KERNEL(grad.device(), dropout(read(grad), mask, dx.view(), dx.write()));

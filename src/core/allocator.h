@@ -34,8 +34,9 @@ class Allocator {
   /// A pool of blocks of its own, for work that is recorded once and replayed: what it wrote there must not
   /// be handed to others in between. While PoolGuard says so, a thread allocates from it.
   virtual std::uint64_t new_pool() = 0;
-  /// Ends a pool: its free blocks, and those that are taken back later, go to the common cache.
-  virtual void release_pool(std::uint64_t pool) noexcept = 0;
+  /// Ends a pool, none of whose work is under way: its free blocks, and those that are taken back later, go
+  /// to the common cache, for `stream`.
+  virtual void release_pool(std::uint64_t pool, Stream stream) noexcept = 0;
 
   virtual MemoryStats stats() const = 0;
   virtual void reset_peak() = 0;
@@ -72,6 +73,8 @@ class RawMemory {
   /// mark. Null is always reached.
   virtual void* mark_stream(Stream /*stream*/) { return nullptr; }
   virtual bool reached(void* /*mark*/) noexcept { return true; }
+  /// Waits until `mark`, which is not null, is reached; does not end it.
+  virtual void wait_for(void* /*mark*/) noexcept {}
   /// False while making marks and asking for them is forbidden.
   virtual bool may_ask() const { return true; }
 };

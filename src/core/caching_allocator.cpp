@@ -45,11 +45,19 @@ class CachingAllocator final : public Allocator {
     const std::size_t block_bytes = size_class(bytes);
     const std::uint64_t pool = pool_owner == this ? current_pool : 0;
     collect_waiting();
-    void* data = take_cached({pool, stream.handle, block_bytes});
+    const Key key{pool, stream.handle, block_bytes};
+    void* data = take_cached(key);
     if (data == nullptr) data = take_raw(block_bytes);
     if (data == nullptr) {
       release_cache();
       data = take_raw(block_bytes);
+    }
+    if (data == nullptr && wait_for_waiting()) {
+      data = take_cached(key);
+      if (data == nullptr) {
+        release_cache();
+        data = take_raw(block_bytes);
+      }
     }
     if (data == nullptr) throw_out_of_memory(bytes);
     ++stats_.allocations;
@@ -90,16 +98,17 @@ class CachingAllocator final : public Allocator {
     return last_pool_;
   }
 
-  void release_pool(std::uint64_t pool) noexcept override {
+  void release_pool(std::uint64_t pool, Stream stream) noexcept override {
     std::lock_guard lock(mutex_);
     pools_.erase(pool);
+    of_ended_pools_ = stream;
     for (auto entry = cache_.begin(); entry != cache_.end();) {
       if (std::get<0>(entry->first) != pool) {
         ++entry;
         continue;
       }
       try {
-        std::vector<void*>& common = cache_[{0, std::get<1>(entry->first), std::get<2>(entry->first)}];
+        std::vector<void*>& common = cache_[{0, stream.handle, std::get<2>(entry->first)}];
         common.insert(common.end(), entry->second.begin(), entry->second.end());
       } catch (const std::bad_alloc&) {
         for (void* data : entry->second) release(data, std::get<2>(entry->first));
@@ -149,8 +158,9 @@ class CachingAllocator final : public Allocator {
   }
 
   void keep(const Block& block, Stream stream) {
-    const std::uint64_t pool = pools_.contains(block.pool) ? block.pool : 0;
-    cache_[{pool, stream.handle, block.bytes}].push_back(block.data);
+    const bool has_ended = block.pool != 0 && !pools_.contains(block.pool);
+    const std::uint64_t pool = has_ended ? 0 : block.pool;
+    cache_[{pool, (has_ended ? of_ended_pools_ : stream).handle, block.bytes}].push_back(block.data);
     raw_->mark_usable(block.data, 0, block.bytes);
   }
 
@@ -166,6 +176,19 @@ class CachingAllocator final : public Allocator {
         ++waiting;
       }
     }
+  }
+
+  /// Waits for the other streams' work on blocks that were taken back. False if there are none, or if asking
+  /// is forbidden.
+  bool wait_for_waiting() {
+    if (waiting_.empty() || !raw_->may_ask()) return false;
+    for (Waiting& waiting : waiting_) {
+      mark(waiting);
+      for (void* mark : waiting.marks)
+        if (mark != nullptr) raw_->wait_for(mark);
+    }
+    collect_waiting();
+    return true;
   }
 
   void* take_cached(const Key& key) {
@@ -233,6 +256,7 @@ class CachingAllocator final : public Allocator {
   std::list<Waiting> waiting_;
   std::set<std::uint64_t> pools_;
   std::uint64_t last_pool_ = 0;
+  Stream of_ended_pools_;  // whose blocks theirs become: their work is done
 };
 
 }  // namespace

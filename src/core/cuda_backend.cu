@@ -1,3 +1,5 @@
+#include <dlfcn.h>
+
 #include <atomic>
 #include <cstdlib>
 #include <map>
@@ -137,6 +139,32 @@ int set_device(int index) {
 }
 
 namespace {
+
+/// Whether anyone in this process has used a device. The run-time cannot say, and its cudaSetDevice() makes a
+/// context, so the driver is asked, which the run-time has loaded.
+bool has_context(int index) noexcept {
+  using Ask = int (*)(int device, unsigned* flags, int* active);
+  static const auto ask = [] {
+    void* const driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
+    return driver != nullptr ? reinterpret_cast<Ask>(dlsym(driver, "cuDevicePrimaryCtxGetState")) : nullptr;
+  }();
+  unsigned flags = 0;
+  int active = 0;
+  return ask != nullptr && ask(index, &flags, &active) == 0 && active != 0;
+}
+
+}  // namespace
+
+void restore_device(int before) noexcept {
+  int now = 0;
+  if (cudaGetDevice(&now) == cudaSuccess && now == before) return;
+  const std::vector<Gpu>& all = gpus();
+  const auto at = static_cast<std::size_t>(before);
+  const bool used = (at < all.size() && all[at].ready) || has_context(before);
+  if (used && cudaSetDevice(before) != cudaSuccess) cudaGetLastError();  // the next launch would throw it
+}
+
+namespace {
 thread_local std::map<int, void*> chosen_streams;
 }
 
@@ -189,7 +217,10 @@ Allocator& pinned_allocator() {
   return pinned;
 }
 
-const std::uint64_t* random_step(Device device) { return gpu_of("next_random_key", device).random_step; }
+const std::uint64_t* recorded_random_step(Device device) {
+  const Gpu& gpu = gpu_of("next_random_key", device);
+  return is_recording() ? gpu.random_step : nullptr;
+}
 
 void set_random_step(std::uint64_t step) {
   LAMELLA_CHECK(DeviceError, !is_recording(),

@@ -31,8 +31,8 @@ std::uint64_t wait_count(Device device);
 Allocator& allocator(Device device);
 /// Of page-locked memory, which belongs to the CPU. Throws DeviceError without a GPU.
 Allocator& pinned_allocator();
-/// Device memory holding the random step, see next_random_key().
-const std::uint64_t* random_step(Device device);
+/// Device memory that holds the random step, for a key that is drawn while this thread records; else null.
+const std::uint64_t* recorded_random_step(Device device);
 /// Brings every device's random step to `step`, in the order of the devices' current streams.
 void set_random_step(std::uint64_t step);
 /// Copies bytes from one device to another, or between a GPU and the CPU, after what the current streams of
@@ -49,18 +49,21 @@ class Recording {
   /// Queues them once more on the current stream.
   virtual void replay() = 0;
 };
-/// Calls `work` and records what it launches on the current stream of `device`, in place of running it. What
-/// it allocates stays reserved until the recording goes. Passes on what `work` throws, with nothing recorded.
+/// Calls `work` and records what it launches on the current stream of `device`, which is one for recording
+/// meanwhile, in place of running it. What it allocates stays reserved until the recording goes. Passes on
+/// what `work` throws, with nothing recorded.
 std::unique_ptr<Recording> record_launches(Device device, const std::function<void()>& work);
 
 /// Makes `device` the one that this thread launches on; returns what was.
 int set_device(int index);
+/// Undoes set_device(), unless nobody has used that device yet: that would take memory on it. Ignores errors.
+void restore_device(int before) noexcept;
 
 /// This thread launches on `device` while it lives.
 class DeviceGuard {
  public:
   explicit DeviceGuard(Device device) : before_(set_device(device.index)) {}
-  ~DeviceGuard() { set_device(before_); }
+  ~DeviceGuard() { restore_device(before_); }
   DeviceGuard(const DeviceGuard&) = delete;
   DeviceGuard& operator=(const DeviceGuard&) = delete;
 

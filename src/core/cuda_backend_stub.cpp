@@ -1,4 +1,5 @@
 #include "core/check.h"
+#include "core/cuda/recording.h"
 #include "core/cuda_backend.h"
 
 namespace lamella::detail::cuda {
@@ -6,14 +7,15 @@ namespace {
 
 [[noreturn]] void refuse(const char* what, Device device) {
   throw DeviceError(
-      concat(what, ": ", device.to_string(), " is not available: this build has no CUDA; use cpu"));
+      concat(what, ": ", device.to_string(),
+             " is not available: this build has no CUDA; build with -DLAMELLA_CUDA=ON, or use cpu"));
 }
 
 }  // namespace
 
 int device_count() { return 0; }
 bool has_driver() { return false; }
-std::string why_not_usable(Device) { return "this build has no CUDA"; }
+std::string why_not_usable(Device) { return "this build has no CUDA, see LAMELLA_CUDA"; }
 const char* version() { return "no"; }
 Stream current_stream(Device device) { refuse("current_stream", device); }
 Stream new_stream(Device device) { refuse("new_stream", device); }
@@ -25,7 +27,7 @@ Allocator& allocator(Device device) { refuse("allocator_of", device); }
 Allocator& pinned_allocator() {
   throw DeviceError("page-locked memory is for a GPU's copies, and this build has no CUDA");
 }
-const std::uint64_t* random_step(Device device) { refuse("next_random_key", device); }
+const std::uint64_t* recorded_random_step(Device device) { refuse("next_random_key", device); }
 void set_random_step(std::uint64_t) {}
 void copy_bytes(void*, Device to_device, const void*, Device from_device, std::size_t) {
   refuse("to", to_device.is_cuda() ? to_device : from_device);
@@ -34,6 +36,8 @@ void copy_pinned_bytes(void*, Device to_device, const void*, std::size_t) { refu
 std::unique_ptr<Recording> record_launches(Device device, const std::function<void()>&) {
   refuse("record_launches", device);
 }
+bool is_recording() { return false; }
 int set_device(int index) { refuse("set_device", Device::cuda(index)); }
+void restore_device(int) noexcept {}
 
 }  // namespace lamella::detail::cuda

@@ -49,6 +49,8 @@ Device default_device() {
   return usable ? Device::cuda(0) : Device::cpu();
 }
 
+std::string why_no_gpu() { return detail::cuda::why_not_usable(Device::cuda()); }
+
 Stream current_stream(Device device) {
   if (device.is_cuda()) return detail::cuda::current_stream(device);
   return {device, nullptr};

@@ -43,14 +43,18 @@ LAMELLA_HOST_DEVICE inline PhiloxBlock philox4x32(std::uint64_t key, std::uint64
   return block;
 }
 
-/// Which numbers an operator draws. Kernels read the step through a pointer into memory of the operator's
-/// device, so that a captured launch draws anew at each replay. On the CPU that memory may change at any
-/// moment: whoever draws at once takes `drawn_step`.
+/// Which numbers an operator draws. They belong to the step in which the key was taken, in a backward of a
+/// later step, too. Only recorded launches read the step where they run, so that they draw anew at each
+/// replay.
 struct RandomKey {
   std::uint64_t seed = 0;
-  const std::uint64_t* step = nullptr;
   std::uint32_t op = 0;
-  std::uint64_t drawn_step = 0;  ///< the step to which `op` belongs
+  std::uint64_t drawn_step = 0;                  ///< the step to which `op` belongs
+  const std::uint64_t* recorded_step = nullptr;  ///< on the device; null: not recorded
+
+  LAMELLA_HOST_DEVICE std::uint64_t step() const {
+    return recorded_step != nullptr ? *recorded_step : drawn_step;
+  }
 };
 /// Takes the next operator index of the process-wide sequence (see core/random.h).
 RandomKey next_random_key(Device device);

@@ -11,7 +11,7 @@ namespace {
 struct Sequence {
   std::mutex mutex;
   std::uint64_t seed = 0;
-  std::uint64_t step = 0;  // kernels on the CPU read it through RandomKey::step
+  std::uint64_t step = 0;
   std::uint32_t op = 0;
 
   void move_to(const RandomState& state) {
@@ -55,9 +55,9 @@ namespace detail {
 
 RandomKey next_random_key(Device device) {
   Sequence& s = sequence();
-  const std::uint64_t* const step = device.is_cuda() ? cuda::random_step(device) : &s.step;
+  const std::uint64_t* const recorded = device.is_cuda() ? cuda::recorded_random_step(device) : nullptr;
   std::lock_guard lock(s.mutex);
-  return {.seed = s.seed, .step = step, .op = s.op++, .drawn_step = s.step};
+  return {.seed = s.seed, .op = s.op++, .drawn_step = s.step, .recorded_step = recorded};
 }
 
 }  // namespace detail

@@ -6,6 +6,7 @@
 #include "core/cuda_backend.h"
 #include "lamella/autograd/autocast.h"
 #include "lamella/autograd/autograd.h"
+#include "lamella/core/precision.h"
 #include "lamella/core/random.h"
 #include "lamella/layers/loss.h"
 #include "lamella/optim/clip.h"
@@ -76,8 +77,8 @@ struct Step::Recorded {
   };
   Tensor input, target;
   std::vector<const void*> addresses;
+  std::vector<bool> modes;
   std::uint64_t revision = 0, seed = 0;
-  bool training = true;
   std::vector<Part> parts;
 };
 
@@ -94,7 +95,30 @@ std::vector<const void*> Step::addresses() const {
     add(parameter.grad());
   }
   for (const auto& [name, buffer] : network_.named_buffers()) add(buffer);
+  if (options_.ema != nullptr) {
+    for (const Tensor& average : options_.ema->module().parameters()) add(average);
+    for (const auto& [name, buffer] : options_.ema->module().named_buffers()) add(buffer);
+  }
   return all;
+}
+
+/// What decides which launches a step makes: who is trained, which modules train, and settings of the
+/// process.
+std::vector<bool> Step::modes() const {
+  std::vector<bool> all{allow_tf32(), lamella::detail::fusion_enabled()};
+  for (const Tensor& parameter : parameters_) all.push_back(parameter.requires_grad());
+  network_.apply([&](const std::string&, Module& module) { all.push_back(module.is_training()); });
+  return all;
+}
+
+/// Replayed launches change tensors in place, which counts as if operators had done it.
+void Step::count_changes() const {
+  const auto changed = [](const Tensor& tensor) { lamella::detail::write(tensor, "train::Step"); };
+  for (const auto& [name, buffer] : network_.named_buffers()) changed(buffer);
+  if (!updates_now()) return;
+  for (const Tensor& parameter : parameters_) changed(parameter);
+  if (options_.ema == nullptr) return;
+  for (const Tensor& average : options_.ema->module().parameters()) changed(average);
 }
 
 /// Goes up when something moves that recorded launches write to. A sum of two that never fall does.
@@ -150,9 +174,8 @@ void Step::finish(const Result& result, const Tensor& input) {
 }
 
 Step::Result Step::replay(const Tensor& input, const Tensor& target) {
-  const bool known = recorded_ && recorded_->seed == random_state().seed &&
-                     recorded_->training == network_.is_training() && recorded_->revision == revision() &&
-                     recorded_->addresses == addresses();
+  const bool known = recorded_ && recorded_->seed == random_state().seed && recorded_->modes == modes() &&
+                     recorded_->revision == revision() && recorded_->addresses == addresses();
   if (recorded_ && !known) {
     recorded_ = nullptr;
     run_as_always_ = 0;
@@ -174,7 +197,7 @@ Step::Result Step::replay(const Tensor& input, const Tensor& target) {
     recorded_->addresses = addresses();
     recorded_->revision = revision();
     recorded_->seed = random_state().seed;
-    recorded_->training = network_.is_training();
+    recorded_->modes = modes();
   }
   recorded_->input.copy_(input);
   recorded_->target.copy_(target);
@@ -182,8 +205,10 @@ Step::Result Step::replay(const Tensor& input, const Tensor& target) {
   if (!part.launches) {
     const RandomState before = random_state();
     try {
-      part.launches = lamella::detail::cuda::record_launches(
-          input.device(), [&] { part.result = run(recorded_->input, recorded_->target); });
+      part.launches = lamella::detail::cuda::record_launches(input.device(), [&] {
+        part.result = run(recorded_->input, recorded_->target);
+        lamella::detail::read(part.result.output);  // if it is pending, each replay must compute it
+      });
     } catch (...) {
       recorded_ = nullptr;
       throw;
@@ -195,6 +220,7 @@ Step::Result Step::replay(const Tensor& input, const Tensor& target) {
   }
   part.launches->replay();
   ++replayed_;
+  count_changes();
   return {part.result.loss.clone(), part.result.output.clone()};
 }
 

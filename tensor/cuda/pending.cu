@@ -1,3 +1,5 @@
+#include <numeric>
+
 #include "core/cuda/divisor.cuh"
 #include "core/cuda/launch.cuh"
 #include "core/cuda/number.cuh"
@@ -83,7 +85,7 @@ void apply_dense(const PendingView& pending, const TensorView& output) {
   const std::int64_t run = channels_last ? 1 : total / (per_channel ? output.shape[0] * channels : 1);
   // Slices begin at a channel 0, and at sixteen bytes.
   constexpr std::int64_t kLargest = std::int64_t{1} << 30;
-  const std::int64_t period = run * channels * Packet<T>::kSize;
+  const std::int64_t period = std::lcm<std::int64_t>(run * channels, Packet<T>::kSize);
   LAMELLA_CHECK(ShapeError, total <= kLargest || period <= kLargest, "apply_pending: images of ",
                 run * channels, " elements are too large for a GPU");
   const std::int64_t slice = total <= kLargest ? total : kLargest / period * period;

@@ -28,6 +28,7 @@ struct FakeDevice {
   std::map<void*, std::size_t> blocks;
   std::map<void*, std::size_t> usable;
   int marks_open = 0;
+  int waits = 0;
   bool others_done = false, may_ask = true, marks_fail = false;
 
   FakeDevice() = default;
@@ -69,6 +70,12 @@ class FakeMemory final : public RawMemory {
     EXPECT_TRUE(device_.may_ask);
     device_.marks_open -= device_.others_done ? 1 : 0;
     return device_.others_done;
+  }
+  void wait_for(void* mark) noexcept override {
+    EXPECT_TRUE(device_.may_ask);
+    EXPECT_NE(mark, nullptr);
+    ++device_.waits;
+    device_.others_done = true;
   }
   bool may_ask() const override { return device_.may_ask; }
   void mark_usable(void* data, std::size_t usable, std::size_t bytes) noexcept override {
@@ -195,10 +202,10 @@ TEST_F(CachingAllocatorTest, a_pool_keeps_its_blocks_to_itself) {
   EXPECT_NE(allocator->allocate(1000, first).data, recorded.data);
   allocator->empty_cache();
   EXPECT_TRUE(fake.blocks.contains(recorded.data)) << "recorded work may write there";
-  allocator->release_pool(pool);
-  EXPECT_EQ(allocator->allocate(1000, first).data, recorded.data);
+  allocator->release_pool(pool, second);
+  EXPECT_EQ(allocator->allocate(1000, second).data, recorded.data);
   allocator->deallocate(outliving, first);
-  EXPECT_EQ(allocator->allocate(3000, first).data, outliving.data);
+  EXPECT_EQ(allocator->allocate(3000, second).data, outliving.data);
 }
 
 TEST_F(CachingAllocatorTest, a_steady_step_takes_nothing_from_the_device) {
@@ -259,6 +266,37 @@ TEST_F(CachingAllocatorTest, gives_the_cache_back_before_it_fails) {
   EXPECT_EQ(fake.refusals, 1);
   EXPECT_EQ(fake.releases, 1);
   EXPECT_EQ(allocator->stats().reserved, 2 * kMiB);
+}
+
+TEST_F(CachingAllocatorTest, waits_for_other_streams_before_it_fails) {
+  fake.capacity = 4 * kMiB;
+  const auto lend_and_free = [&] {
+    const Block block = allocator->allocate(3 * kMiB, first);
+    allocator->record_stream(block, second);
+    fake.others_done = false;
+    allocator->deallocate(block, first);
+    return block.data;
+  };
+  lend_and_free();
+  fake.may_ask = false;
+  EXPECT_THROW(allocator->allocate(2 * kMiB, first), OutOfMemoryError) << "waiting would be recorded";
+  EXPECT_EQ(fake.waits, 0);
+  fake.may_ask = true;
+  const Block other = allocator->allocate(2 * kMiB, first);  // fits only without the block that waits
+  EXPECT_NE(other.data, nullptr);
+  EXPECT_EQ(fake.waits, 1);
+  EXPECT_EQ(fake.marks_open, 0);
+  EXPECT_EQ(allocator->stats().reserved, 2 * kMiB);
+  allocator->deallocate(other, first);
+
+  const void* const lent = lend_and_free();
+  const int releases = fake.releases;
+  const Block again = allocator->allocate(3 * kMiB, first);  // the block itself serves
+  EXPECT_EQ(again.data, lent);
+  EXPECT_EQ(fake.waits, 2);
+  EXPECT_EQ(fake.releases, releases);
+  EXPECT_THROW(allocator->allocate(2 * kMiB, first), OutOfMemoryError);
+  EXPECT_EQ(fake.waits, 2) << "nothing to wait for";
 }
 
 TEST_F(CachingAllocatorTest, out_of_memory_tells_the_figures_and_the_program_goes_on) {

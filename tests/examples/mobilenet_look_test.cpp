@@ -15,8 +15,9 @@ TEST(MobileNetLookTest, info_tells_what_there_is) {
   const Outcome outcome = mobilenet({"info"});
   ASSERT_EQ(outcome.status, 0) << outcome;
   EXPECT_THAT(outcome.out, HasSubstr("version    lamella 0."));
-  for (const char* line : {"\ncompiler +[A-Z]", "\nflags ", "\nCPU ", "\nCUDA ", "\nlibraries +spdlog [0-9]",
-                           "\nthreads +[0-9]+\n", "\nGPUs +[0-9]+\n", "\ndevice +(cpu|cuda:0)\n"})
+  for (const char* line :
+       {"\ncompiler +[A-Z]", "\nflags ", "\nCPU ", "\nCUDA ", "\nlibraries +spdlog [0-9]",
+        "\nthreads +[0-9]+\n", "\nGPUs +([1-9][0-9]*|0 [(].+[)])\n", "\ndevice +(cpu|cuda:0)\n"})
     EXPECT_THAT(outcome.out, ContainsRegex(line));
 }
 

@@ -93,7 +93,8 @@ TEST_F(MobileNetTest, goes_on_after_an_interruption_as_if_there_had_been_none) {
 
   const Outcome stopped = mobilenet(train(images(), resumed, long_run), {.interrupt_after = "epoch 2/60:"});
   ASSERT_EQ(stopped.status, 130) << stopped;
-  EXPECT_THAT(stopped.out, HasSubstr("stopped; go on with: train --resume --checkpoint " + resumed.string()));
+  EXPECT_THAT(stopped.out, HasSubstr("stopped; go on with: lamella-mobilenet train --resume --checkpoint " +
+                                     resumed.string()));
   EXPECT_NE(get_file(whole), get_file(resumed));
 
   const Outcome finished = mobilenet({"train", "--resume", "--checkpoint", resumed});

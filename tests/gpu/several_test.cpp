@@ -10,7 +10,8 @@ namespace lamella::test {
 namespace {
 
 #define LAMELLA_NEEDS_TWO_GPUS() \
-  if (cuda_device_count() < 2) GTEST_SKIP() << "fewer than two NVIDIA GPUs that this build can use"
+  LAMELLA_NEEDS_GPU();           \
+  if (cuda_device_count() < 2) GTEST_SKIP() << "fewer than two NVIDIA GPUs"
 
 StateDict trained_on(Device device) {
   manual_seed(7);

@@ -1,5 +1,10 @@
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <functional>
+#include <thread>
+#include <utility>
+
 #include "devices.h"
 #include "lamella/lamella.h"
 
@@ -147,6 +152,96 @@ TEST(GpuTrainingTest, a_step_that_cannot_be_captured_says_why) {
   }
   // The device goes on.
   EXPECT_EQ((full({3}, 2, {.device = Device::cuda()}) * 2.0).to_vector<float>(), std::vector<float>(3, 4.0F));
+}
+
+/// Runs ten batches, calls change(net, ema) after the sixth, and gives the weights and averages.
+StateDict changed_on_the_way(bool capture, const std::function<void(Sequential&, optim::Ema&)>& change) {
+  manual_seed(5);
+  Sequential net(Conv2d(3, 8, 3), BatchNorm2d(8), ReLU(), Flatten(), Linear(8 * 6 * 6, 4));
+  net.to(Device::cuda());
+  net.child("0").set_requires_grad(false);
+  optim::SGD sgd(net.parameters(), {.lr = 0.1, .momentum = 0.9});
+  optim::Ema ema(net, {.decay = 0.5});
+  train::Step step(net, sgd, {.ema = &ema, .capture = capture});
+  for (int i = 0; i < 10; ++i) {
+    if (i == 6) change(net, ema);
+    step(testing::random_tensor({4, 3, 8, 8}, static_cast<std::uint64_t>(i), {.dtype = float32}),
+         from_vector<std::int64_t>({0, 1, 2, 3}, {4}));
+  }
+  EXPECT_EQ(step.replayed() > 0, capture);
+  StateDict all = net.state_dict();
+  for (const auto& [key, tensor] : ema.module().state_dict()) all.set("ema." + key, tensor);
+  return all;
+}
+
+TEST(GpuTrainingTest, a_recorded_step_notices_what_changes) {
+  LAMELLA_NEEDS_GPU();
+  const std::pair<const char*, std::function<void(Sequential&, optim::Ema&)>> changes[] = {
+      {"thawed", [](Sequential& net, optim::Ema&) { net.child("0").set_requires_grad(true); }},
+      {"frozen", [](Sequential& net, optim::Ema&) { net.child("4").set_requires_grad(false); }},
+      {"norm in eval", [](Sequential& net, optim::Ema&) { net.child("1").eval(); }},
+      {"averages moved", [](Sequential&, optim::Ema& ema) { ema.module().to(Device::cpu()); }}};
+  for (const auto& [what, change] : changes) {
+    const StateDict eager = changed_on_the_way(false, change), captured = changed_on_the_way(true, change);
+    for (const auto& [key, tensor] : eager)
+      EXPECT_TRUE(testing::equal_bits(captured.at(key).to(Device::cpu()), tensor.to(Device::cpu())).ok)
+          << what << ": " << key;
+  }
+}
+
+/// Outputs of eight steps of a network that ends in an activation nobody has computed yet.
+std::vector<std::vector<float>> outputs_of_a_pending_end(bool capture) {
+  manual_seed(6);
+  Sequential net(Conv2d(3, 8, 3), BatchNorm2d(8), ReLU());
+  net.to(Device::cuda());
+  optim::SGD sgd(net.parameters(), {.lr = 0.1});
+  train::Step step(
+      net, sgd,
+      {.loss = [](const Tensor& output, const Tensor& target) { return mse_loss(output, target); },
+       .capture = capture});
+  const Tensor target = testing::random_tensor({4, 8, 6, 6}, 7, {.dtype = float32});
+  std::vector<std::vector<float>> outputs;
+  for (std::uint64_t i = 0; i < 8; ++i)
+    outputs.push_back(
+        step(testing::random_tensor({4, 3, 8, 8}, i, {.dtype = float32}), target).output.to_vector<float>());
+  EXPECT_EQ(step.replayed() > 0, capture);
+  return outputs;
+}
+
+TEST(GpuTrainingTest, a_replayed_step_computes_a_pending_output_anew) {
+  LAMELLA_NEEDS_GPU();
+  EXPECT_EQ(outputs_of_a_pending_end(true), outputs_of_a_pending_end(false));
+}
+
+TEST(GpuTrainingTest, dropout_repeats_its_mask_in_a_later_step) {
+  LAMELLA_NEEDS_GPU();
+  manual_seed(4);
+  Tensor x = ones({5000}, {.device = Device::cuda()}).set_requires_grad();
+  const Tensor y = dropout(x, 0.5, true);
+  next_random_step();
+  dropout(x.detach(), 0.5, true);
+  y.backward(ones({5000}, {.device = Device::cuda()}));
+  EXPECT_TRUE(testing::equal_bits(x.grad().to(Device::cpu()), y.detach().to(Device::cpu())).ok);
+}
+
+TEST(GpuTrainingTest, another_thread_computes_while_a_step_is_recorded) {
+  LAMELLA_NEEDS_GPU();
+  const Stepped alone = steps(true, 1);
+  std::atomic<bool> done{false};
+  std::thread other([&] {
+    Tensor x = ones({1000}, {.device = Device::cuda()});
+    int wrong = 0;
+    while (!done) {
+      x = x * 2.0;
+      x = x * 0.5;
+      wrong += x.slice(0, {0, 1}).item<float>() != 1;
+    }
+    EXPECT_EQ(wrong, 0);
+  });
+  const Stepped together = steps(true, 1);
+  done = true;
+  other.join();
+  EXPECT_EQ(together.losses, alone.losses);
 }
 
 TEST(GpuTrainingTest, mixed_precision_learns) {

@@ -28,7 +28,7 @@ class Expected {
  public:
   Expected() : state_(random_state()) {}
   double operator()(std::int64_t i) const {
-    const detail::RandomKey key{state_.seed, nullptr, state_.op};
+    const detail::RandomKey key{.seed = state_.seed, .op = state_.op};
     return detail::uniform01(detail::random_block(key, state_.step, static_cast<std::uint64_t>(i / 4))
                                  .lane[static_cast<std::size_t>(i % 4)]);
   }

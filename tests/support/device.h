@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+
 #include "lamella/core/device.h"
+#include "lamella/core/error.h"
 
 /// The GPU's tests compile some files anew with another device.
 #ifndef LAMELLA_TEST_DEVICE
@@ -11,13 +14,23 @@
 
 /// A test that needs a GPU begins with it.
 #define LAMELLA_NEEDS_GPU() \
-  if (::lamella::cuda_device_count() == 0) GTEST_SKIP() << "no NVIDIA GPU that this build can use"
+  if (!::lamella::default_device().is_cuda()) GTEST_SKIP() << ::lamella::test::why_no_gpu()
 
 /// A test that needs test_device() begins with it.
 #define LAMELLA_NEEDS_TEST_DEVICE() \
   if (::lamella::test::test_device().is_cuda()) LAMELLA_NEEDS_GPU()
 
 namespace lamella::test {
+
+/// Why default_device() is the CPU.
+inline std::string why_no_gpu() {
+  try {
+    (void)current_stream(Device::cuda());
+  } catch (const DeviceError& error) {
+    return error.what();
+  }
+  return "default_device() is the CPU, but cuda:0 can be used";
+}
 
 /// Where operators are tested.
 inline Device test_device() { return Device(LAMELLA_TEST_DEVICE); }

@@ -36,11 +36,14 @@ struct LAMELLA_API Device {
   friend bool operator==(const Device&, const Device&) = default;
 };
 
-/// Number of GPUs this build can use; 0 in a CPU-only build.
+/// Number of GPUs that CUDA finds, also those that this build has no code for: using one throws DeviceError.
+/// 0 in a CPU-only build.
 LAMELLA_API int cuda_device_count();
 /// cuda:0 where there is one that this build can use, else cpu. Logs a warning about a GPU that it cannot
 /// use.
 LAMELLA_API Device default_device();
+/// Why default_device() is not a GPU, such as "there is no NVIDIA driver"; empty where it is one.
+LAMELLA_API std::string why_no_gpu();
 
 /// An ordered queue of work on a device; `handle` is the backend's own (null: the default queue; always null
 /// on the CPU, where work is done when the call returns).

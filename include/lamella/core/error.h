@@ -39,7 +39,8 @@ class LAMELLA_API IoError : public Error {
   using Error::Error;
 };
 
-/// Not enough device memory, after the cache was given back and the request retried once. Sizes are in bytes.
+/// Not enough device memory, after the cache was given back, and once more after waiting for freed memory
+/// that other streams still used. Sizes are in bytes.
 class LAMELLA_API OutOfMemoryError : public Error {
  public:
   /// What the allocator knew when it gave up.

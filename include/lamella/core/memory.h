@@ -41,7 +41,9 @@ LAMELLA_API void reset_peak_memory(Device device);
 /// theirs.
 LAMELLA_API void empty_cache(Device device);
 /// Refuses to reserve more than `bytes` on `device` (0: no limit). A request beyond it empties the cache,
-/// tries once more and then throws OutOfMemoryError. What is reserved already stays, even if it is more.
+/// waits for freed memory that other streams still use (see Tensor::record_stream()), tries again and then
+/// throws OutOfMemoryError. If more is reserved already, the cache is given back at once; tensors keep
+/// theirs.
 LAMELLA_API void set_memory_limit(Device device, std::size_t bytes);
 
 }  // namespace lamella

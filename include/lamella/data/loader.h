@@ -30,7 +30,7 @@ struct LoaderOptions {
   BatchTransform batch_transform = nullptr;               ///< then this changes the batch, such as Mixup
   MemoryFormat memory_format = MemoryFormat::Contiguous;  ///< of the images
   /// Where the loop gets its batches. To a GPU whoever loaded a batch queues its copy, from page-locked
-  /// memory and on a stream of its own: with workers, while the GPU works on the batches before.
+  /// memory and on a stream for such copies: with workers, while the GPU works on the batches before.
   Device device = Device::cpu();
 };
 

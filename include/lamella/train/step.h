@@ -73,8 +73,9 @@ struct StepOptions {
 /// the bits of a step that is not. Learning rate and random numbers go on. What the CPU decides on the way (a
 /// hook, an `if` on a layer's setting) is decided once, when recording. Network, loss and hooks must not read
 /// values (item()) nor move tensors to another device: recording throws and says so. Batches of other
-/// shapes, such as a short last one, run as always. train() and eval(), tensors moved or loaded, and another
-/// seed make the next batch record anew. check_finite() comes after the update here.
+/// shapes, such as a short last one, run as always. train() and eval() of any module, requires_grad of a
+/// parameter, tensors moved or loaded (the Ema's, too), allow_tf32() and another seed make the next batch
+/// record anew. check_finite() comes after the update here.
 class LAMELLA_API Step {
  public:
   /// What came of a batch.
@@ -92,7 +93,8 @@ class LAMELLA_API Step {
   /// Runs a batch; both tensors are moved to the device of the network's parameters. Throws NonFiniteError
   /// when check_finite() finds one, ShapeError if the loss is not a single number, and whatever network and
   /// loss throw; by then only the random step and running statistics have moved on, and nothing of the update
-  /// has been done.
+  /// has been done. With `capture`, NonFiniteError comes after the update; DeviceError is thrown on the CPU
+  /// and for a step that reads values or moves tensors, Error for one that moves the random sequence on.
   Result operator()(const Tensor& input, const Tensor& target);
 
   /// Batches run so far.
@@ -107,6 +109,8 @@ class LAMELLA_API Step {
   void backward(const Tensor& loss);
   void update();
   std::vector<const void*> addresses() const;
+  std::vector<bool> modes() const;
+  void count_changes() const;
   std::uint64_t revision() const;
   bool updates_now() const { return accumulated_ + 1 == options_.accumulate; }
   void finish(const Result& result, const Tensor& input);

@@ -125,7 +125,7 @@ void samples(const Writer<T>& write, const DropoutMask& mask, std::uint64_t step
 
 void dropout(const ConstTensorView& x, const DropoutMask& mask, const TensorView& y, GradientWrite write) {
   if (y.numel() == 0) return;
-  const std::uint64_t step = *mask.key.step;
+  const std::uint64_t step = mask.key.step();
   detail::dispatch_floating(x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const Writer<T> writer{x.as<T>(), y.as<T>(), static_cast<ComputeType<T>>(mask.scale),

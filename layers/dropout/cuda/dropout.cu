@@ -31,7 +31,7 @@ struct Masked {
   bool accumulate;
 
   __device__ PhiloxBlock draw(std::int64_t block) const {
-    return detail::random_block(key, *key.step, static_cast<std::uint64_t>(block));
+    return detail::random_block(key, key.step(), static_cast<std::uint64_t>(block));
   }
   __device__ bool stays(const PhiloxBlock& block, int lane) const {
     return (block.lane[lane] >> 8) >= threshold;

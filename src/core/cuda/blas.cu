@@ -4,6 +4,7 @@
 #include "core/check.h"
 #include "core/cuda/blas.h"
 #include "core/cuda/check.h"
+#include "core/cuda/recording.h"
 
 namespace lamella::detail::cuda {
 
@@ -18,6 +19,7 @@ namespace {
 /// What NVIDIA advises for Hopper, and enough for older chips.
 constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
 
+/// A thread's cuBLAS on one GPU, with a workspace for each stream: products on two streams may run at once.
 struct Handle {
   Handle() = default;
   Handle(const Handle&) = delete;
@@ -25,13 +27,28 @@ struct Handle {
   ~Handle() {
     if (handle == nullptr) return;
     cublasDestroy(handle);
-    allocator_of(stream.device).deallocate(workspace, stream);
+    for (const auto& [queue, workspace] : workspaces)
+      allocator_of(device).deallocate(workspace, {device, queue});
   }
 
+  Device device;
   cublasHandle_t handle = nullptr;
-  Block workspace;
-  Stream stream;
+  std::map<void*, Block> workspaces;  // by the stream's handle
 };
+
+void* workspace_of(Handle& own, Stream stream) {
+  Allocator& allocator = allocator_of(stream.device);
+  if (is_recording()) {
+    // From the recording's pool, which lives as long as its replays, also without this thread. Given back at
+    // once: in the recording, whatever takes it next comes behind the product.
+    const Block block = allocator.allocate(kWorkspaceBytes, stream);
+    allocator.deallocate(block, stream);
+    return block.data;
+  }
+  Block& workspace = own.workspaces[stream.handle];
+  if (workspace.data == nullptr) workspace = allocator.allocate(kWorkspaceBytes, stream);
+  return workspace.data;
+}
 
 }  // namespace
 
@@ -41,14 +58,14 @@ cublasHandle_t blas(Device device) {
   if (own.handle == nullptr) {
     cublasHandle_t handle = nullptr;
     check(cublasCreate(&handle), "cublasCreate");
+    own.device = device;
     own.handle = handle;
-    own.stream = lamella::current_stream(device);
-    own.workspace = allocator_of(device).allocate(kWorkspaceBytes, own.stream);
-    check(cublasSetMathMode(handle, CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION), "cublasSetMathMode");
   }
-  const auto stream = static_cast<cudaStream_t>(lamella::current_stream(device).handle);
-  check(cublasSetStream(own.handle, stream), "cublasSetStream");
-  check(cublasSetWorkspace(own.handle, own.workspace.data, kWorkspaceBytes), "cublasSetWorkspace");
+  // All of it each time: an error may have come between, and a new stream takes the workspace away.
+  const Stream stream = lamella::current_stream(device);
+  check(cublasSetMathMode(own.handle, CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION), "cublasSetMathMode");
+  check(cublasSetStream(own.handle, static_cast<cudaStream_t>(stream.handle)), "cublasSetStream");
+  check(cublasSetWorkspace(own.handle, workspace_of(own, stream), kWorkspaceBytes), "cublasSetWorkspace");
   return own.handle;
 }
 

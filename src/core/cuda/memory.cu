@@ -56,6 +56,11 @@ class MarkedMemory : public RawMemory {
     return true;
   }
 
+  void wait_for(void* mark) noexcept override {
+    cudaEventSynchronize(static_cast<cudaEvent_t>(mark));
+    cudaGetLastError();
+  }
+
   bool may_ask() const override { return !is_recording(); }
 };
 

@@ -1,9 +1,14 @@
 #include <cuda_runtime.h>
 
+#include <map>
+#include <mutex>
+
 #include "core/allocator.h"
+#include "core/check.h"
 #include "core/cuda/check.h"
 #include "core/cuda/recording.h"
 #include "core/cuda_backend.h"
+#include "lamella/core/stream.h"
 
 namespace lamella::detail::cuda {
 namespace {
@@ -18,6 +23,23 @@ class RecordingFlag {
   RecordingFlag& operator=(const RecordingFlag&) = delete;
 };
 
+/// The stream on which launches are recorded, one for each GPU: what other threads launch meanwhile, on
+/// streams of theirs, does not end up in the recording.
+Stream recording_stream(Device device) {
+  static std::mutex mutex;
+  static std::map<int, Stream> streams;
+  const std::lock_guard lock(mutex);
+  const auto found = streams.find(device.index);
+  return found != streams.end() ? found->second
+                                : streams.emplace(device.index, cuda::new_stream(device)).first->second;
+}
+
+/// One thread at a time records, on whichever GPU.
+std::mutex& recording_mutex() {
+  static std::mutex mutex;
+  return mutex;
+}
+
 /// A CUDA graph and the pool of memory that its kernels write to.
 class Graph final : public Recording {
  public:
@@ -28,19 +50,21 @@ class Graph final : public Recording {
   ~Graph() override {
     // A replay may be under way.
     if (ready_ != nullptr) {
-      cudaStreamSynchronize(static_cast<cudaStream_t>(cuda::current_stream(device_).handle));
+      if (replayed_on_ != nullptr) cudaStreamSynchronize(replayed_on_);
       cudaGraphExecDestroy(ready_);
     }
-    allocator_.release_pool(pool_);
+    allocator_.release_pool(pool_, cuda::current_stream(device_));
   }
 
   void record(const std::function<void()>& work) {
     const DeviceGuard device(device_);
     allocator_.empty_cache();  // what the same work took before it was recorded would lie idle from now on
     const PoolGuard pool(allocator_, pool_);
+    const std::lock_guard alone(recording_mutex());
+    const StreamGuard on(recording_stream(device_));
     const auto stream = static_cast<cudaStream_t>(cuda::current_stream(device_).handle);
     cudaGraph_t graph = nullptr;
-    // Other threads go on launching and allocating.
+    // Other threads go on launching, on other streams, and allocating.
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "record_launches");
     try {
       const RecordingFlag flag;
@@ -59,7 +83,8 @@ class Graph final : public Recording {
 
   void replay() override {
     const DeviceGuard device(device_);
-    check(cudaGraphLaunch(ready_, static_cast<cudaStream_t>(cuda::current_stream(device_).handle)), "replay");
+    replayed_on_ = static_cast<cudaStream_t>(cuda::current_stream(device_).handle);
+    check(cudaGraphLaunch(ready_, replayed_on_), "replay");
   }
 
  private:
@@ -67,6 +92,7 @@ class Graph final : public Recording {
   Allocator& allocator_;
   const std::uint64_t pool_;
   cudaGraphExec_t ready_ = nullptr;
+  cudaStream_t replayed_on_ = nullptr;
 };
 
 }  // namespace
@@ -74,6 +100,8 @@ class Graph final : public Recording {
 bool is_recording() { return recording; }
 
 std::unique_ptr<Recording> record_launches(Device device, const std::function<void()>& work) {
+  LAMELLA_CHECK(DeviceError, !is_recording(),
+                "record_launches: this thread records already, and recordings do not nest");
   auto graph = std::make_unique<Graph>(device);
   graph->record(work);
   return graph;
