@@ -23,6 +23,9 @@ void widen_pair(unsigned pair, T, float& first, float& second) {
   first = widen(T{static_cast<unsigned short>(pair)});
   second = widen(T{static_cast<unsigned short>(pair >> 16)});
 }
+inline unsigned shift_words(unsigned low, unsigned high, unsigned bits) {
+  return static_cast<unsigned>((static_cast<std::uint64_t>(high) << 32 | low) >> bits);
+}
 template <class T>
 unsigned narrow_pair(float first, float second, T type) {
   return narrow_bits(first, type) | static_cast<unsigned>(narrow_bits(second, type)) << 16;

@@ -308,7 +308,7 @@ inline BoxPlan cut_backward_boxes(PixelWork& work, std::int64_t images, std::int
 
 /// A RunTile, as numbers.
 struct RunTileSizes {
-  int columns, rows, vector, offset, pages;
+  int columns, rows, vector, vector_out, offset, pages;
 };
 
 /// The launch of forward_runs; no blocks: nothing fits. The kernel's sizes have the strides as they are, with distances of
@@ -348,7 +348,7 @@ inline Launch cut_forward_runs(PlaneWork& work, std::int64_t images, std::int64_
   }
   cut.column_groups = static_cast<int>(column_groups);
   cut.row_groups = static_cast<int>(most_row_groups);
-  cut.zeros = static_cast<int>(round_up(work.w.padding + tile.offset, numbers));
+  cut.zeros = static_cast<int>(round_up(work.w.padding + tile.offset + 1, numbers));
   // A run may begin behind sixteen bytes, and a window end behind the run.
   const std::int64_t behind = round_up(tile.columns * kernel.stride_w + kernel.kernel_w * std::int64_t{work.w.input_step} + numbers, numbers);
   cut.input_numbers = static_cast<int>(round_up(in_numbers + numbers, numbers) + behind);
@@ -436,7 +436,7 @@ inline Launch cut_backward_runs(PlaneWork& work, std::int64_t images, std::int64
   }
   cut.column_groups = static_cast<int>(column_groups);
   cut.row_groups = static_cast<int>(most_row_groups);
-  cut.zeros = static_cast<int>(round_up(std::max<std::int64_t>(0, -(q_w + reach_w.low)) + tile.offset, numbers));
+  cut.zeros = static_cast<int>(round_up(std::max<std::int64_t>(0, -(q_w + reach_w.low)) + tile.offset + 1, numbers));
   const std::int64_t behind = round_up(tile.columns * kernel.stride_w + reach_w.span + q_w + tile.vector_g + numbers, numbers);
   cut.input_numbers = static_cast<int>(round_up(x_numbers + numbers, numbers) + behind);
   cut.output_numbers = static_cast<int>(round_up(g_numbers + numbers, numbers) + behind);

@@ -39,6 +39,11 @@ __device__ __forceinline__ void widen_pair(unsigned pair, Float16, float& first,
       : "r"(pair));
 }
 
+/// The word that begins `bits` bits, at most 31, into two words.
+__device__ __forceinline__ unsigned shift_words(unsigned low, unsigned high, unsigned bits) {
+  return __funnelshift_r(low, high, bits);
+}
+
 /// Rounded to nearest even.
 __device__ __forceinline__ unsigned narrow_pair(float first, float second, BFloat16) {
   unsigned pair;

@@ -7,13 +7,55 @@
 /// warp asks for runs ahead, the others compute, and the copy engine moves results back.
 namespace lamella::depthwise {
 
-/// A thread has kColumns_ neighbouring results of kRows_ rows, and takes kVector_ neighbouring numbers at once from shared
-/// memory, where rows divide by as many. Threads are an odd number of vectors apart, so that they meet no bank twice.
-/// Where the width has padding, a thread's first column is kOffset_ numbers behind a whole vector.
-template <int kColumns_, int kRows_, int kVector_, int kOffset_, int kPages_>
+/// A thread has kColumns_ neighbouring results of kRows_ rows. It takes kVector_ neighbouring numbers at once from shared
+/// memory, and puts kVectorOut_ there, where rows divide by as many. Threads are an odd number of vectors apart, so that
+/// they meet no bank twice. Where the width has padding, a thread's first column is kOffset_ numbers behind a whole vector.
+template <int kColumns_, int kRows_, int kVector_, int kVectorOut_, int kOffset_, int kPages_>
 struct RunTile {
-  static constexpr int kColumns = kColumns_, kRows = kRows_, kVector = kVector_, kOffset = kOffset_, kPages = kPages_;
+  static constexpr int kColumns = kColumns_, kRows = kRows_, kVector = kVector_, kVectorOut = kVectorOut_;
+  static constexpr int kOffset = kOffset_, kPages = kPages_;
 };
+
+/// Reads kCount numbers from shared memory, of which the first is kOffset behind `from`, a whole vector.
+template <class T, int kVector, int kOffset, int kCount>
+__device__ __forceinline__ void load_window(const T* from, float (&x)[kCount]) {
+  if constexpr (kVector == 1 && kCount > 1 && sizeof(T) == 2) {
+    // Rows of an odd width begin within a word as often as not.
+    static_assert(kOffset == 0);
+    const unsigned odd = shared_address(from) / 2 % 2;
+    const unsigned* const words = reinterpret_cast<const unsigned*>(from - odd);
+    unsigned word[kCount / 2 + 2];
+#pragma unroll
+    for (int i = 0; i <= kCount / 2; ++i) word[i] = words[i];
+    word[kCount / 2 + 1] = 0;
+#pragma unroll
+    for (int i = 0; i < kCount; i += 2) {
+      float second;
+      widen_pair(shift_words(word[i / 2], word[i / 2 + 1], 16 * odd), T{}, x[i], i + 1 < kCount ? x[(i + 1) % kCount] : second);
+    }
+  } else {
+#pragma unroll
+    for (int v = 0; v < kOffset + kCount; v += kVector) {
+      float some[kVector];
+      load<T>(from + v, some);
+#pragma unroll
+      for (int n = 0; n < kVector; ++n)
+        if (v + n >= kOffset && v + n < kOffset + kCount) x[v + n - kOffset] = some[n];
+    }
+  }
+}
+
+/// Puts the first `left` numbers into shared memory; `left` is a multiple of kVector, as `to` is aligned.
+template <class T, int kVector, int kCount>
+__device__ __forceinline__ void keep_row(T* to, const float (&row)[kCount], int left) {
+#pragma unroll
+  for (int c = 0; c < kCount; c += kVector) {
+    float some[kVector];
+#pragma unroll
+    for (int n = 0; n < kVector; ++n) some[n] = row[c + n];
+    if (c < left) keep<T>(to + c, some);
+  }
+}
 
 /// Distances of taps.
 template <int kHeight_, int kWidth_>
@@ -40,12 +82,11 @@ struct RunBytes {
 /// column kInside - 1 of a thread's window can be outside, unless kInside is 0.
 template <class T, class K, class S, class Tile, bool kMasks, int kPadding, int kInside, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWork work) {
-  constexpr int kColumns = Tile::kColumns, kRows = Tile::kRows, kVector = Tile::kVector, kPages = Tile::kPages;
+  constexpr int kColumns = Tile::kColumns, kRows = Tile::kRows, kPages = Tile::kPages;
   constexpr int kWindow = (kColumns - 1) * K::kStrideW + (K::kW - 1) * S::kWidth + 1;
-  constexpr int kVectors = (Tile::kOffset + kWindow + kVector - 1) / kVector;
   constexpr int kWindowRows = (kRows - 1) * K::kStrideH + (K::kH - 1) * S::kHeight + 1;
   constexpr int kConsumers = kThreads / 32 - 1, kWorkers = 32 * kConsumers;
-  static_assert(K::kRepeat == 1 && kColumns * K::kStrideW % kVector == 0);
+  static_assert(K::kRepeat == 1 && kColumns * K::kStrideW % Tile::kVector == 0 && kColumns % Tile::kVectorOut == 0);
   extern __shared__ uint4 shared[];
   const PlaneCut& cut = work.cut;
   const int page_bytes = cut.input_numbers * static_cast<int>(sizeof(T));
@@ -151,19 +192,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
 #pragma unroll
         for (int j = 0; j < kWindowRows; ++j) {
           if (in_row + j >= 0 && in_row + j < work.h.input && in_row + j < band.high) {
-            float x[kVectors * kVector];
-#pragma unroll
-            for (int v = 0; v < kVectors; ++v) {
-              float some[kVector];
-              load<T>(from + v * kVector, some);
-#pragma unroll
-              for (int n = 0; n < kVector; ++n) x[v * kVector + n] = some[n];
-            }
+            float x[kWindow];
+            load_window<T, Tile::kVector, Tile::kOffset>(from, x);
             if constexpr (kMasks) {
 #pragma unroll
               for (int n = 0; n < kWindow; ++n)
                 if (kInside == 0 || n < kPadding || n >= kInside)
-                  x[Tile::kOffset + n] = __uint_as_float(__float_as_uint(x[Tile::kOffset + n]) & masks[n]);
+                  x[n] = __uint_as_float(__float_as_uint(x[n]) & masks[n]);
             }
 #pragma unroll
             for (int r = 0; r < kRows; ++r) {
@@ -173,7 +208,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
               for (int kw = 0; kw < K::kW; ++kw)
 #pragma unroll
                 for (int c = 0; c < kColumns; ++c)
-                  sums[r][c] += taps[kh * K::kW + kw] * x[Tile::kOffset + c * K::kStrideW + kw * S::kWidth];
+                  sums[r][c] += taps[kh * K::kW + kw] * x[c * K::kStrideW + kw * S::kWidth];
             }
           }
           from += work.w.input;
@@ -181,11 +216,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
         T* to = mine + row * work.w.output;
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
-          if (row + r < band.rows) {
-#pragma unroll
-            for (int c = 0; c < kColumns; ++c)
-              if (c < left) to[c] = narrow<T>(sums[r][c]);
-          }
+          if (row + r < band.rows) keep_row<T, Tile::kVectorOut>(to, sums[r], left);
           to += work.w.output;
         }
       }
@@ -238,19 +269,6 @@ struct UnitTile {
   static constexpr int kColumns = kColumns_, kRows = kRows_, kVectorX = kVectorX_, kVectorG = kVectorG_;
   static constexpr int kOffset = kOffset_, kPages = kPages_;
 };
-
-/// Reads kCount numbers, of which the first is kOffset behind `from`, a whole vector.
-template <class T, int kVector, int kOffset, int kCount>
-__device__ __forceinline__ void load_window(const T* from, float (&x)[kCount]) {
-#pragma unroll
-  for (int v = 0; v < kOffset + kCount; v += kVector) {
-    float some[kVector];
-    load<T>(from + v, some);
-#pragma unroll
-    for (int n = 0; n < kVector; ++n)
-      if (v + n >= kOffset && v + n < kOffset + kCount) x[v + n - kOffset] = some[n];
-  }
-}
 
 /// dx, the parts of dw, or both. kMasks: columns of g beside its rows are read, or of x behind its own. The bias's sum is
 /// that of output u + q - owner of every unit u.
@@ -437,11 +455,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
             T* to = results + of.phase + plane * in_plane + row * K::kStrideH * work.w.input + x_column;
 #pragma unroll
             for (int r = 0; r < kHeight; ++r) {
-              if (row * K::kStrideH + r < band.x_rows) {
-#pragma unroll
-                for (int c = 0; c < kWidth; ++c)
-                  if (c < left) to[c] = narrow<T>(results_of[r][c]);
-              }
+              if (row * K::kStrideH + r < band.x_rows) keep_row<T, Tile::kVectorX>(to, results_of[r], left);
               to += work.w.input;
             }
           }
