@@ -25,7 +25,7 @@ struct Problem {
   bool bias = false;        ///< its gradient is wanted, too
   bool transforms = false;  ///< the input passes through a Transform
   bool accumulate = false;  ///< the input's gradient is added to what is there
-  bool boxes = false;       ///< the GPU has a copy engine and matrix units that boxes.cuh can use
+  bool boxes = false;       ///< the GPU has the copy engine and matrix units that boxes.cuh and runs.cuh need
   bool exact_taps = false;  ///< taps are float32 and must not be rounded to the type of the other tensors
   friend bool operator==(const Problem& a, const Problem& b);
 };
@@ -35,8 +35,8 @@ struct Plan {
   std::string kernel;  ///< the expression that names it
   std::string what;    ///< tile and cut in words, for tables
   Launch launch;
-  enum class Family : std::uint8_t { Pixels, Planes, Boxes };
-  Family family = Family::Pixels;  ///< `planes` describes the work of Planes, `pixels` that of the others
+  enum class Family : std::uint8_t { Pixels, Planes, Boxes, Runs };
+  Family family = Family::Pixels;  ///< `planes` describes the work of Planes and Runs, `pixels` that of the others
   BoxSizes x_box, y_box, dx_box;   ///< of Boxes; without channels: the kernel does not have it
   bool turned = false;      ///< the input's gradient as a correlation with the turned kernel
   bool clears = false;      ///< dx must be zero before: some inputs are read by no output

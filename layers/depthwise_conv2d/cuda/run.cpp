@@ -18,7 +18,7 @@
 
 namespace lamella::depthwise {
 
-extern const detail::cuda::SourceFile kDeviceSources[9];
+extern const detail::cuda::SourceFile kDeviceSources[10];
 
 }  // namespace lamella::depthwise
 
@@ -52,6 +52,12 @@ int alignment_of(const ConstTensorView& view) {
   for (const int axis : {0, 2, 3})
     if (view.shape[axis] != 1) bits |= static_cast<std::uintptr_t>(view.strides[axis]) * size_of(view.dtype);
   bits |= static_cast<std::uintptr_t>(view.shape[1]) * size_of(view.dtype);
+  return static_cast<int>(bits & (~bits + 1));
+}
+
+/// The largest power of two up to 16 that divides the view's address.
+int address_alignment(const ConstTensorView& view) {
+  const std::uintptr_t bits = reinterpret_cast<std::uintptr_t>(view.data) | 16;
   return static_cast<int>(bits & (~bits + 1));
 }
 
@@ -190,9 +196,10 @@ bool run_planned(const Conv2dGeometry& geometry, const Operands& o) {
   if (!is_each(is_dense)) {
     if (!is_each(has_neighbouring_channels)) return false;
     problem.channels_last = true;
-    problem.input_alignment = std::min(alignment_of(x), input ? alignment_of(o.grad_input) : 16);
-    problem.output_alignment = alignment_of(y);
   }
+  int (*const alignment)(const ConstTensorView&) = problem.channels_last ? alignment_of : address_alignment;
+  problem.input_alignment = std::min(alignment(x), input ? alignment(o.grad_input) : 16);
+  problem.output_alignment = alignment(y);
   if (problem.pass != Pass::Weight && !has_dense_taps(o.weight)) return false;
   constexpr std::int64_t kMost = (std::int64_t{1} << 31) - 1;
   const std::int64_t largest = std::max(geometry.in.h * geometry.in.w, geometry.out.h * geometry.out.w);
@@ -226,7 +233,7 @@ bool run_planned(const Conv2dGeometry& geometry, const Operands& o) {
   lamella::depthwise::PlaneWork planes = plan.planes;
   const ConstTensorView from = plan.turned ? y : x, into = plan.turned ? ConstTensorView(o.grad_input) : y;
   void* work = &planes;
-  if (plan.family == Plan::Family::Planes) {
+  if (plan.family == Plan::Family::Planes || plan.family == Plan::Family::Runs) {
     planes.x = from.data;
     planes.y = const_cast<void*>(into.data);
     planes.dx = o.grad_input.data;

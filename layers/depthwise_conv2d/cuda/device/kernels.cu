@@ -2,5 +2,6 @@
 #include "boxes.cuh"
 #include "pixels.cuh"
 #include "planes.cuh"
+#include "runs.cuh"
 
 using namespace lamella::depthwise;

@@ -1,0 +1,238 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+
+#include "layers/depthwise_conv2d/cuda/planning.h"
+
+// Boxes: sixteen-bit pixels, moved by the copy engine and multiplied by the matrix units.
+namespace lamella::depthwise {
+namespace {
+
+/// A plan in boxes, and what its cost depends on.
+struct BoxConfig {
+  BoxTileSizes tile{};
+  int strip = 0;
+  std::int64_t wanted_blocks = 0;
+};
+
+/// Registers of a thread, to within some tens.
+int box_registers(const Problem& p, const Shape& s, const BoxTileSizes& t) {
+  const KernelSizes& k = s.kernel;
+  const int eights = t.warp_channels / 8, taps = taps_of(k);
+  if (s.forward)
+    return 44 + t.tap_rows * k.kernel_w * eights + t.rows * eights * 4 + 8 * (k.kernel_w + 1) / 2 * eights;
+  int count = 52 + 8 * eights + (k.reach_w() / 2) * eights;
+  if (p.pass != Pass::Weight) count += taps * eights + t.rows * k.stride_h * k.stride_w * eights * 4;
+  if (p.pass != Pass::Input)
+    count += t.tap_rows * k.stride_w * ((k.reach_w() + 1) / 2) * eights * 4 +
+             t.rows * k.stride_h * k.stride_w * eights * 2;
+  return count;
+}
+
+/// Estimated milliseconds: five limits, of which the largest counts most. Their weights were fitted to some
+/// 3,300 measurements on an H200 (docs/performance.md), from which they are a fifth off on average.
+double box_cost(const Problem& p, const Shape& s, const BoxTileSizes& t, const Plan& plan, int blocks_of_sm) {
+  constexpr double kClocks = 1.85e6;  // a millisecond
+  const KernelSizes& k = s.kernel;
+  const PixelCut& cut = plan.pixels.cut;
+  const double eights = t.warp_channels / 8.0, taps = taps_of(k);
+  const double x = static_cast<double>(p.geometry.batch * p.geometry.in_channels) *
+                   static_cast<double>(p.geometry.in.h * p.geometry.in.w);
+  const double y = static_cast<double>(p.geometry.batch * p.geometry.out_channels) *
+                   static_cast<double>(p.geometry.out.h * p.geometry.out.w);
+  const double bytes = (x + y + (p.pass == Pass::Both ? x : 0)) * s.number;
+  const int step_rows = t.step_rows();
+  const double item_steps = static_cast<double>(cut.strip_rows) / step_rows;
+  const double items = static_cast<double>(plan.pixels.items) * cut.channel_blocks,
+               steps = items * item_steps;
+  const double warps = plan.launch.threads / 32 - 1;
+  double loads = 0, products = 0, issued = 0, stores = 0, instructions = 0, chain = 0, page = 0, results = 0;
+  const double units = t.units();
+  if (s.forward) {
+    const double pairs = k.kernel_w / 2, odd = k.kernel_w % 2;
+    chain = (t.rows - 1) * t.down() * k.stride_h + k.kernel_h;
+    loads = chain * eights * (pairs * 4 + odd * 2);
+    products = t.rows * k.kernel_h * eights * (pairs + odd / 2);
+    issued = t.rows * k.kernel_h * eights * (pairs + odd);
+    stores = t.rows * 2 * eights;
+    instructions = chain * (pairs * eights + odd) + issued + t.rows * (2 * eights + 2);
+    page = static_cast<double>(plan.x_box.pixels) * plan.x_box.rows * k.stride_w * t.channels * s.number;
+    results = step_rows * units * t.channels * s.number;
+  } else {
+    const double span = k.stride_w > 1 ? k.reach_w() : k.kernel_w, places = std::floor((span + 1) / 2);
+    const double phases = k.stride_h * k.stride_w;
+    const bool parted = t.tap_rows < k.kernel_h;
+    chain = (t.rows - 1) * t.down() + (parted ? t.tap_rows / k.stride_h : k.reach_h());
+    if (p.pass != Pass::Weight) {
+      const double some = t.rows * taps * eights;
+      loads += chain * eights * span * 2;
+      issued += some * 0.6, products += some * 0.5, stores = t.rows * phases * 2 * eights;
+      results = step_rows * units * phases * t.channels * s.number;
+    }
+    if (p.pass != Pass::Input) {
+      const double some = t.rows * t.tap_rows * k.stride_w *
+                          std::ceil(std::ceil(static_cast<double>(k.kernel_w) / k.stride_w) / 2) * eights;
+      loads += chain * places * eights * 4 + t.rows * phases * 2 * eights;
+      issued += some, products += some;
+    }
+    instructions = loads / 4 + issued + stores * 2;
+    page = (static_cast<double>(plan.y_box.pixels) * plan.y_box.rows +
+            static_cast<double>(plan.x_box.pixels) * plan.x_box.rows * k.stride_w) *
+           t.channels * s.number;
+  }
+  const double of_sm = 1 / (kMultiprocessors * kClocks), resident = blocks_of_sm, warp_steps = steps * warps;
+  const double in_flight = resident * page * std::max(1, t.pages - 1) / 1e3;
+  const double memory = bytes / 4.15e9 * 1.13 * (1 + 5.8 / in_flight);
+  const double matrix = warp_steps * products * 2 * 2.33 * of_sm;
+  const double shared = (warp_steps * (loads + stores) + steps * (page + results) / 128) * 1.54 * of_sm;
+  const double issue = (warp_steps * (instructions * 9.3 + 44) + items * warps * 134) / 4 * of_sm;
+  const double latency =
+      (warp_steps / (resident * warps) * (613 + chain * 145 + issued * 3.4) + items / resident * 530) * of_sm;
+  constexpr double kPower = 10.7;
+  double sum = 0;
+  for (const double limit : {memory, matrix, shared, issue, latency}) sum += std::pow(limit, kPower);
+  const double waves = static_cast<double>(plan.launch.blocks) / (kMultiprocessors * resident);
+  const double parts =
+      static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) * (taps + 1) * 8 / 3e9;
+  return std::pow(sum, 1 / kPower) * (1 + 0.46 * (std::ceil(waves) / waves - 1)) + parts + 0.0097;
+}
+
+/// The plan of a configuration; false: it does not fit.
+bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named, Plan& plan) {
+  const BoxTileSizes& t = c.tile;
+  const bool input = p.pass != Pass::Weight, weight = p.pass != Pass::Input;
+  plan = {};
+  plan.family = Plan::Family::Boxes;
+  plan.pixels.h = s.h;
+  plan.pixels.w = s.w;
+  const BoxPlan boxes =
+      s.forward ? cut_forward_boxes(plan.pixels, s.images, s.channels, s.kernel, t, c.strip, c.wanted_blocks)
+                : cut_backward_boxes(plan.pixels, s.images, s.channels, s.kernel, t, c.strip, input, weight,
+                                     p.bias, c.wanted_blocks);
+  plan.launch = boxes.launch;
+  plan.x_box = boxes.x, plan.y_box = boxes.y, plan.dx_box = boxes.dx;
+  if (s.forward) plan.launch.parts = 0;
+  const int registers = round_up(box_registers(p, s, t), 8);
+  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks || plan.launch.shared_bytes > kSharedBytes)
+    return false;
+  const std::int64_t blocks_of_sm = std::min({kSharedBytes / (plan.launch.shared_bytes + 1024),
+                                              kRegisters / (std::int64_t{plan.launch.threads} * registers),
+                                              kResidentThreads / plan.launch.threads});
+  if (blocks_of_sm < 1 || registers > 255) return false;
+  plan.cost = box_cost(p, s, t, plan, static_cast<int>(blocks_of_sm));
+  if (!named) return true;
+  const KernelSizes& k = s.kernel;
+  std::array<char, 320> text{};
+  const int length = std::snprintf(text.data(), text.size(),
+                                   "%s<%s, Kernel<%d, %d, %d, %d>, BoxTile<%d, %d, %d, %d, %d, %d, %d, %s>, ",
+                                   s.forward ? "forward_boxes" : "backward_boxes", type_name(p.dtype),
+                                   k.kernel_h, k.kernel_w, k.stride_h, k.stride_w, t.columns, t.blocks,
+                                   t.rows, t.channels, t.warp_channels, t.tap_rows, t.pages, word(t.whole));
+  plan.kernel.assign(text.data(), static_cast<std::size_t>(length));
+  if (!s.forward)
+    plan.kernel += std::string(word(input)) + ", " + word(weight) + ", " + word(p.bias) + ", " +
+                   std::to_string(phase_of(s.h, k.stride_h)) + ", " +
+                   std::to_string(phase_of(s.w, k.stride_w)) + ", ";
+  plan.kernel += std::to_string(blocks_of_sm) + ">";
+  plan.what = "boxes of " + std::to_string(t.blocks) + " x " + std::to_string(t.columns) + " columns, " +
+              std::to_string(t.step_rows()) + " rows, " + std::to_string(t.channels) + " channels (" +
+              std::to_string(t.warp_channels) + " to a warp), strips of " +
+              std::to_string(plan.pixels.cut.strip_rows) + ", " + std::to_string(t.pages) + " pages";
+  return true;
+}
+
+/// Calls add(config) for what may be worth a thought.
+template <class Add>
+void each_box(const Problem& p, const Shape& s, const Add& add) {
+  const KernelSizes& k = s.kernel;
+  const bool weight = !s.forward && p.pass != Pass::Input;
+  const auto in_units = [&](const Axis& axis, int stride) {
+    return s.forward ? ceiling(axis.output, axis.output_step)
+                     : ceiling(axis.input, std::int64_t{axis.output_step} * stride);
+  };
+  const std::int64_t rows = in_units(s.h, k.stride_h), columns = in_units(s.w, k.stride_w);
+  const auto wasteful = [](std::int64_t size, std::int64_t piece, double least) {
+    return static_cast<double>(size) < least * static_cast<double>(round_up(size, piece));
+  };
+  BoxConfig c;
+  for (const int width : {16, 8})
+    for (const int blocks : {1, 2, 3, 4, 5, 7}) {
+      const int units = width * blocks;
+      if (wasteful(columns, units, columns < 8 ? 0.4 : 0.8) || (width == 8 && columns % 16 == 0)) continue;
+      for (const int channels : {16, 32, 64}) {
+        if (channels > round_up(s.channels, 16) || (channels == 16 && s.channels >= 64)) continue;
+        if (wasteful(s.channels, channels, 0.73) && channels > 16) continue;
+        for (const int rows_of_step : {1, 2, 3, 4, 7, 8}) {
+          const int step = rows_of_step * 16 / width;
+          if (wasteful(rows, step, rows < step ? 0.4 : 0.74)) continue;
+          for (const int warp_channels : {8, 16})
+            for (const int tap_rows : {k.kernel_h, (k.kernel_h + 1) / 2, 2}) {
+              const bool parted = tap_rows < k.kernel_h;
+              if (parted && (k.kernel_h < 5 || width == 8 ||
+                             (!s.forward && (p.pass != Pass::Weight || tap_rows % k.stride_h != 0))))
+                continue;
+              if (tap_rows > k.kernel_h) continue;
+              const int groups = weight ? static_cast<int>(ceiling(k.kernel_h, tap_rows)) : 1;
+              const int warps = blocks * channels / warp_channels * groups;
+              if (warps < 2 || warps > 16) continue;
+              for (const int more : {1, 2, 3}) {
+                const bool whole = step >= rows;
+                const int read = s.forward ? (step - 1) * k.stride_h + k.kernel_h
+                                           : step +
+                                                 WindowSizes(k.kernel_h, k.stride_h,
+                                                             std::max(0, phase_of(s.h, k.stride_h)))
+                                                     .span -
+                                                 1;
+                const int page_rows = whole ? read : s.forward ? step * k.stride_h : step;
+                c.tile = {width,
+                          blocks,
+                          rows_of_step,
+                          channels,
+                          warp_channels,
+                          tap_rows,
+                          static_cast<int>(ceiling(read, page_rows)) + more,
+                          whole};
+                for (const int strip : {14, 28, 56, 112}) {
+                  if (strip > 14 && strip / 2 >= rows) break;
+                  c.strip = whole ? step : strip;
+                  for (const std::int64_t wanted : {264, 528, 1056, 2112}) {
+                    if (weight ? wanted > 1056 : wanted < 528) continue;
+                    c.wanted_blocks = wanted;
+                    add(c);
+                  }
+                  if (whole) break;
+                }
+              }
+            }
+        }
+      }
+    }
+}
+
+/// Whether the tensors can be moved in boxes and their numbers multiplied by the matrix units.
+bool may_use_boxes(const Problem& p, const Shape& s) {
+  constexpr int kBoxAlignment = 16, kLargestBoxStride = 3;
+  return p.boxes && p.channels_last && s.number == 2 && s.kernel.repeat == 1 && !p.transforms &&
+         !p.accumulate && !p.exact_taps && p.input_alignment >= kBoxAlignment &&
+         p.output_alignment >= kBoxAlignment && s.kernel.kernel_w > 1 &&
+         std::max(s.kernel.stride_h, s.kernel.stride_w) <= kLargestBoxStride;
+}
+
+}  // namespace
+
+void add_box_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
+  if (!may_use_boxes(p, s)) return;
+  std::vector<std::pair<double, BoxConfig>> configs;
+  Plan plan;
+  each_box(p, s, [&](const BoxConfig& c) {
+    if (plan_boxes(p, s, c, false, plan)) configs.emplace_back(plan.cost, c);
+  });
+  keep_best(configs);
+  for (const auto& [cost, config] : configs) {
+    plan_boxes(p, s, config, true, plan);
+    plans.push_back(plan);
+  }
+}
+
+}  // namespace lamella::depthwise

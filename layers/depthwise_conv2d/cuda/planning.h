@@ -1,0 +1,52 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "layers/depthwise_conv2d/cuda/plan.h"
+
+/// What the planners of the families of kernels share.
+namespace lamella::depthwise {
+
+// A model of the machine, of an H200: only ratios matter.
+inline constexpr double kMultiprocessors = 132;
+inline constexpr std::int64_t kSharedBytes = 227 << 10, kRegisters = 65536, kResidentThreads = 2048;
+inline constexpr std::int64_t kMostBlocks = (std::int64_t{1} << 31) - 1;
+
+/// A problem as a kernel sees it: the input's gradient may be a correlation with the turned kernel.
+struct Shape {
+  KernelSizes kernel;  ///< what is left of the stride when dilation is divided out
+  Axis h, w;
+  int number;  ///< bytes
+  std::int64_t images, channels, out_channels;
+  bool forward;  ///< a correlation; else a walk over x
+  bool turned;   ///< the input's gradient as a correlation
+};
+
+inline int taps_of(const KernelSizes& kernel) { return kernel.kernel_h * kernel.kernel_w; }
+
+inline const char* type_name(DType dtype) {
+  return dtype == DType::Float32 ? "float" : dtype == DType::BFloat16 ? "BFloat16" : "Float16";
+}
+inline const char* word(bool value) { return value ? "true" : "false"; }
+
+/// The cheapest of pairs (estimated milliseconds, what to do), in order.
+template <class Config>
+void keep_best(std::vector<std::pair<double, Config>>& some) {
+  static constexpr std::size_t kMostPlans = 32;
+  const auto last = some.begin() + static_cast<std::ptrdiff_t>(std::min(some.size(), kMostPlans));
+  std::partial_sort(some.begin(), last, some.end(),
+                    [](const auto& a, const auto& b) { return a.first < b.first; });
+  some.erase(last, some.end());
+}
+
+/// Each adds the plans of its family that fit, the cheapest first.
+void add_pixel_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
+void add_plane_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
+void add_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
+void add_run_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
+
+}  // namespace lamella::depthwise
