@@ -56,14 +56,21 @@ Tensor depthwise_conv2d(const Tensor& given, const Tensor& weight, const Tensor&
       [geometry, input = Saved::when(detail::wants_gradient(weight) || detail::wants_gradient(bias), input),
        weight = Saved::when(detail::wants_gradient(input), w)](GradientContext& context) {
         const ConstTensorView grad = read(context.grad());
-        if (const GradientTarget dx = context.target(0))
-          LAMELLA_KERNEL(grad.device, depthwise_conv2d_backward_input(geometry, grad, read(weight.get()),
-                                                                      dx.view, dx.write));
-        if (!context.needs(1) && !context.needs(2)) return;
-        // One pass for both.
+        const GradientTarget dx = context.target(0);
+        if (!context.needs(1) && !context.needs(2)) {
+          if (dx)
+            LAMELLA_KERNEL(grad.device, depthwise_conv2d_backward_input(geometry, grad, read(weight.get()),
+                                                                        dx.view, dx.write));
+          return;
+        }
         const GradientTarget dw = context.target(1), db = context.target(2);
-        LAMELLA_KERNEL(grad.device, depthwise_conv2d_backward_weight(geometry, grad, read(input.get()),
-                                                                     dw.view, dw.write, db.view, db.write));
+        if (dx)
+          LAMELLA_KERNEL(grad.device,
+                         depthwise_conv2d_backward(geometry, grad, read(input.get()), read(weight.get()),
+                                                   dx.view, dx.write, dw.view, dw.write, db.view, db.write));
+        else
+          LAMELLA_KERNEL(grad.device, depthwise_conv2d_backward_weight(geometry, grad, read(input.get()),
+                                                                       dw.view, dw.write, db.view, db.write));
       });
 }
 

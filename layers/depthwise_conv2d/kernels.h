@@ -3,7 +3,7 @@
 #include "lamella/layers/conv_geometry.h"
 #include "tensor/view.h"
 
-/// The three depthwise kernels of each device. Views may have any strides; dense NCHW and dense NHWC are
+/// The depthwise kernels of each device. Views may have any strides; dense NCHW and dense NHWC are
 /// fast, anything else is right. input, output and gradients share one floating type; weight, bias and their
 /// gradients have that type or float32. Half types accumulate in float32, double in double.
 ///
@@ -33,6 +33,13 @@ void depthwise_conv2d_backward_weight(const Conv2dGeometry& geometry,
                                       detail::GradientWrite weight_write, const detail::TensorView& grad_bias,
                                       detail::GradientWrite bias_write);
 
+/// All three gradients, in one pass over grad_output where that is faster.
+void depthwise_conv2d_backward(const Conv2dGeometry& geometry, const detail::ConstTensorView& grad_output,
+                               const detail::ConstTensorView& input, const detail::ConstTensorView& weight,
+                               const detail::TensorView& grad_input, detail::GradientWrite input_write,
+                               const detail::TensorView& grad_weight, detail::GradientWrite weight_write,
+                               const detail::TensorView& grad_bias, detail::GradientWrite bias_write);
+
 }  // namespace lamella::cpu
 
 /// The same for NVIDIA GPUs, on the current stream.
@@ -41,5 +48,6 @@ namespace lamella::cuda {
 decltype(cpu::depthwise_conv2d_forward) depthwise_conv2d_forward;
 decltype(cpu::depthwise_conv2d_backward_input) depthwise_conv2d_backward_input;
 decltype(cpu::depthwise_conv2d_backward_weight) depthwise_conv2d_backward_weight;
+decltype(cpu::depthwise_conv2d_backward) depthwise_conv2d_backward;
 
 }  // namespace lamella::cuda

@@ -26,6 +26,19 @@ Size2 dilation_of(const Conv2dGeometry& g) {
   return {g.kernel.h == 1 ? 1 : g.dilation.h, g.kernel.w == 1 ? 1 : g.dilation.w};
 }
 
+Parts parts_of(const Conv2dGeometry& g, const ConstTensorView& input, const TensorView& grad_weight,
+               GradientWrite weight_write, const TensorView& grad_bias, GradientWrite bias_write) {
+  Parts to;
+  to.device = input.device;
+  to.channels = g.out_channels;
+  to.kernel = g.kernel;
+  to.weight = grad_weight;
+  to.bias = grad_bias;
+  to.add_weight = weight_write == GradientWrite::Accumulate;
+  to.add_bias = bias_write == GradientWrite::Accumulate;
+  return to;
+}
+
 void correlate(const Correlation& problem) {
   if (problem.target.numel() == 0) return;
   correlate_generic(problem);
@@ -98,14 +111,7 @@ void depthwise_conv2d_backward_weight(const Conv2dGeometry& g, const ConstTensor
                                       GradientWrite weight_write, const TensorView& grad_bias,
                                       GradientWrite bias_write) {
   if (grad_weight.data == nullptr && grad_bias.data == nullptr) return;
-  Parts to;
-  to.device = input.device;
-  to.channels = g.out_channels;
-  to.kernel = g.kernel;
-  to.weight = grad_weight;
-  to.bias = grad_bias;
-  to.add_weight = weight_write == GradientWrite::Accumulate;
-  to.add_bias = bias_write == GradientWrite::Accumulate;
+  const Parts to = parts_of(g, input, grad_weight, weight_write, grad_bias, bias_write);
   // Nothing to add up: zeros where the gradients are replaced.
   if (g.batch == 0) return finish_parts(nullptr, 0, input.dtype, to);
   Operands operands;
@@ -116,6 +122,26 @@ void depthwise_conv2d_backward_weight(const Conv2dGeometry& g, const ConstTensor
   Weighing problem{g, input, grad_output};
   problem.geometry.dilation = dilation_of(g);
   weigh_generic(problem, to);
+}
+
+void depthwise_conv2d_backward(const Conv2dGeometry& g, const ConstTensorView& grad_output,
+                               const ConstTensorView& input, const ConstTensorView& weight,
+                               const TensorView& grad_input, GradientWrite input_write,
+                               const TensorView& grad_weight, GradientWrite weight_write,
+                               const TensorView& grad_bias, GradientWrite bias_write) {
+  if (grad_input.numel() > 0) {
+    const Parts to = parts_of(g, input, grad_weight, weight_write, grad_bias, bias_write);
+    Operands operands;
+    operands.input = input;
+    operands.weight = weight;
+    operands.grad_output = grad_output;
+    operands.grad_input = grad_input;
+    operands.accumulate = input_write == GradientWrite::Accumulate;
+    operands.to = &to;
+    if (run_planned(g, operands)) return;
+  }
+  depthwise_conv2d_backward_input(g, grad_output, weight, grad_input, input_write);
+  depthwise_conv2d_backward_weight(g, grad_output, input, grad_weight, weight_write, grad_bias, bias_write);
 }
 
 }  // namespace lamella::cuda

@@ -10,6 +10,8 @@
 #include <mutex>
 #include <shared_mutex>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "core/cuda/check.h"
 #include "core/cuda/compiler.h"
@@ -26,10 +28,10 @@ namespace lamella::cuda::depthwise {
 namespace {
 
 using detail::ConstTensorView;
-using lamella::depthwise::Pass;
-using lamella::depthwise::Plan;
 using lamella::depthwise::BoxSizes;
 using lamella::depthwise::BoxWork;
+using lamella::depthwise::Pass;
+using lamella::depthwise::Plan;
 using lamella::depthwise::Problem;
 using lamella::depthwise::TensorMap;
 
@@ -44,9 +46,12 @@ bool is_dense(const ConstTensorView& view) {
   }
   return true;
 }
-bool has_neighbouring_channels(const ConstTensorView& view) { return view.shape[1] == 1 || view.strides[1] == 1; }
+bool has_neighbouring_channels(const ConstTensorView& view) {
+  return view.shape[1] == 1 || view.strides[1] == 1;
+}
 
-/// The largest power of two up to 16 that divides the view's address and, in bytes, the distances of its pixels.
+/// The largest power of two up to 16 that divides the view's address and, in bytes, the distances of its
+/// pixels.
 int alignment_of(const ConstTensorView& view) {
   std::uintptr_t bits = reinterpret_cast<std::uintptr_t>(view.data) | 16;
   for (const int axis : {0, 2, 3})
@@ -64,24 +69,27 @@ int address_alignment(const ConstTensorView& view) {
 /// Taps [C·m, 1, kh, kw] without gaps.
 bool has_dense_taps(const ConstTensorView& weight) {
   const std::int64_t kw = weight.shape[3], taps = weight.shape[2] * kw;
-  return (weight.shape[0] == 1 || weight.strides[0] == taps) && (weight.shape[2] == 1 || weight.strides[2] == kw) &&
-         (kw == 1 || weight.strides[3] == 1);
+  return (weight.shape[0] == 1 || weight.strides[0] == taps) &&
+         (weight.shape[2] == 1 || weight.strides[2] == kw) && (kw == 1 || weight.strides[3] == 1);
 }
 
-/// The driver's cuTensorMapEncodeTiled, by the types of its arguments alone; null: the driver or GPU has no copy engine.
-using EncodeTiled = int (*)(TensorMap* map, int data_type, std::uint32_t rank, void* address, const std::uint64_t* sizes,
-                            const std::uint64_t* strides, const std::uint32_t* box, const std::uint32_t* steps,
-                            int interleave, int swizzle, int promotion, int fill);
+/// The driver's cuTensorMapEncodeTiled, by the types of its arguments alone; null: the driver or GPU has no
+/// copy engine.
+using EncodeTiled = int (*)(TensorMap* map, int data_type, std::uint32_t rank, void* address,
+                            const std::uint64_t* sizes, const std::uint64_t* strides,
+                            const std::uint32_t* box, const std::uint32_t* steps, int interleave, int swizzle,
+                            int promotion, int fill);
 EncodeTiled encode_tiled() {
   static const EncodeTiled found = [] {
     void* function = nullptr;
     cudaDriverEntryPointQueryResult result{};
 #if CUDART_VERSION >= 12050
     constexpr unsigned kSince = 12000;
-    const auto status =
-        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, kSince, cudaEnableDefault, &result);
+    const auto status = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, kSince,
+                                                         cudaEnableDefault, &result);
 #else
-    const auto status = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &result);
+    const auto status =
+        cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &result);
 #endif
     if (status != cudaSuccess || result != cudaDriverEntryPointSuccess) {
       cudaGetLastError();
@@ -94,7 +102,8 @@ EncodeTiled encode_tiled() {
 bool has_copy_engine(Device device) {
   int major = 0;
   return encode_tiled() != nullptr &&
-         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index) == cudaSuccess && major >= 9;
+         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index) == cudaSuccess &&
+         major >= 9;
 }
 
 /// What the copy engine must know to move boxes of a tensor; false: it cannot.
@@ -117,14 +126,15 @@ bool describe(const ConstTensorView& view, const BoxSizes& box, TensorMap& map) 
   for (const std::uint64_t size : sizes)
     if (size == 0 || size > kLargestSize) return false;
   const auto extent = [](int count, int step) { return static_cast<std::uint32_t>((count - 1) * step + 1); };
-  const std::array<std::uint32_t, kRank> extents{static_cast<std::uint32_t>(box.channels), extent(box.pixels, box.pixel_step),
-                                                 extent(box.rows, box.row_step), static_cast<std::uint32_t>(box.images)};
+  const std::array<std::uint32_t, kRank> extents{
+      static_cast<std::uint32_t>(box.channels), extent(box.pixels, box.pixel_step),
+      extent(box.rows, box.row_step), static_cast<std::uint32_t>(box.images)};
   const std::array<std::uint32_t, kRank> steps{1, static_cast<std::uint32_t>(box.pixel_step),
                                                static_cast<std::uint32_t>(box.row_step), 1};
   const int swizzle = box.channels == 64 ? 3 : box.channels == 32 ? 2 : 1;  // of 128, 64 or 32 bytes
-  return encode_tiled()(&map, view.dtype == DType::Float16 ? kFloat16 : kBFloat16, kRank, const_cast<void*>(view.data),
-                        sizes.data(), strides.data(), extents.data(), steps.data(), kNoInterleave, swizzle,
-                        kPromote128Bytes, kFillZeros) == 0;
+  return encode_tiled()(&map, view.dtype == DType::Float16 ? kFloat16 : kBFloat16, kRank,
+                        const_cast<void*>(view.data), sizes.data(), strides.data(), extents.data(),
+                        steps.data(), kNoInterleave, swizzle, kPromote128Bytes, kFillZeros) == 0;
 }
 
 struct Chosen {
@@ -138,14 +148,28 @@ struct Hash {
     const Problem& p = key.first;
     const Conv2dGeometry& g = p.geometry;
     for (const std::int64_t part :
-         {static_cast<std::int64_t>(p.pass), static_cast<std::int64_t>(p.dtype), std::int64_t{p.channels_last}, g.batch,
-          g.in_channels, g.out_channels, g.in.h, g.in.w, g.kernel.h, g.kernel.w, g.stride.h, g.padding.h, g.dilation.h})
+         {static_cast<std::int64_t>(p.pass), static_cast<std::int64_t>(p.dtype),
+          std::int64_t{p.channels_last}, g.batch, g.in_channels, g.out_channels, g.in.h, g.in.w, g.kernel.h,
+          g.kernel.w, g.stride.h, g.padding.h, g.dilation.h})
       hash = hash * 0x9e3779b97f4a7c15u + static_cast<std::size_t>(part);
     return hash;
   }
 };
 
-/// The best plan whose kernel can be had; null: none.
+/// Whether the best of two passes are estimated to take less time than one for both gradients.
+bool two_passes_are_faster(Problem problem, const std::vector<Plan>& plans) {
+  if (plans.empty()) return true;
+  double sum = 0;
+  for (const Pass pass : {Pass::Input, Pass::Weight}) {
+    problem.pass = pass;
+    const std::vector<Plan> single = lamella::depthwise::plans_for(problem);
+    if (single.empty()) return false;
+    sum += single.front().cost;
+  }
+  return sum < plans.front().cost;
+}
+
+/// The best plan whose kernel can be had; null: none, or two passes are better.
 const Chosen* choose(const Problem& problem, Device device) {
   constexpr std::size_t kTries = 3;
   using Key = std::pair<Problem, int>;
@@ -159,6 +183,7 @@ const Chosen* choose(const Problem& problem, Device device) {
   }
   std::unique_ptr<Chosen> choice;
   std::vector<Plan> plans = lamella::depthwise::plans_for(problem);
+  if (problem.pass == Pass::Both && two_passes_are_faster(problem, plans)) plans.clear();
   for (std::size_t i = 0; i < std::min(plans.size(), kTries) && !choice; ++i)
     if (const void* const kernel = detail::cuda::kernel_for(kSources, plans[i].kernel, device))
       choice = std::make_unique<Chosen>(Chosen{std::move(plans[i]), kernel});
@@ -182,7 +207,9 @@ bool is_run(const ConstTensorView& view) {
 bool run_planned(const Conv2dGeometry& geometry, const Operands& o) {
   Problem problem;
   const bool forward = o.output.data != nullptr, input = o.grad_input.data != nullptr;
-  problem.pass = forward ? Pass::Forward : input ? (o.to != nullptr ? Pass::Both : Pass::Input) : Pass::Weight;
+  problem.pass = forward ? Pass::Forward
+                 : input ? (o.to != nullptr ? Pass::Both : Pass::Input)
+                         : Pass::Weight;
   const ConstTensorView x = forward || problem.pass != Pass::Input ? o.input : ConstTensorView(o.grad_input);
   const ConstTensorView y = forward ? ConstTensorView(o.output) : o.grad_output;
   problem.dtype = y.dtype;
@@ -257,11 +284,10 @@ bool run_planned(const Conv2dGeometry& geometry, const Operands& o) {
     }
   }
   void* arguments[] = {work};
-  detail::cuda::check(
-      cudaLaunchKernel(chosen->kernel, dim3(static_cast<unsigned>(plan.launch.blocks)),
-                       dim3(static_cast<unsigned>(plan.launch.threads)), arguments,
-                       static_cast<std::size_t>(plan.launch.shared_bytes), stream),
-      "depthwise_conv2d");
+  detail::cuda::check(cudaLaunchKernel(chosen->kernel, dim3(static_cast<unsigned>(plan.launch.blocks)),
+                                       dim3(static_cast<unsigned>(plan.launch.threads)), arguments,
+                                       static_cast<std::size_t>(plan.launch.shared_bytes), stream),
+                      "depthwise_conv2d");
   if (o.to != nullptr) finish_rows(sums.as<float>(), plan.launch.parts, *o.to);
   return true;
 }
