@@ -35,8 +35,6 @@ using lamella::depthwise::Plan;
 using lamella::depthwise::Problem;
 using lamella::depthwise::TensorMap;
 
-constexpr detail::cuda::Sources kSources{"depthwise_conv2d", lamella::depthwise::kDeviceSources};
-
 /// Whether a tensor is [N,C,H,W] without gaps.
 bool is_dense(const ConstTensorView& view) {
   std::int64_t expected = 1;
@@ -185,7 +183,7 @@ const Chosen* choose(const Problem& problem, Device device) {
   std::vector<Plan> plans = lamella::depthwise::plans_for(problem);
   if (problem.pass == Pass::Both && two_passes_are_faster(problem, plans)) plans.clear();
   for (std::size_t i = 0; i < std::min(plans.size(), kTries) && !choice; ++i)
-    if (const void* const kernel = detail::cuda::kernel_for(kSources, plans[i].kernel, device))
+    if (const void* const kernel = detail::cuda::kernel_for(device_sources(), plans[i].kernel, device))
       choice = std::make_unique<Chosen>(Chosen{std::move(plans[i]), kernel});
   const std::unique_lock lock(mutex);
   return chosen.emplace(key, std::move(choice)).first->second.get();
@@ -203,6 +201,11 @@ bool is_run(const ConstTensorView& view) {
 }
 
 }  // namespace
+
+const detail::cuda::Sources& device_sources() {
+  static constexpr detail::cuda::Sources kSources{"depthwise_conv2d", lamella::depthwise::kDeviceSources};
+  return kSources;
+}
 
 bool run_planned(const Conv2dGeometry& geometry, const Operands& o) {
   Problem problem;
