@@ -83,19 +83,19 @@ double box_cost(const Problem& p, const Shape& s, const BoxTileSizes& t, const P
   }
   const double of_sm = 1 / (kMultiprocessors * kClocks), resident = blocks_of_sm, warp_steps = steps * warps;
   const double in_flight = resident * page * std::max(1, t.pages - 1) / 1e3;
-  const double memory = bytes / 4.15e9 * 1.13 * (1 + 5.8 / in_flight);
-  const double matrix = warp_steps * products * 2 * 2.33 * of_sm;
-  const double shared = (warp_steps * (loads + stores) + steps * (page + results) / 128) * 1.54 * of_sm;
-  const double issue = (warp_steps * (instructions * 9.3 + 44) + items * warps * 134) / 4 * of_sm;
+  const double memory = bytes / 4.15e9 * 1.1 * (1 + 5.5 / in_flight);
+  const double matrix = warp_steps * products * 2 * 0.1 * of_sm;
+  const double shared = (warp_steps * (loads + stores) + steps * (page + results) / 128) * 1.1 * of_sm;
+  const double issue = (warp_steps * (instructions * 6.8 + 76) + items * warps * 418) / 4 * of_sm;
   const double latency =
-      (warp_steps / (resident * warps) * (613 + chain * 145 + issued * 3.4) + items / resident * 530) * of_sm;
-  constexpr double kPower = 10.7;
+      (warp_steps / (resident * warps) * (514 + chain * 156 + issued * 3.9) + items / resident * 4.5) * of_sm;
+  constexpr double kPower = 4.6;
   double sum = 0;
   for (const double limit : {memory, matrix, shared, issue, latency}) sum += std::pow(limit, kPower);
   const double waves = static_cast<double>(plan.launch.blocks) / (kMultiprocessors * resident);
   const double parts =
       static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) * (taps + 1) * 8 / 3e9;
-  return std::pow(sum, 1 / kPower) * (1 + 0.46 * (std::ceil(waves) / waves - 1)) + parts + 0.0097;
+  return std::pow(sum, 1 / kPower) * (1 + 0.34 * (std::ceil(waves) / waves - 1)) + parts + 0.0053;
 }
 
 /// The plan of a configuration; false: it does not fit.
@@ -113,13 +113,16 @@ bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named
   plan.launch = boxes.launch;
   plan.x_box = boxes.x, plan.y_box = boxes.y, plan.dx_box = boxes.dx;
   if (s.forward) plan.launch.parts = 0;
-  const int registers = round_up(box_registers(p, s, t), 8);
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks || plan.launch.shared_bytes > kSharedBytes)
     return false;
-  const std::int64_t blocks_of_sm = std::min({kSharedBytes / (plan.launch.shared_bytes + 1024),
-                                              kRegisters / (std::int64_t{plan.launch.threads} * registers),
-                                              kResidentThreads / plan.launch.threads});
-  if (blocks_of_sm < 1 || registers > 255) return false;
+  // A few numbers that do not find a register cost less than a block that is not there.
+  constexpr int kSpilled = 24;
+  const int wanted = box_registers(p, s, t) - kSpilled;
+  std::int64_t blocks_of_sm =
+      std::min(kSharedBytes / (plan.launch.shared_bytes + 1024), kResidentThreads / plan.launch.threads);
+  while (blocks_of_sm > 0 && registers_of(plan.launch.threads, static_cast<int>(blocks_of_sm)) < wanted)
+    --blocks_of_sm;
+  if (blocks_of_sm < 1) return false;
   plan.cost = box_cost(p, s, t, plan, static_cast<int>(blocks_of_sm));
   if (!named) return true;
   const KernelSizes& k = s.kernel;
@@ -169,8 +172,10 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
           for (const int warp_channels : {8, 16})
             for (const int tap_rows : {k.kernel_h, (k.kernel_h + 1) / 2, 2}) {
               const bool parted = tap_rows < k.kernel_h;
-              if (parted && (k.kernel_h < 5 || width == 8 ||
-                             (!s.forward && (p.pass != Pass::Weight || tap_rows % k.stride_h != 0))))
+              // Parts of the taps are for those that no thread can hold.
+              constexpr int kMostTaps = 49;
+              if (parted && (taps_of(k) <= kMostTaps || s.forward || width == 8 || p.pass != Pass::Weight ||
+                             tap_rows % k.stride_h != 0))
                 continue;
               if (tap_rows > k.kernel_h) continue;
               const int groups = weight ? static_cast<int>(ceiling(k.kernel_h, tap_rows)) : 1;

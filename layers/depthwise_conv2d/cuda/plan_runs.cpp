@@ -179,15 +179,16 @@ bool plan_runs(const Problem& p, const Shape& s, const RunShape& r, const RunCon
                                     s.number, c.threads, c.bytes, input, weight, p.bias, c.wanted_blocks);
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks || plan.launch.shared_bytes > kSharedBytes)
     return false;
-  constexpr double kLeastAtWork = 0.7, kMostThreads = 1536;
+  constexpr double kLeastAtWork = 0.7;
+  constexpr int kMostThreads = 1536;
   constexpr std::int64_t kLeastBlocks = 2;  // one computes while the other waits
   const PlaneCut& cut = plan.planes.cut;
   const std::int64_t at_work = std::int64_t{cut.planes} * cut.column_groups * cut.row_groups;
   if (static_cast<double>(at_work) < kLeastAtWork * (c.threads - 32) && s.channels > cut.planes) return false;
-  const int wanted = (registers(p, s, r, c) + 7) / 8 * 8;
-  const std::int64_t resident = std::min({kRegisters / (std::int64_t{c.threads} * wanted),
-                                          static_cast<std::int64_t>(kMostThreads) / c.threads,
-                                          kSharedBytes / (plan.launch.shared_bytes + 1024)});
+  const int wanted = registers(p, s, r, c);
+  std::int64_t resident =
+      std::min<std::int64_t>(kMostThreads / c.threads, kSharedBytes / (plan.launch.shared_bytes + 1024));
+  while (resident >= kLeastBlocks && registers_of(c.threads, static_cast<int>(resident)) < wanted) --resident;
   if (resident < kLeastBlocks) return false;
   plan.cost = cost(p, s, r, c, plan, static_cast<double>(resident));
   if (!named) return true;

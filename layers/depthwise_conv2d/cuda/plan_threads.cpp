@@ -79,7 +79,8 @@ double instructions(const Problem& p, const Shape& s, const Config& c) {
   return sum / (s.forward ? places : x_places);
 }
 
-double cost(const Problem& p, const Shape& s, const Config& c, const Launch& launch, double used) {
+/// Estimated milliseconds of planes.
+double plane_cost(const Problem& p, const Shape& s, const Config& c, const Launch& launch, double used) {
   const Conv2dGeometry& g = p.geometry;
   const double x = static_cast<double>(g.batch * g.in_channels) * static_cast<double>(g.in.h * g.in.w),
                y = static_cast<double>(g.batch * g.out_channels) * static_cast<double>(g.out.h * g.out.w);
@@ -120,8 +121,78 @@ std::string expression(const Problem& p, const Shape& s, const Config& c, const 
 /// Blocks that launch bounds promise to a multiprocessor: as many as the registers allow that the kernel
 /// wants.
 int promised_blocks(const Problem& p, const Shape& s, const Config& c) {
-  const int wanted = std::max(32, registers(p, s, c) / 8 * 8 + 8);
-  return static_cast<int>(std::clamp<std::int64_t>(kRegisters / (std::int64_t{c.threads} * wanted), 1, 8));
+  constexpr int kMostBlocksOfSm = 8;
+  const int wanted = registers(p, s, c);
+  int blocks = 1;
+  while (blocks < kMostBlocksOfSm && registers_of(c.threads, blocks + 1) >= wanted) ++blocks;
+  return blocks;
+}
+
+/// Estimated milliseconds of pixels: four limits, of which the largest counts most. Their weights were fitted
+/// to some 1,300 measurements on an H200 (docs/performance.md), from which they are a ninth off on average.
+/// `chunk`: bytes that are copied at once.
+double pixel_cost(const Problem& p, const Shape& s, const Config& c, const Plan& plan, int chunk) {
+  constexpr double kClocks = 132 * 1.8e6;  // of all multiprocessors, a millisecond
+  const KernelSizes& k = s.kernel;
+  const PixelCut& cut = plan.pixels.cut;
+  const Conv2dGeometry& g = p.geometry;
+  const bool input = p.pass != Pass::Weight, weight = !s.forward && p.pass != Pass::Input;
+  const double x = static_cast<double>(g.batch * g.in_channels) * static_cast<double>(g.in.h * g.in.w),
+               y = static_cast<double>(g.batch * g.out_channels) * static_cast<double>(g.out.h * g.out.w);
+  const double bytes = (x + y + (p.pass == Pass::Both ? x : 0)) * s.number;
+  const double out = c.tile.lanes * k.repeat, half = s.number < 4 ? 1 : 0;
+  const double rows = c.tile.rows, columns = c.tile.columns, units = cut.groups * columns;
+  const int tap_groups = static_cast<int>(ceiling(k.kernel_h, c.tap_rows));
+  double loads = 0, unpacked = 0, stores = 0, products = 0, copied = 0;
+  if (s.forward) {
+    loads = ((rows - 1) * k.stride_h + c.tap_rows) * tap_groups * ((columns - 1) * k.stride_w + k.kernel_w);
+    unpacked = loads * c.tile.lanes * half;
+    stores = rows * columns * out;
+    products = stores * taps_of(k);
+    copied = rows * k.stride_h * ((units - 1) * k.stride_w + k.kernel_w) * c.channels;
+  } else {
+    const bool parted = weight && tap_groups > 1;
+    const double reach = parted ? static_cast<double>(ceiling(c.tap_rows, k.stride_h)) : k.reach_h();
+    const double places = rows * columns * k.stride_h * k.stride_w, window = columns + k.reach_w() - 1;
+    loads = (rows + reach - 1) * window * k.repeat + (weight ? places : 0);
+    unpacked = loads * c.tile.lanes * half;
+    stores = input ? places * c.tile.lanes : 0;
+    products = rows * columns * out * (parted ? c.tap_rows * k.kernel_w : taps_of(k)) *
+               (p.pass == Pass::Both ? 2 : 1);
+    copied = (rows * (units + k.reach_w() - 1) * k.repeat +
+              (weight ? rows * k.stride_h * units * k.stride_w : 0)) *
+             c.channels;
+  }
+  const double copies = copied * s.number / chunk, page = copied * s.number * (c.stages - 1);
+  const int groups = weight ? tap_groups : 1;
+  const double resident = std::min<double>(
+      {static_cast<double>(promised_blocks(p, s, c)), static_cast<double>(kResidentThreads / c.threads),
+       std::floor(static_cast<double>(kSharedBytes) / static_cast<double>(plan.launch.shared_bytes + 1024))});
+  if (resident < 1) return std::numeric_limits<double>::infinity();
+  const double items = s.forward ? static_cast<double>(plan.launch.blocks)
+                                 : static_cast<double>(plan.pixels.items) * cut.channel_blocks;
+  const double steps = cut.strip_rows / rows, warps = c.threads / 32.0;
+  const double working =
+      static_cast<double>(ceiling(std::int64_t{cut.groups} * (c.channels / c.tile.lanes) * groups, 32));
+  const double thread_steps = items * working * steps, block_steps = items * steps;
+  const double in_flight = resident * page / 1e3,
+               segment = c.channels < s.channels ? 64.0 / (c.channels * s.number) : 0;
+  const double memory = 1.06 * bytes / 4.15e9 * (1 + 1.62 / in_flight + 0.12 * segment);
+  const double issue = (thread_steps * (products + 5.15 * loads + 0.84 * unpacked + 0.4 * stores) +
+                        block_steps * (34.9 * copies / 32 + 3.8 * warps)) /
+                       4 * 1.39 / kClocks;
+  const double shared = (thread_steps * loads * std::max(1.0, c.tile.lanes * s.number / 4.0) * 0.094 +
+                         block_steps * copies / 32 * 4 * 0.77) /
+                        kClocks;
+  const double latency = (items * 9041 + block_steps * (750 + 4.2 * products)) / resident / kClocks;
+  constexpr double kPower = 4.17;
+  double sum = 0;
+  for (const double limit : {memory, issue, shared, latency}) sum += std::pow(limit, kPower);
+  const double waves = static_cast<double>(plan.launch.blocks) / (kMultiprocessors * resident);
+  const double parts = weight ? static_cast<double>(plan.launch.parts) * static_cast<double>(s.out_channels) *
+                                    (taps_of(k) + 1) * 8 / 3e9
+                              : 0;
+  return std::pow(sum, 1 / kPower) * (1 + 0.35 * (std::ceil(waves) / waves - 1)) + parts + 0.0078;
 }
 
 /// The plan of a configuration, with the names only if wanted; false: it does not fit.
@@ -137,7 +208,6 @@ bool plan_pixels(const Problem& p, const Shape& s, const Config& c, bool named, 
   const auto bounds = [&] {
     return std::to_string(c.threads) + ", " + std::to_string(promised_blocks(p, s, c));
   };
-  double used = 1;
   if (s.forward) {
     plan.launch = cut_forward_pixels(plan.pixels, s.images, s.channels, k, c.tile, c.channels, c.stages,
                                      s.number, c.threads, c.strip);
@@ -145,10 +215,6 @@ bool plan_pixels(const Problem& p, const Shape& s, const Config& c, bool named, 
       plan.kernel = expression(p, s, c, "forward_pixels",
                                rest() + std::to_string(c.stages) + ", " + std::to_string(copied) + ", " +
                                    word(p.transforms) + ", " + bounds());
-    const PixelCut& cut = plan.pixels.cut;
-    used *=
-        static_cast<double>(ceiling(s.w.output, s.w.output_step)) / (cut.tiles * cut.groups * c.tile.columns);
-    used *= static_cast<double>(ceiling(s.h.output, s.h.output_step)) / (cut.strips * cut.strip_rows);
   } else {
     const bool weight = p.pass != Pass::Input, input = p.pass != Pass::Weight;
     plan.launch = cut_backward_pixels(plan.pixels, s.images, s.channels, k, c.tile, c.channels, c.tap_rows,
@@ -159,21 +225,13 @@ bool plan_pixels(const Problem& p, const Shape& s, const Config& c, bool named, 
                                    std::to_string(c.stages) + ", " + std::to_string(copied) + ", " +
                                    word(p.transforms) + ", " + bounds());
     if (plan.launch.blocks == 0) return false;
-    const PixelCut& cut = plan.pixels.cut;
-    const int groups = weight ? static_cast<int>(ceiling(k.kernel_h, c.tap_rows)) : 1;
-    used *= static_cast<double>(cut.groups) * groups * (c.channels / c.tile.lanes) / c.threads;
-    used *=
-        static_cast<double>(s.w.input) / (std::int64_t{cut.tiles} * cut.groups * c.tile.columns * k.stride_w);
   }
   const PixelCut& cut = plan.pixels.cut;
   // A thread has the bits of at most 32 columns.
   const int numbers = copied / s.number, pixels = c.threads / (c.channels * k.repeat / numbers);
   const std::int64_t columns = (std::int64_t{cut.groups} * c.tile.columns + k.kernel_w) * k.stride_w;
   if (pixels < 1 || c.threads < c.channels / numbers || columns > std::int64_t{32} * pixels) return false;
-  used *= static_cast<double>(s.channels) / (std::int64_t{cut.channel_blocks} * c.channels);
-  if (s.forward)
-    used *= std::min(1.0, static_cast<double>(cut.groups) * (c.channels / c.tile.lanes) / c.threads + 0.25);
-  plan.cost = cost(p, s, c, plan.launch, used);
+  plan.cost = pixel_cost(p, s, c, plan, copied);
   if (named)
     plan.what = "pixels " + std::to_string(c.tile.rows) + "x" + std::to_string(c.tile.columns) + "x" +
                 std::to_string(c.tile.lanes) + ", " + std::to_string(c.channels) + " channels, strips of " +
@@ -242,7 +300,7 @@ bool plan_planes(const Problem& p, const Shape& s, const Config& c, bool named, 
       s.forward ? static_cast<double>(ceiling(s.h.output, s.h.output_step))
                 : static_cast<double>(ceiling(s.h.input, std::int64_t{s.h.output_step} * k.stride_h));
   used *= std::min(1.0, rows / (static_cast<double>(cut.bands) * cut.row_groups * c.tile.rows));
-  plan.cost = cost(p, s, c, plan.launch, used);
+  plan.cost = plane_cost(p, s, c, plan.launch, used);
   if (named)
     plan.what = "planes " + std::to_string(c.tile.rows) + "x" + std::to_string(c.tile.columns) + ", " +
                 std::to_string(cut.planes) + " planes, " + std::to_string(cut.bands) + " bands" +
@@ -266,7 +324,7 @@ std::vector<int> tap_rows_of(const Problem& p, const Shape& s) {
 template <class Add>
 void each_tile(const Problem& p, const Shape& s, const std::vector<int>& columns,
                const std::vector<int>& lanes, const Add& add) {
-  constexpr int kLongestCode = 2600;
+  constexpr int kLongestCode = 1600;
   for (const int tap_rows : tap_rows_of(p, s))
     for (const int rows : {1, 2, 4, 7, 8, 14})
       for (const int width : columns)
@@ -310,6 +368,10 @@ void add_pixel_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
   std::vector<std::pair<double, Config>> configs;
   Plan plan;
   each_tile(p, s, {1, 2, 4, 5, 7}, lanes, [&](Config c) {
+    // Smaller tiles were not among those that the estimate was fitted to.
+    constexpr int kLeastPixels = 4;
+    if (c.tile.rows * c.tile.columns < kLeastPixels && rows * s.w.output >= kLeastPixels * kLeastPixels)
+      return;
     for (const int channels : blocks) {
       const int vectors = channels / c.tile.lanes;
       if (channels % c.tile.lanes != 0 || (channels * s.number < 32 && s.channels * s.number >= 64)) continue;

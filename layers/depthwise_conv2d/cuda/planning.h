@@ -14,6 +14,14 @@ namespace lamella::depthwise {
 // A model of the machine, of an H200: only ratios matter.
 inline constexpr double kMultiprocessors = 132;
 inline constexpr std::int64_t kSharedBytes = 227 << 10, kRegisters = 65536, kResidentThreads = 2048;
+
+/// Registers of a thread when so many blocks share a multiprocessor: each of its four parts has a quarter, in
+/// eights.
+constexpr int registers_of(int threads, int blocks) {
+  const int warps_of_part = (threads / 32 * blocks + 3) / 4;
+  return std::min<int>(255, static_cast<int>(kRegisters) / 4 / 32 / warps_of_part / 8 * 8);
+}
+
 inline constexpr std::int64_t kMostBlocks = (std::int64_t{1} << 31) - 1;
 
 /// A problem as a kernel sees it: the input's gradient may be a correlation with the turned kernel.
