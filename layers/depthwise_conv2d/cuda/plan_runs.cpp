@@ -202,7 +202,8 @@ bool plan_runs(const Problem& p, const Shape& s, const RunShape& r, const RunCon
   char* const rest = text.data() + start;
   const std::size_t left = text.size() - static_cast<std::size_t>(start);
   if (s.forward) {
-    const bool masks = r.w.padding > 0;
+    const std::int64_t last = (r.w.output - 1) * k.stride_w + (k.kernel_w - 1) * r.distance_w - r.w.padding;
+    const bool masks = r.w.padding > 0 || last >= r.w.input;
     int inside = masks && r.w.output % t.columns == 0
                      ? r.w.input - ((r.w.output - t.columns) * k.stride_w - r.w.padding)
                      : 0;

@@ -232,6 +232,7 @@ bool plan_pixels(const Problem& p, const Shape& s, const Config& c, bool named, 
   const std::int64_t columns = (std::int64_t{cut.groups} * c.tile.columns + k.kernel_w) * k.stride_w;
   if (pixels < 1 || c.threads < c.channels / numbers || columns > std::int64_t{32} * pixels) return false;
   plan.cost = pixel_cost(p, s, c, plan, copied);
+  if (s.forward || p.pass == Pass::Input) plan.launch.parts = 0;
   if (named)
     plan.what = "pixels " + std::to_string(c.tile.rows) + "x" + std::to_string(c.tile.columns) + "x" +
                 std::to_string(c.tile.lanes) + ", " + std::to_string(c.channels) + " channels, strips of " +
@@ -301,6 +302,7 @@ bool plan_planes(const Problem& p, const Shape& s, const Config& c, bool named, 
                 : static_cast<double>(ceiling(s.h.input, std::int64_t{s.h.output_step} * k.stride_h));
   used *= std::min(1.0, rows / (static_cast<double>(cut.bands) * cut.row_groups * c.tile.rows));
   plan.cost = plane_cost(p, s, c, plan.launch, used);
+  if (s.forward || p.pass == Pass::Input) plan.launch.parts = 0;
   if (named)
     plan.what = "planes " + std::to_string(c.tile.rows) + "x" + std::to_string(c.tile.columns) + ", " +
                 std::to_string(cut.planes) + " planes, " + std::to_string(cut.bands) + " bands" +
@@ -349,9 +351,10 @@ void add_pixel_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
   const int read = s.turned ? p.output_alignment : p.input_alignment,
             written = s.turned ? p.input_alignment : p.output_alignment;
   const int narrowest = std::min(read, written);
+  constexpr int kMostOutputs = 16;
   std::vector<int> lanes;
   for (const int lane : {1, 2, 4, 8})
-    if (lane * s.number <= narrowest && lane * s.kernel.repeat <= 16) lanes.push_back(lane);
+    if (lane * s.number <= narrowest && lane * s.kernel.repeat <= kMostOutputs) lanes.push_back(lane);
   // Of each: neighbouring bytes that make whole sectors, and few channels too many.
   std::vector<int> blocks;
   const int quantum = std::max(1, 16 / s.number);

@@ -44,9 +44,19 @@ __device__ __forceinline__ void store_words(void* to, const Words<kBytes>& words
   }
 }
 
+/// `from` is aligned to the largest power of two that divides the count, up to 16 bytes.
 template <class T, int kCount>
 __device__ __forceinline__ void load(const T* from, float (&numbers)[kCount]) {
-  if constexpr (kCount * sizeof(T) < 4) {
+  constexpr int kVector = kCount & -kCount;
+  if constexpr (kCount != kVector) {
+#pragma unroll
+    for (int i = 0; i < kCount; i += kVector) {
+      float some[kVector];
+      load<T>(from + i, some);
+#pragma unroll
+      for (int n = 0; n < kVector; ++n) numbers[i + n] = some[n];
+    }
+  } else if constexpr (kCount * sizeof(T) < 4) {
     numbers[0] = widen(*from);
   } else {
     const auto words = load_words<kCount * static_cast<int>(sizeof(T))>(from);
@@ -71,13 +81,23 @@ __device__ __forceinline__ Words<kCount * static_cast<int>(sizeof(T))> narrow_al
   }
   return words;
 }
-/// To global memory.
+/// To global memory, aligned as for load().
 template <class T, int kCount>
 __device__ __forceinline__ void store(T* to, const float (&numbers)[kCount]) {
-  if constexpr (kCount * sizeof(T) < 4)
+  constexpr int kVector = kCount & -kCount;
+  if constexpr (kCount != kVector) {
+#pragma unroll
+    for (int i = 0; i < kCount; i += kVector) {
+      float some[kVector];
+#pragma unroll
+      for (int n = 0; n < kVector; ++n) some[n] = numbers[i + n];
+      store<T>(to + i, some);
+    }
+  } else if constexpr (kCount * sizeof(T) < 4) {
     *to = narrow<T>(numbers[0]);
-  else
+  } else {
     store_words(to, narrow_all<T>(numbers));
+  }
 }
 
 /// To shared memory, which is aligned to what is written, up to 16 bytes.
