@@ -2,7 +2,6 @@
 
 #include "core/cuda/launch.cuh"
 #include "core/cuda/number.cuh"
-#include "core/cuda_backend.h"
 #include "core/workspace.h"
 #include "layers/loss/cuda/samples.cuh"
 #include "layers/loss/kernels.h"
@@ -264,27 +263,7 @@ __global__ void __launch_bounds__(kLossThreads)
   }
 }
 
-/// Unsigned, the least: −1 stands for none.
-__global__ void note_bad_label(const std::int64_t* labels, std::int64_t count, std::int64_t classes,
-                               std::int64_t ignore_index, unsigned long long* bad) {
-  const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
-  for (std::int64_t s = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; s < count; s += step)
-    if ((labels[s] < 0 || labels[s] >= classes) && labels[s] != ignore_index)
-      atomicMin(bad, static_cast<unsigned long long>(s));
-}
-
 }  // namespace
-
-void find_bad_label(const ConstTensorView& target, const CrossEntropyShape& shape, std::int64_t* bad) {
-  const Workspace found(target.device, sizeof(unsigned long long));
-  detail::cuda::check(cudaMemsetAsync(found.as<void>(), 0xff, sizeof(unsigned long long),
-                                      detail::cuda::stream_of(target.device)),
-                      "find_bad_label");
-  launch("find_bad_label", target.device, detail::cuda::blocks_for(shape.samples(), kLossThreads),
-         kLossThreads, 0, note_bad_label, target.as<std::int64_t>(), shape.samples(), shape.classes,
-         shape.ignore_index, found.as<unsigned long long>());
-  detail::cuda::copy_bytes(bad, Device::cpu(), found.as<void>(), target.device, sizeof(std::int64_t));
-}
 
 void cross_entropy_forward(const ConstTensorView& logits, const ConstTensorView& target,
                            const ConstTensorView& weight, const CrossEntropyShape& shape,
