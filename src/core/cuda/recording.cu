@@ -1,6 +1,5 @@
 #include <cuda_runtime.h>
 
-#include <map>
 #include <mutex>
 
 #include "core/allocator.h"
@@ -8,6 +7,7 @@
 #include "core/cuda/check.h"
 #include "core/cuda/recording.h"
 #include "core/cuda_backend.h"
+#include "core/shared_stream.h"
 #include "lamella/core/stream.h"
 
 namespace lamella::detail::cuda {
@@ -22,17 +22,6 @@ class RecordingFlag {
   RecordingFlag(const RecordingFlag&) = delete;
   RecordingFlag& operator=(const RecordingFlag&) = delete;
 };
-
-/// The stream on which launches are recorded, one for each GPU: what other threads launch meanwhile, on
-/// streams of theirs, does not end up in the recording.
-Stream recording_stream(Device device) {
-  static std::mutex mutex;
-  static std::map<int, Stream> streams;
-  const std::lock_guard lock(mutex);
-  const auto found = streams.find(device.index);
-  return found != streams.end() ? found->second
-                                : streams.emplace(device.index, cuda::new_stream(device)).first->second;
-}
 
 /// One thread at a time records, on whichever GPU.
 std::mutex& recording_mutex() {
@@ -61,7 +50,8 @@ class Graph final : public Recording {
     allocator_.empty_cache();  // what the same work took before it was recorded would lie idle from now on
     const PoolGuard pool(allocator_, pool_);
     const std::lock_guard alone(recording_mutex());
-    const StreamGuard on(recording_stream(device_));
+    // What other threads launch meanwhile, on streams of theirs, does not end up in the recording.
+    const StreamGuard on(shared_stream(device_, StreamFor::Recording));
     const auto stream = static_cast<cudaStream_t>(cuda::current_stream(device_).handle);
     cudaGraph_t graph = nullptr;
     // Other threads go on launching, on other streams, and allocating.
