@@ -208,7 +208,7 @@ void wait_stream(Stream stream, Stream other) {
 
 std::uint64_t wait_count(Device device) { return gpu_of("wait_count", device).waits; }
 
-Allocator& allocator(Device device) { return *gpu_of("allocator_of", device).allocator; }
+Allocator& allocator(Device device, const char* op) { return *gpu_of(op, device).allocator; }
 
 Allocator& pinned_allocator() {
   LAMELLA_CHECK(DeviceError, device_count() > 0,

@@ -170,7 +170,7 @@ DataLoader::DataLoader(DatasetPtr dataset, LoaderOptions options) : state_(std::
   state_->batches = options.drop_last ? size / options.batch : (size + options.batch - 1) / options.batch;
   state_->table.emplace("DataLoader", options.normalize);
   if (options.device != Device::cpu()) {
-    lamella::detail::allocator_of(options.device);  // says what is missing
+    lamella::detail::allocator_of(options.device, "DataLoader");  // says what is missing
     state_->copies = lamella::detail::shared_stream(options.device, lamella::detail::StreamFor::Copies);
   }
   state_->seed = options.seed ? *options.seed : random_state().seed;

@@ -33,7 +33,9 @@ std::mutex& recording_mutex() {
 class Graph final : public Recording {
  public:
   explicit Graph(Device device)
-      : device_(device), allocator_(cuda::allocator(device)), pool_(allocator_.new_pool()) {}
+      : device_(device),
+        allocator_(cuda::allocator(device, "record_launches")),
+        pool_(allocator_.new_pool()) {}
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
   ~Graph() override {
