@@ -14,6 +14,7 @@
 #include "core/cuda/check.h"
 #include "core/cuda/memory.h"
 #include "core/cuda/recording.h"
+#include "core/cuda/used_device.h"
 #include "core/cuda_backend.h"
 
 namespace lamella::detail::cuda {
@@ -153,15 +154,28 @@ bool has_context(int index) noexcept {
   return ask != nullptr && ask(index, &flags, &active) == 0 && active != 0;
 }
 
+bool is_used(int index) noexcept {
+  const std::vector<Gpu>& all = gpus();
+  const auto at = static_cast<std::size_t>(index);
+  return (at < all.size() && all[at].ready) || has_context(index);
+}
+
 }  // namespace
 
 void restore_device(int before) noexcept {
   int now = 0;
   if (cudaGetDevice(&now) == cudaSuccess && now == before) return;
-  const std::vector<Gpu>& all = gpus();
-  const auto at = static_cast<std::size_t>(before);
-  const bool used = (at < all.size() && all[at].ready) || has_context(before);
-  if (used && cudaSetDevice(before) != cudaSuccess) cudaGetLastError();  // the next launch would throw it
+  if (is_used(before) && cudaSetDevice(before) != cudaSuccess)
+    cudaGetLastError();  // the next launch would throw it
+}
+
+Device used_device() {
+  int own = 0;
+  check(cudaGetDevice(&own), "cudaGetDevice");
+  if (is_used(own)) return Device::cuda(own);
+  for (int i = 0; i < device_count(); ++i)
+    if (is_used(i)) return Device::cuda(i);
+  return Device::cuda(own);
 }
 
 namespace {

@@ -7,6 +7,7 @@
 #include "core/cuda/check.h"
 #include "core/cuda/memory.h"
 #include "core/cuda/recording.h"
+#include "core/cuda/used_device.h"
 #include "core/cuda_backend.h"
 
 namespace lamella::detail::cuda {
@@ -154,6 +155,7 @@ class CheckedCudaMemory final : public CudaMemory {
 class PinnedMemory final : public MarkedMemory {
  public:
   void* allocate(std::size_t bytes) override {
+    const DeviceGuard guard(used_device());
     const UnrecordedGuard unrecorded;
     void* data = nullptr;
     const cudaError_t status = cudaHostAlloc(&data, bytes, cudaHostAllocPortable);
