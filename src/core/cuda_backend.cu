@@ -14,6 +14,7 @@
 #include "core/cuda/check.h"
 #include "core/cuda/memory.h"
 #include "core/cuda/recording.h"
+#include "core/cuda/stream.h"
 #include "core/cuda/used_device.h"
 #include "core/cuda_backend.h"
 
@@ -245,7 +246,7 @@ void set_random_step(std::uint64_t step) {
     Gpu& gpu = all[static_cast<std::size_t>(i)];
     if (!gpu.ready) continue;
     const DeviceGuard guard(Device::cuda(i));
-    const auto stream = static_cast<cudaStream_t>(cuda::current_stream(Device::cuda(i)).handle);
+    const auto stream = stream_of(Device::cuda(i));
     store_step<<<1, 1, 0, stream>>>(gpu.random_step, step);
     check(cudaGetLastError(), "store_step");
   }
@@ -285,7 +286,7 @@ void copy_pinned_bytes(void* to, Device to_device, const void* from, std::size_t
   if (bytes == 0) return;
   check_not_recording(Device::cpu(), to_device);
   const DeviceGuard guard(to_device);
-  const auto stream = static_cast<cudaStream_t>(cuda::current_stream(to_device).handle);
+  const auto stream = stream_of(to_device);
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync");
 }
 

@@ -1,3 +1,5 @@
+#include "core/cuda/memory.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -5,7 +7,6 @@
 #include <vector>
 
 #include "core/cuda/check.h"
-#include "core/cuda/memory.h"
 #include "core/cuda/recording.h"
 #include "core/cuda/used_device.h"
 #include "core/cuda_backend.h"

@@ -1,3 +1,5 @@
+#include "core/cuda/recording.h"
+
 #include <cuda_runtime.h>
 
 #include <mutex>
@@ -5,7 +7,7 @@
 #include "core/allocator.h"
 #include "core/check.h"
 #include "core/cuda/check.h"
-#include "core/cuda/recording.h"
+#include "core/cuda/stream.h"
 #include "core/cuda_backend.h"
 #include "core/shared_stream.h"
 #include "lamella/core/stream.h"
@@ -54,7 +56,7 @@ class Graph final : public Recording {
     const std::lock_guard alone(recording_mutex());
     // What other threads launch meanwhile, on streams of theirs, does not end up in the recording.
     const StreamGuard on(shared_stream(device_, StreamFor::Recording));
-    const auto stream = static_cast<cudaStream_t>(cuda::current_stream(device_).handle);
+    const auto stream = stream_of(device_);
     cudaGraph_t graph = nullptr;
     // Other threads go on launching, on other streams, and allocating.
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "record_launches");
@@ -75,7 +77,7 @@ class Graph final : public Recording {
 
   void replay() override {
     const DeviceGuard device(device_);
-    replayed_on_ = static_cast<cudaStream_t>(cuda::current_stream(device_).handle);
+    replayed_on_ = stream_of(device_);
     check(cudaGraphLaunch(ready_, replayed_on_), "replay");
   }
 
