@@ -21,6 +21,7 @@ using detail::Workspace;
 using detail::cuda::from_compute;
 using detail::cuda::launch;
 using detail::cuda::to_compute;
+using detail::cuda::write_number;
 
 namespace {
 
@@ -193,11 +194,6 @@ Upstream upstream_of(const ConstTensorView& grad, const CrossEntropyShape& shape
           log_sum.as<double>()};
 }
 
-template <class T>
-__device__ void write_to(T& to, ComputeType<T> value, bool accumulate) {
-  to = from_compute<T>(accumulate ? value + to_compute(to) : value);
-}
-
 /// d/dz_c of −Σ q · (z − log Σ exp z) is p_c · Σ q − q_c.
 template <class T>
 __global__ void __launch_bounds__(kLossThreads)
@@ -241,7 +237,7 @@ __global__ void __launch_bounds__(kLossThreads)
         if (indices && c == label)
           value -= static_cast<C>((1 - terms.smoothing) * terms.weight[label] * scale);
       }
-      write_to(dlogits[at], value, accumulate);
+      write_number(dlogits[at], value, accumulate);
     }
   }
 }
@@ -258,7 +254,7 @@ __global__ void __launch_bounds__(kLossThreads)
     for (std::int64_t c = samples.lane(); c < samples.classes; c += samples.lanes) {
       const std::int64_t at = offset + c * samples.inner;
       const double value = scale * terms.weight[c] * (log_sum - static_cast<double>(terms.logit(at)));
-      write_to(dtarget[at], static_cast<C>(value), accumulate);
+      write_number(dtarget[at], static_cast<C>(value), accumulate);
     }
   }
 }

@@ -20,6 +20,7 @@ using detail::Workspace;
 using detail::cuda::from_compute;
 using detail::cuda::launch;
 using detail::cuda::to_compute;
+using detail::cuda::write_number;
 
 namespace {
 
@@ -99,7 +100,7 @@ __global__ void __launch_bounds__(kLossThreads)
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < elements.count; i += step) {
     C value = elements.template apply<F>(i);
     if (grad != nullptr) value *= to_compute(grad[each ? i : 0]) / static_cast<C>(divisor);
-    to[i] = from_compute<T>(accumulate ? value + to_compute(to[i]) : value);
+    write_number(to[i], value, accumulate);
   }
 }
 
