@@ -288,8 +288,10 @@ void say_where(const TrainOptions& options) {
   if (device.is_cpu()) where += " (" + std::to_string(lm::num_threads()) + " threads)";
   const bool is_chosen = options.run.device != "auto";
   const std::string why = is_chosen || device.is_cuda() ? "" : "; no GPU: " + lm::why_no_gpu();
-  std::fprintf(stderr, "training on %s, %s%s\n", where.c_str(), options.recipe.precision.c_str(),
-               why.c_str());
+  const bool has_precision = device.is_cuda() || options.recipe.precision != "tf32";
+  std::fprintf(stderr, "training on %s, %s%s\n", where.c_str(),
+               has_precision ? options.recipe.precision.c_str() : "float32", why.c_str());
+  if (!has_precision) std::fprintf(stderr, "warning: only GPUs have tf32; on the CPU it is float32\n");
 }
 
 int run_train(TrainOptions options) {
