@@ -314,14 +314,19 @@ int run_train(TrainOptions options) {
   check(options.recipe);
   const ImageData data = open_images(options.data, options.recipe);
   if (options.resume) check_resumes(checkpoint, data, options.data);
-  say_where(options);
+  const bool finished = options.resume && checkpoint.position.epoch >= options.recipe.epochs;
+  if (!finished) say_where(options);
   const Trained trained = train(data, options);
   if (trained.interrupted) {
     std::printf("stopped; go on with: lamella-mobilenet train --resume --checkpoint %s\n",
                 options.checkpoint.c_str());
     return 130;
   }
-  std::printf("saved %s\n", options.checkpoint.c_str());
+  if (finished)
+    std::printf("nothing is left to train: all %d epochs of %s are done\n", options.recipe.epochs,
+                options.checkpoint.c_str());
+  else
+    std::printf("saved %s\n", options.checkpoint.c_str());
   if (!options.report.empty()) {
     write_report(options.report, report_html(data, options, trained));
     std::printf("saved %s\n", options.report.c_str());

@@ -96,6 +96,7 @@ TEST_F(MobileNetOptionsTest, saved_options_give_the_same_run) {
   const Outcome resumed = mobilenet({"train", "--config", net + ".toml", "--resume"});
   ASSERT_EQ(resumed.status, 0) << resumed;
   EXPECT_EQ(get_file(net), first);
+  EXPECT_EQ(resumed.out, "nothing is left to train: all 2 epochs of " + net + " are done\n");
 }
 
 TEST_F(MobileNetOptionsTest, one_file_serves_all_commands) {
