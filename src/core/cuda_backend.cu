@@ -79,7 +79,7 @@ std::vector<Gpu>& gpus() {
   return all;  // never destroyed, like the allocators
 }
 
-// Streams that do not wait for the default stream, so that they can be captured.
+// Streams that do not wait for the default stream, so that what they are given can be recorded.
 void start(Gpu& gpu, Device device) {
   const std::string why_not = why_not_usable(device);
   if (!why_not.empty()) throw DeviceError(why_not);
