@@ -7,11 +7,11 @@ namespace detail {
 
 Tensors backward_of_block(const Tensor& result, const Tensor& gradient, const Tensors& leaves) {
   Walk walk{Walk::Nested{}};
-  for (const Tensor& leaf : leaves) walk.capture(leaf);
+  for (const Tensor& leaf : leaves) walk.collect(leaf);
   walk.seed(result, gradient);
   walk.run();
   Tensors gradients;
-  for (const Tensor& leaf : leaves) gradients.push_back(walk.captured(leaf));
+  for (const Tensor& leaf : leaves) gradients.push_back(walk.collected(leaf));
   return gradients;
 }
 
@@ -33,13 +33,13 @@ Tensors gradients_of(const Tensors& roots, const Tensors& inputs, const Tensors&
                 "gradients_of: ", roots.size(), " roots but ", gradients.size(), " gradients");
   const NoGrad no_grad;
   detail::Walk walk(retain_graph, true);
-  for (const Tensor& input : inputs) walk.capture(input);
+  for (const Tensor& input : inputs) walk.collect(input);
   walk.find_paths(roots);
   for (std::size_t i = 0; i < roots.size(); ++i)
     walk.seed(roots[i], gradients.empty() ? Tensor() : gradients[i]);
   walk.run();
   Tensors result;
-  for (const Tensor& input : inputs) result.push_back(walk.captured(input));
+  for (const Tensor& input : inputs) result.push_back(walk.collected(input));
   return result;
 }
 

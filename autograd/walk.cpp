@@ -85,11 +85,11 @@ class WalkContext final : public GradientContext {
 const char* backward_operator() { return current_operator; }
 
 Walk::Walk(Nested)
-    : retain_graph_(false), capture_only_(true), around_(current_walk), block_start_(current_sequence) {}
+    : retain_graph_(false), collect_only_(true), around_(current_walk), block_start_(current_sequence) {}
 
 Walk& Walk::keeper(const Edge& edge) {
   const bool outside = around_ != nullptr && (edge.node ? edge.node->sequence < block_start_
-                                                        : !captured_leaves_.contains(edge.leaf.get()));
+                                                        : !collected_leaves_.contains(edge.leaf.get()));
   return outside ? around_->keeper(edge) : *this;
 }
 
@@ -106,11 +106,11 @@ Slot& Walk::arrive(const std::shared_ptr<Node>& node, int output) {
 bool Walk::wants(const Edge& edge) {
   if (!edge.wanted()) return false;
   if (Walk& walk = keeper(edge); &walk != this) return walk.wants(edge);
-  if (!capture_only_) return true;
-  if (edge.leaf) return captured_leaves_.contains(edge.leaf.get());
-  if (around_ != nullptr || captured_outputs_.contains(edge.node.get())) return true;
+  if (!collect_only_) return true;
+  if (edge.leaf) return collected_leaves_.contains(edge.leaf.get());
+  if (around_ != nullptr || collected_outputs_.contains(edge.node.get())) return true;
   explore(edge.node);  // a block that runs again may use results that no edge led to
-  return leads_to_capture_.contains(edge.node.get());
+  return leads_to_collected_.contains(edge.node.get());
 }
 
 void Walk::find_paths(const Tensors& roots) {
@@ -131,16 +131,16 @@ void Walk::explore(const std::shared_ptr<Node>& start) {
   std::sort(found.begin(), found.end(),
             [](const Node* a, const Node* b) { return a->sequence < b->sequence; });
   for (Node* node : found) {
-    if (node->hidden_inputs) leads_to_capture_.insert(node);
+    if (node->hidden_inputs) leads_to_collected_.insert(node);
     for (const Edge& edge : node->inputs)
-      if (wants(edge)) leads_to_capture_.insert(node);
+      if (wants(edge)) leads_to_collected_.insert(node);
   }
 }
 
 Slot* Walk::slot_of(const Edge& edge) {
   if (Walk& walk = keeper(edge); &walk != this) return walk.slot_of(edge);
   if (edge.node) return &arrive(edge.node, edge.output);
-  if (capture_only_) return &captured_leaves_[edge.leaf.get()];
+  if (collect_only_) return &collected_leaves_[edge.leaf.get()];
   if (edge.leaf->hooks.empty()) return nullptr;
   auto [it, fresh] = hooked_leaves_.try_emplace(edge.leaf.get());
   if (fresh) hooked_order_.push_back(edge.leaf);
@@ -206,19 +206,19 @@ void Walk::seed(const Tensor& root, const Tensor& gradient) {
   copy_into(start, buffer, mode);
 }
 
-void Walk::capture(const Tensor& input) {
+void Walk::collect(const Tensor& input) {
   check_defined("gradients_of", "input", input);
   const TensorImpl& impl = TensorDoor::impl(input);
   if (impl.node)
-    captured_outputs_[impl.node.get()].emplace_back(impl.output, Tensor());
+    collected_outputs_[impl.node.get()].emplace_back(impl.output, Tensor());
   else
-    captured_leaves_[TensorDoor::handle(input).get()];
+    collected_leaves_[TensorDoor::handle(input).get()];
 }
 
-Tensor Walk::captured(const Tensor& input) {
+Tensor Walk::collected(const Tensor& input) {
   const TensorImpl& impl = TensorDoor::impl(input);
-  if (!impl.node) return captured_leaves_[TensorDoor::handle(input).get()].buffer;
-  for (auto& [output, gradient] : captured_outputs_[impl.node.get()])
+  if (!impl.node) return collected_leaves_[TensorDoor::handle(input).get()].buffer;
+  for (auto& [output, gradient] : collected_outputs_[impl.node.get()])
     if (output == impl.output) return gradient;
   return {};
 }
@@ -244,7 +244,7 @@ void Walk::visit(Arrival& arrival) {
     const NodeOutput& output = node.outputs[i];
     if (slot.written) {
       run_hooks(output.hooks, slot, output.shape, output.dtype);
-      if (const std::shared_ptr<TensorImpl> kept = output.retained.lock(); kept && !capture_only_) {
+      if (const std::shared_ptr<TensorImpl> kept = output.retained.lock(); kept && !collect_only_) {
         slot.borrowed = true;  // the gradient goes on to the node, too
         add_to_grad(*kept, slot);
       }
@@ -252,10 +252,10 @@ void Walk::visit(Arrival& arrival) {
     gradients.push_back(std::move(slot.buffer));
   }
   arrival.slots.clear();
-  if (const auto it = captured_outputs_.find(&node); it != captured_outputs_.end())
+  if (const auto it = collected_outputs_.find(&node); it != collected_outputs_.end())
     for (auto& [output, gradient] : it->second) gradient = gradients[static_cast<std::size_t>(output)];
 
-  if (capture_only_ && around_ == nullptr && !leads_to_capture_.contains(&node)) return;
+  if (collect_only_ && around_ == nullptr && !leads_to_collected_.contains(&node)) return;
   LAMELLA_CHECK(Error, node.gradient != nullptr, "backward: the graph of ", node.name,
                 " was freed by an earlier backward; pass retain_graph there to go over it twice");
 

@@ -22,19 +22,19 @@ struct Slot {
 /// One walk over the graph.
 class Walk {
  public:
-  /// `capture_only`: leaves keep their grad(); what they would get stays in this walk.
-  Walk(bool retain_graph, bool capture_only) : retain_graph_(retain_graph), capture_only_(capture_only) {}
+  /// `collect_only`: leaves keep their grad(); what they would get stays in this walk.
+  Walk(bool retain_graph, bool collect_only) : retain_graph_(retain_graph), collect_only_(collect_only) {}
   /// Inside the gradient function of an operator that ran a block again: what the block took from outside
   /// goes to the walk that runs that operator.
   struct Nested {};
   explicit Walk(Nested);
 
   void seed(const Tensor& root, const Tensor& gradient);
-  void capture(const Tensor& input);
-  /// Restricts a capturing walk to what lies between the roots and the captured tensors.
+  void collect(const Tensor& input);
+  /// Restricts a collecting walk to what lies between the roots and the collected tensors.
   void find_paths(const Tensors& roots);
   void run();
-  Tensor captured(const Tensor& input);
+  Tensor collected(const Tensor& input);
 
   bool wants(const Edge& edge);
   /// Where the next contribution to `edge` goes, and whether it is the first.
@@ -57,7 +57,7 @@ class Walk {
   /// This walk, or the one around it that meets `edge` itself.
   Walk& keeper(const Edge& edge);
   Slot& arrive(const std::shared_ptr<Node>& node, int output);
-  /// Finds out which of the operators below `start` lead to a captured tensor.
+  /// Finds out which of the operators below `start` lead to a collected tensor.
   void explore(const std::shared_ptr<Node>& start);
   /// Null for a leaf whose gradient is written in place.
   Slot* slot_of(const Edge& edge);
@@ -66,18 +66,18 @@ class Walk {
   void finish_leaves();
 
   bool retain_graph_;
-  bool capture_only_;
+  bool collect_only_;
   Walk* around_ = nullptr;         ///< of a nested walk
   std::uint64_t block_start_ = 0;  ///< operators of the block have larger sequence numbers
   std::unordered_map<Node*, Arrival> arrivals_;
   std::priority_queue<Node*, std::vector<Node*>, Earlier> queue_;
   std::unordered_map<TensorImpl*, Slot> hooked_leaves_;  ///< their gradients wait for the end
   std::vector<std::shared_ptr<TensorImpl>> hooked_order_;
-  std::unordered_map<TensorImpl*, Slot> captured_leaves_;
-  std::unordered_set<Node*> explored_, leads_to_capture_;
+  std::unordered_map<TensorImpl*, Slot> collected_leaves_;
+  std::unordered_set<Node*> explored_, leads_to_collected_;
   std::vector<std::shared_ptr<Node>>
       explored_from_;  ///< keeps what was explored from being freed and made anew
-  std::unordered_map<Node*, std::vector<std::pair<int, Tensor>>> captured_outputs_;
+  std::unordered_map<Node*, std::vector<std::pair<int, Tensor>>> collected_outputs_;
 };
 
 }  // namespace lamella::detail

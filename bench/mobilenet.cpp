@@ -297,8 +297,8 @@ Json run_config(std::FILE* out, const Options& o, const Config& c, Peer* peer) {
 }
 
 int run(const Options& o) {
-  if ((o.capture || o.bf16) && Device(o.device).is_cpu())
-    throw std::runtime_error("--capture and --bf16 are for GPUs");
+  if ((o.capture || o.tf32 || o.bf16) && Device(o.device).is_cpu())
+    throw std::runtime_error("--capture, --tf32 and --bf16 are for GPUs");
   lamella::set_allow_tf32(o.tf32);
   lamella::set_num_threads(o.threads);
   lamella::manual_seed(1);

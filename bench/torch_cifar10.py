@@ -5,7 +5,7 @@
 
 FOLDER holds train/ and test/, each with a folder of images per class, all of one size up to 64 pixels. Network, laws of
 initialisation and augmentation, parameter groups, learning rates, averaged weights and tests are Lamella's; the random
-numbers are not. Needs PyTorch, torchvision and Pillow.
+numbers are not. Needs PyTorch, torchvision, NumPy and Pillow.
 """
 import argparse
 import copy
@@ -16,10 +16,13 @@ import random
 import sys
 import time
 
-import numpy as np
-import torch
-import torchvision
-from PIL import Image
+try:
+    import numpy as np
+    import torch
+    import torchvision
+    from PIL import Image
+except ImportError as error:
+    sys.exit(f"error: {sys.executable} lacks what this needs, PyTorch, torchvision, NumPy and Pillow: {error}")
 
 # Names and defaults of examples/mobilenet/recipe.h.
 DEFAULTS = {

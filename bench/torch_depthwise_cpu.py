@@ -8,7 +8,10 @@ with three lines of times in milliseconds: forward, input gradient, weight gradi
 import sys
 import time
 
-import torch
+try:
+    import torch
+except ImportError as error:
+    sys.exit(f"error: {sys.executable} has no PyTorch: {error}")
 
 
 clock = time.thread_time if sys.argv[2] == "cpu-time" else time.perf_counter

@@ -8,7 +8,10 @@ with three times in milliseconds on one line: forward, input gradient, weight gr
 
 import sys
 
-import torch
+try:
+    import torch
+except ImportError as error:
+    sys.exit(f"error: {sys.executable} has no PyTorch: {error}")
 
 
 def time_graph(calls, repetitions=7):

@@ -16,8 +16,8 @@ import time
 
 try:
     import torch
-except ImportError:
-    sys.exit(1)
+except ImportError as error:
+    sys.exit(f"error: {sys.executable} has no PyTorch: {error}")
 
 
 def mobilenet_v1(classes, width):

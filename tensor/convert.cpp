@@ -37,7 +37,7 @@ void check_writable(const char* op, const Tensor& tensor) {
 Tensor Tensor::to(Device device, bool non_blocking) const {
   detail::check_defined("to", "tensor", *this);
   if (device == this->device()) return *this;
-  detail::allocator_of(device);  // says what is missing
+  detail::allocator_of(device, "to");  // says what is missing
   const Tensor dense = contiguous(memory_format());
   const Device from_device = this->device();
   const Output y(shape(), dtype(), device, memory_format());

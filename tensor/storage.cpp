@@ -9,7 +9,7 @@ namespace lamella::detail {
 Storage::Storage(std::size_t bytes, Device device, bool pinned)
     : device(device),
       pinned(pinned),
-      allocator(pinned ? cuda::pinned_allocator() : allocator_of(device)),
+      allocator(pinned ? cuda::pinned_allocator() : allocator_of(device, "empty")),
       stream(current_stream(device)) {
   block = allocator.allocate(bytes, stream);
 }

@@ -113,7 +113,8 @@ int run(int argc, char** argv) {
         if (option->get_group() == kRecipeOptions && option->count() > 0)
           throw CLI::ExcludesError(option->get_name(), resume->get_name());
     if (train.parsed() && !train_options.resume)
-      train_options.options_text = options_text(train, train_options.recipe);
+      train_options.options_text =
+          options_text(train, train_options.recipe, lamella::Device(train_options.run.device));
     if (train.parsed() && !train_options.resume && data->count() == 0) throw CLI::RequiredError("--data");
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;

@@ -126,9 +126,9 @@ void add_options_file(CLI::App& app) {
   app.fallthrough();  // inherited: --config may stand behind the subcommand
 }
 
-std::string options_text(const CLI::App& train, const Recipe& recipe) {
-  std::string text =
-      "# lamella-mobilenet " LAMELLA_VERSION "; to do the same again: train --config THIS_FILE\n[train]\n";
+std::string options_text(const CLI::App& train, const Recipe& recipe, lm::Device device) {
+  std::string text = "# lamella-mobilenet " LAMELLA_VERSION " on " + device.to_string() +
+                     "; to do the same again: train --config THIS_FILE\n[train]\n";
   for (const CLI::Option* option : train.get_options()) {
     if (option->count() == 0 || !option->get_configurable() || option->get_group() == kRecipeOptions)
       continue;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <lamella/lamella.h>
+
 #include <filesystem>
 #include <string>
 
@@ -12,8 +14,10 @@
 /// the file of --recipe.
 void add_options_file(CLI::App& app);
 
-/// The options that `train` was parsed with, as such a file: those given and all of the recipe.
-std::string options_text(const CLI::App& train, const Recipe& recipe);
+/// The options that `train` was parsed with, as such a file: those given and all of the recipe. A comment
+/// names the device, which rounds in its own way; as an option it stands there only if it was given, so that
+/// the file serves where there is another.
+std::string options_text(const CLI::App& train, const Recipe& recipe, lamella::Device device);
 
 /// Writes `text` to `checkpoint` with .toml behind its name. Throws lamella::IoError naming the file.
 void save_options(const std::filesystem::path& checkpoint, const std::string& text);

@@ -288,8 +288,10 @@ void say_where(const TrainOptions& options) {
   if (device.is_cpu()) where += " (" + std::to_string(lm::num_threads()) + " threads)";
   const bool is_chosen = options.run.device != "auto";
   const std::string why = is_chosen || device.is_cuda() ? "" : "; no GPU: " + lm::why_no_gpu();
-  std::fprintf(stderr, "training on %s, %s%s\n", where.c_str(), options.recipe.precision.c_str(),
-               why.c_str());
+  const bool has_precision = device.is_cuda() || options.recipe.precision != "tf32";
+  std::fprintf(stderr, "training on %s, %s%s\n", where.c_str(),
+               has_precision ? options.recipe.precision.c_str() : "float32", why.c_str());
+  if (!has_precision) std::fprintf(stderr, "warning: only GPUs have tf32; on the CPU it is float32\n");
 }
 
 int run_train(TrainOptions options) {
@@ -312,14 +314,19 @@ int run_train(TrainOptions options) {
   check(options.recipe);
   const ImageData data = open_images(options.data, options.recipe);
   if (options.resume) check_resumes(checkpoint, data, options.data);
-  say_where(options);
+  const bool finished = options.resume && checkpoint.position.epoch >= options.recipe.epochs;
+  if (!finished) say_where(options);
   const Trained trained = train(data, options);
   if (trained.interrupted) {
     std::printf("stopped; go on with: lamella-mobilenet train --resume --checkpoint %s\n",
                 options.checkpoint.c_str());
     return 130;
   }
-  std::printf("saved %s\n", options.checkpoint.c_str());
+  if (finished)
+    std::printf("nothing is left to train: all %d epochs of %s are done\n", options.recipe.epochs,
+                options.checkpoint.c_str());
+  else
+    std::printf("saved %s\n", options.checkpoint.c_str());
   if (!options.report.empty()) {
     write_report(options.report, report_html(data, options, trained));
     std::printf("saved %s\n", options.report.c_str());

@@ -11,7 +11,7 @@
 #include "evaluate.h"
 #include "recipe.h"
 
-/// Where and how a command runs; nothing here changes what it computes.
+/// Where and how a command runs; nothing here changes what it computes, but that devices round differently.
 struct RunOptions {
   std::string device = "auto";  ///< auto, cpu, cuda or cuda:1
   int workers = 2;              ///< threads that load images

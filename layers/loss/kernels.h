@@ -33,7 +33,8 @@ struct PointwiseOperands {
 
 namespace lamella::cpu {
 
-/// *bad = first sample whose label (dense int64) is neither a class nor ignored; −1 if none.
+/// *bad = first sample whose label (dense int64) is neither a class nor ignored; −1 if none. For the CPU
+/// alone: a GPU would have to be waited for.
 void find_bad_label(const detail::ConstTensorView& target, const detail::CrossEntropyShape& shape,
                     std::int64_t* bad);
 
@@ -74,7 +75,6 @@ void pointwise_loss_backward(detail::PointwiseLoss kind, const detail::Pointwise
 /// The same for NVIDIA GPUs, on the current stream.
 namespace lamella::cuda {
 
-decltype(cpu::find_bad_label) find_bad_label;
 decltype(cpu::cross_entropy_forward) cross_entropy_forward;
 decltype(cpu::cross_entropy_backward) cross_entropy_backward;
 decltype(cpu::cross_entropy_backward_target) cross_entropy_backward_target;

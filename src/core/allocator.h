@@ -83,8 +83,8 @@ class RawMemory {
 /// in caching_allocator.cpp.
 std::unique_ptr<Allocator> make_caching_allocator(Device device, std::unique_ptr<RawMemory> raw);
 
-/// The allocator of `device`. Never destroyed, so that static tensors may outlive main. Throws DeviceError
-/// for a device this build or machine does not have.
-Allocator& allocator_of(Device device);
+/// The allocator of `device`. Never destroyed, so that static tensors may outlive main. Throws DeviceError,
+/// whose message begins with `op`, for a device this build or machine does not have.
+Allocator& allocator_of(Device device, const char* op = "allocate");
 
 }  // namespace lamella::detail

@@ -58,9 +58,9 @@ class CpuMemory final : public RawMemory {
 
 }  // namespace
 
-Allocator& allocator_of(Device device) {
-  if (device.is_cuda()) return cuda::allocator(device);
-  LAMELLA_CHECK(DeviceError, device == Device::cpu(), "allocator_of: there is no device ", device.to_string(),
+Allocator& allocator_of(Device device, const char* op) {
+  if (device.is_cuda()) return cuda::allocator(device, op);
+  LAMELLA_CHECK(DeviceError, device == Device::cpu(), op, ": there is no device ", device.to_string(),
                 "; the only CPU is cpu");
   static Allocator& cpu = *make_caching_allocator(Device::cpu(), std::make_unique<CpuMemory>()).release();
   return cpu;

@@ -14,6 +14,8 @@
 #include "core/cuda/check.h"
 #include "core/cuda/memory.h"
 #include "core/cuda/recording.h"
+#include "core/cuda/stream.h"
+#include "core/cuda/used_device.h"
 #include "core/cuda_backend.h"
 
 namespace lamella::detail::cuda {
@@ -77,7 +79,7 @@ std::vector<Gpu>& gpus() {
   return all;  // never destroyed, like the allocators
 }
 
-// Streams that do not wait for the default stream, so that they can be captured.
+// Streams that do not wait for the default stream, so that what they are given can be recorded.
 void start(Gpu& gpu, Device device) {
   const std::string why_not = why_not_usable(device);
   if (!why_not.empty()) throw DeviceError(why_not);
@@ -153,15 +155,28 @@ bool has_context(int index) noexcept {
   return ask != nullptr && ask(index, &flags, &active) == 0 && active != 0;
 }
 
+bool is_used(int index) noexcept {
+  const std::vector<Gpu>& all = gpus();
+  const auto at = static_cast<std::size_t>(index);
+  return (at < all.size() && all[at].ready) || has_context(index);
+}
+
 }  // namespace
 
 void restore_device(int before) noexcept {
   int now = 0;
   if (cudaGetDevice(&now) == cudaSuccess && now == before) return;
-  const std::vector<Gpu>& all = gpus();
-  const auto at = static_cast<std::size_t>(before);
-  const bool used = (at < all.size() && all[at].ready) || has_context(before);
-  if (used && cudaSetDevice(before) != cudaSuccess) cudaGetLastError();  // the next launch would throw it
+  if (is_used(before) && cudaSetDevice(before) != cudaSuccess)
+    cudaGetLastError();  // the next launch would throw it
+}
+
+Device used_device() {
+  int own = 0;
+  check(cudaGetDevice(&own), "cudaGetDevice");
+  if (is_used(own)) return Device::cuda(own);
+  for (int i = 0; i < device_count(); ++i)
+    if (is_used(i)) return Device::cuda(i);
+  return Device::cuda(own);
 }
 
 namespace {
@@ -208,7 +223,7 @@ void wait_stream(Stream stream, Stream other) {
 
 std::uint64_t wait_count(Device device) { return gpu_of("wait_count", device).waits; }
 
-Allocator& allocator(Device device) { return *gpu_of("allocator_of", device).allocator; }
+Allocator& allocator(Device device, const char* op) { return *gpu_of(op, device).allocator; }
 
 Allocator& pinned_allocator() {
   LAMELLA_CHECK(DeviceError, device_count() > 0,
@@ -231,7 +246,7 @@ void set_random_step(std::uint64_t step) {
     Gpu& gpu = all[static_cast<std::size_t>(i)];
     if (!gpu.ready) continue;
     const DeviceGuard guard(Device::cuda(i));
-    const auto stream = static_cast<cudaStream_t>(cuda::current_stream(Device::cuda(i)).handle);
+    const auto stream = stream_of(Device::cuda(i));
     store_step<<<1, 1, 0, stream>>>(gpu.random_step, step);
     check(cudaGetLastError(), "store_step");
   }
@@ -271,7 +286,7 @@ void copy_pinned_bytes(void* to, Device to_device, const void* from, std::size_t
   if (bytes == 0) return;
   check_not_recording(Device::cpu(), to_device);
   const DeviceGuard guard(to_device);
-  const auto stream = static_cast<cudaStream_t>(cuda::current_stream(to_device).handle);
+  const auto stream = stream_of(to_device);
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync");
 }
 

@@ -28,7 +28,8 @@ void wait_stream(Stream stream, Stream other);
 void synchronize(Device device);
 /// How often this process has waited for `device`.
 std::uint64_t wait_count(Device device);
-Allocator& allocator(Device device);
+/// See allocator_of().
+Allocator& allocator(Device device, const char* op);
 /// Of page-locked memory, which belongs to the CPU. Throws DeviceError without a GPU.
 Allocator& pinned_allocator();
 /// Device memory that holds the random step, for a key that is drawn while this thread records; else null.

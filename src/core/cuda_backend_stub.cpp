@@ -23,7 +23,7 @@ void set_current_stream(Stream stream) { refuse("StreamGuard", stream.device); }
 void wait_stream(Stream stream, Stream) { refuse("wait_stream", stream.device); }
 void synchronize(Device device) { refuse("synchronize", device); }
 std::uint64_t wait_count(Device device) { refuse("wait_count", device); }
-Allocator& allocator(Device device) { refuse("allocator_of", device); }
+Allocator& allocator(Device device, const char* op) { refuse(op, device); }
 Allocator& pinned_allocator() {
   throw DeviceError("page-locked memory is for a GPU's copies, and this build has no CUDA");
 }

@@ -8,7 +8,7 @@
 
 namespace lamella {
 
-MemoryStats memory_stats(Device device) { return detail::allocator_of(device).stats(); }
+MemoryStats memory_stats(Device device) { return detail::allocator_of(device, "memory_stats").stats(); }
 
 MemoryStats pinned_memory_stats() {
   return cuda_device_count() > 0 ? detail::cuda::pinned_allocator().stats() : MemoryStats{};
@@ -44,11 +44,13 @@ std::string memory_summary(Device device) {
   return text;
 }
 
-void reset_peak_memory(Device device) { detail::allocator_of(device).reset_peak(); }
+void reset_peak_memory(Device device) { detail::allocator_of(device, "reset_peak_memory").reset_peak(); }
 void empty_cache(Device device) {
-  detail::allocator_of(device).empty_cache();
+  detail::allocator_of(device, "empty_cache").empty_cache();
   if (device.is_cuda()) detail::cuda::pinned_allocator().empty_cache();
 }
-void set_memory_limit(Device device, std::size_t bytes) { detail::allocator_of(device).set_limit(bytes); }
+void set_memory_limit(Device device, std::size_t bytes) {
+  detail::allocator_of(device, "set_memory_limit").set_limit(bytes);
+}
 
 }  // namespace lamella

@@ -1,6 +1,11 @@
 #include "lamella/core/stream.h"
 
+#include <map>
+#include <mutex>
+#include <utility>
+
 #include "core/cuda_backend.h"
+#include "core/shared_stream.h"
 
 namespace lamella {
 
@@ -25,6 +30,15 @@ StreamGuard::StreamGuard(Stream stream) : before_(current_stream(stream.device))
 
 StreamGuard::~StreamGuard() {
   if (before_.device.is_cuda()) detail::cuda::set_current_stream(before_);
+}
+
+Stream detail::shared_stream(Device device, StreamFor work) {
+  static std::mutex mutex;
+  static std::map<std::pair<int, StreamFor>, Stream> streams;
+  const std::pair key(device.index, work);
+  const std::lock_guard lock(mutex);
+  const auto found = streams.find(key);
+  return found != streams.end() ? found->second : streams.emplace(key, new_stream(device)).first->second;
 }
 
 }  // namespace lamella

@@ -4,14 +4,13 @@
 #include <atomic>
 #include <exception>
 #include <limits>
-#include <map>
-#include <mutex>
 #include <new>
 #include <string>
 #include <utility>
 
 #include "core/allocator.h"
 #include "core/check.h"
+#include "core/shared_stream.h"
 #include "data/batch_queue.h"
 #include "data/convert.h"
 #include "data/shuffle.h"
@@ -54,17 +53,6 @@ void check_image(const Image& image) {
 std::string named(const std::exception& error, const std::string& example) {
   const std::string text = error.what();
   return text.find(example) != std::string::npos ? text : text + " (while loading " + example + ")";
-}
-
-// One queue of copies for each GPU: memory goes back to the queue that it came from, and would lie idle with
-// a loader that is gone.
-Stream copy_stream(Device device) {
-  static std::mutex mutex;
-  static std::map<int, Stream> streams;
-  const std::lock_guard lock(mutex);
-  const auto found = streams.find(device.index);
-  return found != streams.end() ? found->second
-                                : streams.emplace(device.index, new_stream(device)).first->second;
 }
 
 }  // namespace
@@ -182,8 +170,8 @@ DataLoader::DataLoader(DatasetPtr dataset, LoaderOptions options) : state_(std::
   state_->batches = options.drop_last ? size / options.batch : (size + options.batch - 1) / options.batch;
   state_->table.emplace("DataLoader", options.normalize);
   if (options.device != Device::cpu()) {
-    lamella::detail::allocator_of(options.device);  // says what is missing
-    state_->copies = copy_stream(options.device);
+    lamella::detail::allocator_of(options.device, "DataLoader");  // says what is missing
+    state_->copies = lamella::detail::shared_stream(options.device, lamella::detail::StreamFor::Copies);
   }
   state_->seed = options.seed ? *options.seed : random_state().seed;
   state_->dataset = std::move(dataset);

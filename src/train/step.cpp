@@ -227,7 +227,7 @@ Step::Result Step::replay(const Tensor& input, const Tensor& target) {
 Step::Result Step::operator()(const Tensor& input, const Tensor& target) {
   const Device device = parameters_.front().device();
   LAMELLA_CHECK(DeviceError, !options_.capture || device.is_cuda(),
-                "train::Step: only a GPU can capture, and the ", "network is on ", device.to_string());
+                "train::Step: capture records a GPU's launches, and the network is on ", device.to_string());
   const Tensor x = input.to(device), y = target.to(device);
   next_random_step();
   const Result result = options_.capture ? replay(x, y) : run(x, y);

@@ -6,6 +6,7 @@
 
 #include "core/cuda/launch.cuh"
 #include "core/cuda/number.cuh"
+#include "core/cuda/packet.cuh"
 #include "tensor/cuda/index.cuh"
 #include "tensor/view.h"
 
@@ -15,6 +16,7 @@ namespace lamella::cuda {
 
 using detail::dispatch_compute;
 using detail::dispatch_compute_floating;
+using detail::cuda::Packet;
 
 /// An operand of map_each(): a view, or a number that stands for a view that repeats it.
 struct MapOperand {
@@ -65,13 +67,6 @@ __global__ void map_by_index(const MapArguments<C, N> args, const F f) {
     detail::cuda::store_number(args.dtype[0], value, args.out, offset[0]);
   }
 }
-
-/// Sixteen bytes of numbers.
-template <class T>
-struct alignas(16) Packet {
-  static constexpr int kSize = 16 / sizeof(T);
-  T at[kSize];
-};
 
 template <class T, int N>
 struct DenseArguments {
@@ -140,12 +135,12 @@ void launch_dense(const detail::TensorView& out, bool accumulate, const std::arr
 template <int N>
 bool lies_alike(const detail::StridedPlan<N + 1>& plan, const detail::TensorView& out,
                 const std::array<MapOperand, N>& in) {
-  const auto aligned = [](const void* data) { return reinterpret_cast<std::uintptr_t>(data) % 16 == 0; };
-  bool alike = plan.axes == 1 && plan.stride[0][0] == 1 && aligned(out.data);
+  using detail::cuda::is_aligned;
+  bool alike = plan.axes == 1 && plan.stride[0][0] == 1 && is_aligned(out.data);
   for (std::size_t n = 0; n < N; ++n)
     if (in[n].view.data != nullptr)
       alike =
-          alike && plan.stride[n + 1][0] == 1 && in[n].view.dtype == out.dtype && aligned(in[n].view.data);
+          alike && plan.stride[n + 1][0] == 1 && in[n].view.dtype == out.dtype && is_aligned(in[n].view.data);
   return alike;
 }
 

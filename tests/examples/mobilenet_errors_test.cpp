@@ -172,6 +172,17 @@ TEST(MobileNetErrorsTest, only_a_gpu_captures) {
   EXPECT_FALSE(std::filesystem::exists(temp / "net"));
 }
 
+TEST(MobileNetErrorsTest, tf32_on_the_cpu_is_float32_and_says_so) {
+  const TempFolder temp;
+  make_small_dataset(temp / "images");
+  const Outcome outcome = mobilenet(train(temp / "images", temp / "net", {"--precision", "tf32"}));
+  EXPECT_EQ(outcome.status, 0) << outcome;
+  EXPECT_THAT(outcome.error, HasSubstr("threads), float32\nwarning: only GPUs have tf32"));
+  const Outcome plain = mobilenet(train(temp / "images", temp / "net"));
+  EXPECT_EQ(plain.out, outcome.out);
+  EXPECT_THAT(plain.error, Not(HasSubstr("warning")));
+}
+
 TEST(MobileNetErrorsTest, full_disk_keeps_the_old_checkpoint) {
   const TempFolder temp;
   make_small_dataset(temp / "images");

@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 
+#include "lamella/core/device.h"
 #include "lamella/io/safetensors.h"
 #include "program.h"
 #include "tests/support/temp_folder.h"
@@ -8,6 +9,7 @@
 namespace lamella::test {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -72,7 +74,9 @@ TEST_F(MobileNetOptionsTest, saved_options_give_the_same_run) {
   const auto first = get_file(net);
   const auto options = get_file(net + ".toml");
   const std::string text(options.begin(), options.end());
+  EXPECT_THAT(text, HasSubstr(" on " + default_device().to_string() + "; to do the same again"));
   EXPECT_THAT(text, HasSubstr("\n[train]\n"));
+  EXPECT_THAT(text, Not(HasSubstr("\ndevice = ")));  // as it was not given: the file serves anywhere
   EXPECT_THAT(text, HasSubstr("\nlr = 0.012345678901234567\n"));
   EXPECT_THAT(text, HasSubstr("\nfreeze = [\"features.[0-2].*\", \"features.3.*\"]\n"));
   EXPECT_THAT(text, HasSubstr("\nlabel-smoothing = 0.0\n"));  // defaults, too: they may change
@@ -86,6 +90,14 @@ TEST_F(MobileNetOptionsTest, saved_options_give_the_same_run) {
   EXPECT_EQ(get_file(net + ".toml"), options);
   EXPECT_TRUE(std::filesystem::exists(temp_ / "curve.csv"));
 
+  // A device that was given is an option as any other.
+  ASSERT_EQ(mobilenet({"train", "--config", net + ".toml", "--device", "cpu", "--checkpoint", temp_ / "cpu"})
+                .status,
+            0);
+  const auto on_cpu = get_file(temp_ / "cpu.toml");
+  EXPECT_THAT(std::string(on_cpu.begin(), on_cpu.end()),
+              AllOf(HasSubstr(" on cpu; "), HasSubstr("\ndevice = \"cpu\"\n")));
+
   // What is given counts more than the file, lists as a whole; --config may stand anywhere.
   const Outcome other = mobilenet({"--config", net + ".toml", "train", "--epochs", "1", "--freeze",
                                    "features.0.*", "--checkpoint", temp_ / "other"});
@@ -96,6 +108,7 @@ TEST_F(MobileNetOptionsTest, saved_options_give_the_same_run) {
   const Outcome resumed = mobilenet({"train", "--config", net + ".toml", "--resume"});
   ASSERT_EQ(resumed.status, 0) << resumed;
   EXPECT_EQ(get_file(net), first);
+  EXPECT_EQ(resumed.out, "nothing is left to train: all 2 epochs of " + net + " are done\n");
 }
 
 TEST_F(MobileNetOptionsTest, one_file_serves_all_commands) {

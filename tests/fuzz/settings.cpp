@@ -40,7 +40,7 @@ std::string parse(const std::filesystem::path& file, Options& options) {
   CLI::App& predict = *app.add_subcommand("predict");
   predict.add_option("images", options.images)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app.parse(std::vector<std::string>{file, "--config", "train"});  // from the last to the first
-  return options_text(train, options.recipe);
+  return options_text(train, options.recipe, lamella::Device::cpu());
 }
 
 }  // namespace

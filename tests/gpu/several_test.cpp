@@ -1,4 +1,5 @@
 // Several GPUs in one process.
+#include <dlfcn.h>
 #include <gtest/gtest.h>
 
 #include <thread>
@@ -67,6 +68,29 @@ TEST(SeveralGpusTest, two_threads_train_on_one_each) {
   other.join();
   EXPECT_EQ(results[0], results[1]);
   EXPECT_EQ(results[0], 50.5);
+}
+
+/// Whether this process has taken memory on a GPU for its context; the driver knows.
+bool has_context(int index) {
+  using Ask = int (*)(int device, unsigned* flags, int* active);
+  void* const driver = dlopen("libcuda.so.1", RTLD_LAZY);
+  const auto ask =
+      driver != nullptr ? reinterpret_cast<Ask>(dlsym(driver, "cuDevicePrimaryCtxGetState")) : nullptr;
+  unsigned flags = 0;
+  int active = 0;
+  return ask != nullptr && ask(index, &flags, &active) == 0 && active != 0;
+}
+
+TEST(SeveralGpusTest, page_locked_memory_takes_none_of_a_gpu_that_nobody_uses) {
+  // Nothing here may ask about cuda:0, as other tests do: run it alone, as ctest does.
+  if (cuda_device_count() < 2) GTEST_SKIP() << "fewer than two NVIDIA GPUs";
+  if (has_context(0)) GTEST_SKIP() << "the first GPU is in use";
+  const Tensor x = ones({1000}, {.device = Device::cuda(1)});
+  std::thread worker([] { (void)ones({1000}, {.pinned = true}); });
+  worker.join();
+  EXPECT_EQ(sum(ones({1000}).pin_memory().to(Device::cuda(1), true) + x).item(), 2000);
+  EXPECT_TRUE(has_context(1));
+  EXPECT_FALSE(has_context(0));
 }
 
 TEST(SeveralGpusTest, operands_on_different_ones_are_refused) {

@@ -122,10 +122,8 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll 4
   for (std::int64_t i = item.first; i < item.length; i += lines.along) {
     const C gradient = to_compute(from[i * lines.step[1]]), result = to_compute(results[i * lines.step[2]]);
-    C value = kLogarithm ? gradient - exponential(result) * total : result * (gradient - total);
-    T& there = to[i * lines.step[0]];
-    if (accumulate) value += to_compute(there);
-    there = detail::cuda::from_compute<T>(value);
+    const C value = kLogarithm ? gradient - exponential(result) * total : result * (gradient - total);
+    detail::cuda::write_number(to[i * lines.step[0]], value, accumulate);
   }
 }
 

@@ -206,7 +206,7 @@ void gather(const ConvColumns& columns, const ConvBlock& block, const ConstTenso
   }
   constexpr std::int64_t kFrom = Packet<From>::kSize;
   const bool packs = w.group_channels() % kFrom == 0 && columns.length == w.inputs() &&
-                     reinterpret_cast<std::uintptr_t>(source.data) % kPacketBytes == 0;
+                     detail::cuda::is_aligned(source.data);
   const std::int64_t unit = packs ? kFrom : 1;
   g.line = w.source.w * w.channels;
   g.pixel = w.channels;

@@ -3,6 +3,7 @@
 #include "core/cuda/divisor.cuh"
 #include "core/cuda/launch.cuh"
 #include "core/cuda/number.cuh"
+#include "core/cuda/packet.cuh"
 #include "core/workspace.h"
 #include "layers/conv/cuda/results.h"
 #include "layers/conv/cuda/windows.h"
@@ -18,12 +19,11 @@ using detail::ConstTensorView;
 using detail::GradientWrite;
 using detail::TensorView;
 using detail::cuda::Divisor;
+using detail::cuda::is_aligned;
 
 namespace {
 
 constexpr int kThreads = 256;
-
-bool is_aligned(const void* data) { return reinterpret_cast<std::uintptr_t>(data) % 16 == 0; }
 
 /// Sums and target as one row: `run` neighbours are of one channel.
 template <class T>

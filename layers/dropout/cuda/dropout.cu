@@ -3,6 +3,7 @@
 
 #include "core/cuda/launch.cuh"
 #include "core/cuda/number.cuh"
+#include "core/cuda/packet.cuh"
 #include "layers/dropout/kernels.h"
 #include "tensor/dispatch.h"
 
@@ -49,10 +50,7 @@ struct Masked {
 
 /// Numbers that a thread takes at once: whole Philox blocks and whole sixteen bytes.
 template <class T>
-struct alignas(16) Group {
-  static constexpr int kSize = sizeof(T) == 2 ? 8 : 4;
-  T at[kSize];
-};
+using Group = detail::cuda::Lot<T, sizeof(T) == 2 ? 8 : 4>;
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
@@ -149,11 +147,10 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-bool is_aligned(const void* data) { return reinterpret_cast<std::uintptr_t>(data) % 16 == 0; }
-
 template <class T>
 void run(const ConstTensorView& x, const DropoutMask& mask, const TensorView& y, GradientWrite write) {
   using detail::cuda::blocks_for;
+  using detail::cuda::is_aligned;
   using detail::cuda::launch;
   const Masked<T> masked{x.as<T>(),
                          y.as<T>(),

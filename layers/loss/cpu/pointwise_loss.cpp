@@ -1,11 +1,10 @@
-#include <cmath>
 #include <vector>
 
 #include "core/parallel.h"
+#include "layers/loss/functions.h"
 #include "layers/loss/kernels.h"
 #include "tensor/cpu/strided.h"
 #include "tensor/dispatch.h"
-#include "tensor/functions.h"
 
 namespace lamella::cpu {
 
@@ -19,52 +18,6 @@ using detail::TensorView;
 namespace {
 
 constexpr std::int64_t kLanes = 8;  // sums side by side, so that they need not wait for each other
-
-struct Squared {
-  template <class C>
-  static C value(C x, C t, C, C) {
-    return (x - t) * (x - t);
-  }
-  template <class C>
-  static C gradient(C x, C t, C, C) {
-    return C(2) * (x - t);
-  }
-  template <class C>
-  static C target_gradient(C x, C t, C, C) {
-    return C(2) * (t - x);
-  }
-};
-
-struct BinaryCrossEntropy {
-  /// log(1 + e^−x) without overflow.
-  template <class C>
-  static C softplus_of_minus(C x) {
-    return std::log1p(detail::exponential(-std::abs(x))) + (x < C(0) ? -x : C(0));
-  }
-  template <class C>
-  static C value(C x, C t, C w, C positive) {
-    return w * ((C(1) - t) * x + (C(1) + (positive - C(1)) * t) * softplus_of_minus(x));
-  }
-  template <class C>
-  static C gradient(C x, C t, C w, C positive) {
-    // σ(−x), from the side on which e^… is small.
-    const C small = detail::exponential(-std::abs(x));
-    const C sigmoid_of_minus = (x < C(0) ? C(1) : small) / (C(1) + small);
-    return w * ((C(1) - t) - (C(1) + (positive - C(1)) * t) * sigmoid_of_minus);
-  }
-  template <class C>
-  static C target_gradient(C x, C, C w, C positive) {
-    return w * ((positive - C(1)) * softplus_of_minus(x) - x);
-  }
-};
-
-template <class Body>
-void with_loss(PointwiseLoss kind, const Body& body) {
-  if (kind == PointwiseLoss::Squared)
-    body(Squared{});
-  else
-    body(BinaryCrossEntropy{});
-}
 
 template <class T>
 struct Elements {
@@ -96,7 +49,7 @@ void pointwise_loss_forward(PointwiseLoss kind, const PointwiseOperands& operand
     using T = typename decltype(tag)::type;
     using C = ComputeType<T>;
     const Elements<T> elements(operands);
-    with_loss(kind, [&](auto formula) {
+    detail::with_loss(kind, [&](auto formula) {
       const auto value = [](C x, C t, C w, C p) { return decltype(formula)::value(x, t, w, p); };
       detail::parallel_for(n, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
         if (reduction == Reduction::None) {
@@ -131,7 +84,7 @@ void pointwise_loss_backward(PointwiseLoss kind, const PointwiseOperands& operan
     using T = typename decltype(tag)::type;
     using C = ComputeType<T>;
     const Elements<T> elements(operands);
-    with_loss(kind, [&](auto formula) {
+    detail::with_loss(kind, [&](auto formula) {
       using Formula = decltype(formula);
       const auto derivative = [of_target](C x, C t, C w, C p) {
         return of_target ? Formula::target_gradient(x, t, w, p) : Formula::gradient(x, t, w, p);

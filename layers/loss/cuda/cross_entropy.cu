@@ -2,7 +2,6 @@
 
 #include "core/cuda/launch.cuh"
 #include "core/cuda/number.cuh"
-#include "core/cuda_backend.h"
 #include "core/workspace.h"
 #include "layers/loss/cuda/samples.cuh"
 #include "layers/loss/kernels.h"
@@ -22,6 +21,7 @@ using detail::Workspace;
 using detail::cuda::from_compute;
 using detail::cuda::launch;
 using detail::cuda::to_compute;
+using detail::cuda::write_number;
 
 namespace {
 
@@ -194,11 +194,6 @@ Upstream upstream_of(const ConstTensorView& grad, const CrossEntropyShape& shape
           log_sum.as<double>()};
 }
 
-template <class T>
-__device__ void write_to(T& to, ComputeType<T> value, bool accumulate) {
-  to = from_compute<T>(accumulate ? value + to_compute(to) : value);
-}
-
 /// d/dz_c of −Σ q · (z − log Σ exp z) is p_c · Σ q − q_c.
 template <class T>
 __global__ void __launch_bounds__(kLossThreads)
@@ -242,7 +237,7 @@ __global__ void __launch_bounds__(kLossThreads)
         if (indices && c == label)
           value -= static_cast<C>((1 - terms.smoothing) * terms.weight[label] * scale);
       }
-      write_to(dlogits[at], value, accumulate);
+      write_number(dlogits[at], value, accumulate);
     }
   }
 }
@@ -259,32 +254,12 @@ __global__ void __launch_bounds__(kLossThreads)
     for (std::int64_t c = samples.lane(); c < samples.classes; c += samples.lanes) {
       const std::int64_t at = offset + c * samples.inner;
       const double value = scale * terms.weight[c] * (log_sum - static_cast<double>(terms.logit(at)));
-      write_to(dtarget[at], static_cast<C>(value), accumulate);
+      write_number(dtarget[at], static_cast<C>(value), accumulate);
     }
   }
 }
 
-/// Unsigned, the least: −1 stands for none.
-__global__ void note_bad_label(const std::int64_t* labels, std::int64_t count, std::int64_t classes,
-                               std::int64_t ignore_index, unsigned long long* bad) {
-  const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
-  for (std::int64_t s = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; s < count; s += step)
-    if ((labels[s] < 0 || labels[s] >= classes) && labels[s] != ignore_index)
-      atomicMin(bad, static_cast<unsigned long long>(s));
-}
-
 }  // namespace
-
-void find_bad_label(const ConstTensorView& target, const CrossEntropyShape& shape, std::int64_t* bad) {
-  const Workspace found(target.device, sizeof(unsigned long long));
-  detail::cuda::check(cudaMemsetAsync(found.as<void>(), 0xff, sizeof(unsigned long long),
-                                      detail::cuda::stream_of(target.device)),
-                      "find_bad_label");
-  launch("find_bad_label", target.device, detail::cuda::blocks_for(shape.samples(), kLossThreads),
-         kLossThreads, 0, note_bad_label, target.as<std::int64_t>(), shape.samples(), shape.classes,
-         shape.ignore_index, found.as<unsigned long long>());
-  detail::cuda::copy_bytes(bad, Device::cpu(), found.as<void>(), target.device, sizeof(std::int64_t));
-}
 
 void cross_entropy_forward(const ConstTensorView& logits, const ConstTensorView& target,
                            const ConstTensorView& weight, const CrossEntropyShape& shape,

@@ -1,12 +1,11 @@
 #include <algorithm>
-#include <cmath>
 
 #include "core/cuda/launch.cuh"
 #include "core/cuda/number.cuh"
 #include "core/workspace.h"
 #include "layers/loss/cuda/block.cuh"
+#include "layers/loss/functions.h"
 #include "layers/loss/kernels.h"
-#include "tensor/functions.h"
 
 namespace lamella::cuda {
 
@@ -20,52 +19,30 @@ using detail::Workspace;
 using detail::cuda::from_compute;
 using detail::cuda::launch;
 using detail::cuda::to_compute;
+using detail::cuda::write_number;
 
 namespace {
 
-struct SquaredValue {
-  template <class C>
-  __device__ static C of(C x, C t, C, C) {
-    return (x - t) * (x - t);
-  }
-};
-struct SquaredGradient {
-  template <class C>
-  __device__ static C of(C x, C t, C, C) {
-    return C(2) * (x - t);
-  }
-};
-struct SquaredTargetGradient {
-  template <class C>
-  __device__ static C of(C x, C t, C, C) {
-    return C(2) * (t - x);
-  }
-};
-
-/// log(1 + e^−x) without overflow.
-template <class C>
-__device__ C softplus_of_minus(C x) {
-  return std::log1p(detail::exponential(-std::abs(x))) + (x < C(0) ? -x : C(0));
-}
-struct BinaryValue {
+/// Which of a loss's formulas a kernel computes.
+template <class Loss>
+struct Value {
   template <class C>
   __device__ static C of(C x, C t, C w, C positive) {
-    return w * ((C(1) - t) * x + (C(1) + (positive - C(1)) * t) * softplus_of_minus(x));
+    return Loss::value(x, t, w, positive);
   }
 };
-struct BinaryGradient {
+template <class Loss>
+struct Gradient {
   template <class C>
   __device__ static C of(C x, C t, C w, C positive) {
-    // σ(−x), from the side on which e^… is small.
-    const C small = detail::exponential(-std::abs(x));
-    const C sigmoid_of_minus = (x < C(0) ? C(1) : small) / (C(1) + small);
-    return w * ((C(1) - t) - (C(1) + (positive - C(1)) * t) * sigmoid_of_minus);
+    return Loss::gradient(x, t, w, positive);
   }
 };
-struct BinaryTargetGradient {
+template <class Loss>
+struct TargetGradient {
   template <class C>
-  __device__ static C of(C x, C, C w, C positive) {
-    return w * ((positive - C(1)) * softplus_of_minus(x) - x);
+  __device__ static C of(C x, C t, C w, C positive) {
+    return Loss::target_gradient(x, t, w, positive);
   }
 };
 
@@ -99,7 +76,7 @@ __global__ void __launch_bounds__(kLossThreads)
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < elements.count; i += step) {
     C value = elements.template apply<F>(i);
     if (grad != nullptr) value *= to_compute(grad[each ? i : 0]) / static_cast<C>(divisor);
-    to[i] = from_compute<T>(accumulate ? value + to_compute(to[i]) : value);
+    write_number(to[i], value, accumulate);
   }
 }
 
@@ -152,10 +129,8 @@ void pointwise_loss_forward(PointwiseLoss kind, const PointwiseOperands& operand
                             const TensorView& loss) {
   detail::dispatch_floating(operands.x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if (kind == PointwiseLoss::Squared)
-      forward<SquaredValue, T>(operands, reduction, loss);
-    else
-      forward<BinaryValue, T>(operands, reduction, loss);
+    detail::with_loss(
+        kind, [&](auto formulas) { forward<Value<decltype(formulas)>, T>(operands, reduction, loss); });
   });
 }
 
@@ -166,14 +141,13 @@ void pointwise_loss_backward(PointwiseLoss kind, const PointwiseOperands& operan
   const double divisor = reduction == Reduction::Mean ? static_cast<double>(operands.x.numel()) : 1.0;
   detail::dispatch_floating(operands.x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if (kind == PointwiseLoss::Squared && !of_target)
-      launch_each<SquaredGradient, T>(operands, grad, each, divisor, to, accumulate);
-    else if (kind == PointwiseLoss::Squared)
-      launch_each<SquaredTargetGradient, T>(operands, grad, each, divisor, to, accumulate);
-    else if (!of_target)
-      launch_each<BinaryGradient, T>(operands, grad, each, divisor, to, accumulate);
-    else
-      launch_each<BinaryTargetGradient, T>(operands, grad, each, divisor, to, accumulate);
+    detail::with_loss(kind, [&](auto formulas) {
+      using Loss = decltype(formulas);
+      if (of_target)
+        launch_each<TargetGradient<Loss>, T>(operands, grad, each, divisor, to, accumulate);
+      else
+        launch_each<Gradient<Loss>, T>(operands, grad, each, divisor, to, accumulate);
+    });
   });
 }
 

@@ -5,6 +5,7 @@
 
 #include "core/cuda/launch.cuh"
 #include "core/cuda/number.cuh"
+#include "core/cuda/packet.cuh"
 
 /// Dense numbers, sixteen bytes at a time.
 namespace lamella::cuda {
@@ -110,8 +111,7 @@ __device__ inline void in_batches(unsigned n, const Load& load, const Use& use) 
 template <class T, class Body>
 void dispatch_wide(bool whole, std::initializer_list<const void*> addresses, const Body& body) {
   if constexpr (!std::is_same_v<T, double>) {
-    for (const void* address : addresses)
-      whole = whole && reinterpret_cast<std::uintptr_t>(address) % 16 == 0;
+    for (const void* address : addresses) whole = whole && detail::cuda::is_aligned(address);
     if (whole) return body(std::true_type());
   }
   body(std::false_type());

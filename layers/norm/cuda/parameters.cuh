@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "core/cuda/number.cuh"
+#include "core/cuda/packet.cuh"
 #include "core/workspace.h"
 #include "tensor/kernels/copy.h"
 #include "tensor/strided.h"
@@ -37,8 +38,7 @@ class DenseNumbers {
     const Strides dense = dense_strides(view.shape);
     const auto plan = detail::plan_strided<2>(view.shape, {dense, view.strides});
     const bool in_order = plan.total == 1 || (plan.axes == 1 && plan.stride[1][0] == 1);
-    if (in_order && view.dtype == dtype_of<C> && reinterpret_cast<std::uintptr_t>(view.data) % 16 == 0)
-      return;
+    if (in_order && view.dtype == dtype_of<C> && detail::cuda::is_aligned(view.data)) return;
     copied_.emplace(view.device, view.numel() * static_cast<std::int64_t>(sizeof(C)));
     const detail::TensorView to{copied_->template as<C>(), view.shape, dense, dtype_of<C>, view.device};
     copy(view, to, detail::GradientWrite::Overwrite);

@@ -49,7 +49,7 @@ __global__ void add_parts(const double* partial, std::int64_t parts, std::int64_
 
 /// Bytes of small planes that a block copies at a time.
 constexpr int kStaged = 16384;
-/// Largest plane, of any type, of which kPacket fit there.
+/// Largest plane, of any type, of which a packet fits there.
 constexpr std::int64_t kSmallPlane = kStaged / 16;
 
 /// A block copies `per_block` planes, a multiple of a packet's size, in one run; then some neighbouring lanes
@@ -59,8 +59,8 @@ __global__ void __launch_bounds__(kPoolThreads)
     average_small_planes(const T* x, int plane, std::int64_t planes, int per_block, int lanes, bool aligned,
                          T* y) {
   using C = ComputeType<T>;
-  constexpr int kSize = kPacket<T>;
-  __shared__ Packet16<float> memory[kStaged / 16];
+  constexpr int kSize = Packet<T>::kSize;
+  __shared__ Packet<float> memory[kStaged / 16];
   const int thread = static_cast<int>(threadIdx.x);
   T* const staged = reinterpret_cast<T*>(memory);
   for (std::int64_t first = std::int64_t{blockIdx.x} * per_block; first < planes;
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kPoolThreads)
     const int packets = aligned ? count * plane / kSize : 0;
 #pragma unroll 4
     for (int i = thread; i < packets; i += kPoolThreads)
-      reinterpret_cast<Packet16<T>*>(staged)[i] = reinterpret_cast<const Packet16<T>*>(from)[i];
+      reinterpret_cast<Packet<T>*>(staged)[i] = reinterpret_cast<const Packet<T>*>(from)[i];
     for (int i = packets * kSize + thread; i < count * plane; i += kPoolThreads) staged[i] = from[i];
     __syncthreads();
     const int lane = thread % lanes, together = kPoolThreads / lanes;
@@ -93,7 +93,7 @@ template <class T>
 __global__ void __launch_bounds__(kPoolThreads)
     sum_large_planes(const T* x, std::int64_t planes, std::int64_t length, bool aligned, const Sums<T> sums) {
   using C = ComputeType<T>;
-  constexpr int kSize = kPacket<T>, kWarps = kPoolThreads / 32;
+  constexpr int kSize = Packet<T>::kSize, kWarps = kPoolThreads / 32;
   __shared__ double shared[kWarps];
   for (std::int64_t item = blockIdx.x; item < planes * sums.parts; item += gridDim.x) {
     const std::int64_t p = item / sums.parts, part = item % sums.parts;
@@ -102,9 +102,9 @@ __global__ void __launch_bounds__(kPoolThreads)
     double total = 0;
 #pragma unroll 4
     for (std::int64_t i = threadIdx.x; i < packets; i += kPoolThreads) {
-      Packet16<T> packet;
+      Packet<T> packet;
       if (aligned) {
-        packet = reinterpret_cast<const Packet16<T>*>(from)[i];
+        packet = reinterpret_cast<const Packet<T>*>(from)[i];
       } else {
 #pragma unroll
         for (int k = 0; k < kSize; ++k) packet.at[k] = from[i * kSize + k];
@@ -234,7 +234,7 @@ void with_parts(const TensorView& y, std::int64_t parts, std::int64_t inner, std
 
 template <class T>
 void average_planes(const ConstTensorView& x, std::int64_t plane, const TensorView& y) {
-  constexpr std::int64_t kSize = kPacket<T>;
+  constexpr std::int64_t kSize = Packet<T>::kSize;
   const std::int64_t planes = y.numel();
   const bool aligned = is_aligned(x.data);
   if (plane <= kSmallPlane) {
@@ -291,7 +291,7 @@ bool is_global(const Pool2dGeometry& g) {
 void global_average_forward(const ConstTensorView& x, const Pool2dGeometry& g, const TensorView& y) {
   detail::dispatch_floating(x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    constexpr int kSize = kPacket<T>;
+    constexpr int kSize = Packet<T>::kSize;
     if (!g.channels_last)
       average_planes<T>(x, g.in.h * g.in.w, y);
     else if (g.channels % kSize == 0 && is_aligned(x.data))
@@ -321,7 +321,7 @@ void global_average_backward(const ConstTensorView& grad, const Pool2dGeometry& 
                              spread_over_planes<T, I, kLot>, grad.as<T>(), Extent<I>(plane), items,
                              dx.as<T>(), accumulate);
     };
-    constexpr int kSize = kPacket<T>;
+    constexpr int kSize = Packet<T>::kSize;
     const bool in_lots =
         is_aligned(dx.data) &&
         (g.channels_last ? g.channels % kSize == 0 && is_aligned(grad.data) : total % kSize == 0);

@@ -5,6 +5,7 @@
 
 #include "core/cuda/launch.cuh"
 #include "core/cuda/number.cuh"
+#include "core/cuda/packet.cuh"
 #include "layers/pool/cuda/windows.cuh"
 #include "tensor/dispatch.h"
 
@@ -13,17 +14,9 @@ namespace lamella::cuda {
 
 inline constexpr int kPoolThreads = 256;
 
-/// V neighbouring numbers, moved at once: from an address that is a multiple of their size, at most 16.
-template <class T, int V>
-struct alignas(V * sizeof(T) < 16 ? V * sizeof(T) : 16) Lot {
-  T at[V];
-};
-
-/// Sixteen bytes of numbers.
-template <class T>
-inline constexpr int kPacket = 16 / sizeof(T);
-template <class T>
-using Packet16 = Lot<T, kPacket<T>>;
+using detail::cuda::is_aligned;
+using detail::cuda::Lot;
+using detail::cuda::Packet;
 
 template <class T, int V>
 __device__ Lot<T, V> load_lot(const T* from, std::int64_t lot) {
@@ -58,8 +51,6 @@ __device__ void for_each_item(std::int64_t items, const Body& body) {
   for (U i = U(blockIdx.x) * blockDim.x + threadIdx.x; i < end; i += step) body(static_cast<I>(i));
 }
 
-inline bool is_aligned(const void* data) { return reinterpret_cast<std::uintptr_t>(data) % 16 == 0; }
-
 template <int V>
 struct LotSize {
   static constexpr int value = V;
@@ -71,8 +62,8 @@ template <class T, class Body>
 void with_pooling(const detail::Pool2dGeometry& g, bool aligned, const Body& body) {
   if (!fits_32_bits(g))
     body(std::int64_t(), LotSize<1>());
-  else if (g.channels_last && aligned && g.channels % kPacket<T> == 0)
-    body(std::int32_t(), LotSize<kPacket<T>>());
+  else if (g.channels_last && aligned && g.channels % Packet<T>::kSize == 0)
+    body(std::int32_t(), LotSize<Packet<T>::kSize>());
   else
     body(std::int32_t(), LotSize<1>());
 }

@@ -10,7 +10,7 @@ namespace lamella::detail::cuda {
 void check(cublasStatus_t status, const char* what);
 
 /// This thread's cuBLAS for `device`, on the current stream, for the one call that follows. Its workspace has
-/// a fixed size, so that the same shapes give the same bits, eager or captured. It belongs to the thread and
+/// a fixed size, so that the same shapes give the same bits, recorded or not. It belongs to the thread and
 /// the stream; while this thread records, to the recording.
 cublasHandle_t blas(Device device);
 

@@ -5,15 +5,10 @@
 #include <utility>
 
 #include "core/cuda/check.h"
-#include "lamella/core/device.h"
+#include "core/cuda/stream.h"
 
 /// How kernels are launched: on the current stream, each launch checked.
 namespace lamella::detail::cuda {
-
-/// This thread's stream on `device`.
-inline cudaStream_t stream_of(Device device) {
-  return static_cast<cudaStream_t>(lamella::current_stream(device).handle);
-}
 
 /// Most blocks of a grid whose threads go on in a loop.
 inline constexpr std::int64_t kMostBlocks = std::int64_t{1} << 20;

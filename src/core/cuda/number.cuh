@@ -46,6 +46,12 @@ __device__ inline T from_compute(ComputeType<T> value) {
   return FromCompute<T>::convert(value);
 }
 
+/// to = value, or to += value, rounded once.
+template <class T>
+__device__ inline void write_number(T& to, ComputeType<T> value, bool accumulate) {
+  to = from_compute<T>(accumulate ? value + to_compute(to) : value);
+}
+
 /// Element i of memory that holds `dtype`, as a C: by way of float32 from half types.
 template <class C>
 __device__ inline C load_number(DType dtype, const void* data, std::int64_t i) {

@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "optim/adam_constants.h"
 #include "optim/cuda/updates.cuh"
 
 namespace lamella::cuda {
@@ -12,28 +13,10 @@ struct Adam : UpdateOperands<3> {
   const double* lr;
 
   template <class T>
-  struct Constants {
-    T shrink;  ///< what decoupled decay leaves of the parameter
-    T decay;   ///< what goes into the gradient
-    T keep1, take1, keep2, take2;
-    T rate;        ///< lr / (1 − β1^t)
-    T root_scale;  ///< 1 / √(1 − β2^t)
-    T eps;
-    bool amsgrad;
-  };
+  using Constants = detail::AdamConstants<T>;
   template <class T>
   __device__ Constants<T> constants(void* const*, const std::int64_t* step) const {
-    const double t = static_cast<double>(*step);
-    return {static_cast<T>(settings.decoupled ? 1 - *lr * settings.weight_decay : 1),
-            static_cast<T>(settings.decoupled ? 0 : settings.weight_decay),
-            static_cast<T>(settings.beta1),
-            static_cast<T>(1 - settings.beta1),
-            static_cast<T>(settings.beta2),
-            static_cast<T>(1 - settings.beta2),
-            static_cast<T>(*lr / (1 - std::pow(settings.beta1, t))),
-            static_cast<T>(1 / std::sqrt(1 - std::pow(settings.beta2, t))),
-            static_cast<T>(settings.eps),
-            settings.amsgrad};
+    return detail::adam_constants<T>(settings, *lr, *step);
   }
 
   template <class T>

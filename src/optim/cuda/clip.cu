@@ -1,24 +1,15 @@
 #include <cmath>
 
+#include "core/cuda/block.cuh"
 #include "core/workspace.h"
 #include "optim/cuda/update.cuh"
 #include "optim/kernels.h"
 
 namespace lamella::cuda {
 
-namespace {
+using detail::cuda::sum_over_block;
 
-/// The sum of every thread's value, for thread 0.
-template <int kThreads>
-__device__ double sum_over_block(double value) {
-  __shared__ double shared[kThreads];
-  shared[threadIdx.x] = value;
-  for (unsigned half = kThreads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
-  }
-  return shared[threadIdx.x];
-}
+namespace {
 
 template <class T>
 __device__ double square(T x) {
@@ -29,8 +20,8 @@ __device__ double square(T x) {
 /// these come in packets or not.
 template <class T>
 __global__ void __launch_bounds__(kWalkThreads) square_dense(const DenseTable<1> table, double* partial) {
-  constexpr int kSize = 16 / sizeof(T);
-  using Lot = WalkLot<T, kSize>;
+  using Lot = detail::cuda::Packet<T>;
+  constexpr int kSize = Lot::kSize;
   const auto place = table.place(blockIdx.x, kWalkChunk<T>);
   const T* const from = static_cast<const T*>(table.data[place.item][0]) + place.begin;
   const int lots = place.count / kSize;
@@ -49,7 +40,8 @@ __global__ void __launch_bounds__(kWalkThreads) square_dense(const DenseTable<1>
   }
   const int last = lots * kSize + static_cast<int>(threadIdx.x);
   if (last < place.count) sum += square(from[last]);
-  sum = sum_over_block<kWalkThreads>(sum);
+  __shared__ double shared[kWalkThreads];
+  sum = sum_over_block(sum, shared);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
@@ -63,7 +55,8 @@ __global__ void __launch_bounds__(kWalkThreads)
     tensor.offsets(i, offset);
     sum += square(static_cast<const T*>(tensor.data[0])[offset[0]]);
   }
-  sum = sum_over_block<kWalkThreads>(sum);
+  __shared__ double shared[kWalkThreads];
+  sum = sum_over_block(sum, shared);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
@@ -73,7 +66,8 @@ __global__ void __launch_bounds__(kFinishThreads)
     finish_norm(const double* partial, std::int64_t count, double* norm) {
   double sum = 0;
   for (std::int64_t i = threadIdx.x; i < count; i += kFinishThreads) sum += partial[i];
-  sum = sum_over_block<kFinishThreads>(sum);
+  __shared__ double shared[kFinishThreads];
+  sum = sum_over_block(sum, shared);
   if (threadIdx.x == 0) *norm = std::sqrt(sum);
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "core/cuda/packet.cuh"
 #include "optim/cuda/walk.cuh"
 
 /// Elementwise changes of many tensors in few launches. Such a change is a struct Op with
@@ -15,17 +16,11 @@ namespace lamella::cuda {
 template <class Op, class T>
 using ConstantsOf = typename Op::template Constants<T>;
 
-/// The numbers of an operand that a thread takes at once.
-template <class T, int V>
-struct alignas(V * sizeof(T)) WalkLot {
-  T at[V];
-};
-
 /// Lot i of every operand.
 template <class Op, class T, int V>
 __device__ void update_lot(const ConstantsOf<Op, T>& constants, T* const (&at)[Op::kOperands], int i) {
   constexpr int N = Op::kOperands;
-  using Lot = WalkLot<T, V>;
+  using Lot = detail::cuda::Lot<T, V>;
   Lot lots[N];
 #pragma unroll
   for (int n = 0; n < N; ++n) lots[n] = at[n] != nullptr ? reinterpret_cast<const Lot*>(at[n])[i] : Lot{};

@@ -7,12 +7,13 @@
 
 #include "core/check.h"
 #include "core/cuda/launch.cuh"
+#include "core/cuda/packet.cuh"
 #include "tensor/cuda/index.cuh"
 #include "tensor/strided.h"
 #include "tensor/view.h"
 
 /// Many tensors in a launch, with up to five operands of the same shape and type each. Their places travel in
-/// the launch's parameters, so that a captured launch stays right.
+/// the launch's parameters, so that a recorded launch stays right.
 namespace lamella::cuda {
 
 inline constexpr int kWalkThreads = 256;
@@ -64,7 +65,7 @@ struct DenseTable {
     bool aligned = true;
     for (std::size_t i = 0; i < N; ++i) {
       data[count][i] = item.data[i];
-      aligned = aligned && reinterpret_cast<std::uintptr_t>(item.data[i]) % 16 == 0;
+      aligned = aligned && detail::cuda::is_aligned(item.data[i]);
     }
     size[count] = elements;
     step[count] = item.step;

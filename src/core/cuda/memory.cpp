@@ -1,3 +1,5 @@
+#include "core/cuda/memory.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -5,8 +7,8 @@
 #include <vector>
 
 #include "core/cuda/check.h"
-#include "core/cuda/memory.h"
 #include "core/cuda/recording.h"
+#include "core/cuda/used_device.h"
 #include "core/cuda_backend.h"
 
 namespace lamella::detail::cuda {
@@ -154,6 +156,7 @@ class CheckedCudaMemory final : public CudaMemory {
 class PinnedMemory final : public MarkedMemory {
  public:
   void* allocate(std::size_t bytes) override {
+    const DeviceGuard guard(used_device());
     const UnrecordedGuard unrecorded;
     void* data = nullptr;
     const cudaError_t status = cudaHostAlloc(&data, bytes, cudaHostAllocPortable);

@@ -1,8 +1,9 @@
+#include "core/cuda/blas.h"
+
 #include <map>
 
 #include "core/allocator.h"
 #include "core/check.h"
-#include "core/cuda/blas.h"
 #include "core/cuda/check.h"
 #include "core/cuda/recording.h"
 

@@ -1,12 +1,14 @@
+#include "tensor/kernels/gemm.h"
+
 #include <cstddef>
 
 #include "core/cuda/blas.h"
-#include "core/cuda/launch.cuh"
+#include "core/cuda/check.h"
+#include "core/cuda/stream.h"
 #include "core/workspace.h"
 #include "lamella/core/precision.h"
 #include "tensor/dispatch.h"
 #include "tensor/kernels/copy.h"
-#include "tensor/kernels/gemm.h"
 #include "tensor/kernels/reduce.h"
 #include "tensor/view.h"
 

@@ -1,13 +1,15 @@
+#include "core/cuda/recording.h"
+
 #include <cuda_runtime.h>
 
-#include <map>
 #include <mutex>
 
 #include "core/allocator.h"
 #include "core/check.h"
 #include "core/cuda/check.h"
-#include "core/cuda/recording.h"
+#include "core/cuda/stream.h"
 #include "core/cuda_backend.h"
+#include "core/shared_stream.h"
 #include "lamella/core/stream.h"
 
 namespace lamella::detail::cuda {
@@ -23,17 +25,6 @@ class RecordingFlag {
   RecordingFlag& operator=(const RecordingFlag&) = delete;
 };
 
-/// The stream on which launches are recorded, one for each GPU: what other threads launch meanwhile, on
-/// streams of theirs, does not end up in the recording.
-Stream recording_stream(Device device) {
-  static std::mutex mutex;
-  static std::map<int, Stream> streams;
-  const std::lock_guard lock(mutex);
-  const auto found = streams.find(device.index);
-  return found != streams.end() ? found->second
-                                : streams.emplace(device.index, cuda::new_stream(device)).first->second;
-}
-
 /// One thread at a time records, on whichever GPU.
 std::mutex& recording_mutex() {
   static std::mutex mutex;
@@ -44,7 +35,9 @@ std::mutex& recording_mutex() {
 class Graph final : public Recording {
  public:
   explicit Graph(Device device)
-      : device_(device), allocator_(cuda::allocator(device)), pool_(allocator_.new_pool()) {}
+      : device_(device),
+        allocator_(cuda::allocator(device, "record_launches")),
+        pool_(allocator_.new_pool()) {}
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
   ~Graph() override {
@@ -61,8 +54,9 @@ class Graph final : public Recording {
     allocator_.empty_cache();  // what the same work took before it was recorded would lie idle from now on
     const PoolGuard pool(allocator_, pool_);
     const std::lock_guard alone(recording_mutex());
-    const StreamGuard on(recording_stream(device_));
-    const auto stream = static_cast<cudaStream_t>(cuda::current_stream(device_).handle);
+    // What other threads launch meanwhile, on streams of theirs, does not end up in the recording.
+    const StreamGuard on(shared_stream(device_, StreamFor::Recording));
+    const auto stream = stream_of(device_);
     cudaGraph_t graph = nullptr;
     // Other threads go on launching, on other streams, and allocating.
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "record_launches");
@@ -83,7 +77,7 @@ class Graph final : public Recording {
 
   void replay() override {
     const DeviceGuard device(device_);
-    replayed_on_ = static_cast<cudaStream_t>(cuda::current_stream(device_).handle);
+    replayed_on_ = stream_of(device_);
     check(cudaGraphLaunch(ready_, replayed_on_), "replay");
   }
 
