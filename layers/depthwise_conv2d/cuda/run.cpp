@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <shared_mutex>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -97,9 +99,14 @@ EncodeTiled encode_tiled() {
   }();
   return found;
 }
+/// LAMELLA_COPY_ENGINE=0 does without: for tools that do not see what it writes.
 bool has_copy_engine(Device device) {
+  static const bool wanted = [] {
+    const char* const value = std::getenv("LAMELLA_COPY_ENGINE");
+    return value == nullptr || std::string_view(value) != "0";
+  }();
   int major = 0;
-  return encode_tiled() != nullptr &&
+  return wanted && encode_tiled() != nullptr &&
          cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index) == cudaSuccess &&
          major >= 9;
 }
