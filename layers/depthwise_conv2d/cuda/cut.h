@@ -311,7 +311,7 @@ struct RunTileSizes {
   int columns, rows, vector, vector_out, offset, pages;
 };
 
-/// The launch of forward_runs; no blocks: nothing fits. The kernel's sizes have the strides as they are, with distances of
+/// The launch of forward_runs, with the channels of y; no blocks: nothing fits. The kernel's sizes have the strides as they are, with distances of
 /// taps beside.
 inline Launch cut_forward_runs(PlaneWork& work, std::int64_t images, std::int64_t channels, const KernelSizes& kernel,
                                int spread_h, const RunTileSizes& tile, int number_bytes, int threads,
@@ -328,10 +328,14 @@ inline Launch cut_forward_runs(PlaneWork& work, std::int64_t images, std::int64_
   std::int64_t in_numbers = in_plane, out_numbers = out_plane;
   if (in_plane * number_bytes <= most_bytes) {
     if (most_row_groups == all_row_groups) {
-      const std::int64_t together = std::min({workers / (column_groups * all_row_groups), most_bytes / (in_plane * number_bytes), channels});
-      cut.planes = static_cast<int>(ceiling(channels, ceiling(channels, together)));
+      // Of x; those of y that read one of them stay together, or go one by one.
+      const std::int64_t in_channels = channels / kernel.repeat;
+      const std::int64_t together = std::min({workers / (column_groups * all_row_groups) / kernel.repeat,
+                                              most_bytes / (in_plane * number_bytes), in_channels});
+      if (together > 0)
+        cut.planes = static_cast<int>(ceiling(in_channels, ceiling(in_channels, together))) * kernel.repeat;
     }
-    in_numbers *= cut.planes, out_numbers *= cut.planes;
+    in_numbers *= ceiling(cut.planes, kernel.repeat), out_numbers *= cut.planes;
   } else {
     const auto rows_read = [&](std::int64_t rows) {
       return std::min<std::int64_t>(work.h.input, (rows - 1) * kernel.stride_h + std::int64_t{kernel.kernel_h - 1} * spread_h + 1);
@@ -408,7 +412,7 @@ inline Launch cut_backward_runs(PlaneWork& work, std::int64_t images, std::int64
   const std::int64_t column_groups = ceiling(unit_columns, tile.columns), all_row_groups = ceiling(unit_rows, tile.rows);
   if (column_groups > workers) return launch;
   const std::int64_t most_row_groups = std::min(all_row_groups, workers / column_groups);
-  const auto bytes_of = [&](std::int64_t x, std::int64_t g) { return ((weight ? x : 0) + g) * number_bytes; };
+  const auto bytes_of = [&](std::int64_t x, std::int64_t g) { return ((weight ? x : 0) + g * kernel.repeat) * number_bytes; };
   cut.planes = cut.bands = 1;
   cut.band_rows = static_cast<int>(unit_rows);
   std::int64_t x_numbers = in_plane, g_numbers = out_plane;
@@ -439,7 +443,9 @@ inline Launch cut_backward_runs(PlaneWork& work, std::int64_t images, std::int64
   cut.zeros = static_cast<int>(round_up(std::max<std::int64_t>(0, -(q_w + reach_w.low)) + tile.offset + 1, numbers));
   const std::int64_t behind = round_up(tile.columns * kernel.stride_w + reach_w.span + q_w + tile.vector_g + numbers, numbers);
   cut.input_numbers = static_cast<int>(round_up(x_numbers + numbers, numbers) + behind);
-  cut.output_numbers = static_cast<int>(round_up(g_numbers + numbers, numbers) + behind);
+  cut.run_numbers = static_cast<int>(round_up(g_numbers + numbers, numbers) + behind);
+  cut.output_numbers = cut.bands > 1 ? cut.run_numbers * kernel.repeat
+                                     : static_cast<int>(round_up(g_numbers * kernel.repeat + numbers, numbers) + behind);
   work.channels = static_cast<int>(channels);
   const std::int64_t groups = ceiling(channels, cut.planes), items = images * cut.bands;
   if (items > kMostItems) return launch;

@@ -28,7 +28,7 @@ RunShape run_shape(const Problem& p, const Shape& s) {
   const Conv2dGeometry& g = p.geometry;
   RunShape r{};
   r.kernel = {static_cast<int>(g.kernel.h), static_cast<int>(g.kernel.w), static_cast<int>(g.stride.h),
-              static_cast<int>(g.stride.w), 1};
+              static_cast<int>(g.stride.w), static_cast<int>(g.multiplier())};
   r.distance_h = g.kernel.h == 1 ? 1 : static_cast<int>(g.dilation.h);
   r.distance_w = g.kernel.w == 1 ? 1 : static_cast<int>(g.dilation.w);
   r.h = s.h, r.w = s.w;
@@ -80,9 +80,10 @@ Load load_of(const Problem& p, const Shape& s, const RunShape& r, const RunConfi
     load.products = static_cast<double>(t.rows) * t.columns * taps_of(k);
     load.steps =
         static_cast<double>(ceiling(ceiling(std::min(cut.band_rows, r.h.output), t.rows), cut.row_groups));
-    load.page = cut.bands == 1
-                    ? static_cast<double>(r.h.input) * r.w.input * cut.planes
-                    : ((cut.band_rows - 1.0) * k.stride_h + (k.kernel_h - 1) * r.distance_h + 1) * r.w.input;
+    load.page =
+        cut.bands == 1
+            ? static_cast<double>(r.h.input) * r.w.input * static_cast<double>(ceiling(cut.planes, k.repeat))
+            : ((cut.band_rows - 1.0) * k.stride_h + (k.kernel_h - 1) * r.distance_h + 1) * r.w.input;
   } else {
     const UnitTileSizes& t = c.units;
     const bool input = p.pass != Pass::Weight, weight = p.pass != Pass::Input;
@@ -92,22 +93,23 @@ Load load_of(const Problem& p, const Shape& s, const RunShape& r, const RunConfi
     const double height = static_cast<double>(t.rows) * k.stride_h,
                  unit_rows = static_cast<double>(ceiling(r.h.input, k.stride_h));
     load.rows = t.rows + reach_h.span - 1;
-    add_row(load, window, t.offset, t.vector_g, s.number, load.rows);
-    load.instructions += load.rows * (window + 4) + 20;
+    add_row(load, window, t.offset, t.vector_g, s.number, load.rows * k.repeat);
+    load.instructions += load.rows * k.repeat * (window + 4) + 20;
     if (weight) {
       add_row(load, width, 0, t.vector_x, s.number, height);
       load.instructions += height * (width + 3);
     }
     if (input) add_results(load, height * width, t.vector_x, s.number);
-    load.products = static_cast<double>(t.rows) * t.columns * taps_of(k) * (p.pass == Pass::Both ? 2 : 1);
+    load.products =
+        static_cast<double>(t.rows) * t.columns * taps_of(k) * k.repeat * (p.pass == Pass::Both ? 2 : 1);
     load.steps = static_cast<double>(
         ceiling(ceiling(std::min<std::int64_t>(cut.band_rows, static_cast<std::int64_t>(unit_rows)), t.rows),
                 cut.row_groups));
     load.page = cut.bands == 1
-                    ? (static_cast<double>(r.h.output) * r.w.output +
+                    ? (static_cast<double>(r.h.output) * r.w.output * k.repeat +
                        (weight ? static_cast<double>(r.h.input) * r.w.input : 0)) *
                           cut.planes
-                    : (cut.band_rows + reach_h.span - 1.0) * r.w.output +
+                    : (cut.band_rows + reach_h.span - 1.0) * r.w.output * k.repeat +
                           (weight ? static_cast<double>(cut.band_rows) * k.stride_h * r.w.input : 0);
   }
   load.page *= s.number;
@@ -126,7 +128,7 @@ int registers(const Problem& p, const Shape& s, const RunShape& r, const RunConf
   const int passes = p.pass == Pass::Both ? 2 : 1;
   const UnitReachSizes reach_w(k.kernel_w, k.stride_w, r.distance_w, r.w.padding % k.stride_w);
   const int window = t.columns + reach_w.span - 1, width = t.columns * k.stride_w;
-  return 48 + (taps + t.rows * k.stride_h * width) * passes + 2 * window +
+  return 48 + (taps * k.repeat + t.rows * k.stride_h * width) * passes + 2 * window +
          (p.pass != Pass::Input ? width / 2 : 0);
 }
 
@@ -141,7 +143,7 @@ double cost(const Problem& p, const Shape& s, const RunShape& r, const RunConfig
   const double y = static_cast<double>(g.batch * g.out_channels) * static_cast<double>(g.out.h * g.out.w);
   const double bytes = (x + y + (p.pass == Pass::Both ? x : 0)) * s.number;
   const Load load = load_of(p, s, r, c, cut);
-  const double groups = static_cast<double>(ceiling(s.channels, cut.planes)),
+  const double groups = static_cast<double>(ceiling(s.forward ? s.out_channels : s.channels, cut.planes)),
                items = plan.planes.items * groups;
   const double workers = c.threads / 32.0 - 1;
   const double warps =
@@ -158,7 +160,7 @@ double cost(const Problem& p, const Shape& s, const RunShape& r, const RunConfig
   double sum = 0;
   for (const double limit : {memory, issue, shared, latency}) sum += std::pow(limit, kPower);
   const double waves = static_cast<double>(plan.launch.blocks) / (kMultiprocessors * resident);
-  const double parts = static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) *
+  const double parts = static_cast<double>(plan.launch.parts) * static_cast<double>(s.out_channels) *
                        (taps_of(r.kernel) + 1) * 8 / 3e9;
   return std::pow(sum, 1 / kPower) * (1 + 0.11 * (std::ceil(waves) / waves - 1)) + parts + 0.0087;
 }
@@ -173,7 +175,7 @@ bool plan_runs(const Problem& p, const Shape& s, const RunShape& r, const RunCon
   plan.planes.h = r.h;
   plan.planes.w = r.w;
   plan.launch =
-      s.forward ? cut_forward_runs(plan.planes, s.images, s.channels, k, r.distance_h, c.tile, s.number,
+      s.forward ? cut_forward_runs(plan.planes, s.images, s.out_channels, k, r.distance_h, c.tile, s.number,
                                    c.threads, c.bytes, c.wanted_blocks)
                 : cut_backward_runs(plan.planes, s.images, s.channels, k, r.distance_h, r.distance_w, c.units,
                                     s.number, c.threads, c.bytes, input, weight, p.bias, c.wanted_blocks);
@@ -183,8 +185,9 @@ bool plan_runs(const Problem& p, const Shape& s, const RunShape& r, const RunCon
   constexpr int kMostThreads = 1536;
   constexpr std::int64_t kLeastBlocks = 2;  // one computes while the other waits
   const PlaneCut& cut = plan.planes.cut;
+  const std::int64_t channels = s.forward ? s.out_channels : s.channels;
   const std::int64_t at_work = std::int64_t{cut.planes} * cut.column_groups * cut.row_groups;
-  if (static_cast<double>(at_work) < kLeastAtWork * (c.threads - 32) && s.channels > cut.planes) return false;
+  if (static_cast<double>(at_work) < kLeastAtWork * (c.threads - 32) && channels > cut.planes) return false;
   const int wanted = registers(p, s, r, c);
   std::int64_t resident =
       std::min<std::int64_t>(kMostThreads / c.threads, kSharedBytes / (plan.launch.shared_bytes + 1024));
@@ -196,9 +199,10 @@ bool plan_runs(const Problem& p, const Shape& s, const RunShape& r, const RunCon
   const RunTileSizes& t = c.tile;
   const UnitTileSizes& u = c.units;
   std::array<char, 320> text{};
-  const int start = std::snprintf(text.data(), text.size(), "%s<%s, Kernel<%d, %d, %d, %d>, Spread<%d, %d>, ",
-                                  s.forward ? "forward_runs" : "backward_runs", type_name(p.dtype),
-                                  k.kernel_h, k.kernel_w, k.stride_h, k.stride_w, r.distance_h, r.distance_w);
+  const int start =
+      std::snprintf(text.data(), text.size(), "%s<%s, Kernel<%d, %d, %d, %d, %d>, Spread<%d, %d>, ",
+                    s.forward ? "forward_runs" : "backward_runs", type_name(p.dtype), k.kernel_h, k.kernel_w,
+                    k.stride_h, k.stride_w, k.repeat, r.distance_h, r.distance_w);
   char* const rest = text.data() + start;
   const std::size_t left = text.size() - static_cast<std::size_t>(start);
   if (s.forward) {
@@ -245,7 +249,8 @@ void each_run(const Problem& p, const Shape& s, const RunShape& r, const Add& ad
       if (width > 2 * columns || height > 2 * rows) continue;
       if (wasteful(columns, width, columns < 8 ? 0.5 : 0.8) || wasteful(rows, height, rows < 8 ? 0.5 : 0.7))
         continue;
-      const int products = height * width * taps_of(k) * (p.pass == Pass::Both ? 2 : 1);
+      const int products =
+          height * width * taps_of(k) * (p.pass == Pass::Both ? 2 : 1) * (s.forward ? 1 : k.repeat);
       if (products > (s.forward ? kLongestForward : kLongestBackward)) continue;
       if (s.forward) {
         const int vector = vector_of(r.w.input, s.number, read);
@@ -280,9 +285,9 @@ void each_run(const Problem& p, const Shape& s, const RunShape& r, const Add& ad
 /// Whether planes can be moved in runs.
 bool may_use_runs(const Problem& p, const RunShape& r) {
   constexpr int kLargestStride = 3, kMostTaps = 81;
-  return p.boxes && !p.channels_last && r.kernel.repeat == 1 && p.geometry.multiplier() == 1 &&
-         !p.transforms && !p.accumulate && r.h.padding >= 0 && r.w.padding >= 0 &&
-         taps_of(r.kernel) <= kMostTaps && std::max(r.kernel.stride_h, r.kernel.stride_w) <= kLargestStride;
+  return p.boxes && !p.channels_last && !p.transforms && !p.accumulate && r.h.padding >= 0 &&
+         r.w.padding >= 0 && taps_of(r.kernel) * r.kernel.repeat <= kMostTaps &&
+         std::max(r.kernel.stride_h, r.kernel.stride_w) <= kLargestStride;
 }
 
 }  // namespace

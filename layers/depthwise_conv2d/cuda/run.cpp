@@ -274,7 +274,8 @@ bool run_planned(const Conv2dGeometry& geometry, const Operands& o) {
     planes.x = from.data;
     planes.y = const_cast<void*>(into.data);
     planes.dx = o.grad_input.data;
-    planes.channels = static_cast<int>(geometry.in_channels);
+    planes.channels = static_cast<int>(plan.family == Plan::Family::Runs && forward ? geometry.out_channels
+                                                                                    : geometry.in_channels);
     planes.taps = parameters;
     planes.accumulate = o.accumulate;
     planes.parts = sums.as<float>();

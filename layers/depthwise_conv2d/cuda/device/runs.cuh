@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
   constexpr int kWindow = (kColumns - 1) * K::kStrideW + (K::kW - 1) * S::kWidth + 1;
   constexpr int kWindowRows = (kRows - 1) * K::kStrideH + (K::kH - 1) * S::kHeight + 1;
   constexpr int kConsumers = kThreads / 32 - 1, kWorkers = 32 * kConsumers;
-  static_assert(K::kRepeat == 1 && kColumns * K::kStrideW % Tile::kVector == 0 && kColumns % Tile::kVectorOut == 0);
+  static_assert(kColumns * K::kStrideW % Tile::kVector == 0 && kColumns % Tile::kVectorOut == 0);
   extern __shared__ uint4 shared[];
   const PlaneCut& cut = work.cut;
   const int page_bytes = cut.input_numbers * static_cast<int>(sizeof(T));
@@ -126,11 +126,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
     band.high = cut.bands > 1 ? max(min(high, work.h.input), band.low) : work.h.input;
     return band;
   };
+  // Several planes are whole sets of those that read one plane of x.
+  const int in_channels = work.channels / K::kRepeat, in_planes = (planes + K::kRepeat - 1) / K::kRepeat;
   const auto input_of = [&](const Item& item, const Band& band) {
-    return static_cast<const T*>(work.x) + (static_cast<Int64>(item.image) * work.channels + first_channel) * in_plane +
-           band.low * work.w.input;
+    return static_cast<const T*>(work.x) +
+           (static_cast<Int64>(item.image) * in_channels + first_channel / K::kRepeat) * in_plane + band.low * work.w.input;
   };
-  const auto numbers_of = [&](int rows, int width, int plane) { return cut.bands > 1 ? rows * width : planes * plane; };
+  const auto numbers_of = [&](int rows, int width, int count, int plane) { return cut.bands > 1 ? rows * width : count * plane; };
   Item item{first_item / cut.bands, first_item % cut.bands};
   PageCursor<kPages> cursor;
 
@@ -139,7 +141,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
     for (int i = first_item; lane == 0 && i < last_item; ++i, item.advance(cut.bands)) {
       const Band band = band_of(item);
       const T* const run = input_of(item, band);
-      const RunBytes<T> of(run, numbers_of(band.high - band.low, work.w.input, in_plane));
+      const RunBytes<T> of(run, numbers_of(band.high - band.low, work.w.input, in_planes, in_plane));
       wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
       const unsigned count = static_cast<unsigned>(of.loaded()) * sizeof(T);
       expect_bytes(full + 8 * cursor.slot, count);
@@ -173,12 +175,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
     const RunBytes<T> in(input_of(item, band), 0);
     T* const out = static_cast<T*>(work.y) + (static_cast<Int64>(item.image) * work.channels + first_channel) * out_plane +
                    band.row * work.w.output;
-    const RunBytes<T> of(out, numbers_of(band.rows, work.w.output, out_plane));
+    const RunBytes<T> of(out, numbers_of(band.rows, work.w.output, planes, out_plane));
     T* const results = reinterpret_cast<T*>(bytes + kPages * page_bytes + result * result_bytes);
     wait_for_phase(full + 8 * cursor.slot, cursor.parity);
     if (works) {
-      const T* const page = reinterpret_cast<const T*>(bytes + cursor.slot * page_bytes) + in.phase + plane * in_plane +
-                            in_column - Tile::kOffset;
+      const T* const page = reinterpret_cast<const T*>(bytes + cursor.slot * page_bytes) + in.phase +
+                            plane / K::kRepeat * in_plane + in_column - Tile::kOffset;
       T* const mine = results + of.phase + plane * out_plane + column;
 #pragma unroll 1
       for (int row = row_group * kRows; row < band.rows; row += cut.row_groups * kRows) {
@@ -271,7 +273,8 @@ struct UnitTile {
 };
 
 /// dx, the parts of dw, or both. kMasks: columns of g beside its rows are read, or of x behind its own. The bias's sum is
-/// that of output u + q - owner of every unit u.
+/// that of output u + q - owner of every unit u. Channels are those of x; kRepeat planes of g belong to each, side by side, in bands
+/// cut.run_numbers apart.
 template <class T, class K, class S, class Tile, bool kInput, bool kWeight, bool kBias, int kPhaseH, int kPhaseW, bool kMasks,
           int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWork work) {
@@ -281,7 +284,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
   constexpr int kWindow = kColumns + ReachW::kSpan - 1, kWindowRows = kRows + ReachH::kSpan - 1;
   constexpr int kWidth = kColumns * K::kStrideW, kHeight = kRows * K::kStrideH, kAll = K::kTaps + 1;
   constexpr int kConsumers = kThreads / 32 - 1, kWorkers = 32 * kConsumers;
-  static_assert(K::kRepeat == 1 && kColumns % Tile::kVectorG == 0 && kWidth % Tile::kVectorX == 0);
+  constexpr int kRepeat = K::kRepeat;
+  static_assert(kColumns % Tile::kVectorG == 0 && kWidth % Tile::kVectorX == 0);
   extern __shared__ uint4 shared[];
   const PlaneCut& cut = work.cut;
   char* const bytes = reinterpret_cast<char*>(shared) + cut.zeros * static_cast<int>(sizeof(T));
@@ -324,18 +328,26 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
     return band;
   };
   const auto g_of = [&](const Item& item, const Band& band) {
-    return static_cast<const T*>(work.y) + (static_cast<Int64>(item.image) * work.channels + first_channel) * out_plane +
+    return static_cast<const T*>(work.y) + (static_cast<Int64>(item.image) * work.channels + first_channel) * kRepeat * out_plane +
            band.low * work.w.output;
   };
   const auto x_at = [&](const Item& item, const Band& band) {
     return (static_cast<Int64>(item.image) * work.channels + first_channel) * in_plane + band.x_row * work.w.input;
   };
   const auto numbers_of = [&](int rows, int width, int plane) { return cut.bands > 1 ? rows * width : planes * plane; };
+  const int g_runs = cut.bands > 1 ? kRepeat : 1;  // of a page
+  const auto g_count_of = [&](const Band& band) {
+    return numbers_of(band.high - band.low, work.w.output, out_plane) * (kRepeat / g_runs);
+  };
   Item item{first_item / cut.bands, first_item % cut.bands};
   PageCursor<kPages> cursor;
-  float sums[kWeight ? K::kTaps : 1], total = 0;
+  float sums[kRepeat][kWeight ? K::kTaps : 1], total[kRepeat];
 #pragma unroll
-  for (int k = 0; k < (kWeight ? K::kTaps : 1); ++k) sums[k] = 0;
+  for (int j = 0; j < kRepeat; ++j) {
+    total[j] = 0;
+#pragma unroll
+    for (int k = 0; k < (kWeight ? K::kTaps : 1); ++k) sums[j][k] = 0;
+  }
   const int thread = static_cast<int>(threadIdx.x), per_plane = cut.column_groups * cut.row_groups;
   const int plane = thread / per_plane, place = thread - plane * per_plane;
 
@@ -344,23 +356,32 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
     for (int i = first_item; lane == 0 && i < last_item; ++i, item.advance(cut.bands)) {
       const Band band = band_of(item);
       const T* const g = g_of(item, band);
-      const RunBytes<T> g_run(g, numbers_of(band.high - band.low, work.w.output, out_plane));
-      const unsigned g_count = static_cast<unsigned>(g_run.loaded()) * sizeof(T);
+      const int g_numbers = g_count_of(band);
+      unsigned g_count = 0;
+      for (int j = 0; j < g_runs; ++j) g_count += static_cast<unsigned>(RunBytes<T>(g + j * out_plane, g_numbers).loaded()) * sizeof(T);
       const T* const x = static_cast<const T*>(work.x) + x_at(item, band);
       const RunBytes<T> x_run(x, numbers_of(band.x_rows, work.w.input, in_plane));
       const unsigned x_count = kWeight ? static_cast<unsigned>(x_run.loaded()) * sizeof(T) : 0u;
       const unsigned barrier = full + 8 * cursor.slot, to = pages + cursor.slot * page_bytes;
       wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
       expect_bytes(barrier, g_count + x_count);
-      if (g_count > 0) load_bytes(to, g - g_run.phase, g_count, barrier);
+      for (int j = 0; j < g_runs; ++j) {
+        const RunBytes<T> run(g + j * out_plane, g_numbers);
+        const unsigned count = static_cast<unsigned>(run.loaded()) * sizeof(T);
+        if (count > 0)
+          load_bytes(to + j * cut.run_numbers * static_cast<int>(sizeof(T)), g + j * out_plane - run.phase, count, barrier);
+      }
       if (x_count > 0) load_bytes(to + g_bytes, x - x_run.phase, x_count, barrier);
       cursor.next();
     }
   } else {
     const int row_group = place / cut.column_groups, unit = (place - row_group * cut.column_groups) * kColumns;
     const bool works = plane < planes;
-    float taps[kInput ? K::kTaps : 1];
-    if constexpr (kInput) load_taps<T>(work.taps, first_channel + (works ? plane : 0), taps);
+    float taps[kRepeat][kInput ? K::kTaps : 1];
+    if constexpr (kInput) {
+#pragma unroll
+      for (int j = 0; j < kRepeat; ++j) load_taps<T>(work.taps, (first_channel + (works ? plane : 0)) * kRepeat + j, taps[j]);
+    }
     const int g_column = unit + q_w + ReachW::kLow, x_column = unit * K::kStrideW;
     unsigned g_masks[kMasks ? kWindow : 1], x_masks[kMasks && kWeight ? kWidth : 1];
     if constexpr (kMasks) {
@@ -377,14 +398,21 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
 #pragma unroll 1
     for (int i = first_item; i < last_item; ++i, item.advance(cut.bands)) {
       const Band band = band_of(item);
-      const RunBytes<T> g_run(g_of(item, band), 0), x_run(static_cast<const T*>(work.x) + x_at(item, band), 0);
+      const T* const g_from = g_of(item, band);
+      const RunBytes<T> x_run(static_cast<const T*>(work.x) + x_at(item, band), 0);
       T* const dx = static_cast<T*>(work.dx) + (kInput ? x_at(item, band) : 0);
       const RunBytes<T> of(dx, numbers_of(band.x_rows, work.w.input, in_plane));
       T* const results = reinterpret_cast<T*>(bytes + kPages * page_bytes + result * result_bytes);
       wait_for_phase(full + 8 * cursor.slot, cursor.parity);
       if (works) {
         const char* const page = bytes + cursor.slot * page_bytes;
-        const T* const g_page = reinterpret_cast<const T*>(page) + g_run.phase + plane * out_plane + g_column - Tile::kOffset;
+        const T* g_pages[kRepeat];
+#pragma unroll
+        for (int j = 0; j < kRepeat; ++j) {
+          const RunBytes<T> run(g_from + (g_runs > 1 ? j * out_plane : 0), 0);
+          g_pages[j] = reinterpret_cast<const T*>(page) + run.phase + g_column - Tile::kOffset +
+                       (g_runs > 1 ? j * cut.run_numbers : (plane * kRepeat + j) * out_plane);
+        }
         const T* const x_page = reinterpret_cast<const T*>(page + g_bytes) + x_run.phase + plane * in_plane + x_column;
 #pragma unroll 1
         for (int row = row_group * kRows; row < band.units; row += cut.row_groups * kRows) {
@@ -412,10 +440,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
           }
           const int g_row = band.unit + row + q_h + ReachH::kLow;
 #pragma unroll
+          for (int m = 0; m < kRepeat; ++m) {
+#pragma unroll
           for (int j = 0; j < kWindowRows; ++j) {
             if (g_row + j < band.low || g_row + j >= band.high) continue;
             float g[kWindow];
-            load_window<T, Tile::kVectorG, Tile::kOffset>(g_page + (g_row + j - band.low) * work.w.output, g);
+            load_window<T, Tile::kVectorG, Tile::kOffset>(g_pages[m] + (g_row + j - band.low) * work.w.output, g);
             if constexpr (kMasks) {
 #pragma unroll
               for (int c = 0; c < kWindow; ++c) g[c] = __uint_as_float(__float_as_uint(g[c]) & g_masks[c]);
@@ -426,7 +456,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
               if (own >= 0 && own < kRows && row + own < band.units) {
 #pragma unroll
                 for (int c = 0; c < kWindow; ++c)
-                  if (c >= column && c < column + kColumns && c - column + unit < cut.owned_columns) total += g[c];
+                  if (c >= column && c < column + kColumns && c - column + unit < cut.owned_columns) total[m] += g[c];
               }
             }
 #pragma unroll
@@ -445,11 +475,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
                       for (int c = 0; c < kColumns; ++c) {
                         const float gradient = g[c + ReachW::output(b, kw) - ReachW::kLow];
                         const int x_r = r * K::kStrideH + a, x_c = c * K::kStrideW + b;
-                        if constexpr (kInput) results_of[x_r][x_c] += taps[kh * K::kW + kw] * gradient;
-                        if constexpr (kWeight) sums[kh * K::kW + kw] += x[x_r][x_c] * gradient;
+                        if constexpr (kInput) results_of[x_r][x_c] += taps[m][kh * K::kW + kw] * gradient;
+                        if constexpr (kWeight) sums[m][kh * K::kW + kw] += x[x_r][x_c] * gradient;
                       }
                     }
                 }
+          }
           }
           if constexpr (kInput) {
             T* to = results + of.phase + plane * in_plane + row * K::kStrideH * work.w.input + x_column;
@@ -492,22 +523,24 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
     // The threads of a plane in their order, so many taps at a time.
     constexpr int kAtOnce = 8;
     float* const block_sums = reinterpret_cast<float*>(bytes);
-    float* const to = work.parts + (static_cast<Int64>(part) * work.channels + first_channel) * kAll;
+    float* const to = work.parts + (static_cast<Int64>(part) * work.channels + first_channel) * kRepeat * kAll;
 #pragma unroll
-    for (int k0 = 0; k0 < kAll; k0 += kAtOnce) {
+    for (int k0 = 0; k0 < kRepeat * kAll; k0 += kAtOnce) {
       __syncthreads();
       if (plane < planes && warp < kConsumers) {
 #pragma unroll
-        for (int k = k0; k < kAll && k < k0 + kAtOnce; ++k)
-          block_sums[(k - k0) * kWorkers + thread] = k < K::kTaps ? sums[k < K::kTaps ? k : 0] : total;
+        for (int k = k0; k < kRepeat * kAll && k < k0 + kAtOnce; ++k) {
+          const int tap = k % kAll;
+          block_sums[(k - k0) * kWorkers + thread] = tap < K::kTaps ? sums[k / kAll][tap < K::kTaps ? tap : 0] : total[k / kAll];
+        }
       }
       __syncthreads();
       for (int i = thread; i < planes * kAtOnce; i += kThreads) {
         const int p = i / kAtOnce, k = i - p * kAtOnce;
-        if (k0 + k >= kAll) continue;
+        if (k0 + k >= kRepeat * kAll) continue;
         float sum = 0;
         for (int t = 0; t < per_plane; ++t) sum += block_sums[k * kWorkers + p * per_plane + t];
-        to[p * kAll + k0 + k] = sum;
+        to[p * kRepeat * kAll + k0 + k] = sum;
       }
     }
   }

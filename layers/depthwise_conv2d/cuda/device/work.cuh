@@ -108,6 +108,7 @@ struct PlaneCut {
   int members = 0;                        ///< backward: threads of all planes
   int zeros = 0, input_numbers = 0, output_numbers = 0;  ///< shared memory: a row of zeros, runs of x and of y
   int owned_columns = 0;                                  ///< runs: units that own a column of y
+  int run_numbers = 0;                                    ///< backward_runs, in bands: from one plane of y to the next
 };
 
 struct PlaneWork {
@@ -116,7 +117,7 @@ struct PlaneWork {
   void* y = nullptr;         ///< the result, or its gradient
   void* dx = nullptr;        ///< backward alone
   int input_planes = 0;      ///< images x channels
-  int channels = 0;          ///< of x
+  int channels = 0;          ///< of x; of y for forward_runs
   Parameters taps;
   bool accumulate = false;  ///< adds to the result (forward) or to dx
   Transform transform;
