@@ -23,6 +23,7 @@ void widen_pair(unsigned pair, T, float& first, float& second) {
   first = widen(T{static_cast<unsigned short>(pair)});
   second = widen(T{static_cast<unsigned short>(pair >> 16)});
 }
+inline float clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
 inline unsigned shift_words(unsigned low, unsigned high, unsigned bits) {
   return static_cast<unsigned>((static_cast<std::uint64_t>(high) << 32 | low) >> bits);
 }

@@ -212,14 +212,14 @@ bool plan_runs(const Problem& p, const Shape& s, const RunShape& r, const RunCon
                      ? r.w.input - ((r.w.output - t.columns) * k.stride_w - r.w.padding)
                      : 0;
     inside = std::max(inside, 0);
-    std::snprintf(rest, left, "RunTile<%d, %d, %d, %d, %d, %d>, %s, %d, %d, %d, %d>", t.columns, t.rows,
+    std::snprintf(rest, left, "RunTile<%d, %d, %d, %d, %d, %d>, %s, %d, %d, %s, %d, %d>", t.columns, t.rows,
                   t.vector, t.vector_out, t.offset, t.pages, word(masks), inside > 0 ? r.w.padding : 0,
-                  inside, c.threads, static_cast<int>(resident));
+                  inside, word(p.transforms), c.threads, static_cast<int>(resident));
   } else {
-    std::snprintf(rest, left, "UnitTile<%d, %d, %d, %d, %d, %d>, %s, %s, %s, %d, %d, true, %d, %d>",
+    std::snprintf(rest, left, "UnitTile<%d, %d, %d, %d, %d, %d>, %s, %s, %s, %d, %d, true, %s, %d, %d>",
                   u.columns, u.rows, u.vector_x, u.vector_g, u.offset, u.pages, word(input), word(weight),
-                  word(p.bias), r.h.padding % k.stride_h, r.w.padding % k.stride_w, c.threads,
-                  static_cast<int>(resident));
+                  word(p.bias), r.h.padding % k.stride_h, r.w.padding % k.stride_w, word(p.transforms),
+                  c.threads, static_cast<int>(resident));
   }
   plan.kernel = text.data();
   plan.what = "runs of " + std::to_string(cut.planes) + " planes in " + std::to_string(cut.bands) +
@@ -285,8 +285,8 @@ void each_run(const Problem& p, const Shape& s, const RunShape& r, const Add& ad
 /// Whether planes can be moved in runs.
 bool may_use_runs(const Problem& p, const RunShape& r) {
   constexpr int kLargestStride = 3, kMostTaps = 81;
-  return p.boxes && !p.channels_last && !p.transforms && !p.accumulate && r.h.padding >= 0 &&
-         r.w.padding >= 0 && taps_of(r.kernel) * r.kernel.repeat <= kMostTaps &&
+  return p.boxes && !p.channels_last && !p.accumulate && r.h.padding >= 0 && r.w.padding >= 0 &&
+         taps_of(r.kernel) * r.kernel.repeat <= kMostTaps &&
          std::max(r.kernel.stride_h, r.kernel.stride_w) <= kLargestStride;
 }
 

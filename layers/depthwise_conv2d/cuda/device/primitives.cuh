@@ -39,6 +39,18 @@ __device__ __forceinline__ void widen_pair(unsigned pair, Float16, float& first,
       : "r"(pair));
 }
 
+/// NaN stays NaN.
+__device__ __forceinline__ float clamp(float x, float low, float high) {
+#if __CUDA_ARCH__ >= 800
+  float y;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(x), "f"(low));
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(y), "f"(high));
+  return y;
+#else
+  return x < low ? low : x > high ? high : x;
+#endif
+}
+
 /// The word that begins `bits` bits, at most 31, into two words.
 __device__ __forceinline__ unsigned shift_words(unsigned low, unsigned high, unsigned bits) {
   return __funnelshift_r(low, high, bits);

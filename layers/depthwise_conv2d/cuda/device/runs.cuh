@@ -1,6 +1,7 @@
 #pragma once
 
 #include "boxes.cuh"
+#include "transform.cuh"
 
 /// Dense planes (NCHW), whose rows are one run of memory, whatever their width: for GPUs of compute capability 9 and on. A
 /// block has some channels; it takes their planes, or bands of rows of one plane, of one image after the other. One
@@ -80,7 +81,8 @@ struct RunBytes {
 
 /// kMasks: columns beside the rows are read, and count as zero. Of them only the first kPadding and those behind
 /// column kInside - 1 of a thread's window can be outside, unless kInside is 0.
-template <class T, class K, class S, class Tile, bool kMasks, int kPadding, int kInside, int kThreads, int kBlocks>
+template <class T, class K, class S, class Tile, bool kMasks, int kPadding, int kInside, bool kTransforms, int kThreads,
+          int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWork work) {
   constexpr int kColumns = Tile::kColumns, kRows = Tile::kRows, kPages = Tile::kPages;
   constexpr int kWindow = (kColumns - 1) * K::kStrideW + (K::kW - 1) * S::kWidth + 1;
@@ -160,6 +162,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
   float taps[K::kTaps];
   load_taps<T>(work.taps, channel, taps);
   const float bias = load_bias<T>(work.taps, channel);
+  Lane<kTransforms> transform;
+  transform.begin(work.transform, channel / K::kRepeat);
   const int in_column = column * K::kStrideW - work.w.padding;
   const int left = min(kColumns, work.w.output - column);  // columns that exist
   unsigned masks[kMasks ? kWindow : 1];
@@ -196,6 +200,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
           if (in_row + j >= 0 && in_row + j < work.h.input && in_row + j < band.high) {
             float x[kWindow];
             load_window<T, Tile::kVector, Tile::kOffset>(from, x);
+            transform.apply(x);
             if constexpr (kMasks) {
 #pragma unroll
               for (int n = 0; n < kWindow; ++n)
@@ -276,7 +281,7 @@ struct UnitTile {
 /// that of output u + q - owner of every unit u. Channels are those of x; kRepeat planes of g belong to each, side by side, in bands
 /// cut.run_numbers apart.
 template <class T, class K, class S, class Tile, bool kInput, bool kWeight, bool kBias, int kPhaseH, int kPhaseW, bool kMasks,
-          int kThreads, int kBlocks>
+          bool kTransforms, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWork work) {
   using ReachH = UnitReach<K::kH, K::kStrideH, S::kHeight, kPhaseH>;
   using ReachW = UnitReach<K::kW, K::kStrideW, S::kWidth, kPhaseW>;
@@ -383,6 +388,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
       for (int j = 0; j < kRepeat; ++j) load_taps<T>(work.taps, (first_channel + (works ? plane : 0)) * kRepeat + j, taps[j]);
     }
     const int g_column = unit + q_w + ReachW::kLow, x_column = unit * K::kStrideW;
+    Lane<kTransforms && kWeight> transform;
+    transform.begin(work.transform, first_channel + (works ? plane : 0));
     unsigned g_masks[kMasks ? kWindow : 1], x_masks[kMasks && kWeight ? kWidth : 1];
     if constexpr (kMasks) {
 #pragma unroll
@@ -422,6 +429,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
             for (int r = 0; r < kHeight; ++r) {
               if (row * K::kStrideH + r < band.x_rows) {
                 load_window<T, Tile::kVectorX, 0>(x_page + (row * K::kStrideH + r) * work.w.input, x[r]);
+                transform.apply(x[r]);
                 if constexpr (kMasks) {
 #pragma unroll
                   for (int c = 0; c < kWidth; ++c) x[r][c] = __uint_as_float(__float_as_uint(x[r][c]) & x_masks[c]);
