@@ -56,5 +56,6 @@
 #include "lamella/tensor/shape.h"
 #include "lamella/tensor/tensor.h"
 #include "lamella/train/metrics.h"
+#include "lamella/train/profile.h"
 #include "lamella/train/progress.h"
 #include "lamella/train/step.h"
