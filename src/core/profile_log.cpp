@@ -68,27 +68,7 @@ void name_all(State& now, const char* op) {
   if (now.open.empty()) now.read = now.written = 0;
 }
 
-}  // namespace
-
-std::atomic<unsigned> on_bits{bits_at_start()};
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-std::string name_of_call(const char* call) {
-  const char* const end = std::strchr(call, '(');
-  return end == nullptr ? std::string(call) : std::string(call, end);
-}
-
-void KernelScope::begin(Device device, const char* call) {
-  State& thread = state();
-  is_open_ = true;
-  if (is_set(kRanges)) cuda::push_range(name_of_call(call).c_str());
-  // A recording's launches run later, and as often as it is replayed.
-  const bool logged = thread.log && device == thread.log->device && !cuda::is_recording();
-  thread.in_log.push_back(logged);
-  if (!logged) return;
+void log_call(State& thread, Device device, const char* call) {
   KernelCall entry{
       .op = thread.pass == Pass::Forward ? nullptr : thread.op, .call = call, .pass = thread.pass};
   if (!thread.open.empty()) entry.around = static_cast<std::int64_t>(thread.open.back());
@@ -105,6 +85,29 @@ void KernelScope::begin(Device device, const char* call) {
   thread.open.push_back(index);
   entry.begin = profiling::now();
   log.kernels.push_back(entry);
+}
+
+}  // namespace
+
+std::atomic<unsigned> on_bits{bits_at_start()};
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::string name_of_call(const char* call) {
+  const char* const end = std::strchr(call, '(');
+  return end == nullptr ? std::string(call) : std::string(call, end);
+}
+
+void KernelScope::begin(Device device, const char* call) {
+  State& thread = state();
+  // A recording's launches run later, and as often as it is replayed.
+  const bool logged = thread.log && device == thread.log->device && !cuda::is_recording();
+  if (logged) log_call(thread, device, call);
+  thread.in_log.push_back(logged);
+  if (is_set(kRanges)) cuda::push_range(name_of_call(call).c_str());
+  is_open_ = true;
 }
 
 void KernelScope::end() noexcept {
@@ -175,6 +178,7 @@ void block_taken(Device device, const void* data, std::size_t bytes) {
   if (!log || !(device == log->device)) return;
   State& thread = state();
   const std::lock_guard lock(log->mutex);
+  if (!log->is_open) return;
   const std::size_t index = log->blocks.size();
   const bool is_known = thread.pass != Pass::Forward;
   log->blocks.push_back({.data = data,
@@ -190,6 +194,7 @@ void block_returned(Device device, const void* data, std::size_t bytes) noexcept
   const std::shared_ptr<Log> log = current();
   if (!log || !(device == log->device)) return;
   const std::lock_guard lock(log->mutex);
+  if (!log->is_open) return;
   const auto found = log->in_use.find(data);
   if (found == log->in_use.end()) {  // from before the log
     log->returned_earlier.emplace_back(profiling::now(), bytes);
@@ -203,6 +208,7 @@ void block_is_tensor(const void* data, const std::int64_t* sizes, int axes, DTyp
   const std::shared_ptr<Log> log = current();
   if (!log || data == nullptr) return;
   const std::lock_guard lock(log->mutex);
+  if (!log->is_open) return;
   const auto found = log->in_use.find(data);
   if (found == log->in_use.end()) return;
   BlockUse& block = log->blocks[found->second];
@@ -230,6 +236,10 @@ void log_kernels(const std::shared_ptr<Log>& log, bool on) {
 
 void close_log() {
   const std::lock_guard lock(current_mutex());
+  if (const std::shared_ptr<Log>& log = current_slot()) {
+    const std::lock_guard blocks(log->mutex);  // a thread may still have it at hand
+    log->is_open = false;
+  }
   current_slot() = nullptr;
   on_bits.store(bits_at_start());
 }

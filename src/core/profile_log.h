@@ -52,7 +52,7 @@ std::string name_of_call(const char* call);
 
 struct Log {
   Device device;
-  bool is_open = false;
+  bool is_open = false;                   ///< blocks are logged
   std::unique_ptr<cuda::GpuClock> clock;  ///< null on the CPU
   std::vector<KernelCall> kernels;
   std::vector<BlockUse> blocks;
@@ -61,7 +61,7 @@ struct Log {
   std::vector<std::pair<double, std::size_t>>
       returned_earlier;  ///< those of them that came back: when, bytes
 
-  std::mutex mutex;  ///< over the blocks: any thread may take and return them
+  std::mutex mutex;  ///< over is_open and the blocks: any thread may take and return these
 };
 
 /// Makes `log` the one that hooks write to, its memory from now on. Throws Error if there is one.

@@ -148,8 +148,8 @@ void Profile::step() {
 
 void Profile::stop() {
   Record& record = *record_;
-  if (!record.log->is_open) return;
-  record.log->is_open = false;
+  if (record.is_stopped) return;
+  record.is_stopped = true;
   if (record.running) profiling::log_kernels(record.log, false);
   record.running = false;
   profiling::close_log();

@@ -15,9 +15,10 @@ struct Profile::Record {
   std::shared_ptr<lamella::detail::profiling::Log> log;
   ProfileOptions options;
   bool running = false;
+  bool is_stopped = false;
   std::vector<double> marks;    ///< start, then the end of each step
   double clock_zero = 0;        ///< when the GPU's clock began
-  double shortest_step = 0.02;  ///< seconds
+  double shortest_step = 0.05;  ///< seconds
   double bandwidth = 0;
 
   /// When the GPU ran a call of log->kernels; equal where that is not known.

@@ -77,9 +77,9 @@ struct MemoryShare {
 struct ProfileOptions {
   /// Measure the device's bandwidth when the profile stops: takes memory and some milliseconds.
   bool bandwidth = true;
-  /// Of a GPU: let it wait at the start of each step as long as the CPU took for the one before (at most a
-  /// tenth of a second), so that launches are queued ahead. Kernels then follow each other as in a recorded
-  /// step, and their times do not include that of launching.
+  /// Of a GPU: let it wait at the start of each step as long as the CPU took for the shortest one so far (at
+  /// most 50 ms), so that launches are queued ahead. Kernels then follow each other as in a recorded step,
+  /// and their times do not include that of launching.
   bool head_start = true;
 };
 
