@@ -129,6 +129,22 @@ TEST(ProfileTest, time_within_a_call_counts_once) {
   }
   EXPECT_LE(seconds, profile.seconds());
   EXPECT_GT(seconds, 0.2 * profile.seconds());
+  // Of calls within each other, the outermost take all of the time.
+  double outermost = 0, end = 0;
+  int within = 0;
+  const nlohmann::json trace = nlohmann::json::parse(profile.trace());
+  for (const auto& event : trace.at("traceEvents")) {
+    if (event.at("ph") != "X" || event.at("cat") == "step") continue;
+    const double from = event.at("ts"), taken = event.at("dur");
+    if (from < end) {
+      ++within;
+      continue;
+    }
+    outermost += 1e-6 * taken;
+    end = from + taken;
+  }
+  EXPECT_GT(within, 0);
+  EXPECT_NEAR(seconds, outermost, 1e-6);
   EXPECT_GT(applied, 0);  // made while other calls' arguments were
   EXPECT_GT(entry(profile, "conv2d", "apply_pending", ProfiledPass::Forward).bytes, 0);
   for (const std::int64_t calls : passes) EXPECT_GT(calls, 0);
