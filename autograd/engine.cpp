@@ -1,5 +1,6 @@
 #include "autograd/walk.h"
 #include "core/check.h"
+#include "core/profiling.h"
 #include "lamella/autograd/autograd.h"
 
 namespace lamella {
@@ -21,6 +22,7 @@ void backward(const Tensors& roots, const Tensors& gradients, bool retain_graph)
   LAMELLA_CHECK(ShapeError, gradients.empty() || gradients.size() == roots.size(), "backward: ", roots.size(),
                 " roots but ", gradients.size(), " gradients");
   const NoGrad no_grad;
+  const detail::profiling::PassScope pass(detail::profiling::Pass::Gradient, "backward");
   detail::Walk walk(retain_graph, false);
   for (std::size_t i = 0; i < roots.size(); ++i)
     walk.seed(roots[i], gradients.empty() ? Tensor() : gradients[i]);
@@ -32,6 +34,7 @@ Tensors gradients_of(const Tensors& roots, const Tensors& inputs, const Tensors&
   LAMELLA_CHECK(ShapeError, gradients.empty() || gradients.size() == roots.size(),
                 "gradients_of: ", roots.size(), " roots but ", gradients.size(), " gradients");
   const NoGrad no_grad;
+  const detail::profiling::PassScope pass(detail::profiling::Pass::Gradient, "gradients_of");
   detail::Walk walk(retain_graph, true);
   for (const Tensor& input : inputs) walk.collect(input);
   walk.find_paths(roots);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/profiling.h"
 #include "lamella/autograd/autograd.h"
 
 namespace lamella::detail {
@@ -64,6 +65,7 @@ bool wants_gradient(const Tensor& tensor) {
 
 Tensors record_all(const char* op, const Tensors& inputs, const std::vector<Output>& outputs,
                    Gradient gradient) {
+  if (profiling::on()) profiling::end_operator(op);
   Tensors results;
   results.reserve(outputs.size());
   for (const Output& output : outputs) results.push_back(output.unrecorded());
@@ -99,6 +101,7 @@ Tensor record(const char* op, std::initializer_list<Tensor> inputs, const Output
 }
 
 Tensor without_gradient(const char* op, const Output& output) {
+  if (profiling::on()) profiling::end_operator(op);
   if (anomaly_enabled()) check_no_nan(std::string(op) + ": its result", output.unrecorded());
   return output.unrecorded();
 }

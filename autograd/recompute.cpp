@@ -3,6 +3,7 @@
 #include "autograd/node.h"
 #include "autograd/record.h"
 #include "core/check.h"
+#include "core/profiling.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/core/random.h"
 
@@ -63,6 +64,7 @@ Tensor recompute(const std::function<Tensor(const Tensors&)>& block, const Tenso
         {
           const Replay replay(start);
           const EnableGrad enable;
+          const detail::profiling::PassScope pass(detail::profiling::Pass::Forward, nullptr);
           for (std::size_t i = 0; i < saved.size(); ++i) {
             Tensor leaf = saved[i].get();
             if (differentiable[i]) leaves.push_back(leaf = leaf.detach().set_requires_grad());

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "core/profiling.h"
 #include "tensor/dispatch.h"
 #include "tensor/kernels/copy.h"
 
@@ -55,7 +56,9 @@ class WalkContext final : public GradientContext {
   GradientTarget target(int input) override {
     if (!needs(input)) return {};
     const auto [buffer, mode] = walk_.destination(edge(input));
-    return {write(buffer, "backward"), mode};
+    const TensorView view = write(buffer, "backward");
+    if (mode == GradientWrite::Accumulate && profiling::on()) profiling::count_bytes(bytes_shown(view), 0);
+    return {view, mode};
   }
 
   void add(int input, const Tensor& gradient) override {
@@ -272,6 +275,7 @@ void Walk::visit(Arrival& arrival) {
   current_operator = node.name;
   current_walk = this;
   current_sequence = node.sequence;
+  const profiling::PassScope pass(profiling::Pass::Gradient, node.name);
   WalkContext context(*this, node, std::move(gradients));
   if (retain_graph_) {
     node.gradient(context);

@@ -1,6 +1,7 @@
 #include "autograd/record.h"
 #include "core/check.h"
 #include "core/cuda_backend.h"
+#include "core/profiling.h"
 #include "lamella/tensor/create.h"
 #include "tensor/dispatch.h"
 #include "tensor/kernels/copy.h"
@@ -42,6 +43,8 @@ Tensor Tensor::to(Device device, bool non_blocking) const {
   const Device from_device = this->device();
   const Output y(shape(), dtype(), device, memory_format());
   const auto bytes = static_cast<std::size_t>(numel()) * size_of(dtype());
+  const detail::profiling::KernelScope call_in_profile(device.is_cuda() ? device : from_device,
+                                                       device.is_cuda() ? "copy_to_gpu" : "copy_to_cpu");
   if (non_blocking && dense.is_pinned()) {
     detail::cuda::copy_pinned_bytes(y.write().data, device, read(dense).data, bytes);
     dense.record_stream(current_stream(device));

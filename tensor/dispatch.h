@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "core/check.h"
+#include "core/profiling.h"
 #ifdef LAMELLA_WITH_CUDA
 #include "core/cuda_backend.h"
 #endif
@@ -15,14 +16,16 @@ namespace lamella::detail {
 
 /// Calls the kernel of a device: LAMELLA_KERNEL(x.device(), relu_forward(read(x), write(y))) calls
 /// cpu::relu_forward or cuda::relu_forward. The one place that knows which backends there are. Kernels are
-/// declared once for all of them, in a kernels.h.
-#define LAMELLA_KERNEL(where, ...)                        \
-  do {                                                    \
-    const ::lamella::Device device_of_kernel = (where);   \
-    if (device_of_kernel.is_cpu())                        \
-      ::lamella::cpu::__VA_ARGS__;                        \
-    else                                                  \
-      LAMELLA_CUDA_KERNEL(device_of_kernel, __VA_ARGS__); \
+/// declared once for all of them, in a kernels.h. A profile counts what read() and write() give out as
+/// the bytes of the call that comes next or whose arguments they are.
+#define LAMELLA_KERNEL(where, ...)                                                                   \
+  do {                                                                                               \
+    const ::lamella::Device device_of_kernel = (where);                                              \
+    const ::lamella::detail::profiling::KernelScope call_in_profile(device_of_kernel, #__VA_ARGS__); \
+    if (device_of_kernel.is_cpu())                                                                   \
+      ::lamella::cpu::__VA_ARGS__;                                                                   \
+    else                                                                                             \
+      LAMELLA_CUDA_KERNEL(device_of_kernel, __VA_ARGS__);                                            \
   } while (false)
 
 #ifdef LAMELLA_WITH_CUDA

@@ -6,6 +6,7 @@
 
 #include "core/check.h"
 #include "core/cuda/recording.h"
+#include "core/profiling.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/core/stream.h"
 #include "tensor/dispatch.h"
@@ -25,6 +26,16 @@ ConstTensorView stored_view(const Geometry& of, const Storage& storage) {
   return {static_cast<const std::byte*>(storage.block.data) +
               of.offset * static_cast<std::int64_t>(size_of(of.dtype)),
           of.shape, of.strides, of.dtype, storage.device};
+}
+
+// What has not come through read() and write(), for a profile.
+const PendingView& reading(const PendingView& view) {
+  if (profiling::on()) profiling::count_bytes(bytes_shown(view.stored), 0);
+  return view;
+}
+const TensorView& writing(const TensorView& view) {
+  if (profiling::on()) profiling::count_bytes(0, bytes_shown(view));
+  return view;
 }
 
 const void* vector_data(const Tensor& tensor) { return tensor.defined() ? read(tensor).data : nullptr; }
@@ -63,7 +74,9 @@ const Storage& settle(Pending& pending, const Geometry& of, const Storage& store
     ConstTensorView target = stored_view(of, *result);
     const TensorView out{const_cast<void*>(target.data), target.shape, target.strides, target.dtype,
                          target.device};
-    LAMELLA_KERNEL(out.device, apply_pending(view, out));
+    if (profiling::on())
+      profiling::block_is_tensor(result->block.data, of.shape.begin(), of.shape.size(), of.dtype);
+    LAMELLA_KERNEL(out.device, apply_pending(reading(view), writing(out)));
     pending.applied = std::move(result);
     applied_count.fetch_add(1, std::memory_order_relaxed);
   }
@@ -99,7 +112,9 @@ void settle_debts(Storage& storage) {
 
 ConstTensorView read(const Tensor& tensor) {
   const TensorImpl& impl = TensorDoor::impl(tensor);
-  return stored_view(impl, settle(impl));
+  const ConstTensorView view = stored_view(impl, settle(impl));
+  if (profiling::on()) profiling::count_bytes(bytes_shown(view), 0);
+  return view;
 }
 
 TensorView write(const Tensor& tensor, const char* op) {
@@ -117,6 +132,10 @@ TensorView write(const Tensor& tensor, const char* op) {
   storage.version.fetch_add(1, std::memory_order_relaxed);
   storage.last_change.store(op, std::memory_order_relaxed);
   const ConstTensorView view = stored_view(impl, storage);
+  if (profiling::on()) {
+    profiling::count_bytes(0, bytes_shown(view));
+    profiling::name_in_place(op);
+  }
   return {const_cast<void*>(view.data), view.shape, view.strides, view.dtype, view.device};
 }
 
@@ -130,7 +149,7 @@ bool is_pending(const Tensor& tensor) {
 PendingView read_pending(const Tensor& tensor) {
   const TensorImpl& impl = TensorDoor::impl(tensor);
   if (!is_pending(tensor)) return {read(tensor), nullptr, nullptr, PendingActivation::None};
-  return view_of(*impl.pending, impl, *impl.storage);
+  return reading(view_of(*impl.pending, impl, *impl.storage));
 }
 
 Tensor make_pending(const Tensor& stored, const Tensor& scale, const Tensor& shift,

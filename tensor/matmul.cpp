@@ -64,11 +64,11 @@ Tensor multiply_matrices(const Tensor& a, const Tensor& b, const Shape& result) 
   return detail::record(kName, {a, b}, y,
                         [a = Saved::when(detail::wants_gradient(b), a),
                          b = Saved::when(detail::wants_gradient(a), b), result](GradientContext& context) {
-                          const ConstTensorView grad = read(context.grad());
+                          const Tensor& grad = context.grad();
                           if (const GradientTarget da = context.target(0))
-                            multiply(grad, false, read(b.get()), true, result, da.view, da.write);
+                            multiply(read(grad), false, read(b.get()), true, result, da.view, da.write);
                           if (const GradientTarget db = context.target(1))
-                            multiply(read(a.get()), true, grad, false, result, db.view, db.write);
+                            multiply(read(a.get()), true, read(grad), false, result, db.view, db.write);
                         });
 }
 

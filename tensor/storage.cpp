@@ -2,6 +2,7 @@
 
 #include "core/check.h"
 #include "core/cuda_backend.h"
+#include "core/profiling.h"
 #include "tensor/door.h"
 
 namespace lamella::detail {
@@ -31,6 +32,8 @@ Tensor allocate(const Shape& shape, DType dtype, Device device, MemoryFormat for
   impl->dtype = dtype;
   impl->storage =
       std::make_shared<Storage>(static_cast<std::size_t>(elements) * size_of(dtype), device, pinned);
+  if (profiling::on())
+    profiling::block_is_tensor(impl->storage->block.data, shape.begin(), shape.size(), dtype);
   return TensorDoor::wrap(std::move(impl));
 }
 

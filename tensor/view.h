@@ -40,6 +40,14 @@ struct TensorView {
   operator ConstTensorView() const { return {data, shape, strides, dtype, device}; }
 };
 
+/// Bytes of the elements that a view shows, those that it repeats once.
+inline std::int64_t bytes_shown(const ConstTensorView& view) {
+  std::int64_t bytes = static_cast<std::int64_t>(size_of(view.dtype));
+  for (int axis = 0; axis < view.shape.size(); ++axis)
+    if (view.strides[axis] != 0) bytes *= view.shape[axis];
+  return bytes;
+}
+
 /// Whether a gradient kernel replaces what its destination holds or adds to it.
 enum class GradientWrite : std::uint8_t { Overwrite, Accumulate };
 

@@ -14,8 +14,9 @@ int run_train(TrainOptions options);
 
 struct EvalOptions {
   std::filesystem::path checkpoint;
-  std::string data;        ///< empty: what the network was trained on
-  bool confusion = false;  ///< print the confusion matrix, too
+  std::string data;         ///< empty: what the network was trained on
+  bool confusion = false;   ///< print the confusion matrix, too
+  ProfileRun profile = {};  ///< with a folder: profile some batches instead
   RunOptions run;
 };
 /// Accuracy of each class and of all (also that of the five most probable classes) and loss on the test

@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <optional>
 
 #include "checkpoint.h"
 #include "commands.h"
@@ -8,7 +9,10 @@ namespace lm = lamella;
 
 int run_eval(const EvalOptions& options) {
   const lm::Device device(options.run.device);
+  check(options.profile);
   const Checkpoint checkpoint = load_checkpoint(options.checkpoint);
+  std::optional<lm::train::Profile> profile;
+  if (!options.profile.folder.empty()) profile.emplace(device);
   const auto network = trained_network(checkpoint, device);
   ImageData data = open_images(options.data.empty() ? checkpoint.source : options.data, checkpoint.recipe);
   if (data.format.classes != checkpoint.format.classes || data.format.channels != checkpoint.format.channels)
@@ -19,6 +23,11 @@ int run_eval(const EvalOptions& options) {
   data.format = checkpoint.format;
 
   lm::data::DataLoader loader = test_loader(data, checkpoint.recipe, options.run.workers, device);
+  if (profile) {
+    const lm::NoGrad no_grad;
+    const auto forward = [&](const lm::Tensor& images, const lm::Tensor&) { (*network)(images); };
+    return profile_steps(*profile, *network, loader, forward, options.profile) ? 0 : 130;
+  }
   const Evaluation result = evaluate(*network, loader, "test");
   if (interrupted()) return 130;
   const std::vector<std::string>& classes = data.format.classes;

@@ -77,6 +77,16 @@ int run(int argc, char** argv) {
                    "an HTML page about the finished training: curves, confusion matrix, worst images");
   train.add_flag("--capture", train_options.capture,
                  "record a step's launches and replay them: faster where the GPU waits for the CPU");
+  const auto add_profile = [](CLI::App& app, ProfileRun& profile, const char* help) {
+    CLI::Option* folder = app.add_option("--profile", profile.folder, help);
+    app.add_option("--profile-steps", profile.steps, "batches that --profile looks at, after 3 to warm up")
+        ->capture_default_str()
+        ->needs(folder);
+  };
+  add_profile(
+      train, train_options.profile,
+      "instead of training, say where the time and the memory of a step go, and write that and a trace "
+      "for ui.perfetto.dev into this folder");
   add_run(train, train_options.run, threads);
   add_recipe_options(train, train_options.recipe);
 
@@ -84,6 +94,8 @@ int run(int argc, char** argv) {
   CLI::App& eval = *app.add_subcommand("eval", "test a saved network");
   eval.add_option("--checkpoint", eval_options.checkpoint, "the saved network")->required();
   eval.add_option("--data", eval_options.data, "images, as in train; by default those it was trained on");
+  add_profile(eval, eval_options.profile,
+              "instead of testing, say where the time and the memory of a batch go, as in train");
   eval.add_flag("--confusion", eval_options.confusion, "print how often each class was taken for each");
   add_run(eval, eval_options.run, threads);
 

@@ -16,6 +16,9 @@ int run_predict(const PredictOptions& options) {
   InputFormat format = checkpoint.format;
   format.normalize.scale = 255;  // whatever the training images' largest value: image files have 255
 
+  // Images are of one size: on a GPU the launches for the second are recorded, and replayed from then on.
+  lm::fold_batch_norms(*network);
+  lm::train::Inference logits_of(*network, {.capture = device.is_cuda()});
   const lm::NoGrad no_grad;
   bool failed = false;
   for (const std::filesystem::path& path : options.images) {
@@ -28,7 +31,7 @@ int run_predict(const PredictOptions& options) {
       failed = true;
       continue;
     }
-    const lm::Tensor logits = (*network)(to_input(image, format).to(device));
+    const lm::Tensor logits = logits_of(to_input(image, format));
     const std::vector<double> shares = lm::softmax(logits, 1).to_vector<double>();
     std::vector<std::size_t> order(shares.size());
     std::iota(order.begin(), order.end(), std::size_t{0});

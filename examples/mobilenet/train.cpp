@@ -80,6 +80,7 @@ class Training {
         files_(options.checkpoint, options.keep),
         train_images_(train_loader(data, recipe_, options.run.workers, device_)),
         test_images_(test_loader(data, recipe_, options.run.workers, device_)) {
+    if (!options.profile.folder.empty()) profile_.emplace(device_);
     lm::manual_seed(recipe_.seed);
     network_ = make_network(recipe_, data.format);
     network_->to(device_);
@@ -101,18 +102,7 @@ class Training {
     if (!options_.options_text.empty()) save_options(options_.checkpoint, options_.options_text);
     Trained result{.test = {.confusion = lm::train::ConfusionMatrix(
                                 static_cast<std::int64_t>(data_.format.classes.size()))}};
-    const lm::CrossEntropyOptions loss{.label_smoothing = recipe_.label_smoothing};
-    lm::train::Step step(
-        *network_, *optimizer_,
-        {.loss = [loss](const lm::Tensor& output,
-                        const lm::Tensor& target) { return lm::cross_entropy(output, target, loss); },
-         .clip_grad_norm = recipe_.clip_grad_norm,
-         .check_every = device_.is_cuda() ? 100 : 1,  // each waits for the GPU
-         .scheduler = &*scheduler_,
-         .ema = ema_.get(),
-         .capture = options_.capture,
-         .autocast = mixed_type(recipe_),
-         .scaler = scaler_ ? &*scaler_ : nullptr});
+    lm::train::Step step(*network_, *optimizer_, step_options());
     for (; position_.epoch < recipe_.epochs; ++position_.epoch, position_.batches = 0) {
       Curve::Line line = train_epoch(step);
       if (!interrupted()) result.test = evaluate(ema_ ? ema_->module() : *network_, test_images_);
@@ -137,16 +127,46 @@ class Training {
     return result;
   }
 
+  bool profile() {
+    begin_training();
+    lm::train::StepOptions eager = step_options();
+    eager.capture = false;
+    lm::train::Step step(*network_, *optimizer_, eager);
+    if (ema_)
+      for (const auto& [name, average] : ema_->module().named_parameters())
+        profile_->watch(average, lm::train::MemoryPurpose::Optimizer, "average of " + name);
+    return profile_steps(
+        *profile_, *network_, train_images_,
+        [&](const lm::Tensor& images, const lm::Tensor& labels) { step(images, labels); }, options_.profile);
+  }
+
  private:
   std::string epoch_label() const {
     return "epoch " + std::to_string(position_.epoch + 1) + '/' + std::to_string(recipe_.epochs);
   }
 
-  Curve::Line train_epoch(lm::train::Step& step) {
-    const auto start = std::chrono::steady_clock::now();
+  lm::train::StepOptions step_options() {
+    const lm::CrossEntropyOptions loss{.label_smoothing = recipe_.label_smoothing};
+    return {.loss = [loss](const lm::Tensor& output,
+                           const lm::Tensor& target) { return lm::cross_entropy(output, target, loss); },
+            .clip_grad_norm = recipe_.clip_grad_norm,
+            .check_every = device_.is_cuda() ? 100 : 1,  // each waits for the GPU
+            .scheduler = &*scheduler_,
+            .ema = ema_.get(),
+            .capture = options_.capture,
+            .autocast = mixed_type(recipe_),
+            .scaler = scaler_ ? &*scaler_ : nullptr};
+  }
+
+  void begin_training() {
     network_->train();
     lm::hold_frozen_norms(*network_);
     lm::set_allow_tf32(recipe_.precision == "tf32");
+  }
+
+  Curve::Line train_epoch(lm::train::Step& step) {
+    const auto start = std::chrono::steady_clock::now();
+    begin_training();
     train_images_.set_epoch(position_.epoch);
     train_images_.set_position(position_.batches);
     const std::int64_t images_left = (train_images_.size() - position_.batches) * recipe_.batch;
@@ -251,6 +271,7 @@ class Training {
   const Recipe recipe_;
   const lm::Device device_;
   const CheckpointFiles files_;
+  std::optional<lm::train::Profile> profile_;  // from before the network, to know what its memory is for
   lm::data::DataLoader train_images_;
   lm::data::DataLoader test_images_;
   std::unique_ptr<lm::Module> network_;
@@ -268,6 +289,11 @@ class Training {
 Trained train(const ImageData& data, const TrainOptions& options) {
   check(options.recipe);
   return Training(data, options).run();
+}
+
+bool profile_training(const ImageData& data, const TrainOptions& options) {
+  check(options.recipe);
+  return Training(data, options).profile();
 }
 
 /// Says before the training, not after its first epoch, that nothing can be saved there.
@@ -295,7 +321,9 @@ void say_where(const TrainOptions& options) {
 }
 
 int run_train(TrainOptions options) {
-  check_place(options.checkpoint);
+  const bool profiles = !options.profile.folder.empty();
+  check(options.profile);
+  if (!profiles || options.resume) check_place(options.checkpoint);
   if (!options.csv.empty()) check_place(options.csv);
   if (!options.report.empty()) check_place(options.report);
   if (options.checkpoint_every < 0)
@@ -316,6 +344,11 @@ int run_train(TrainOptions options) {
   if (options.resume) check_resumes(checkpoint, data, options.data);
   const bool finished = options.resume && checkpoint.position.epoch >= options.recipe.epochs;
   if (!finished) say_where(options);
+  if (profiles) {
+    if (options.capture) std::fprintf(stderr, "profile: of steps whose launches are not captured\n");
+    options.csv.clear(), options.events.clear();
+    return profile_training(data, options) ? 0 : 130;
+  }
   const Trained trained = train(data, options);
   if (trained.interrupted) {
     std::printf("stopped; go on with: lamella-mobilenet train --resume --checkpoint %s\n",

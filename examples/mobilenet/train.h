@@ -9,6 +9,7 @@
 #include "curve.h"
 #include "dataset.h"
 #include "evaluate.h"
+#include "profile.h"
 #include "recipe.h"
 
 /// Where and how a command runs; nothing here changes what it computes, but that devices round differently.
@@ -30,7 +31,8 @@ struct TrainOptions {
   std::string options_text = {};      ///< kept beside `checkpoint`, with .toml; empty: not
   std::filesystem::path events = {};  ///< folder of TensorBoard's files, a point per epoch; empty: none
   std::filesystem::path report = {};  ///< see report_html(); written by run_train(); empty: none
-  bool capture = false;  ///< record a step's launches and replay them, on a GPU; the bits are the same
+  bool capture = false;     ///< record a step's launches and replay them, on a GPU; the bits are the same
+  ProfileRun profile = {};  ///< with a folder: profile some steps in place of training, and save nothing
   RunOptions run = {};
 };
 
@@ -46,3 +48,7 @@ struct Trained {
 /// lamella::train::NonFiniteError when the loss or a parameter is no longer finite: the checkpoint is then
 /// still the last good one.
 Trained train(const ImageData& data, const TrainOptions& options);
+
+/// Profiles steps of that training: see profile_steps(). Steps are launched one by one, whatever
+/// TrainOptions::capture says.
+bool profile_training(const ImageData& data, const TrainOptions& options);

@@ -55,6 +55,8 @@
 #include "lamella/tensor/reduce.h"
 #include "lamella/tensor/shape.h"
 #include "lamella/tensor/tensor.h"
+#include "lamella/train/inference.h"
 #include "lamella/train/metrics.h"
+#include "lamella/train/profile.h"
 #include "lamella/train/progress.h"
 #include "lamella/train/step.h"

@@ -55,22 +55,23 @@ Tensor depthwise_conv2d(const Tensor& given, const Tensor& weight, const Tensor&
       kName, {input, weight, bias}, y,
       [geometry, input = Saved::when(detail::wants_gradient(weight) || detail::wants_gradient(bias), input),
        weight = Saved::when(detail::wants_gradient(input), w)](GradientContext& context) {
-        const ConstTensorView grad = read(context.grad());
+        const Tensor& grad = context.grad();
         const GradientTarget dx = context.target(0);
         if (!context.needs(1) && !context.needs(2)) {
           if (dx)
-            LAMELLA_KERNEL(grad.device, depthwise_conv2d_backward_input(geometry, grad, read(weight.get()),
-                                                                        dx.view, dx.write));
+            LAMELLA_KERNEL(grad.device(), depthwise_conv2d_backward_input(
+                                              geometry, read(grad), read(weight.get()), dx.view, dx.write));
           return;
         }
         const GradientTarget dw = context.target(1), db = context.target(2);
         if (dx)
-          LAMELLA_KERNEL(grad.device,
-                         depthwise_conv2d_backward(geometry, grad, read(input.get()), read(weight.get()),
-                                                   dx.view, dx.write, dw.view, dw.write, db.view, db.write));
+          LAMELLA_KERNEL(grad.device(), depthwise_conv2d_backward(geometry, read(grad), read(input.get()),
+                                                                  read(weight.get()), dx.view, dx.write,
+                                                                  dw.view, dw.write, db.view, db.write));
         else
-          LAMELLA_KERNEL(grad.device, depthwise_conv2d_backward_weight(geometry, grad, read(input.get()),
-                                                                       dw.view, dw.write, db.view, db.write));
+          LAMELLA_KERNEL(grad.device(),
+                         depthwise_conv2d_backward_weight(geometry, read(grad), read(input.get()), dw.view,
+                                                          dw.write, db.view, db.write));
       });
 }
 

@@ -93,17 +93,17 @@ Tensor linear(const Tensor& given, const Tensor& weight, const Tensor& bias) {
   }
   multiply(matrix(read(x)), matrix(read(w), true), shift, in, y.write(), detail::GradientWrite::Overwrite);
   const DType bias_type = bias.defined() ? bias.dtype() : x.dtype();
-  return detail::record(kName, {x, weight, bias}, y,
-                        [rows, out, bias_type, x = Saved::when(detail::wants_gradient(weight), x),
-                         weight = Saved::when(detail::wants_gradient(x), w)](GradientContext& context) {
-                          const ConstTensorView grad = read(context.grad());
-                          if (const GradientTarget dx = context.target(0))
-                            multiply(matrix(grad), matrix(read(weight.get())), {}, out, dx.view, dx.write);
-                          if (const GradientTarget dw = context.target(1))
-                            multiply(matrix(grad, true), matrix(read(x.get())), {}, rows, dw.view, dw.write);
-                          if (context.needs(2))
-                            context.add(2, sum(context.grad().to(bias_type), {.axes = {0}}));
-                        });
+  return detail::record(
+      kName, {x, weight, bias}, y,
+      [rows, out, bias_type, x = Saved::when(detail::wants_gradient(weight), x),
+       weight = Saved::when(detail::wants_gradient(x), w)](GradientContext& context) {
+        const Tensor& grad = context.grad();
+        if (const GradientTarget dx = context.target(0))
+          multiply(matrix(read(grad)), matrix(read(weight.get())), {}, out, dx.view, dx.write);
+        if (const GradientTarget dw = context.target(1))
+          multiply(matrix(read(grad), true), matrix(read(x.get())), {}, rows, dw.view, dw.write);
+        if (context.needs(2)) context.add(2, sum(context.grad().to(bias_type), {.axes = {0}}));
+      });
 }
 
 }  // namespace lamella

@@ -9,6 +9,7 @@
 #include "lamella/layers/modules/activation.h"
 #include "lamella/tensor/arithmetic.h"
 #include "lamella/tensor/reduce.h"
+#include "layers/module/folded.h"
 #include "layers/module/observe.h"
 #include "layers/norm/norm_activate.h"
 
@@ -92,6 +93,11 @@ Tensor norm_and_activate(BatchNorm2d& norm, const Tensor& x, Activation activati
   return y;
 }
 
+Tensor conv_norm_activate(Conv2d& conv, BatchNorm2d& norm, const Tensor& x, Activation activation) {
+  if (detail::is_folded(conv, norm)) return activate(detail::folded_conv(conv, norm, x), activation);
+  return norm_and_activate(norm, conv(x), activation);
+}
+
 /// Names the activation in the printed tree; the block itself calls activate().
 struct NamedActivation final : Module {
   explicit NamedActivation(Activation activation) : Module(name(activation)), activation(activation) {}
@@ -115,7 +121,7 @@ ConvNormActivation::ConvNormActivation(std::int64_t in, std::int64_t out, const 
 }
 
 Tensor ConvNormActivation::forward(const Tensor& x) {
-  return norm_and_activate(norm_, conv_(x), activation_);
+  return conv_norm_activate(conv_, norm_, x, activation_);
 }
 
 // ---- SqueezeExcite ----
@@ -192,8 +198,8 @@ DepthwiseSeparable::DepthwiseSeparable(std::int64_t in, std::int64_t out,
 }
 
 Tensor DepthwiseSeparable::forward(const Tensor& x) {
-  const Tensor y = norm_and_activate(bn1_, conv_dw_(x), activation_);
-  return norm_and_activate(bn2_, conv_pw_(y), activation_);
+  const Tensor y = conv_norm_activate(conv_dw_, bn1_, x, activation_);
+  return conv_norm_activate(conv_pw_, bn2_, y, activation_);
 }
 
 }  // namespace lamella

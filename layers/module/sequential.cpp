@@ -1,6 +1,9 @@
 #include "lamella/layers/sequential.h"
 
+#include <typeinfo>
+
 #include "core/check.h"
+#include "layers/module/folded.h"
 #include "layers/module/state.h"
 
 namespace lamella {
@@ -19,7 +22,21 @@ void Sequential::throw_other_class(std::size_t i) {
 
 Tensor Sequential::forward(const Tensor& x) {
   Tensor y = x;
-  for (const auto& [name, child] : state_->children) y = (*child.module)(y);
+  const auto& children = state_->children;
+  for (std::size_t i = 0; i < children.size(); ++i) {
+    Module& module = *children[i].second.module;
+    if (i + 1 < children.size() && typeid(module) == typeid(Conv2d)) {
+      const Module& next = *children[i + 1].second.module;
+      const auto& conv = static_cast<const Conv2d&>(module);
+      if (typeid(next) == typeid(BatchNorm2d) &&
+          detail::is_folded(conv, static_cast<const BatchNorm2d&>(next))) {
+        y = detail::folded_conv(conv, static_cast<const BatchNorm2d&>(next), y);
+        ++i;
+        continue;
+      }
+    }
+    y = module(y);
+  }
   return y;
 }
 

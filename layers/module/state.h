@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
@@ -9,6 +10,8 @@
 
 namespace lamella::detail {
 
+struct Storage;
+
 /// What all handles on one module share.
 struct ModuleState {
   struct BufferEntry {
@@ -17,8 +20,14 @@ struct ModuleState {
     bool persistent = true;
   };
 
+  /// What a tensor was when it was folded.
+  struct FoldedTensor {
+    std::weak_ptr<Storage> storage;
+    std::uint64_t version = 0;
+  };
+
   /// The one that `module` is a handle on.
-  static const ModuleState* of(const Module& module) { return module.state_.get(); }
+  static ModuleState* of(const Module& module) { return module.state_.get(); }
 
   std::string type_name;
   std::vector<std::pair<std::string, Tensor>> parameters;
@@ -26,6 +35,7 @@ struct ModuleState {
   std::vector<std::pair<std::string, Module::Child>> children;
   bool training = true;
   bool has_parent = false;
+  std::vector<FoldedTensor> folded;  ///< of a norm: see fold_batch_norms()
 };
 
 }  // namespace lamella::detail

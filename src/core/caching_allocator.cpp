@@ -11,6 +11,7 @@
 
 #include "core/allocator.h"
 #include "core/check.h"
+#include "core/profiling.h"
 #include "core/readable.h"
 
 namespace lamella::detail {
@@ -64,12 +65,14 @@ class CachingAllocator final : public Allocator {
     stats_.in_use += block_bytes;
     stats_.peak_in_use = std::max(stats_.peak_in_use, stats_.in_use);
     raw_->mark_usable(data, bytes, block_bytes);
+    if (profiling::on()) profiling::block_taken(device_, data, block_bytes);
     return {data, block_bytes, pool};
   }
 
   void deallocate(Block block, Stream stream) noexcept override {
     if (block.data == nullptr) return;
     std::lock_guard lock(mutex_);
+    if (profiling::on()) profiling::block_returned(device_, block.data, block.bytes);
     stats_.in_use -= block.bytes;
     const auto used = used_on_.extract(block.data);
     try {

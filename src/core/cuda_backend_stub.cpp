@@ -1,4 +1,5 @@
 #include "core/check.h"
+#include "core/cuda/gpu_clock.h"
 #include "core/cuda/recording.h"
 #include "core/cuda_backend.h"
 
@@ -37,6 +38,9 @@ std::unique_ptr<Recording> record_launches(Device device, const std::function<vo
   refuse("record_launches", device);
 }
 bool is_recording() { return false; }
+std::unique_ptr<GpuClock> make_gpu_clock(Device device) { refuse("Profile", device); }
+void push_range(const char*) {}
+void pop_range() {}
 int set_device(int index) { refuse("set_device", Device::cuda(index)); }
 void restore_device(int) noexcept {}
 

@@ -1,5 +1,6 @@
 #include "lamella/optim/clip.h"
 
+#include "core/profiling.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/tensor/create.h"
 #include "optim/kernels.h"
@@ -37,6 +38,7 @@ std::vector<detail::TensorView> write_all(const char* op, const Tensors& gradien
 Tensor clip_grad_norm_(const Tensors& params, double max_norm) {
   constexpr const char* kOp = "clip_grad_norm_";
   const NoGrad no_grad;
+  const detail::profiling::PassScope pass(detail::profiling::Pass::Update, kOp);
   check_option(kOp, "max_norm", max_norm);
   const Tensors gradients = gradients_of_all(kOp, params);
   if (gradients.empty()) return zeros({});
@@ -56,6 +58,7 @@ Tensor clip_grad_norm_(const Tensors& params, double max_norm) {
 
 void clip_grad_value_(const Tensors& params, double clip_value) {
   constexpr const char* kOp = "clip_grad_value_";
+  const detail::profiling::PassScope pass(detail::profiling::Pass::Update, kOp);
   check_option(kOp, "clip_value", clip_value);
   const Tensors gradients = gradients_of_all(kOp, params);
   if (gradients.empty()) return;

@@ -1,6 +1,7 @@
 #include "lamella/optim/ema.h"
 
 #include "core/check.h"
+#include "core/profiling.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/tensor/create.h"
 #include "optim/kernels.h"
@@ -58,16 +59,17 @@ void Ema::follow() {
 
 void Ema::update() {
   const NoGrad no_grad;
+  const detail::profiling::PassScope pass(detail::profiling::Pass::Update, "Ema");
   follow();
-  std::vector<detail::EmaPair> views;
   for (const Pair& pair : pairs_) {
-    if (is_floating(pair.value.dtype())) {
-      views.push_back({detail::write(pair.average, "Ema"), detail::read(pair.value)});
-    } else {
-      Tensor average = pair.average;
-      average.copy_(pair.value);
-    }
+    if (is_floating(pair.value.dtype())) continue;
+    Tensor average = pair.average;
+    average.copy_(pair.value);
   }
+  std::vector<detail::EmaPair> views;
+  for (const Pair& pair : pairs_)
+    if (is_floating(pair.value.dtype()))
+      views.push_back({detail::write(pair.average, "Ema"), detail::read(pair.value)});
   std::int64_t* const count = detail::write(updates_, "Ema").as<std::int64_t>();
   LAMELLA_KERNEL(updates_.device(), ema_step(views, count, options_.decay, options_.warm_up));
 }

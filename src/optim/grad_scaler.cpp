@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "core/profiling.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/tensor/arithmetic.h"
 #include "lamella/tensor/create.h"
@@ -90,6 +91,7 @@ void GradScaler::make_room() {
 
 void GradScaler::unscale(const char* caller, Optimizer& optimizer) {
   const NoGrad no_grad;
+  const detail::profiling::PassScope pass(detail::profiling::Pass::Update, kName);
   LAMELLA_CHECK(Error, scaled_, kName, ": ", caller, " for ", optimizer.kind(),
                 ", but no loss was scaled since the last update(); call scale(loss).backward() first");
   Tensors gradients;
@@ -134,6 +136,7 @@ void GradScaler::step(Optimizer& optimizer) {
 
 void GradScaler::update() {
   const NoGrad no_grad;
+  const detail::profiling::PassScope pass(detail::profiling::Pass::Update, kName);
   LAMELLA_CHECK(Error, !uses_.empty(), kName,
                 ": update(), but no optimizer was unscaled since the last one; call step() first");
   const detail::ScalerState state{.scale = detail::write(scale_, kName).as<float>(),

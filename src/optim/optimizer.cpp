@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/check.h"
+#include "core/profiling.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/tensor/create.h"
 #include "optim/batch.h"
@@ -159,6 +160,7 @@ void Optimizer::step() { step_unless({}); }
 /// `skip`: see UpdateBatch; on the device of all parameters.
 void Optimizer::step_unless(Tensor skip) {
   const NoGrad no_grad;
+  const detail::profiling::PassScope pass(detail::profiling::Pass::Update, kind_);
   if (skip.defined() && !reads_skip()) {
     if (skip.item() != 0) return;
     skip = {};

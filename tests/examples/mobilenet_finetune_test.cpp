@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <fstream>
 
 #include "lamella/io/safetensors.h"
 #include "lamella/tensor/create.h"
@@ -149,6 +151,37 @@ TEST_F(MobileNetFineTuneTest, errors) {
   const std::string recipe = R"({"freeze": "features.*"})";
   put_file(temp_ / "recipe.json", {reinterpret_cast<const std::uint8_t*>(recipe.data()), recipe.size()});
   expect_error({"--recipe", temp_ / "recipe.json"}, "freeze cannot be \"features.*\"");
+}
+
+/// The script of the guide, on ten classes that are copies of two.
+TEST(MobileNetFineTuningScriptTest, trains_all_three_ways) {
+  const TempFolder temp;
+  make_small_dataset(temp / "small");
+  const std::vector<std::string> classes{"airplane", "automobile", "bird",  "cat",  "deer",
+                                         "dog",      "frog",       "horse", "ship", "truck"};
+  for (const char* part : {"train", "test"}) {
+    std::filesystem::create_directories(temp / "cifar10" / part);
+    for (std::size_t i = 0; i < classes.size(); ++i)
+      std::filesystem::copy(temp / "small" / part / (i % 2 == 0 ? "bars" : "dark"),
+                            temp / "cifar10" / part / classes[i]);
+  }
+  std::ofstream(temp / "recipe.json") << R"({"width": 0.1, "epochs": 1, "batch": 8, "stem": "small"})";
+  const std::string command = "EPOCHS=1 '" LAMELLA_SOURCE_DIR
+                              "/examples/mobilenet/fine_tuning.sh' '" MOBILENET_PROGRAM "' '" +
+                              (temp / "cifar10").string() + "' '" + (temp / "work").string() + "' '" +
+                              (temp / "recipe.json").string() + "' 3 > '" + (temp / "out").string() +
+                              "' 2> '" + (temp / "error").string() + "'";
+  const auto text_of = [](const std::filesystem::path& path) {
+    std::ifstream file(path);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  ASSERT_EQ(std::system(command.c_str()), 0) << text_of(temp / "error");  // NOLINT(cert-env33-c)
+  const std::string out = text_of(temp / "out");
+  for (const char* name : {"base ", "from-nothing-3 ", "fine-tuned-3 ", "classifier-alone-3 "})
+    EXPECT_THAT(out, ::testing::ContainsRegex(std::string("(^|\n)") + name +
+                                              " +epoch 1/1: test accuracy [0-9.]+ % \\([0-9]+ of 15\\)"));
+  // Both that start from the first network take all but its classifier.
+  EXPECT_THAT(text_of(temp / "error"), HasSubstr("init: "));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 /// All layers: modules with their parameters (layers/modules/) and the blocks made of them. The functions
 /// they call are in `layers/<family>.h`.
 #include "lamella/layers/blocks.h"
+#include "lamella/layers/fold.h"
 #include "lamella/layers/freeze.h"
 #include "lamella/layers/init.h"
 #include "lamella/layers/module.h"

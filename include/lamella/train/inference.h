@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "lamella/core/dtype.h"
+#include "lamella/core/export.h"
+#include "lamella/layers/module.h"
+#include "lamella/tensor/tensor.h"
+
+namespace lamella::train {
+
+/// How an Inference computes.
+struct InferenceOptions {
+  /// On a GPU: records the launches of a forward pass once and replays them (see Inference).
+  bool capture = false;
+  /// Computes under Autocast of this type.
+  std::optional<DType> autocast = std::nullopt;
+};
+
+/// What a network says, without training it: in eval mode, with no gradient recorded.
+///
+///     fold_batch_norms(net);
+///     train::Inference predict(net, {.capture = device.is_cuda()});
+///     for (const Tensor& image : images) show(softmax(predict(image), 1));
+///
+/// The network is used where it is and must outlive this; calls leave it in eval mode.
+///
+/// With `capture`, the first input runs as always; then the forward pass is recorded, and every input of the
+/// same shape, type and format is copied to where the recording reads it and replayed, with the same bits.
+/// Other inputs run as always. Parameters may change in place meanwhile, as they do in training; where they
+/// or buffers have moved, or allow_tf32() has changed, the next input records anew. The network must not read
+/// values (item()) nor move tensors to another device: recording throws and says so.
+class LAMELLA_API Inference {
+ public:
+  /// Throws DeviceError for `capture` if the network is on the CPU, Error if it has no parameters.
+  explicit Inference(Module& network, InferenceOptions options = {});
+  ~Inference();
+  Inference(const Inference&) = delete;
+  Inference& operator=(const Inference&) = delete;
+
+  /// The output for `input`, which is moved to the device of the network's parameters. Throws what the
+  /// network throws.
+  Tensor operator()(const Tensor& input);
+
+  /// Inputs replayed so far.
+  std::int64_t replayed() const { return replayed_; }
+
+ private:
+  struct Recorded;
+  Tensor run(const Tensor& input);
+  std::vector<const void*> surroundings() const;
+
+  Module& network_;
+  InferenceOptions options_;
+  std::int64_t replayed_ = 0;
+  bool has_run_ = false;  ///< since something changed that a recording depends on
+  std::unique_ptr<Recorded> recorded_;
+};
+
+}  // namespace lamella::train
