@@ -117,7 +117,8 @@ bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named
     return false;
   // A few numbers that do not find a register cost less than a block that is not there.
   constexpr int kSpilled = 24;
-  const int wanted = box_registers(p, s, t) - kSpilled;
+  constexpr int kTransformed = 18;  // of eight channels
+  const int wanted = box_registers(p, s, t) + (p.transforms ? kTransformed : 0) - kSpilled;
   std::int64_t blocks_of_sm =
       std::min(kSharedBytes / (plan.launch.shared_bytes + 1024), kResidentThreads / plan.launch.threads);
   while (blocks_of_sm > 0 && registers_of(plan.launch.threads, static_cast<int>(blocks_of_sm)) < wanted)
@@ -137,7 +138,7 @@ bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named
     plan.kernel += std::string(word(input)) + ", " + word(weight) + ", " + word(p.bias) + ", " +
                    std::to_string(phase_of(s.h, k.stride_h)) + ", " +
                    std::to_string(phase_of(s.w, k.stride_w)) + ", ";
-  plan.kernel += std::to_string(blocks_of_sm) + ">";
+  plan.kernel += std::string(word(p.transforms)) + ", " + std::to_string(blocks_of_sm) + ">";
   plan.what = "boxes of " + std::to_string(t.blocks) + " x " + std::to_string(t.columns) + " columns, " +
               std::to_string(t.step_rows()) + " rows, " + std::to_string(t.channels) + " channels (" +
               std::to_string(t.warp_channels) + " to a warp), strips of " +
@@ -218,10 +219,9 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
 /// Whether the tensors can be moved in boxes and their numbers multiplied by the matrix units.
 bool may_use_boxes(const Problem& p, const Shape& s) {
   constexpr int kBoxAlignment = 16, kLargestBoxStride = 3;
-  return p.boxes && p.channels_last && s.number == 2 && s.kernel.repeat == 1 && !p.transforms &&
-         !p.accumulate && !p.exact_taps && p.input_alignment >= kBoxAlignment &&
-         p.output_alignment >= kBoxAlignment && s.kernel.kernel_w > 1 &&
-         std::max(s.kernel.stride_h, s.kernel.stride_w) <= kLargestBoxStride;
+  return p.boxes && p.channels_last && s.number == 2 && s.kernel.repeat == 1 && !p.accumulate &&
+         !p.exact_taps && p.input_alignment >= kBoxAlignment && p.output_alignment >= kBoxAlignment &&
+         s.kernel.kernel_w > 1 && std::max(s.kernel.stride_h, s.kernel.stride_w) <= kLargestBoxStride;
 }
 
 }  // namespace

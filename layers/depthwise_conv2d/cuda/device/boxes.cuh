@@ -129,8 +129,51 @@ struct ShiftPlaces {
   }
 };
 
+/// The axes of a box: its first row and column in the tensor, their distances, and the sizes of the tensor.
+struct BoxAxes {
+  int row, row_step, rows, column, column_step, columns;
+};
+
+/// Passes the numbers of a box through a transform where they lie, by all threads that compute; what is outside the tensor
+/// becomes zero again. A thread has the same eight channels always.
+template <class T, class Tile, bool kTransforms>
+struct BoxTransform {
+  __device__ __forceinline__ void begin(const Transform&, int, int) {}
+  template <int kThreads, int kRows, int kColumns>
+  __device__ __forceinline__ void apply(uint4*, const BoxAxes&) const {}
+};
+template <class T, class Tile>
+struct BoxTransform<T, Tile, true> {
+  Lanes<true, 8> lanes;
+
+  __device__ __forceinline__ void begin(const Transform& transform, int first_channel, int channels) {
+    const int channel = first_channel + static_cast<int>(threadIdx.x) % Tile::kChunks * 8;
+    lanes.low = transform.low, lanes.high = transform.high;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      lanes.scale[i] = channel + i < channels ? transform.scale[channel + i] : 0.0f;
+      lanes.shift[i] = channel + i < channels ? transform.shift[channel + i] : 0.0f;
+    }
+  }
+  template <int kThreads, int kRows, int kColumns>
+  __device__ __forceinline__ void apply(uint4* box, const BoxAxes& axes) const {
+    static_assert(kThreads % Tile::kChunks == 0);
+    constexpr int kPixels = kRows * kColumns, kAtOnce = kThreads / Tile::kChunks;
+    const int chunk = static_cast<int>(threadIdx.x) % Tile::kChunks;
+#pragma unroll 2
+    for (int pixel = static_cast<int>(threadIdx.x) / Tile::kChunks; pixel < kPixels; pixel += kAtOnce) {
+      const int row = axes.row + pixel / kColumns * axes.row_step, column = axes.column + pixel % kColumns * axes.column_step;
+      T* const at = reinterpret_cast<T*>(box + Tile::at(pixel, chunk) / 16);
+      float x[1][8];
+      load<T>(at, x[0]);
+      lanes.apply(x, row >= 0 && row < axes.rows && column >= 0 && column < axes.columns ? 1u : 0u);
+      keep<T>(at, x[0]);
+    }
+  }
+};
+
 /// y of a tile, all steps of all items of a block.
-template <class T, class K, class Tile, int kBlocksOfSm>
+template <class T, class K, class Tile, bool kTransforms, int kBlocksOfSm>
 __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm)
     forward_boxes(const __grid_constant__ BoxWork boxes) {
   using Sizes = ForwardBoxes<K, Tile>;
@@ -209,9 +252,23 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
   const bool stores = warp % Tile::kWarpGroups == 0 && lane == 0;
 
   unsigned result = results;
+  BoxTransform<T, Tile, kTransforms> transform;
+  transform.begin(work.transform, first_channel, cut.channels);
+  BoxAxes axes{0, work.h.input_step, work.h.input, 0, K::kStrideW * work.w.input_step, work.w.input};
   PageCursor<kPages> awaited;
   const auto wait_for_page = [&] {
     wait_for_phase(full + 8 * awaited.slot, awaited.parity);
+    if constexpr (kTransforms) {
+      uint4* const page = shared + (pages - shared_address(shared) + awaited.slot * Sizes::kPageBytes) / 16;
+#pragma unroll
+      for (int plane = 0; plane < K::kStrideW; ++plane) {
+        BoxAxes of = axes;
+        of.column += plane * work.w.input_step;
+        transform.template apply<32 * kConsumers, Sizes::kPageRows, Sizes::kXColumns>(page + plane * Sizes::kPlaneBytes / 16, of);
+      }
+      axes.row += Sizes::kPageRows * work.h.input_step;
+      synchronize_some(1 + Tile::kBlocks, 32 * kConsumers);
+    }
     awaited.next();
   };
   PixelItem at(work, static_cast<unsigned>(first_item));
@@ -219,6 +276,8 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
   for (int item = first_item; item < last_item; ++item, at.advance(work)) {
     const int steps = steps_of(at);
     if (steps == 0) continue;
+    axes.row = work.h.origin(at.class_h) + at.strip * cut.strip_rows * K::kStrideH * work.h.input_step;
+    axes.column = work.w.origin(at.class_w) + at.tile * Tile::kUnits * K::kStrideW * work.w.input_step;
 #pragma unroll
     for (int p = 0; p < kReach - 1; ++p) wait_for_page();
     int out_row = at.class_h + at.strip * cut.strip_rows * work.h.output_step;
@@ -392,7 +451,8 @@ struct BackwardBoxes {
 };
 
 /// dx of a tile, the parts of dw, or both, in units of the stride.
-template <class T, class K, class Tile, bool kInput, bool kWeight, bool kBias, int kPhaseH, int kPhaseW, int kBlocksOfSm>
+template <class T, class K, class Tile, bool kInput, bool kWeight, bool kBias, int kPhaseH, int kPhaseW, bool kTransforms,
+          int kBlocksOfSm>
 __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhaseH, kPhaseW>::kThreads), kBlocksOfSm)
     backward_boxes(const __grid_constant__ BoxWork boxes) {
   using Sizes = BackwardBoxes<K, Tile, kInput, kWeight, kPhaseH, kPhaseW>;
@@ -499,6 +559,8 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
     const bool stores = kInput && warp % Tile::kWarpGroups == 0 && lane == 0;
 
     unsigned result = results;
+    BoxTransform<T, Tile, kTransforms && kWeight> transform;
+    transform.begin(work.transform, first_channel, cut.channels);
     PageCursor<kPages> awaited;
     const auto wait_for_page = [&] {
       wait_for_phase(full + 8 * awaited.slot, awaited.parity);
@@ -527,9 +589,22 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
       int out_row = work.h.origin(item.class_h) + (item.row * kStrideH + kPhaseH) * work.h.input_step;
       const int out_column = work.w.origin(item.class_w) +
                              ((item.column + block * Tile::kColumns) * kStrideW + kPhaseW) * work.w.input_step;
+      BoxAxes axes{out_row, work.h.input_step, work.h.input, 0, kStrideW * work.w.input_step, work.w.input};
 #pragma unroll 1
       for (int step = 0; step < item.steps; ++step) {
         wait_for_page();
+        if constexpr (kTransforms && kWeight) {
+          uint4* const x_page = shared + (pages - base + cursor.slot * Sizes::kPageBytes + Sizes::kGBytes) / 16;
+#pragma unroll
+          for (int plane = 0; plane < kStrideW; ++plane) {
+            axes.column = work.w.origin(item.class_w) +
+                          (item.column * kStrideW + kPhaseW + plane) * work.w.input_step;
+            transform.template apply<32 * kConsumers, Sizes::kXRows, Sizes::kXColumns>(x_page + plane * Sizes::kPlaneBytes / 16,
+                                                                                      axes);
+          }
+          axes.row += Sizes::kXRows * work.h.input_step;
+          synchronize_some(1 + Tile::kBlocks, 32 * kConsumers);
+        }
         if (works) {
           unsigned page[kReach];
 #pragma unroll
@@ -669,10 +744,8 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
                                                                          Tile::kPixelBytes);
           }
         }
-        if constexpr (kInput) {
-          hand_to_copy_engine();
-          if (stores) wait_until_stores_have_read();  // the other place for results is free
-        }
+        if constexpr (kInput || kTransforms) hand_to_copy_engine();
+        if (stores) wait_until_stores_have_read();  // the other place for results is free
         synchronize_warp();
         if (lane == 0) arrive(empty + 8 * cursor.slot);
         cursor.next();
