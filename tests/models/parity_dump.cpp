@@ -17,7 +17,8 @@ namespace lm = lamella;
 namespace {
 
 void run(const std::string& network, const std::string& weights, const std::string& batch,
-         const std::string& output, lm::DType dtype, lm::MemoryFormat format, int steps, lm::Device device) {
+         const std::string& output, lm::DType dtype, lm::MemoryFormat format, int steps, lm::Device device,
+         const std::string& saved) {
   const lm::StateDict state = lm::io::load_safetensors(weights);
   const lm::StateDict in = lm::io::load_safetensors(batch);
   const char* const bias = network == "mobilenet_v1"   ? "classifier.bias"
@@ -27,6 +28,7 @@ void run(const std::string& network, const std::string& weights, const std::stri
   net->to(dtype);
   net->to(format);
   net->load_state_dict(state);
+  if (!saved.empty()) lm::io::save_safetensors(saved, net->state_dict());
   net->to(device);
   const lm::Tensor images = in.at("images").to(dtype).contiguous(format).to(device);
   const lm::Tensor labels = in.at("labels").to(device);
@@ -60,17 +62,18 @@ void run(const std::string& network, const std::string& weights, const std::stri
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count != 9) {
-    std::fprintf(stderr,
-                 "usage: %s NETWORK WEIGHTS BATCH OUTPUT DTYPE contiguous|channels_last STEPS DEVICE\n",
-                 arguments[0]);
+  if (count != 9 && count != 10) {
+    std::fprintf(
+        stderr,
+        "usage: %s NETWORK WEIGHTS BATCH OUTPUT DTYPE contiguous|channels_last STEPS DEVICE [SAVED]\n",
+        arguments[0]);
     return 2;
   }
   try {
     const std::string format = arguments[6];
     run(arguments[1], arguments[2], arguments[3], arguments[4], lm::parse_dtype(arguments[5]),
         format == "channels_last" ? lm::MemoryFormat::ChannelsLast : lm::MemoryFormat::Contiguous,
-        std::stoi(arguments[7]), lm::Device(arguments[8]));
+        std::stoi(arguments[7]), lm::Device(arguments[8]), count == 10 ? arguments[9] : "");
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;
