@@ -13,7 +13,8 @@ usage: fine_tuning.sh PROGRAM CIFAR10 [FOLDER [RECIPE [SEED ...]]]
   RECIPE    of the first training (default: recipes/cifar10_gpu.json)
   SEED      of the trainings that follow, each (default: 1 2 3)
 
-EPOCHS in the environment is how many passes those make over their 500 images (default: 60).
+In the environment, BASE_EPOCHS is how many passes the first training makes (default: the recipe's), and EPOCHS how many the
+others make over their 500 images (default: 60).
 TEXT
   exit 2
 fi
@@ -54,7 +55,7 @@ run() { # name options
 capture=()
 "$program" info | grep -q '^device *cuda' && capture=(--capture)
 if [[ ! -s base.log ]] || ! grep -q '^saved' base.log; then
-  run base --data base --recipe "$recipe" "${capture[@]}"
+  run base --data base --recipe "$recipe" ${BASE_EPOCHS:+--epochs "$BASE_EPOCHS"} "${capture[@]}"
 fi
 # As many passes for all three; each with the learning rate that suits it.
 few=(--data few --recipe "$recipe" --epochs "${EPOCHS:-60}" --batch 50 --ema 0.99 "${capture[@]}")
