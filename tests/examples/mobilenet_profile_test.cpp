@@ -30,7 +30,7 @@ TEST(MobileNetProfileTest, train_and_eval_say_where_time_and_memory_go) {
   ASSERT_EQ(outcome.status, 0) << outcome;
   EXPECT_THAT(outcome.out, HasSubstr("4 steps on cpu"));
   EXPECT_THAT(outcome.out,
-              ContainsRegex("\ndepthwise_conv2d +gradient +depthwise_conv2d_backward_weight +17 +[0-9.]+"));
+              ContainsRegex("\ndepthwise_conv2d +gradient +depthwise_conv2d_backward +17 +[0-9.]+"));
   EXPECT_THAT(outcome.out, ContainsRegex("\nSGD +update +sgd_step"));
   EXPECT_THAT(outcome.out, ContainsRegex("\nactivations +[0-9.]+ [KM]iB\n"));
   EXPECT_THAT(outcome.out, ContainsRegex("\nparameters +[0-9.]+ [KM]iB\n"));
