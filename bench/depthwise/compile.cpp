@@ -18,9 +18,9 @@ extern char** environ;
 
 namespace lamella::bench {
 
-void compile_all(const std::vector<std::string>& kernels, int architecture) {
+bool compile_all(const std::vector<std::string>& kernels, int architecture) {
   if (const char* const folder = std::getenv("LAMELLA_KERNEL_CACHE"); folder != nullptr && *folder == '\0')
-    return;
+    return false;
   const std::string list =
       std::filesystem::temp_directory_path() / ("lamella-kernels-" + std::to_string(::getpid()));
   {
@@ -47,6 +47,7 @@ void compile_all(const std::vector<std::string>& kernels, int architecture) {
   }
   for (const pid_t child : children) waitpid(child, nullptr, 0);
   std::filesystem::remove(list);
+  return true;
 }
 
 int compile_share(const std::string& file, int architecture, int share, int shares) {

@@ -7,10 +7,13 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <functional>
 #include <future>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <stdexcept>
 #include <thread>
@@ -39,6 +42,17 @@ struct Options {
 
 double seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// Calls work(0) to work(count - 1), on all cores.
+void on_all_cores(std::size_t count, const std::function<void(std::size_t)>& work) {
+  std::atomic<std::size_t> next{0};
+  std::vector<std::future<void>> threads(std::max(1U, std::thread::hardware_concurrency()));
+  for (std::future<void>& thread : threads)
+    thread = std::async(std::launch::async, [&] {
+      for (std::size_t i = next++; i < count; i = next++) work(i);
+    });
+  for (std::future<void>& thread : threads) thread.get();
 }
 
 std::vector<Case> cases_of(const Options& options, const std::vector<DType>& types,
@@ -74,50 +88,31 @@ std::vector<Cell> cells_of(const Options& options, const std::vector<Case>& case
   return cells;
 }
 
-/// By what is run without a measured choice or, to tune, all that is tried.
+/// Of what is run or, to tune, of all that is tried.
 std::vector<std::string> kernels_of(const Options& options, const std::vector<Cell>& cells, int architecture,
                                     const depthwise::Tuning& tuning) {
   std::vector<std::set<std::string>> found(cells.size());
-  std::atomic<std::size_t> next{0};
-  const auto work = [&] {
-    for (std::size_t i = next++; i < cells.size(); i = next++) {
-      if (!options.tune.empty()) {
-        depthwise::Problem problem;
-        if (!Tensors(cells[i]).describe(problem)) continue;
-        problem.boxes = architecture >= 90;
-        for (const depthwise::Plan& plan : some_plans(problem, options.plans)) found[i].insert(plan.kernel);
-        continue;
-      }
-      for (Cell cell = cells[i];;) {
-        const std::vector<depthwise::Plan> plans = plans_of(cell, tuning, architecture);
-        if (!plans.empty()) found[i].insert(plans.front().kernel);
-        // Of both gradients, two passes.
-        if (cell.pass == Pass::Both && plans.empty())
-          cell.pass = Pass::Input;
-        else if (cell.pass == Pass::Input && cells[i].pass == Pass::Both)
-          cell.pass = Pass::Weight;
-        else
-          break;
-      }
+  on_all_cores(cells.size(), [&](std::size_t i) {
+    if (!options.tune.empty()) {
+      depthwise::Problem problem;
+      if (!Tensors(cells[i]).describe(problem)) return;
+      problem.boxes = architecture >= 90;
+      for (const depthwise::Plan& plan : some_plans(problem, options.plans)) found[i].insert(plan.kernel);
+      return;
     }
-  };
-  std::vector<std::thread> threads(std::max(1U, std::thread::hardware_concurrency()));
-  for (std::thread& thread : threads) thread = std::thread(work);
-  for (std::thread& thread : threads) thread.join();
+    const auto add = [&](Pass pass) {
+      Cell cell = cells[i];
+      cell.pass = pass;
+      const std::vector<depthwise::Plan> plans = plans_of(cell, tuning, architecture);
+      if (!plans.empty()) found[i].insert(plans.front().kernel);
+      return !plans.empty();
+    };
+    if (add(cells[i].pass) || cells[i].pass != Pass::Both) return;
+    for (const Pass pass : {Pass::Input, Pass::Weight}) add(pass);
+  });
   std::set<std::string> all;
   for (const std::set<std::string>& some : found) all.insert(some.begin(), some.end());
   return {all.begin(), all.end()};
-}
-
-/// Chooses for all cells and loads their kernels.
-void load_all(const std::vector<Cell>& cells) {
-  std::atomic<std::size_t> next{0};
-  std::vector<std::thread> threads(std::max(1U, std::thread::hardware_concurrency()));
-  for (std::thread& thread : threads)
-    thread = std::thread([&] {
-      for (std::size_t i = next++; i < cells.size(); i = next++) plan_of(cells[i]);
-    });
-  for (std::thread& thread : threads) thread.join();
 }
 
 /// PyTorch's times, each measured once.
@@ -144,20 +139,18 @@ class Rival {
     const auto list = [](const Shape& shape) {
       return std::vector<std::int64_t>(shape.begin(), shape.end());
     };
-    const nlohmann::json request{
-        {"input", list(g.input_shape())},
-        {"output", list(g.output_shape())},
-        {"weight", list(g.weight_shape())},
-        {"stride", {g.stride.h, g.stride.w}},
-        {"padding", {g.padding.h, g.padding.w}},
-        {"dilation", {g.dilation.h, g.dilation.w}},
-        {"dtype", lamella::name(cell.dtype)},
-        {"format", letters(cell.format)},
-        {"passes", passes_},
-        {"buffers", rotation.buffers},
-        // Its kernels are slow: a few calls take long enough.
-        {"calls", std::max(rotation.buffers, std::min<std::size_t>(rotation.calls, 8))},
-        {"repetitions", repetitions_}};
+    const nlohmann::json request{{"input", list(g.input_shape())},
+                                 {"output", list(g.output_shape())},
+                                 {"weight", list(g.weight_shape())},
+                                 {"stride", {g.stride.h, g.stride.w}},
+                                 {"padding", {g.padding.h, g.padding.w}},
+                                 {"dilation", {g.dilation.h, g.dilation.w}},
+                                 {"dtype", lamella::name(cell.dtype)},
+                                 {"format", letters(cell.format)},
+                                 {"passes", passes_},
+                                 {"buffers", rotation.buffers},
+                                 {"calls", rotation.calls},
+                                 {"repetitions", repetitions_}};
     return nlohmann::json::parse(peer_.ask(request.dump()));
   }
   Peer& peer_;
@@ -231,9 +224,12 @@ int run(int argc, char** argv) {
          "--only", options.only,
          "these shapes, or sets of them: core, source, kernelbench, mobilenet, multiplier, batch1, random")
       ->delimiter(',');
-  app.add_option("--types", options.types, "float32, bfloat16, float16")
-      ->delimiter(',')
-      ->capture_default_str();
+  CLI::Option* const given_types =
+      app.add_option("--types", options.types,
+                     "float32, bfloat16, float16; without this, random geometries draw from all three")
+          ->delimiter(',')
+          ->check(CLI::IsMember({"float32", "bfloat16", "float16"}))
+          ->capture_default_str();
   app.add_option("--formats", options.formats, "NCHW, NHWC")
       ->delimiter(',')
       ->check(CLI::IsMember({"NCHW", "NHWC"}))
@@ -302,8 +298,10 @@ int run(int argc, char** argv) {
   const std::vector<std::string> kernels =
       kernels_of(options, cells, architecture,
                  needs_gpu ? depthwise::tuning_from_environment(machine.gpu) : depthwise::Tuning{});
-  compile_all(kernels, architecture);
-  if (needs_gpu && options.tune.empty()) load_all(cells);
+  if (!compile_all(kernels, architecture) && options.compile != 0)
+    throw std::runtime_error("--compile: LAMELLA_KERNEL_CACHE is empty, so there is nowhere to keep them");
+  if (needs_gpu && options.tune.empty())
+    on_all_cores(cells.size(), [&](std::size_t i) { plan_of(cells[i]); });  // chosen, and loaded
   std::printf("%zu cells, %zu kernels compiled or found compiled in %.1f s\n", cells.size(), kernels.size(),
               seconds() - begin);
   if (!needs_gpu) return 0;

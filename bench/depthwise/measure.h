@@ -49,9 +49,9 @@ std::string plan_of(const Cell& cell);
 /// What is compiled for it: with the first plan's kernel first, none for the generic kernels.
 std::vector<depthwise::Plan> plans_of(const Cell& cell, const depthwise::Tuning& tuning, int architecture);
 
-/// Compiles kernels into the folder of compiled kernels on all cores. Without that folder it does nothing,
-/// and they are compiled when they are needed.
-void compile_all(const std::vector<std::string>& kernels, int architecture);
+/// Compiles kernels into the folder of compiled kernels on all cores. False, with nothing done, without that
+/// folder: they are compiled when they are needed.
+bool compile_all(const std::vector<std::string>& kernels, int architecture);
 /// What a process that compile_all() starts does: its share of the file's lines.
 int compile_share(const std::string& file, int architecture, int share, int shares);
 
