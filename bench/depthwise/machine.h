@@ -42,7 +42,8 @@ class Timer {
  public:
   explicit Timer(int repetitions) : repetitions_(repetitions) {}
   int repetitions() const { return repetitions_; }
-  /// Milliseconds of one of `calls` calls, which are captured in a graph; call(i) is the i-th.
+  /// Milliseconds of one of `calls` calls, fewer where they are slow, captured in a graph; call(i) is the
+  /// i-th.
   double of_graph(std::size_t calls, const std::function<void(std::size_t)>& call) const;
   /// The same without a graph, for what the GPU does in another way when it is captured.
   double of_calls(std::size_t calls, const std::function<void(std::size_t)>& call) const;

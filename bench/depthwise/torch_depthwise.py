@@ -14,12 +14,21 @@ except ImportError as error:
     sys.exit(f"error: {sys.executable} has no PyTorch: {error}")
 
 
+LONGEST = 20  # milliseconds of a replay
+
+
 def time_graph(calls, repetitions):
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         calls[0]()
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        calls[0]()
+        end.record()
     torch.cuda.current_stream().wait_stream(side)
+    end.synchronize()
+    calls = calls[:max(1, int(LONGEST / max(begin.elapsed_time(end), 1e-3)))]
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for call in calls:
