@@ -203,7 +203,7 @@ void measure(const Options& options, const std::vector<Cell>& cells, const Machi
           cell.format == MemoryFormat::Contiguous ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
       result.peer_other_ms = rival->time(other);
     }
-    print_row(result, width);
+    print_row(result, width, peer != nullptr);
     results.push_back(std::move(result));
     // After each shape, so that what ends early leaves what it has.
     if (!options.json.empty() && (i + 1 == cells.size() || cells[i + 1].what != cell.what)) {
@@ -297,7 +297,7 @@ int run(int argc, char** argv) {
   const double begin = seconds();
   const std::vector<std::string> kernels =
       kernels_of(options, cells, architecture,
-                 needs_gpu ? depthwise::tuning_from_environment(machine.gpu) : depthwise::Tuning{});
+                 needs_gpu ? cuda::depthwise::tuning_of(Device::cuda()) : depthwise::Tuning{});
   if (!compile_all(kernels, architecture) && options.compile != 0)
     throw std::runtime_error("--compile: LAMELLA_KERNEL_CACHE is empty, so there is nowhere to keep them");
   if (needs_gpu && options.tune.empty())

@@ -77,8 +77,8 @@ void Tensors::run(std::size_t i, Pass pass) const {
   }
 }
 
-void Tensors::run(std::size_t i, const cuda::depthwise::Chosen& chosen) const {
-  cuda::depthwise::run_plan(chosen.plan, chosen.kernel, cell_.what->geometry, operands(i));
+bool Tensors::run(std::size_t i, const cuda::depthwise::Chosen& chosen) const {
+  return cuda::depthwise::run_plan(chosen.plan, chosen.kernel, cell_.what->geometry, operands(i));
 }
 
 cuda::depthwise::Operands Tensors::operands(std::size_t i) const {

@@ -25,8 +25,8 @@ class Tensors {
   /// The pass, with set number i % buffers.
   void run(std::size_t i) const;
   void run(std::size_t i, Pass pass) const;
-  /// The same by a plan of plans_for().
-  void run(std::size_t i, const cuda::depthwise::Chosen& chosen) const;
+  /// The same by a plan of plans_for(). False, with nothing done, where it does not suit these tensors.
+  bool run(std::size_t i, const cuda::depthwise::Chosen& chosen) const;
   /// What the choice depends on; false: there are only the generic kernels.
   bool describe(depthwise::Problem& problem) const;
 

@@ -196,15 +196,18 @@ void print_head(int name_width, bool peer) {
   std::printf("  plan\n");
 }
 
-void print_row(const Result& result, int name_width) {
+void print_row(const Result& result, int name_width, bool peer) {
   const Cell& cell = result.cell;
   std::printf("%-*s %-8s %-9s %-5s %9.4f %8.4f %5.1f%%", name_width, cell.what->name.c_str(), name(cell.pass),
               lamella::name(cell.dtype), letters(cell.format), result.ms, cell.bytes() * 1e-9,
               100 * result.share());
-  if (result.peer_ms) {
-    std::printf(" %9.4f", *result.peer_ms);
-    result.peer_other_ms ? std::printf(" %9.4f", *result.peer_other_ms) : std::printf(" %9s", "");
-    std::printf(" %6.2fx", *result.peer_ms / result.ms);
+  const auto print_time = [](const std::optional<double>& ms) {
+    ms ? std::printf(" %9.4f", *ms) : std::printf(" %9s", "-");
+  };
+  if (peer) {
+    print_time(result.peer_ms);
+    print_time(result.peer_other_ms);
+    result.peer_ms ? std::printf(" %6.2fx", *result.peer_ms / result.ms) : std::printf(" %7s", "-");
   }
   std::printf("  %s%s\n", result.plan.c_str(),
               result.arithmetic_ms > result.memory_ms ? " (of the arithmetic)" : "");

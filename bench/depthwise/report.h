@@ -25,7 +25,7 @@ struct Result {
 const char* letters(MemoryFormat format);
 
 void print_head(int name_width, bool peer);
-void print_row(const Result& result, int name_width);
+void print_row(const Result& result, int name_width, bool peer);
 
 /// By group: how many cells have the share that is wanted of them, and the geometric mean; of random ones the
 /// 5th percentile; one pass for both gradients against two; PyTorch. Returns the same as JSON.

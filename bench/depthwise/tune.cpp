@@ -70,6 +70,7 @@ void tune(const std::vector<Cell>& cells, const std::string& file, std::size_t p
           detail::cuda::kernel_for(cuda::depthwise::device_sources(), plan.kernel, Device::cuda());
       if (kernel == nullptr) continue;
       const cuda::depthwise::Chosen chosen{plan, kernel};
+      if (!tensors.run(0, chosen)) continue;
       const double ms = timer.of_graph(rotation.calls, [&](std::size_t call) { tensors.run(call, chosen); });
       consider(ms, text_of(plan), plan.what);
     }

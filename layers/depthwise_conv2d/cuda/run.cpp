@@ -159,19 +159,6 @@ struct Hash {
   }
 };
 
-/// What was measured on GPUs like this one.
-const Tuning& tuning_of(Device device) {
-  static std::mutex mutex;
-  static std::map<int, Tuning> tunings;
-  const std::lock_guard lock(mutex);
-  const auto found = tunings.find(device.index);
-  if (found != tunings.end()) return found->second;
-  cudaDeviceProp properties{};
-  detail::cuda::check(cudaGetDeviceProperties(&properties, device.index), "cudaGetDeviceProperties");
-  return tunings.emplace(device.index, lamella::depthwise::tuning_from_environment(properties.name))
-      .first->second;
-}
-
 lamella::depthwise::Pixels pixels_of(const ConstTensorView& view) {
   return {const_cast<void*>(view.data), view.strides[0], view.strides[2], view.strides[3]};
 }
@@ -184,6 +171,18 @@ bool is_run(const ConstTensorView& view) {
 }
 
 }  // namespace
+
+const Tuning& tuning_of(Device device) {
+  static std::mutex mutex;
+  static std::map<int, Tuning> tunings;
+  const std::lock_guard lock(mutex);
+  const auto found = tunings.find(device.index);
+  if (found != tunings.end()) return found->second;
+  cudaDeviceProp properties{};
+  detail::cuda::check(cudaGetDeviceProperties(&properties, device.index), "cudaGetDeviceProperties");
+  return tunings.emplace(device.index, lamella::depthwise::tuning_from_environment(properties.name))
+      .first->second;
+}
 
 const Chosen* choose(const Problem& problem, Device device) {
   constexpr std::size_t kTries = 3;

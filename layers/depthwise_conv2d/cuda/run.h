@@ -4,6 +4,7 @@
 #include "lamella/layers/conv_geometry.h"
 #include "layers/depthwise_conv2d/cuda/plan.h"
 #include "layers/depthwise_conv2d/cuda/problem.h"
+#include "layers/depthwise_conv2d/cuda/tuning.h"
 #include "tensor/view.h"
 
 /// The kernels of device/, by plan.
@@ -32,6 +33,9 @@ const detail::cuda::Sources& device_sources();
 /// at. False where only the generic kernels can do the work.
 bool describe_problem(const Conv2dGeometry& geometry, const Operands& operands,
                       lamella::depthwise::Problem& problem);
+
+/// What $LAMELLA_TUNING's file has for GPUs like this one, read once.
+const lamella::depthwise::Tuning& tuning_of(Device device);
 
 /// The measured plan, or else the best by estimate, whose kernel can be had; null: none, or, of both
 /// gradients, two passes are better. It is chosen once in a process.
