@@ -6,6 +6,7 @@
 #include <fstream>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "core/cuda/compiler.h"
@@ -175,6 +176,27 @@ TEST(KernelCacheTest, says_what_the_compiler_says) {
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("nothing"), std::string::npos) << error.what();
   }
+}
+
+TEST(KernelCacheTest, threads_that_want_the_same_kernel_get_the_same) {
+  LAMELLA_NEEDS_GPU();
+  LAMELLA_NEEDS_COMPILER();
+  const CacheFolder folder;
+  const std::vector<std::string> kernels{"fill<char>", "fill<short>", "fill<int>", "fill<long>"};
+  std::vector<std::vector<const void*>> found(8);
+  std::vector<std::thread> threads;
+  for (std::size_t i = 0; i < found.size(); ++i)
+    threads.emplace_back([&, i] {
+      for (std::size_t k = 0; k < kernels.size(); ++k)
+        found[i].push_back(
+            detail::cuda::kernel_for(kSources, kernels[(i + k) % kernels.size()], Device::cuda()));
+    });
+  for (std::thread& thread : threads) thread.join();
+  for (std::size_t i = 0; i < found.size(); ++i)
+    for (std::size_t k = 0; k < kernels.size(); ++k) {
+      EXPECT_NE(found[i][k], nullptr);
+      EXPECT_EQ(found[i][k], found[0][(i + k) % kernels.size()]);
+    }
 }
 
 TEST(DepthwisePlansTest, the_planned_kernels_are_what_runs) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <shared_mutex>
@@ -19,6 +20,7 @@
 #include "core/cuda/compiler.h"
 #include "core/workspace.h"
 #include "layers/depthwise_conv2d/cuda/plan.h"
+#include "layers/depthwise_conv2d/cuda/tuning.h"
 
 namespace lamella::depthwise {
 
@@ -36,6 +38,7 @@ using lamella::depthwise::Pass;
 using lamella::depthwise::Plan;
 using lamella::depthwise::Problem;
 using lamella::depthwise::TensorMap;
+using lamella::depthwise::Tuning;
 
 /// Whether a tensor is [N,C,H,W] without gaps.
 bool is_dense(const ConstTensorView& view) {
@@ -142,11 +145,6 @@ bool describe(const ConstTensorView& view, const BoxSizes& box, TensorMap& map) 
                         steps.data(), kNoInterleave, swizzle, kPromote128Bytes, kFillZeros) == 0;
 }
 
-struct Chosen {
-  Plan plan;
-  const void* kernel = nullptr;
-};
-
 struct Hash {
   std::size_t operator()(const std::pair<Problem, int>& key) const {
     std::size_t hash = static_cast<std::size_t>(key.second);
@@ -161,41 +159,6 @@ struct Hash {
   }
 };
 
-/// Whether the best of two passes are estimated to take less time than one for both gradients.
-bool two_passes_are_faster(Problem problem, const std::vector<Plan>& plans) {
-  if (plans.empty()) return true;
-  double sum = 0;
-  for (const Pass pass : {Pass::Input, Pass::Weight}) {
-    problem.pass = pass;
-    const std::vector<Plan> single = lamella::depthwise::plans_for(problem);
-    if (single.empty()) return false;
-    sum += single.front().cost;
-  }
-  return sum < plans.front().cost;
-}
-
-/// The best plan whose kernel can be had; null: none, or two passes are better.
-const Chosen* choose(const Problem& problem, Device device) {
-  constexpr std::size_t kTries = 3;
-  using Key = std::pair<Problem, int>;
-  static std::shared_mutex mutex;
-  static std::unordered_map<Key, std::unique_ptr<const Chosen>, Hash> chosen;
-  const Key key(problem, device.index);
-  {
-    const std::shared_lock lock(mutex);
-    const auto found = chosen.find(key);
-    if (found != chosen.end()) return found->second.get();
-  }
-  std::unique_ptr<Chosen> choice;
-  std::vector<Plan> plans = lamella::depthwise::plans_for(problem);
-  if (problem.pass == Pass::Both && two_passes_are_faster(problem, plans)) plans.clear();
-  for (std::size_t i = 0; i < std::min(plans.size(), kTries) && !choice; ++i)
-    if (const void* const kernel = detail::cuda::kernel_for(device_sources(), plans[i].kernel, device))
-      choice = std::make_unique<Chosen>(Chosen{std::move(plans[i]), kernel});
-  const std::unique_lock lock(mutex);
-  return chosen.emplace(key, std::move(choice)).first->second.get();
-}
-
 lamella::depthwise::Pixels pixels_of(const ConstTensorView& view) {
   return {const_cast<void*>(view.data), view.strides[0], view.strides[2], view.strides[3]};
 }
@@ -209,13 +172,44 @@ bool is_run(const ConstTensorView& view) {
 
 }  // namespace
 
+const Tuning& tuning_of(Device device) {
+  static std::mutex mutex;
+  static std::map<int, Tuning> tunings;
+  const std::lock_guard lock(mutex);
+  const auto found = tunings.find(device.index);
+  if (found != tunings.end()) return found->second;
+  cudaDeviceProp properties{};
+  detail::cuda::check(cudaGetDeviceProperties(&properties, device.index), "cudaGetDeviceProperties");
+  return tunings.emplace(device.index, lamella::depthwise::tuning_from_environment(properties.name))
+      .first->second;
+}
+
+const Chosen* choose(const Problem& problem, Device device) {
+  constexpr std::size_t kTries = 3;
+  using Key = std::pair<Problem, int>;
+  static std::shared_mutex mutex;
+  static std::unordered_map<Key, std::unique_ptr<const Chosen>, Hash> chosen;
+  const Key key(problem, device.index);
+  {
+    const std::shared_lock lock(mutex);
+    const auto found = chosen.find(key);
+    if (found != chosen.end()) return found->second.get();
+  }
+  std::unique_ptr<Chosen> choice;
+  std::vector<Plan> plans = lamella::depthwise::plans_to_try(problem, tuning_of(device));
+  for (std::size_t i = 0; i < std::min(plans.size(), kTries) && !choice; ++i)
+    if (const void* const kernel = detail::cuda::kernel_for(device_sources(), plans[i].kernel, device))
+      choice = std::make_unique<Chosen>(Chosen{std::move(plans[i]), kernel});
+  const std::unique_lock lock(mutex);
+  return chosen.emplace(key, std::move(choice)).first->second.get();
+}
+
 const detail::cuda::Sources& device_sources() {
   static constexpr detail::cuda::Sources kSources{"depthwise_conv2d", lamella::depthwise::kDeviceSources};
   return kSources;
 }
 
-bool run_planned(const Conv2dGeometry& geometry, const Operands& o) {
-  Problem problem;
+bool describe_problem(const Conv2dGeometry& geometry, const Operands& o, Problem& problem) {
   const bool forward = o.output.data != nullptr, input = o.grad_input.data != nullptr;
   problem.pass = forward ? Pass::Forward
                  : input ? (o.to != nullptr ? Pass::Both : Pass::Input)
@@ -247,9 +241,14 @@ bool run_planned(const Conv2dGeometry& geometry, const Operands& o) {
   const Device device = y.device;
   problem.boxes = has_copy_engine(device);
   problem.exact_taps = problem.pass != Pass::Weight && o.weight.dtype == DType::Float32;
-  const Chosen* const chosen = choose(problem, device);
-  if (chosen == nullptr) return false;
-  const Plan& plan = chosen->plan;
+  return true;
+}
+
+bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geometry, const Operands& o) {
+  const bool forward = o.output.data != nullptr, input = o.grad_input.data != nullptr;
+  const ConstTensorView x = forward || o.to != nullptr ? o.input : ConstTensorView(o.grad_input);
+  const ConstTensorView y = forward ? ConstTensorView(o.output) : o.grad_output;
+  const Device device = y.device;
   const auto stream = static_cast<cudaStream_t>(current_stream(device).handle);
   if (plan.clears && !o.accumulate) {
     if (!is_run(o.grad_input)) return false;
@@ -295,12 +294,19 @@ bool run_planned(const Conv2dGeometry& geometry, const Operands& o) {
     }
   }
   void* arguments[] = {work};
-  detail::cuda::check(cudaLaunchKernel(chosen->kernel, dim3(static_cast<unsigned>(plan.launch.blocks)),
+  detail::cuda::check(cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(plan.launch.blocks)),
                                        dim3(static_cast<unsigned>(plan.launch.threads)), arguments,
                                        static_cast<std::size_t>(plan.launch.shared_bytes), stream),
                       "depthwise_conv2d");
   if (o.to != nullptr) finish_rows(sums.as<float>(), plan.launch.parts, *o.to);
   return true;
+}
+
+bool run_planned(const Conv2dGeometry& geometry, const Operands& operands) {
+  Problem problem;
+  if (!describe_problem(geometry, operands, problem)) return false;
+  const Chosen* const chosen = choose(problem, operands.device());
+  return chosen != nullptr && run_plan(chosen->plan, chosen->kernel, geometry, operands);
 }
 
 }  // namespace lamella::cuda::depthwise

@@ -41,7 +41,7 @@ CompiledKernel compile_or_load(const Sources& sources, const std::string& expres
 
 /// What cudaLaunchKernel() takes for the kernel on the GPU `device`, compiled, loaded and allowed all of the GPU's shared
 /// memory on its first use in the process; null where that fails, which is logged once for each expression. Any thread
-/// may call it, and while a stream is captured, too.
+/// may call it, and while a stream is captured, too; different kernels are compiled at the same time.
 const void* kernel_for(const Sources& sources, const std::string& expression, Device device);
 
 }  // namespace lamella::detail::cuda

@@ -14,7 +14,9 @@ namespace {
 /// While it lives, this thread may load code although a stream is being captured.
 class UncapturedCalls {
  public:
-  UncapturedCalls() { check(cudaThreadExchangeStreamCaptureMode(&mode_), "cudaThreadExchangeStreamCaptureMode"); }
+  UncapturedCalls() {
+    check(cudaThreadExchangeStreamCaptureMode(&mode_), "cudaThreadExchangeStreamCaptureMode");
+  }
   ~UncapturedCalls() { cudaThreadExchangeStreamCaptureMode(&mode_); }
   UncapturedCalls(const UncapturedCalls&) = delete;
   UncapturedCalls& operator=(const UncapturedCalls&) = delete;
@@ -27,7 +29,8 @@ const void* load(const Sources& sources, const std::string& expression, int devi
   int major = 0, minor = 0, shared = 0;
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
   check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cudaDeviceGetAttribute");
-  check(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "cudaDeviceGetAttribute");
+  check(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+        "cudaDeviceGetAttribute");
   const CompiledKernel compiled = compile_or_load(sources, expression, 10 * major + minor);
   const UncapturedCalls uncaptured;
   cudaLibrary_t library = nullptr;
@@ -36,7 +39,8 @@ const void* load(const Sources& sources, const std::string& expression, int devi
   cudaKernel_t kernel = nullptr;
   check(cudaLibraryGetKernel(&kernel, library, compiled.symbol.c_str()), "cudaLibraryGetKernel");
   const void* const entry = kernel;
-  check(cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
+  check(cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+        "cudaFuncSetAttribute");
   return entry;
 }
 
@@ -44,25 +48,32 @@ const void* load(const Sources& sources, const std::string& expression, int devi
 
 const void* kernel_for(const Sources& sources, const std::string& expression, Device device) {
   using Key = std::pair<int, std::string>;
+  struct Entry {
+    std::once_flag once;
+    const void* kernel = nullptr;
+  };
   static std::shared_mutex mutex;
-  static std::map<Key, const void*> kernels;
+  static std::map<Key, Entry> entries;  // they stay where they are
   Key key(device.index, expression);
+  Entry* entry = nullptr;
   {
     const std::shared_lock lock(mutex);
-    const auto found = kernels.find(key);
-    if (found != kernels.end()) return found->second;
+    const auto found = entries.find(key);
+    if (found != entries.end()) entry = &found->second;
   }
-  const std::unique_lock lock(mutex);
-  const auto found = kernels.find(key);
-  if (found != kernels.end()) return found->second;
-  const void* kernel = nullptr;
-  try {
-    kernel = load(sources, expression, device.index);
-  } catch (const Error& error) {
-    log_message(LogLevel::Warning, std::string(error.what()) + "; a slower kernel does its work");
+  if (entry == nullptr) {
+    const std::unique_lock lock(mutex);
+    entry = &entries[std::move(key)];
   }
-  kernels.emplace(std::move(key), kernel);
-  return kernel;
+  // Outside the lock, so that different kernels are compiled at the same time; who wants the same one waits.
+  std::call_once(entry->once, [&] {
+    try {
+      entry->kernel = load(sources, expression, device.index);
+    } catch (const Error& error) {
+      log_message(LogLevel::Warning, std::string(error.what()) + "; a slower kernel does its work");
+    }
+  });
+  return entry->kernel;
 }
 
 }  // namespace lamella::detail::cuda

@@ -1,0 +1,115 @@
+#include "measure.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "layers/depthwise_conv2d/kernels.h"
+
+namespace lamella::bench {
+namespace {
+
+using detail::GradientWrite;
+using detail::TensorView;
+
+std::size_t padded(std::int64_t count, DType dtype) {
+  constexpr std::size_t kLine = 512;
+  return (static_cast<std::size_t>(count) * size_of(dtype) + kLine - 1) / kLine * kLine;
+}
+
+std::size_t set_bytes(const Cell& cell) {
+  const Conv2dGeometry& g = cell.what->geometry;
+  const std::size_t x = padded(g.input_shape().product(), cell.dtype),
+                    y = padded(g.output_shape().product(), cell.dtype);
+  return cell.pass == Pass::Both ? 2 * x + y : x + y;
+}
+
+}  // namespace
+
+std::size_t Tensors::bytes(const Cell& cell, std::size_t buffers) {
+  return buffers * set_bytes(cell) + 2 * padded(cell.what->geometry.weight_shape().product(), cell.dtype);
+}
+
+Tensors::Tensors(const Cell& cell)
+    : Tensors(cell, reinterpret_cast<std::byte*>(std::uintptr_t{1} << 20), 1) {}
+
+Tensors::Tensors(const Cell& cell, const Arena& arena, std::size_t buffers)
+    : Tensors(cell, arena.at(0), buffers) {
+  arena.fill(cell.dtype, bytes(cell, buffers));
+}
+
+Tensors::Tensors(const Cell& cell, std::byte* base, std::size_t buffers) : cell_(cell), sets_(buffers) {
+  const Conv2dGeometry& g = cell.what->geometry;
+  const auto view = [&](const Shape& shape, MemoryFormat format) {
+    const TensorView made{base, shape, dense_strides(shape, format), cell.dtype, Device::cuda()};
+    base += padded(shape.product(), cell.dtype);
+    return made;
+  };
+  for (Set& set : sets_) {
+    set.x = view(g.input_shape(), cell.format);
+    set.y = view(g.output_shape(), cell.format);
+    if (cell.pass == Pass::Both) set.dx = view(g.input_shape(), cell.format);
+    if (cell.pass == Pass::Input) std::swap(set.x, set.dx);
+  }
+  weight_ = view(g.weight_shape(), MemoryFormat::Contiguous);
+  dweight_ = view(g.weight_shape(), MemoryFormat::Contiguous);
+  to_.device = Device::cuda();
+  to_.channels = g.out_channels;
+  to_.kernel = g.kernel;
+  to_.weight = dweight_;
+}
+
+void Tensors::run(std::size_t i) const { run(i, cell_.pass); }
+
+void Tensors::run(std::size_t i, Pass pass) const {
+  const Set& set = sets_[i % sets_.size()];
+  const Conv2dGeometry& g = cell_.what->geometry;
+  constexpr auto kWrite = GradientWrite::Overwrite;
+  switch (pass) {
+    case Pass::Forward:
+      return cuda::depthwise_conv2d_forward(g, set.x, weight_, {}, set.y);
+    case Pass::Input:
+      return cuda::depthwise_conv2d_backward_input(g, set.y, weight_, set.dx, kWrite);
+    case Pass::Weight:
+      return cuda::depthwise_conv2d_backward_weight(g, set.y, set.x, dweight_, kWrite, {}, kWrite);
+    case Pass::Both:
+      return cuda::depthwise_conv2d_backward(g, set.y, set.x, weight_, set.dx, kWrite, dweight_, kWrite, {},
+                                             kWrite);
+  }
+}
+
+bool Tensors::run(std::size_t i, const cuda::depthwise::Chosen& chosen) const {
+  return cuda::depthwise::run_plan(chosen.plan, chosen.kernel, cell_.what->geometry, operands(i));
+}
+
+cuda::depthwise::Operands Tensors::operands(std::size_t i) const {
+  const Set& set = sets_[i % sets_.size()];
+  cuda::depthwise::Operands operands;
+  const bool forward = cell_.pass == Pass::Forward;
+  if (cell_.pass != Pass::Weight) operands.weight = weight_;
+  if (cell_.pass != Pass::Input) operands.input = set.x;
+  if (forward) operands.output = set.y;
+  if (!forward) operands.grad_output = set.y;
+  if (cell_.pass == Pass::Input || cell_.pass == Pass::Both) operands.grad_input = set.dx;
+  if (cell_.pass == Pass::Weight || cell_.pass == Pass::Both) operands.to = &to_;
+  return operands;
+}
+
+bool Tensors::describe(depthwise::Problem& problem) const {
+  return cuda::depthwise::describe_problem(cell_.what->geometry, operands(0), problem);
+}
+
+std::string plan_of(const Cell& cell) {
+  depthwise::Problem problem;
+  if (!Tensors(cell).describe(problem)) return "generic";
+  if (const auto* const chosen = cuda::depthwise::choose(problem, Device::cuda())) return chosen->plan.what;
+  return cell.pass == Pass::Both ? "two passes" : "generic";
+}
+
+std::vector<depthwise::Plan> plans_of(const Cell& cell, const depthwise::Tuning& tuning, int architecture) {
+  depthwise::Problem problem;
+  if (!Tensors(cell).describe(problem)) return {};
+  problem.boxes = architecture >= 90;
+  return depthwise::plans_to_try(problem, tuning);
+}
+
+}  // namespace lamella::bench

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cases.h"
+#include "machine.h"
+#include "measure.h"
+
+namespace lamella::bench {
+
+/// The `count` plans of a problem to measure, the best by estimate of each family in turn.
+std::vector<depthwise::Plan> some_plans(const depthwise::Problem& problem, std::size_t count);
+
+/// Measures so many plans of each cell and adds the fastest to the tuning file, after each shape. Cells of a
+/// shape, type and format come one after the other.
+void tune(const std::vector<Cell>& cells, const std::string& file, std::size_t plans, const Machine& machine,
+          const Timer& timer, const Arena& arena);
+
+}  // namespace lamella::bench

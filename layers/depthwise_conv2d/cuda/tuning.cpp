@@ -1,0 +1,149 @@
+#include "layers/depthwise_conv2d/cuda/tuning.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string_view>
+#include <system_error>
+
+#include "core/check.h"
+#include "lamella/core/log.h"
+#include "lamella/core/version.h"
+
+namespace lamella::depthwise {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kFirstLine = "lamella tuning 1";
+
+/// FNV-1a (G. Fowler, L. C. Noll, K.-P. Vo), 64 bits.
+std::string checksum_of(std::string_view bytes) {
+  std::uint64_t hash = 0xcbf29ce484222325u;
+  for (const char byte : bytes) hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001b3u;
+  std::ostringstream text;
+  text << std::hex << hash;
+  return text.str();
+}
+
+/// Whether the best of two passes are estimated to take less time than one for both gradients.
+bool two_passes_are_faster(Problem problem, const std::vector<Plan>& plans) {
+  if (plans.empty()) return true;
+  double sum = 0;
+  for (const Pass pass : {Pass::Input, Pass::Weight}) {
+    problem.pass = pass;
+    const std::vector<Plan> single = plans_for(problem);
+    if (single.empty()) return false;
+    sum += single.front().cost;
+  }
+  return sum < plans.front().cost;
+}
+
+}  // namespace
+
+std::string text_of(const Problem& p) {
+  static constexpr const char* kPasses[] = {"forward", "input", "weight", "both"};
+  const Conv2dGeometry& g = p.geometry;
+  std::ostringstream text;
+  text << kPasses[static_cast<int>(p.pass)] << ' ' << name(p.dtype) << (p.channels_last ? " nhwc " : " nchw ")
+       << g.batch << 'x' << g.in_channels << 'x' << g.in.h << 'x' << g.in.w << " to " << g.out_channels << 'x'
+       << g.out.h << 'x' << g.out.w << " k" << g.kernel.h << 'x' << g.kernel.w << " s" << g.stride.h << 'x'
+       << g.stride.w << " p" << g.padding.h << 'x' << g.padding.w << " d" << g.dilation.h << 'x'
+       << g.dilation.w << " aligned " << p.input_alignment << ',' << p.output_alignment;
+  if (p.bias) text << " bias";
+  if (p.transforms) text << " transforms";
+  if (p.accumulate) text << " accumulate";
+  if (p.boxes) text << " boxes";
+  if (p.exact_taps) text << " exact_taps";
+  return text.str();
+}
+
+std::string text_of(const Plan& plan) {
+  std::ostringstream text;
+  text << plan.kernel << " <<<" << plan.launch.blocks << ", " << plan.launch.threads << ", "
+       << plan.launch.shared_bytes << ">>> " << plan.what;
+  return text.str();
+}
+
+Tuning read_tuning(const std::string& path, const std::string& device) {
+  std::ifstream file(path, std::ios::binary);
+  LAMELLA_CHECK(Error, file.good(), "tuning file ", path, ": it cannot be read");
+  std::ostringstream all;
+  all << file.rdbuf();
+  const std::string bytes = all.str();
+  LAMELLA_CHECK(Error, std::string_view(bytes).substr(0, kFirstLine.size()) == kFirstLine, "tuning file ",
+                path, ": it does not begin with \"", kFirstLine, "\"");
+  const std::size_t end = bytes.rfind("end ");
+  LAMELLA_CHECK(Error,
+                end != std::string::npos &&
+                    bytes.substr(end) == "end " + checksum_of(std::string_view(bytes).substr(0, end)) + "\n",
+                "tuning file ", path, ": it is damaged");
+  std::istringstream lines(bytes.substr(0, end));
+  std::string line;
+  std::getline(lines, line);
+  std::getline(lines, line);
+  LAMELLA_CHECK(Error, line == "version " LAMELLA_VERSION, "tuning file ", path, ": it is of ", line,
+                " of Lamella, and this is " LAMELLA_VERSION);
+  std::getline(lines, line);
+  LAMELLA_CHECK(Error, line == "device " + device, "tuning file ", path, ": it is of ", line,
+                ", and this is ", device);
+  Tuning tuning;
+  while (std::getline(lines, line)) {
+    const std::size_t tab = line.find('\t');
+    LAMELLA_CHECK(Error, tab != std::string::npos, "tuning file ", path, ": it is damaged");
+    tuning[line.substr(0, tab)] = line.substr(tab + 1);
+  }
+  return tuning;
+}
+
+void write_tuning(const std::string& path, const std::string& device, const Tuning& tuning) {
+  std::string bytes(kFirstLine);
+  bytes += "\nversion " LAMELLA_VERSION "\ndevice " + device + "\n";
+  for (const auto& [problem, plan] : tuning) bytes += problem + '\t' + plan + '\n';
+  bytes += "end " + checksum_of(bytes) + "\n";
+  const std::string beside = path + "." + std::to_string(::getpid());
+  std::ofstream file(beside, std::ios::binary);
+  file << bytes;
+  file.close();
+  std::error_code error;
+  if (file) fs::rename(beside, path, error);
+  if (!file || error) {
+    std::error_code ignored;
+    fs::remove(beside, ignored);
+    throw Error("tuning file " + path + ": it cannot be written");
+  }
+}
+
+Tuning tuning_from_environment(const std::string& device) {
+  const char* const path = std::getenv("LAMELLA_TUNING");
+  if (path == nullptr || *path == '\0') return {};
+  try {
+    return read_tuning(path, device);
+  } catch (const Error& error) {
+    log_message(LogLevel::Warning, std::string(error.what()) + "; plans are chosen by estimate");
+    return {};
+  }
+}
+
+std::vector<Plan> plans_to_try(const Problem& problem, const Tuning& tuning) {
+  std::vector<Plan> plans = plans_for(problem);
+  if (!tuning.empty()) {
+    if (const auto measured = tuning.find(text_of(problem)); measured != tuning.end()) {
+      if (problem.pass == Pass::Both && measured->second == kTwoPasses) return {};
+      const auto first = std::find_if(plans.begin(), plans.end(),
+                                      [&](const Plan& plan) { return text_of(plan) == measured->second; });
+      if (first != plans.end()) {
+        std::rotate(plans.begin(), first, first + 1);
+        return plans;
+      }
+    }
+  }
+  if (problem.pass == Pass::Both && two_passes_are_faster(problem, plans)) plans.clear();
+  return plans;
+}
+
+}  // namespace lamella::depthwise

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "layers/depthwise_conv2d/cuda/plan.h"
+
+/// The measured choice: which plan was fastest, kept in a file by device and version.
+namespace lamella::depthwise {
+
+/// A problem in a line; those of different problems differ.
+std::string text_of(const Problem& problem);
+
+/// A plan's kernel and launch in a line.
+std::string text_of(const Plan& plan);
+
+/// In a plan's place, of both gradients: one pass after the other was faster.
+inline constexpr const char* kTwoPasses = "two passes";
+
+/// By a problem's text, the fastest plan's.
+using Tuning = std::map<std::string, std::string>;
+
+/// Throws Error, with why, for a file that cannot be read, is damaged, or of another device or version.
+Tuning read_tuning(const std::string& path, const std::string& device);
+
+/// Written beside and renamed, so that a reader never finds half of it. Throws Error where that fails.
+void write_tuning(const std::string& path, const std::string& device, const Tuning& tuning);
+
+/// The file that $LAMELLA_TUNING names. Empty where the variable is, and with a warning where the file cannot
+/// be used.
+Tuning tuning_from_environment(const std::string& device);
+
+/// plans_for() with the measured one first. Empty too where both gradients take less time in two passes, as
+/// measured or else as estimated. What `tuning` names and plans_for() does not know is left out.
+std::vector<Plan> plans_to_try(const Problem& problem, const Tuning& tuning);
+
+}  // namespace lamella::depthwise
