@@ -82,8 +82,7 @@ inline int owner_of(const Axis& axis, int stride, int reach) {
 
 /// Shares out columns among the blocks' groups and rows among strips.
 inline void cut_pixels(PixelCut& cut, std::int64_t images, std::int64_t channels, int block_channels,
-                       const TileSizes& tile, int most_threads, std::int64_t columns,
-                       std::int64_t rows,
+                       const TileSizes& tile, int most_threads, std::int64_t columns, std::int64_t rows,
                        std::int64_t strip_rows) {
   const std::int64_t vectors = block_channels / tile.lanes;
   const std::int64_t groups = ceiling(columns, tile.columns);
@@ -98,16 +97,19 @@ inline void cut_pixels(PixelCut& cut, std::int64_t images, std::int64_t channels
 }
 
 /// The launch of forward_pixels.
-inline Launch cut_forward_pixels(PixelWork& work, std::int64_t images, std::int64_t channels, const KernelSizes& kernel,
-                                 const TileSizes& tile, int block_channels, int stages, int number_bytes,
-                                 int threads, std::int64_t strip_rows) {
-  const std::int64_t rows = ceiling(work.h.output, work.h.output_step), columns = ceiling(work.w.output, work.w.output_step);
+inline Launch cut_forward_pixels(PixelWork& work, std::int64_t images, std::int64_t channels,
+                                 const KernelSizes& kernel, const TileSizes& tile, int block_channels,
+                                 int stages, int number_bytes, int threads, std::int64_t strip_rows) {
+  const std::int64_t rows = ceiling(work.h.output, work.h.output_step),
+                     columns = ceiling(work.w.output, work.w.output_step);
   cut_pixels(work.cut, images, channels, block_channels, tile, threads, columns, rows, strip_rows);
   const PixelCut& cut = work.cut;
   Launch launch;
   launch.threads = threads;
-  launch.blocks = std::int64_t{cut.channel_blocks} * cut.tiles * cut.strips * work.h.output_step * work.w.output_step * images;
-  const std::int64_t in_columns = (std::int64_t{cut.groups} * tile.columns - 1) * kernel.stride_w + kernel.kernel_w;
+  launch.blocks = std::int64_t{cut.channel_blocks} * cut.tiles * cut.strips * work.h.output_step *
+                  work.w.output_step * images;
+  const std::int64_t in_columns =
+      (std::int64_t{cut.groups} * tile.columns - 1) * kernel.stride_w + kernel.kernel_w;
   const std::int64_t step = std::int64_t{tile.rows} * kernel.stride_h;
   const std::int64_t slots = (tile.rows - 1) * kernel.stride_h + kernel.kernel_h + (stages - 1) * step;
   launch.shared_bytes = round_up(slots * in_columns * block_channels * number_bytes, 16) +
@@ -116,27 +118,30 @@ inline Launch cut_forward_pixels(PixelWork& work, std::int64_t images, std::int6
 }
 
 /// The launch of backward_pixels. Without a weight gradient a block has one item.
-inline Launch cut_backward_pixels(PixelWork& work, std::int64_t images, std::int64_t channels, const KernelSizes& kernel,
-                                  const TileSizes& tile, int block_channels, int tap_rows, int stages, int number_bytes,
-                                  int threads, std::int64_t strip_rows, bool weight, bool bias,
+inline Launch cut_backward_pixels(PixelWork& work, std::int64_t images, std::int64_t channels,
+                                  const KernelSizes& kernel, const TileSizes& tile, int block_channels,
+                                  int tap_rows, int stages, int number_bytes, int threads,
+                                  std::int64_t strip_rows, bool weight, bool bias,
                                   std::int64_t wanted_blocks) {
   const std::int64_t tap_groups = weight ? ceiling(kernel.kernel_h, tap_rows) : 1;
   work.owner_h = owner_of(work.h, kernel.stride_h, kernel.reach_h());
   work.owner_w = owner_of(work.w, kernel.stride_w, kernel.reach_w());
   const UnitRange rows = widest_class(work.h, kernel.stride_h, bias, work.owner_h);
   const UnitRange columns = widest_class(work.w, kernel.stride_w, bias, work.owner_w);
-  cut_pixels(work.cut, images, channels, block_channels, tile, static_cast<int>(threads / tap_groups), columns.count,
-             rows.count, strip_rows);
+  cut_pixels(work.cut, images, channels, block_channels, tile, static_cast<int>(threads / tap_groups),
+             columns.count, rows.count, strip_rows);
   PixelCut& cut = work.cut;
   Launch launch;
   if (cut.groups * tap_groups * (block_channels / tile.lanes) > threads) return launch;
   launch.threads = threads;
-  const std::int64_t items = std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step * images;
+  const std::int64_t items =
+      std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step * images;
   if (items > kMostItems) return launch;
   work.items = static_cast<int>(items);
-  work.items_per_part =
-      weight ? static_cast<int>(std::max<std::int64_t>(1, ceiling(std::int64_t{work.items} * cut.channel_blocks, wanted_blocks)))
-             : 1;
+  work.items_per_part = weight
+                            ? static_cast<int>(std::max<std::int64_t>(
+                                  1, ceiling(std::int64_t{work.items} * cut.channel_blocks, wanted_blocks)))
+                            : 1;
   launch.parts = ceiling(work.items, work.items_per_part);
   launch.blocks = launch.parts * cut.channel_blocks;
   const std::int64_t units = std::int64_t{cut.groups} * tile.columns;
@@ -144,7 +149,8 @@ inline Launch cut_backward_pixels(PixelWork& work, std::int64_t images, std::int
   const std::int64_t g_slots = tile.rows + kernel.reach_h() - 1 + (stages - 1) * tile.rows;
   std::int64_t bytes = round_up(g_slots * (units + kernel.reach_w() - 1) * out_channels * number_bytes, 16);
   if (weight) {
-    bytes += std::int64_t{tile.rows} * kernel.stride_h * stages * units * kernel.stride_w * block_channels * number_bytes;
+    bytes += std::int64_t{tile.rows} * kernel.stride_h * stages * units * kernel.stride_w * block_channels *
+             number_bytes;
     bytes = std::max(bytes, 5 * tap_groups * cut.groups * out_channels * 4);
   }
   const std::int64_t tap_bytes = kernel.kernel_h * kernel.kernel_w * out_channels * 4;
@@ -192,7 +198,8 @@ inline bool share_items(PixelWork& work, Launch& launch, std::int64_t items, std
   if (items > kMostItems) return false;
   const std::int64_t channel_blocks = work.cut.channel_blocks;
   work.items = static_cast<int>(items);
-  work.items_per_part = static_cast<int>(std::max<std::int64_t>(1, ceiling(items * channel_blocks, wanted_blocks)));
+  work.items_per_part =
+      static_cast<int>(std::max<std::int64_t>(1, ceiling(items * channel_blocks, wanted_blocks)));
   launch.parts = ceiling(items, work.items_per_part);
   launch.blocks = launch.parts * channel_blocks;
   return true;
@@ -210,29 +217,34 @@ inline void cut_boxes(PixelCut& cut, std::int64_t images, std::int64_t channels,
 }
 
 /// The launch of forward_boxes, and its boxes; no blocks: they do not fit.
-inline BoxPlan cut_forward_boxes(PixelWork& work, std::int64_t images, std::int64_t channels, const KernelSizes& kernel,
-                                 const BoxTileSizes& tile, std::int64_t strip_rows, std::int64_t wanted_blocks) {
-  const std::int64_t rows = ceiling(work.h.output, work.h.output_step), columns = ceiling(work.w.output, work.w.output_step);
+inline BoxPlan cut_forward_boxes(PixelWork& work, std::int64_t images, std::int64_t channels,
+                                 const KernelSizes& kernel, const BoxTileSizes& tile, std::int64_t strip_rows,
+                                 std::int64_t wanted_blocks) {
+  const std::int64_t rows = ceiling(work.h.output, work.h.output_step),
+                     columns = ceiling(work.w.output, work.w.output_step);
   cut_boxes(work.cut, images, channels, tile, columns, rows, strip_rows);
   const PixelCut& cut = work.cut;
   BoxPlan plan;
   const int in_rows = (tile.step_rows() - 1) * kernel.stride_h + kernel.kernel_h;
   const int page_rows = tile.whole ? in_rows : tile.step_rows() * kernel.stride_h;
-  if ((tile.whole && cut.strip_rows > tile.step_rows()) || tile.pages < ceiling(in_rows, page_rows)) return plan;
+  if ((tile.whole && cut.strip_rows > tile.step_rows()) || tile.pages < ceiling(in_rows, page_rows))
+    return plan;
   if (tile.blocks > 15) return plan;  // a block has no more barriers
   const int x_columns = static_cast<int>(round_up(tile.units() + (kernel.kernel_w - 1) / kernel.stride_w, 8));
   plan.x = {tile.channels, x_columns, page_rows, 1, kernel.stride_w * work.w.input_step, work.h.input_step};
   plan.y = {tile.channels, tile.columns, tile.step_rows(), 1, work.w.output_step, work.h.output_step};
   if (!fits(plan.x) || !fits(plan.y)) return plan;
-  const std::int64_t items = std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step * images;
+  const std::int64_t items =
+      std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step * images;
   if (!share_items(work, plan.launch, items, wanted_blocks)) return plan;
   plan.launch.threads = 32 * (tile.blocks * tile.warp_groups() + 1);
-  plan.launch.shared_bytes = 1024 + tile.pages * kernel.stride_w * box_bytes(plan.x) + 2 * tile.blocks * box_bytes(plan.y) +
-                             16 * tile.pages;
+  plan.launch.shared_bytes = 1024 + tile.pages * kernel.stride_w * box_bytes(plan.x) +
+                             2 * tile.blocks * box_bytes(plan.y) + 16 * tile.pages;
   return plan;
 }
 
-/// What all classes of an axis have before their first whole unit, as backward_boxes wants it; -1: they differ.
+/// What all classes of an axis have before their first whole unit, as backward_boxes wants it; -1: they
+/// differ.
 inline int phase_of(const Axis& axis, int stride) {
   const auto phase = [&](int residue) { return axis.input_begin(residue) % stride; };
   for (int residue = 1; residue < axis.output_step; ++residue)
@@ -268,13 +280,15 @@ inline UnitRange box_units(const Axis& axis, int stride, int phase, int low, boo
 }
 
 /// The same of backward_boxes.
-inline BoxPlan cut_backward_boxes(PixelWork& work, std::int64_t images, std::int64_t channels, const KernelSizes& kernel,
-                                  const BoxTileSizes& tile, std::int64_t strip_rows, bool input, bool weight, bool bias,
+inline BoxPlan cut_backward_boxes(PixelWork& work, std::int64_t images, std::int64_t channels,
+                                  const KernelSizes& kernel, const BoxTileSizes& tile,
+                                  std::int64_t strip_rows, bool input, bool weight, bool bias,
                                   std::int64_t wanted_blocks) {
   BoxPlan plan;
   const int phase_h = phase_of(work.h, kernel.stride_h), phase_w = phase_of(work.w, kernel.stride_w);
   if (phase_h < 0 || phase_w < 0) return plan;
-  const WindowSizes window_h(kernel.kernel_h, kernel.stride_h, phase_h), window_w(kernel.kernel_w, kernel.stride_w, phase_w);
+  const WindowSizes window_h(kernel.kernel_h, kernel.stride_h, phase_h),
+      window_w(kernel.kernel_w, kernel.stride_w, phase_w);
   // No output meets an input of some units, or a box would begin before dx.
   if (window_h.low > 0 || window_w.low > 0) return plan;
   const UnitRange rows = box_units(work.h, kernel.stride_h, phase_h, window_h.low, bias, work.owner_h);
@@ -286,21 +300,25 @@ inline BoxPlan cut_backward_boxes(PixelWork& work, std::int64_t images, std::int
   cut_boxes(work.cut, images, channels, tile, columns.count, rows.count, strip_rows);
   const PixelCut& cut = work.cut;
   const int g_rows = tile.step_rows() + window_h.span - 1, page_rows = tile.whole ? g_rows : tile.step_rows();
-  if ((tile.whole && cut.strip_rows > tile.step_rows()) || tile.pages < ceiling(g_rows, page_rows)) return plan;
+  if ((tile.whole && cut.strip_rows > tile.step_rows()) || tile.pages < ceiling(g_rows, page_rows))
+    return plan;
   if (tile.blocks > 15) return plan;
   const int g_columns = static_cast<int>(round_up(tile.units() + window_w.span - 1, 8));
-  const int x_columns = static_cast<int>(round_up(tile.units(), 8)), x_rows = tile.step_rows() * kernel.stride_h;
+  const int x_columns = static_cast<int>(round_up(tile.units(), 8)),
+            x_rows = tile.step_rows() * kernel.stride_h;
   plan.y = {tile.channels, g_columns, page_rows, 1, work.w.output_step, work.h.output_step};
   plan.x = {tile.channels, x_columns, x_rows, 1, kernel.stride_w * work.w.input_step, work.h.input_step};
   plan.dx = {tile.channels, tile.columns * kernel.stride_w, x_rows, 1, work.w.input_step, work.h.input_step};
   if (!fits(plan.y) || (weight && !fits(plan.x)) || (input && !fits(plan.dx))) return plan;
-  const std::int64_t items = std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step * images;
+  const std::int64_t items =
+      std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step * images;
   if (!share_items(work, plan.launch, items, wanted_blocks)) return plan;
   const std::int64_t tap_groups = weight ? ceiling(kernel.kernel_h, tile.tap_rows) : 1;
   plan.launch.threads = static_cast<int>(32 * (tile.blocks * tile.warp_groups() * tap_groups + 1));
-  plan.launch.shared_bytes = 1024 + tile.pages * (box_bytes(plan.y) + (weight ? kernel.stride_w * box_bytes(plan.x) : 0)) +
-                             (input ? 2 * tile.blocks * box_bytes(plan.dx) : 0) + 16 * tile.pages +
-                             (weight ? tile.blocks * (kernel.kernel_h * kernel.kernel_w + 1) * tile.channels * 4 : 0);
+  plan.launch.shared_bytes =
+      1024 + tile.pages * (box_bytes(plan.y) + (weight ? kernel.stride_w * box_bytes(plan.x) : 0)) +
+      (input ? 2 * tile.blocks * box_bytes(plan.dx) : 0) + 16 * tile.pages +
+      (weight ? tile.blocks * (kernel.kernel_h * kernel.kernel_w + 1) * tile.channels * 4 : 0);
   if (!weight) plan.launch.parts = 0, plan.x = {};
   if (!input) plan.dx = {};
   return plan;
@@ -311,16 +329,19 @@ struct RunTileSizes {
   int columns, rows, vector, vector_out, offset, pages;
 };
 
-/// The launch of forward_runs, with the channels of y; no blocks: nothing fits. The kernel's sizes have the strides as they are, with distances of
-/// taps beside.
-inline Launch cut_forward_runs(PlaneWork& work, std::int64_t images, std::int64_t channels, const KernelSizes& kernel,
-                               int spread_h, const RunTileSizes& tile, int number_bytes, int threads,
-                               std::int64_t most_bytes, std::int64_t wanted_blocks) {
+/// The launch of forward_runs, with the channels of y; no blocks: nothing fits. The kernel's sizes have the
+/// strides as they are, with distances of taps beside.
+inline Launch cut_forward_runs(PlaneWork& work, std::int64_t images, std::int64_t channels,
+                               const KernelSizes& kernel, int spread_h, const RunTileSizes& tile,
+                               int number_bytes, int threads, std::int64_t most_bytes,
+                               std::int64_t wanted_blocks) {
   PlaneCut& cut = work.cut;
   Launch launch;
   const std::int64_t numbers = 16 / number_bytes, workers = threads - 32;
-  const std::int64_t in_plane = std::int64_t{work.h.input} * work.w.input, out_plane = std::int64_t{work.h.output} * work.w.output;
-  const std::int64_t column_groups = ceiling(work.w.output, tile.columns), all_row_groups = ceiling(work.h.output, tile.rows);
+  const std::int64_t in_plane = std::int64_t{work.h.input} * work.w.input,
+                     out_plane = std::int64_t{work.h.output} * work.w.output;
+  const std::int64_t column_groups = ceiling(work.w.output, tile.columns),
+                     all_row_groups = ceiling(work.h.output, tile.rows);
   if (column_groups > workers) return launch;
   const std::int64_t most_row_groups = std::min(all_row_groups, workers / column_groups);
   cut.planes = cut.bands = 1;
@@ -338,11 +359,13 @@ inline Launch cut_forward_runs(PlaneWork& work, std::int64_t images, std::int64_
     in_numbers *= ceiling(cut.planes, kernel.repeat), out_numbers *= cut.planes;
   } else {
     const auto rows_read = [&](std::int64_t rows) {
-      return std::min<std::int64_t>(work.h.input, (rows - 1) * kernel.stride_h + std::int64_t{kernel.kernel_h - 1} * spread_h + 1);
+      return std::min<std::int64_t>(
+          work.h.input, (rows - 1) * kernel.stride_h + std::int64_t{kernel.kernel_h - 1} * spread_h + 1);
     };
     const std::int64_t step = most_row_groups * tile.rows;
     std::int64_t rows = step;
-    while (rows + step <= work.h.output && rows_read(rows + step) * work.w.input * number_bytes <= most_bytes) rows += step;
+    while (rows + step <= work.h.output && rows_read(rows + step) * work.w.input * number_bytes <= most_bytes)
+      rows += step;
     if (rows_read(rows) * work.w.input * number_bytes > most_bytes) return launch;
     cut.bands = static_cast<int>(ceiling(work.h.output, rows));
     cut.band_rows = static_cast<int>(round_up(ceiling(work.h.output, cut.bands), tile.rows));
@@ -354,7 +377,8 @@ inline Launch cut_forward_runs(PlaneWork& work, std::int64_t images, std::int64_
   cut.row_groups = static_cast<int>(most_row_groups);
   cut.zeros = static_cast<int>(round_up(work.w.padding + tile.offset + 1, numbers));
   // A run may begin behind sixteen bytes, and a window end behind the run.
-  const std::int64_t behind = round_up(tile.columns * kernel.stride_w + kernel.kernel_w * std::int64_t{work.w.input_step} + numbers, numbers);
+  const std::int64_t behind = round_up(
+      tile.columns * kernel.stride_w + kernel.kernel_w * std::int64_t{work.w.input_step} + numbers, numbers);
   cut.input_numbers = static_cast<int>(round_up(in_numbers + numbers, numbers) + behind);
   cut.output_numbers = static_cast<int>(round_up(out_numbers + numbers, numbers));
   work.channels = static_cast<int>(channels);
@@ -364,8 +388,10 @@ inline Launch cut_forward_runs(PlaneWork& work, std::int64_t images, std::int64_
   work.items_per_part = static_cast<int>(std::max<std::int64_t>(1, ceiling(items * groups, wanted_blocks)));
   launch.blocks = ceiling(items, work.items_per_part) * groups;
   launch.threads = threads;
-  launch.shared_bytes = (cut.zeros + std::int64_t{cut.input_numbers} * tile.pages + std::int64_t{cut.output_numbers} * 2) * number_bytes +
-                        16 * tile.pages;
+  launch.shared_bytes =
+      (cut.zeros + std::int64_t{cut.input_numbers} * tile.pages + std::int64_t{cut.output_numbers} * 2) *
+          number_bytes +
+      16 * tile.pages;
   return launch;
 }
 
@@ -393,34 +419,43 @@ struct UnitReachSizes {
 };
 
 /// The launch of backward_runs; no blocks: nothing fits, or a unit owns no gradient or two.
-inline Launch cut_backward_runs(PlaneWork& work, std::int64_t images, std::int64_t channels, const KernelSizes& kernel,
-                                int spread_h, int spread_w, const UnitTileSizes& tile, int number_bytes, int threads,
-                                std::int64_t most_bytes, bool input, bool weight, bool bias, std::int64_t wanted_blocks) {
+inline Launch cut_backward_runs(PlaneWork& work, std::int64_t images, std::int64_t channels,
+                                const KernelSizes& kernel, int spread_h, int spread_w,
+                                const UnitTileSizes& tile, int number_bytes, int threads,
+                                std::int64_t most_bytes, bool input, bool weight, bool bias,
+                                std::int64_t wanted_blocks) {
   PlaneCut& cut = work.cut;
   Launch launch;
   const std::int64_t numbers = 16 / number_bytes, workers = threads - 32;
   const UnitReachSizes reach_h(kernel.kernel_h, kernel.stride_h, spread_h, work.h.padding % kernel.stride_h);
   const UnitReachSizes reach_w(kernel.kernel_w, kernel.stride_w, spread_w, work.w.padding % kernel.stride_w);
   const std::int64_t q_h = work.h.padding / kernel.stride_h, q_w = work.w.padding / kernel.stride_w;
-  const std::int64_t unit_rows = ceiling(work.h.input, kernel.stride_h), unit_columns = ceiling(work.w.input, kernel.stride_w);
+  const std::int64_t unit_rows = ceiling(work.h.input, kernel.stride_h),
+                     unit_columns = ceiling(work.w.input, kernel.stride_w);
   work.owner_h = static_cast<int>(q_h), work.owner_w = static_cast<int>(q_w);
   cut.owned_columns = work.w.output;
-  if (bias && (work.h.output > unit_rows || work.w.output > unit_columns || -q_h < reach_h.low || -q_w < reach_w.low ||
-               -q_h >= reach_h.low + reach_h.span || -q_w >= reach_w.low + reach_w.span))
+  if (bias &&
+      (work.h.output > unit_rows || work.w.output > unit_columns || -q_h < reach_h.low ||
+       -q_w < reach_w.low || -q_h >= reach_h.low + reach_h.span || -q_w >= reach_w.low + reach_w.span))
     return launch;
-  const std::int64_t in_plane = std::int64_t{work.h.input} * work.w.input, out_plane = std::int64_t{work.h.output} * work.w.output;
-  const std::int64_t column_groups = ceiling(unit_columns, tile.columns), all_row_groups = ceiling(unit_rows, tile.rows);
+  const std::int64_t in_plane = std::int64_t{work.h.input} * work.w.input,
+                     out_plane = std::int64_t{work.h.output} * work.w.output;
+  const std::int64_t column_groups = ceiling(unit_columns, tile.columns),
+                     all_row_groups = ceiling(unit_rows, tile.rows);
   if (column_groups > workers) return launch;
   const std::int64_t most_row_groups = std::min(all_row_groups, workers / column_groups);
-  const auto bytes_of = [&](std::int64_t x, std::int64_t g) { return ((weight ? x : 0) + g * kernel.repeat) * number_bytes; };
+  const auto bytes_of = [&](std::int64_t x, std::int64_t g) {
+    return ((weight ? x : 0) + g * kernel.repeat) * number_bytes;
+  };
   cut.planes = cut.bands = 1;
   cut.band_rows = static_cast<int>(unit_rows);
   std::int64_t x_numbers = in_plane, g_numbers = out_plane;
   if (bytes_of(in_plane, out_plane) <= most_bytes) {
     if (most_row_groups == all_row_groups) {
-      const std::int64_t together =
-          std::min({workers / (column_groups * all_row_groups), most_bytes / bytes_of(in_plane, out_plane), channels});
-      cut.planes = static_cast<int>(ceiling(channels, ceiling(channels, std::max<std::int64_t>(1, together))));
+      const std::int64_t together = std::min(
+          {workers / (column_groups * all_row_groups), most_bytes / bytes_of(in_plane, out_plane), channels});
+      cut.planes =
+          static_cast<int>(ceiling(channels, ceiling(channels, std::max<std::int64_t>(1, together))));
     }
     x_numbers *= cut.planes, g_numbers *= cut.planes;
   } else {
@@ -440,12 +475,15 @@ inline Launch cut_backward_runs(PlaneWork& work, std::int64_t images, std::int64
   }
   cut.column_groups = static_cast<int>(column_groups);
   cut.row_groups = static_cast<int>(most_row_groups);
-  cut.zeros = static_cast<int>(round_up(std::max<std::int64_t>(0, -(q_w + reach_w.low)) + tile.offset + 1, numbers));
-  const std::int64_t behind = round_up(tile.columns * kernel.stride_w + reach_w.span + q_w + tile.vector_g + numbers, numbers);
+  cut.zeros =
+      static_cast<int>(round_up(std::max<std::int64_t>(0, -(q_w + reach_w.low)) + tile.offset + 1, numbers));
+  const std::int64_t behind =
+      round_up(tile.columns * kernel.stride_w + reach_w.span + q_w + tile.vector_g + numbers, numbers);
   cut.input_numbers = static_cast<int>(round_up(x_numbers + numbers, numbers) + behind);
   cut.run_numbers = static_cast<int>(round_up(g_numbers + numbers, numbers) + behind);
-  cut.output_numbers = cut.bands > 1 ? cut.run_numbers * kernel.repeat
-                                     : static_cast<int>(round_up(g_numbers * kernel.repeat + numbers, numbers) + behind);
+  cut.output_numbers =
+      cut.bands > 1 ? cut.run_numbers * kernel.repeat
+                    : static_cast<int>(round_up(g_numbers * kernel.repeat + numbers, numbers) + behind);
   work.channels = static_cast<int>(channels);
   const std::int64_t groups = ceiling(channels, cut.planes), items = images * cut.bands;
   if (items > kMostItems) return launch;
@@ -454,27 +492,34 @@ inline Launch cut_backward_runs(PlaneWork& work, std::int64_t images, std::int64
   launch.parts = weight ? ceiling(items, work.items_per_part) : 0;
   launch.blocks = ceiling(items, work.items_per_part) * groups;
   launch.threads = threads;
-  launch.shared_bytes = (cut.zeros + (cut.output_numbers + (weight ? std::int64_t{cut.input_numbers} : 0)) * tile.pages +
-                         (input ? std::int64_t{cut.input_numbers} * 2 : 0)) * number_bytes + 16 * tile.pages;
-  if (weight) launch.shared_bytes = std::max<std::int64_t>(launch.shared_bytes, cut.zeros * number_bytes + 8 * workers * 4);
+  launch.shared_bytes =
+      (cut.zeros + (cut.output_numbers + (weight ? std::int64_t{cut.input_numbers} : 0)) * tile.pages +
+       (input ? std::int64_t{cut.input_numbers} * 2 : 0)) *
+          number_bytes +
+      16 * tile.pages;
+  if (weight)
+    launch.shared_bytes =
+        std::max<std::int64_t>(launch.shared_bytes, cut.zeros * number_bytes + 8 * workers * 4);
   return launch;
 }
 
-/// Whether all groups of columns are full or can begin early, and only the edges of their windows lie outside. The first
-/// group reaches the furthest to one side, the last to the other.
+/// Whether all groups of columns are full or can begin early, and only the edges of their windows lie
+/// outside. The first group reaches the furthest to one side, the last to the other.
 inline bool has_edges_alone(const Axis& axis, const KernelSizes& kernel, int columns) {
   for (int residue = 0; residue < axis.output_step; ++residue) {
     const int count = axis.outputs(residue);
     if (count < columns) return false;
     for (const int first : {0, count - columns}) {
-      const int begin = axis.origin(residue) + axis.input_step * (first * kernel.stride_w + kernel.kernel_w - 1);
+      const int begin =
+          axis.origin(residue) + axis.input_step * (first * kernel.stride_w + kernel.kernel_w - 1);
       const int end = axis.origin(residue) + axis.input_step * ((first + columns - 1) * kernel.stride_w);
       if (begin < 0 || end >= axis.input || (begin <= end && (begin >= axis.input || end < 0))) return false;
     }
   }
   return true;
 }
-inline bool has_edges_alone_backward(const Axis& axis, const KernelSizes& kernel, int columns, bool owns, int owner) {
+inline bool has_edges_alone_backward(const Axis& axis, const KernelSizes& kernel, int columns, bool owns,
+                                     int owner) {
   for (int residue = 0; residue < axis.output_step; ++residue) {
     const Units units = units_of(axis, residue, kernel.stride_w, owns, owner);
     if (units.end - units.begin < columns) return false;
@@ -488,12 +533,13 @@ inline bool has_edges_alone_backward(const Axis& axis, const KernelSizes& kernel
 }
 
 /// The launch of forward_planes for dense planes; no blocks: a band does not fit.
-inline Launch cut_forward_planes(PlaneWork& work, std::int64_t planes, const KernelSizes& kernel, const TileSizes& tile,
-                                 int number_bytes, int threads, std::int64_t most_bytes, bool is_double, bool is_long,
-                                 std::int64_t rounds) {
+inline Launch cut_forward_planes(PlaneWork& work, std::int64_t planes, const KernelSizes& kernel,
+                                 const TileSizes& tile, int number_bytes, int threads,
+                                 std::int64_t most_bytes, bool is_double, bool is_long, std::int64_t rounds) {
   PlaneCut& cut = work.cut;
   const std::int64_t numbers = 16 / number_bytes;
-  const std::int64_t in_plane = std::int64_t{work.h.input} * work.w.input, out_plane = std::int64_t{work.h.output} * work.w.output;
+  const std::int64_t in_plane = std::int64_t{work.h.input} * work.w.input,
+                     out_plane = std::int64_t{work.h.output} * work.w.output;
   const std::int64_t class_rows = ceiling(work.h.output, work.h.output_step);
   const std::int64_t classes = std::int64_t{work.h.output_step} * work.w.output_step;
   cut.column_groups = static_cast<int>(ceiling(ceiling(work.w.output, work.w.output_step), tile.columns));
@@ -504,11 +550,13 @@ inline Launch cut_forward_planes(PlaneWork& work, std::int64_t planes, const Ker
     // A window may begin before a run and end behind it.
     cut.input_numbers = static_cast<int>(round_up(in + numbers - 1, numbers));
     cut.output_numbers = static_cast<int>(round_up(out + numbers - 1 + window * work.w.input_step, numbers));
-    return (cut.zeros + std::int64_t{cut.input_numbers} * (is_double ? 2 : 1) + cut.output_numbers) * number_bytes;
+    return (cut.zeros + std::int64_t{cut.input_numbers} * (is_double ? 2 : 1) + cut.output_numbers) *
+           number_bytes;
   };
   const auto band_rows_of_input = [&](std::int64_t rows) {
     return std::min<std::int64_t>(work.h.input, (rows * work.h.output_step - 1) * work.h.stride +
-                                                    std::int64_t{kernel.kernel_h - 1} * work.h.input_step + 1);
+                                                    std::int64_t{kernel.kernel_h - 1} * work.h.input_step +
+                                                    1);
   };
   Launch launch;
   if (a_row * kernel.repeat > threads) return launch;
@@ -519,7 +567,8 @@ inline Launch cut_forward_planes(PlaneWork& work, std::int64_t planes, const Ker
   if (a_row * row_groups * kernel.repeat <= threads &&
       capacity(in_plane, out_plane * kernel.repeat) <= most_bytes) {
     std::int64_t together = threads / (a_row * row_groups * kernel.repeat);
-    while (together > 1 && capacity(together * in_plane, together * out_plane * kernel.repeat) > most_bytes) --together;
+    while (together > 1 && capacity(together * in_plane, together * out_plane * kernel.repeat) > most_bytes)
+      --together;
     cut.planes = static_cast<int>(std::min(together, planes));
     // Few rounds of planes for all blocks alike.
     cut.planes = static_cast<int>(ceiling(planes, ceiling(planes, cut.planes)));
@@ -547,15 +596,19 @@ inline Launch cut_forward_planes(PlaneWork& work, std::int64_t planes, const Ker
   work.items_per_part = static_cast<int>(rounds);
   launch.blocks = ceiling(work.items, rounds);
   launch.threads = threads;
-  launch.shared_bytes = (cut.zeros + std::int64_t{cut.input_numbers} * (is_double ? 2 : 1) + cut.output_numbers) * number_bytes +
-                        (is_long ? std::int64_t{cut.planes} * kernel.repeat * kernel.kernel_h * kernel.kernel_w * 4 : 0);
+  launch.shared_bytes =
+      (cut.zeros + std::int64_t{cut.input_numbers} * (is_double ? 2 : 1) + cut.output_numbers) *
+          number_bytes +
+      (is_long ? std::int64_t{cut.planes} * kernel.repeat * kernel.kernel_h * kernel.kernel_w * 4 : 0);
   return launch;
 }
 
 /// The launch of backward_planes.
-inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int64_t channels, const KernelSizes& kernel,
-                                  const TileSizes& tile, int tap_rows, int number_bytes, int threads,
-                                  std::int64_t most_bytes, bool is_double, bool input, bool weight, bool bias, bool direct, std::int64_t wanted_blocks) {
+inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int64_t channels,
+                                  const KernelSizes& kernel, const TileSizes& tile, int tap_rows,
+                                  int number_bytes, int threads, std::int64_t most_bytes, bool is_double,
+                                  bool input, bool weight, bool bias, bool direct,
+                                  std::int64_t wanted_blocks) {
   PlaneCut& cut = work.cut;
   const int tap_groups = weight ? static_cast<int>(ceiling(kernel.kernel_h, tap_rows)) : 1;
   const std::int64_t most_threads = threads / tap_groups;
@@ -564,20 +617,25 @@ inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int
   const UnitRange rows = all_classes(work.h, kernel.stride_h, bias, work.owner_h);
   const UnitRange columns = widest_class(work.w, kernel.stride_w, bias, work.owner_w);
   const std::int64_t numbers = 16 / number_bytes;
-  const std::int64_t in_plane = std::int64_t{work.h.input} * work.w.input, out_plane = std::int64_t{work.h.output} * work.w.output;
+  const std::int64_t in_plane = std::int64_t{work.h.input} * work.w.input,
+                     out_plane = std::int64_t{work.h.output} * work.w.output;
   const std::int64_t classes = std::int64_t{work.h.output_step} * work.w.output_step;
   cut.column_groups = static_cast<int>(ceiling(columns.count, tile.columns));
   const std::int64_t a_row = cut.column_groups * classes;
   const std::int64_t window = tile.columns + kernel.reach_w() - 1;
-  cut.zeros = static_cast<int>(round_up(window * work.w.output_step + kernel.reach_w() * work.w.output_step, numbers));
+  cut.zeros = static_cast<int>(
+      round_up(window * work.w.output_step + kernel.reach_w() * work.w.output_step, numbers));
   const auto capacity = [&](std::int64_t in, std::int64_t out) {
-    cut.input_numbers = static_cast<int>(weight || (input && !direct) ? round_up(in + numbers - 1, numbers) : 0);
+    cut.input_numbers =
+        static_cast<int>(weight || (input && !direct) ? round_up(in + numbers - 1, numbers) : 0);
     cut.output_numbers = static_cast<int>(round_up(out + numbers - 1 + window * work.w.output_step, numbers));
-    return (cut.zeros + (std::int64_t{cut.input_numbers} + cut.output_numbers) * (is_double ? 2 : 1)) * number_bytes;
+    return (cut.zeros + (std::int64_t{cut.input_numbers} + cut.output_numbers) * (is_double ? 2 : 1)) *
+           number_bytes;
   };
   const auto band_capacity = [&](std::int64_t units) {
     const std::int64_t spread = std::int64_t{work.h.output_step - 1} * work.h.stride;
-    const std::int64_t x_rows = std::min<std::int64_t>(work.h.input, (units * kernel.stride_h - 1) * work.h.input_step + spread + 1);
+    const std::int64_t x_rows =
+        std::min<std::int64_t>(work.h.input, (units * kernel.stride_h - 1) * work.h.input_step + spread + 1);
     const std::int64_t g_rows = std::min<std::int64_t>(
         work.h.output, (units + kernel.reach_h() - 2) * work.h.output_step + work.h.output_step - 1 + 1);
     return capacity(x_rows * work.w.input, g_rows * work.w.output);
@@ -614,16 +672,21 @@ inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int
   if (images * cut.bands > kMostItems) return launch;
   work.items = static_cast<int>(images * cut.bands);
   const std::int64_t channel_blocks = ceiling(channels, cut.planes);
-  work.items_per_part = static_cast<int>(std::max<std::int64_t>(1, ceiling(work.items * channel_blocks, wanted_blocks)));
+  work.items_per_part =
+      static_cast<int>(std::max<std::int64_t>(1, ceiling(work.items * channel_blocks, wanted_blocks)));
   launch.parts = ceiling(work.items, work.items_per_part);
   launch.blocks = launch.parts * channel_blocks;
   cut.members = static_cast<int>(a_row * row_groups * cut.planes);
   launch.threads = threads;
   launch.shared_bytes =
-      (cut.zeros + (std::int64_t{cut.input_numbers} + cut.output_numbers) * (is_double ? 2 : 1)) * number_bytes;
+      (cut.zeros + (std::int64_t{cut.input_numbers} + cut.output_numbers) * (is_double ? 2 : 1)) *
+      number_bytes;
   if (!weight && tap_rows < kernel.kernel_h)
-    launch.shared_bytes = round_up(launch.shared_bytes, 16) + std::int64_t{cut.planes} * kernel.kernel_h * kernel.kernel_w * 4;
-  if (weight) launch.shared_bytes = std::max<std::int64_t>(launch.shared_bytes, cut.zeros * number_bytes + 8 * 4 * launch.threads);
+    launch.shared_bytes =
+        round_up(launch.shared_bytes, 16) + std::int64_t{cut.planes} * kernel.kernel_h * kernel.kernel_w * 4;
+  if (weight)
+    launch.shared_bytes =
+        std::max<std::int64_t>(launch.shared_bytes, cut.zeros * number_bytes + 8 * 4 * launch.threads);
   return launch;
 }
 

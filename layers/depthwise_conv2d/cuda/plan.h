@@ -14,8 +14,8 @@ namespace lamella::depthwise {
 /// What is computed: the output, the input's gradient, the weight's (and bias's), or both gradients at once.
 enum class Pass : std::uint8_t { Forward, Input, Weight, Both };
 
-/// All that the choice depends on. Alignments are in bytes, the largest power of two up to 16 that divides addresses and
-/// distances of the tensors that a kernel reads and writes in vectors.
+/// All that the choice depends on. Alignments are in bytes, the largest power of two up to 16 that divides
+/// addresses and distances of the tensors that a kernel reads and writes in vectors.
 struct Problem {
   Pass pass = Pass::Forward;
   DType dtype = DType::Float32;
@@ -36,10 +36,11 @@ struct Plan {
   std::string what;    ///< tile and cut in words, for tables
   Launch launch;
   enum class Family : std::uint8_t { Pixels, Planes, Boxes, Runs };
-  Family family = Family::Pixels;  ///< `planes` describes the work of Planes and Runs, `pixels` that of the others
-  BoxSizes x_box, y_box, dx_box;   ///< of Boxes; without channels: the kernel does not have it
-  bool turned = false;      ///< the input's gradient as a correlation with the turned kernel
-  bool clears = false;      ///< dx must be zero before: some inputs are read by no output
+  Family family =
+      Family::Pixels;  ///< `planes` describes the work of Planes and Runs, `pixels` that of the others
+  BoxSizes x_box, y_box, dx_box;  ///< of Boxes; without channels: the kernel does not have it
+  bool turned = false;            ///< the input's gradient as a correlation with the turned kernel
+  bool clears = false;            ///< dx must be zero before: some inputs are read by no output
   PixelWork pixels;
   PlaneWork planes;
   double cost = 0;  ///< estimated milliseconds

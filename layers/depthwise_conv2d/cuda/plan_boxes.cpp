@@ -233,11 +233,8 @@ void add_box_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
   each_box(p, s, [&](const BoxConfig& c) {
     if (plan_boxes(p, s, c, false, plan)) configs.emplace_back(plan.cost, c);
   });
-  keep_best(configs);
-  for (const auto& [cost, config] : configs) {
-    plan_boxes(p, s, config, true, plan);
-    plans.push_back(plan);
-  }
+  add_best(
+      configs, [&](const auto& config, Plan& best) { plan_boxes(p, s, config, true, best); }, plans);
 }
 
 }  // namespace lamella::depthwise

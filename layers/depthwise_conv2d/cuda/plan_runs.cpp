@@ -300,11 +300,8 @@ void add_run_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
   each_run(p, s, r, [&](const RunConfig& c) {
     if (plan_runs(p, s, r, c, false, plan)) configs.emplace_back(plan.cost, c);
   });
-  keep_best(configs);
-  for (const auto& [cost, config] : configs) {
-    plan_runs(p, s, r, config, true, plan);
-    plans.push_back(plan);
-  }
+  add_best(
+      configs, [&](const auto& config, Plan& best) { plan_runs(p, s, r, config, true, best); }, plans);
 }
 
 }  // namespace lamella::depthwise

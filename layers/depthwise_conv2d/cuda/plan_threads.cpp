@@ -387,11 +387,8 @@ void add_pixel_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
           }
     }
   });
-  keep_best(configs);
-  for (const auto& [cost, config] : configs) {
-    plan_pixels(p, s, config, true, plan);
-    plans.push_back(plan);
-  }
+  add_best(
+      configs, [&](const auto& config, Plan& best) { plan_pixels(p, s, config, true, best); }, plans);
 }
 
 void add_plane_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
@@ -407,11 +404,8 @@ void add_plane_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
           if (plan_planes(p, s, c, false, plan)) configs.emplace_back(plan.cost, c);
         }
   });
-  keep_best(configs);
-  for (const auto& [cost, config] : configs) {
-    plan_planes(p, s, config, true, plan);
-    plans.push_back(plan);
-  }
+  add_best(
+      configs, [&](const auto& config, Plan& best) { plan_planes(p, s, config, true, best); }, plans);
 }
 
 }  // namespace lamella::depthwise

@@ -41,14 +41,28 @@ inline const char* type_name(DType dtype) {
 }
 inline const char* word(bool value) { return value ? "true" : "false"; }
 
-/// The cheapest of pairs (estimated milliseconds, what to do), in order.
-template <class Config>
-void keep_best(std::vector<std::pair<double, Config>>& some) {
-  static constexpr std::size_t kMostPlans = 32;
-  const auto last = some.begin() + static_cast<std::ptrdiff_t>(std::min(some.size(), kMostPlans));
+/// Adds the plans of the cheapest pairs (estimated milliseconds, configuration), in order:
+/// plan_of(configuration, plan). Configurations that come to the same plan, as strips of any size do on a
+/// small map, give it once.
+template <class Config, class PlanOf>
+void add_best(std::vector<std::pair<double, Config>>& some, const PlanOf& plan_of, std::vector<Plan>& plans) {
+  static constexpr std::size_t kMostConfigs = 128, kMostPlans = 32;
+  const auto last = some.begin() + static_cast<std::ptrdiff_t>(std::min(some.size(), kMostConfigs));
   std::partial_sort(some.begin(), last, some.end(),
                     [](const auto& a, const auto& b) { return a.first < b.first; });
-  some.erase(last, some.end());
+  std::size_t added = 0;
+  for (auto at = some.begin(); at != last && added < kMostPlans; ++at) {
+    Plan plan;
+    plan_of(at->second, plan);
+    const auto is_same = [&](const Plan& other) {
+      return other.kernel == plan.kernel && other.what == plan.what &&
+             other.launch.blocks == plan.launch.blocks &&
+             other.launch.shared_bytes == plan.launch.shared_bytes;
+    };
+    if (std::any_of(plans.end() - static_cast<std::ptrdiff_t>(added), plans.end(), is_same)) continue;
+    plans.push_back(std::move(plan));
+    ++added;
+  }
 }
 
 /// Each adds the plans of its family that fit, the cheapest first.

@@ -29,7 +29,8 @@ struct Nvrtc {
 
   Nvrtc() {
     void* library = nullptr;
-    for (const std::string& name : {"libnvrtc.so." + std::to_string(CUDART_VERSION / 1000), std::string("libnvrtc.so")})
+    for (const std::string& name :
+         {"libnvrtc.so." + std::to_string(CUDART_VERSION / 1000), std::string("libnvrtc.so")})
       if (library == nullptr) library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) {
       error = dlerror();
@@ -54,7 +55,8 @@ struct Nvrtc {
 
 const Nvrtc& nvrtc() {
   static const Nvrtc library;
-  LAMELLA_CHECK(Error, library.error.empty(), "NVRTC, CUDA's compiler at run time, cannot be used: ", library.error);
+  LAMELLA_CHECK(Error, library.error.empty(),
+                "NVRTC, CUDA's compiler at run time, cannot be used: ", library.error);
   return library;
 }
 
@@ -77,7 +79,8 @@ CompiledKernel compile(const Sources& sources, const std::string& expression, in
   const Nvrtc& library = nvrtc();
   const std::string what = std::string(sources.name) + ": compiling " + expression;
   const auto check = [&](nvrtcResult result, const char* step) {
-    LAMELLA_CHECK(Error, result == NVRTC_SUCCESS, what, ": ", step, " failed with ", static_cast<int>(result));
+    LAMELLA_CHECK(Error, result == NVRTC_SUCCESS, what, ": ", step, " failed with ",
+                  static_cast<int>(result));
   };
   std::vector<const char*> names, texts;
   for (const SourceFile& file : sources.files.subspan(1)) {
@@ -85,8 +88,8 @@ CompiledKernel compile(const Sources& sources, const std::string& expression, in
     texts.push_back(file.text);
   }
   Program program;
-  check(library.create(&program.handle, sources.files[0].text, sources.files[0].name, static_cast<int>(names.size()),
-                       texts.data(), names.data()),
+  check(library.create(&program.handle, sources.files[0].text, sources.files[0].name,
+                       static_cast<int>(names.size()), texts.data(), names.data()),
         "nvrtcCreateProgram");
   check(library.add_name(program.handle, expression.c_str()), "nvrtcAddNameExpression");
   const std::string target = "--gpu-architecture=sm_" + std::to_string(architecture);
