@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <shared_mutex>
 #include <unordered_map>
 #include <utility>
@@ -207,14 +208,26 @@ const detail::cuda::Sources& device_sources() {
   return kSources;
 }
 
-bool run_planned(const Conv2dGeometry& geometry, const Operands& o) {
+namespace {
+
+/// A plan with the operands that play its parts; null where only the generic kernels can.
+struct Choice {
+  const Chosen* chosen = nullptr;
+  ConstTensorView x, y;
+  ConstTensorView from, into;  ///< what the kernel takes for its input and its output
+  BoxWork boxes;               ///< with maps, where the plan wants them
+};
+
+Choice choice_for(const Conv2dGeometry& geometry, const Operands& o) {
   Problem problem;
   const bool forward = o.output.data != nullptr, input = o.grad_input.data != nullptr;
   problem.pass = forward ? Pass::Forward
                  : input ? (o.to != nullptr ? Pass::Both : Pass::Input)
                          : Pass::Weight;
-  const ConstTensorView x = forward || problem.pass != Pass::Input ? o.input : ConstTensorView(o.grad_input);
-  const ConstTensorView y = forward ? ConstTensorView(o.output) : o.grad_output;
+  Choice choice;
+  const ConstTensorView& x = choice.x =
+      forward || problem.pass != Pass::Input ? o.input : ConstTensorView(o.grad_input);
+  const ConstTensorView& y = choice.y = forward ? ConstTensorView(o.output) : o.grad_output;
   problem.dtype = y.dtype;
   problem.geometry = geometry;
   if (geometry.kernel.h == 1) problem.geometry.dilation.h = 1;
@@ -224,16 +237,16 @@ bool run_planned(const Conv2dGeometry& geometry, const Operands& o) {
   };
   // Planes where a tensor is both: with one channel, or one pixel.
   if (!is_each(is_dense)) {
-    if (!is_each(has_neighbouring_channels)) return false;
+    if (!is_each(has_neighbouring_channels)) return choice;
     problem.channels_last = true;
   }
   int (*const alignment)(const ConstTensorView&) = problem.channels_last ? alignment_of : address_alignment;
   problem.input_alignment = std::min(alignment(x), input ? alignment(o.grad_input) : 16);
   problem.output_alignment = alignment(y);
-  if (problem.pass != Pass::Weight && !has_dense_taps(o.weight)) return false;
+  if (problem.pass != Pass::Weight && !has_dense_taps(o.weight)) return choice;
   constexpr std::int64_t kMost = (std::int64_t{1} << 31) - 1;
   const std::int64_t largest = std::max(geometry.in.h * geometry.in.w, geometry.out.h * geometry.out.w);
-  if (geometry.batch * geometry.out_channels > kMost || largest > kMost / 2) return false;
+  if (geometry.batch * geometry.out_channels > kMost || largest > kMost / 2) return choice;
   problem.bias = o.to != nullptr && o.to->bias.data != nullptr;
   problem.accumulate = o.accumulate;
 
@@ -241,11 +254,38 @@ bool run_planned(const Conv2dGeometry& geometry, const Operands& o) {
   problem.boxes = has_copy_engine(device);
   problem.exact_taps = problem.pass != Pass::Weight && o.weight.dtype == DType::Float32;
   const Chosen* const chosen = choose(problem, device);
+  if (chosen == nullptr) return choice;
+  const Plan& plan = chosen->plan;
+  if (plan.clears && !o.accumulate && !is_run(o.grad_input)) return choice;
+  choice.from = plan.turned ? y : x;
+  choice.into = plan.turned ? ConstTensorView(o.grad_input) : y;
+  if (plan.family == Plan::Family::Boxes) {
+    BoxWork& boxes = choice.boxes;
+    if (plan.x_box.channels > 0 && !describe(choice.from, plan.x_box, boxes.x)) return choice;
+    if (plan.y_box.channels > 0 && !describe(choice.into, plan.y_box, boxes.y)) return choice;
+    if (plan.dx_box.channels > 0 && !describe(o.grad_input, plan.dx_box, boxes.dx)) return choice;
+  }
+  choice.chosen = chosen;
+  return choice;
+}
+
+}  // namespace
+
+std::optional<std::int64_t> planned_workspace(const Conv2dGeometry& geometry, const Operands& operands) {
+  const Choice choice = choice_for(geometry, operands);
+  if (choice.chosen == nullptr) return std::nullopt;
+  return choice.chosen->plan.workspace_bytes(geometry);
+}
+
+bool run_planned(const Conv2dGeometry& geometry, const Operands& o) {
+  Choice choice = choice_for(geometry, o);
+  const Chosen* const chosen = choice.chosen;
   if (chosen == nullptr) return false;
   const Plan& plan = chosen->plan;
+  const bool forward = o.output.data != nullptr, input = !forward && o.grad_input.data != nullptr;
+  const Device device = choice.y.device;
   const auto stream = static_cast<cudaStream_t>(current_stream(device).handle);
   if (plan.clears && !o.accumulate) {
-    if (!is_run(o.grad_input)) return false;
     const std::size_t bytes = static_cast<std::size_t>(o.grad_input.numel()) * size_of(o.grad_input.dtype);
     detail::cuda::check(cudaMemsetAsync(o.grad_input.data, 0, bytes, stream), "depthwise_conv2d");
   }
@@ -257,11 +297,11 @@ bool run_planned(const Conv2dGeometry& geometry, const Operands& o) {
   parameters.bias = o.bias.data;
   parameters.bias_is_float32 = o.bias.dtype == DType::Float32;
   parameters.turned = plan.turned;
-  BoxWork boxes;
+  BoxWork& boxes = choice.boxes;
   lamella::depthwise::PixelWork& pixels = boxes.work;
   pixels = plan.pixels;
   lamella::depthwise::PlaneWork planes = plan.planes;
-  const ConstTensorView from = plan.turned ? y : x, into = plan.turned ? ConstTensorView(o.grad_input) : y;
+  const ConstTensorView &from = choice.from, &into = choice.into;
   void* work = &planes;
   if (plan.family == Plan::Family::Planes || plan.family == Plan::Family::Runs) {
     planes.x = from.data;
@@ -279,12 +319,7 @@ bool run_planned(const Conv2dGeometry& geometry, const Operands& o) {
     pixels.accumulate = o.accumulate;
     pixels.parts = sums.as<float>();
     work = &pixels;
-    if (plan.family == Plan::Family::Boxes) {
-      work = &boxes;
-      if (plan.x_box.channels > 0 && !describe(from, plan.x_box, boxes.x)) return false;
-      if (plan.y_box.channels > 0 && !describe(into, plan.y_box, boxes.y)) return false;
-      if (plan.dx_box.channels > 0 && !describe(o.grad_input, plan.dx_box, boxes.dx)) return false;
-    }
+    if (plan.family == Plan::Family::Boxes) work = &boxes;
   }
   void* arguments[] = {work};
   detail::cuda::check(cudaLaunchKernel(chosen->kernel, dim3(static_cast<unsigned>(plan.launch.blocks)),
