@@ -40,6 +40,16 @@ void depthwise_conv2d_backward(const Conv2dGeometry& geometry, const detail::Con
                                const detail::TensorView& grad_weight, detail::GradientWrite weight_write,
                                const detail::TensorView& grad_bias, detail::GradientWrite bias_write);
 
+/// What the same call of depthwise_conv2d_forward() (if there is an output), or of the gradients that have a place
+/// to go to, will take as Workspace: 0 here, where kernels have scratch of their own. On a GPU this also chooses
+/// and compiles the call's kernel, if nothing has done so yet. Of addresses only the alignment matters.
+void depthwise_conv2d_prepare(const Conv2dGeometry& geometry, const detail::ConstTensorView& input,
+                              const detail::ConstTensorView& weight, const detail::TensorView& output,
+                              const detail::ConstTensorView& grad_output,
+                              const detail::TensorView& grad_input, detail::GradientWrite input_write,
+                              const detail::TensorView& grad_weight, const detail::TensorView& grad_bias,
+                              std::int64_t& workspace_bytes);
+
 }  // namespace lamella::cpu
 
 /// The same for NVIDIA GPUs, on the current stream.
@@ -49,5 +59,6 @@ decltype(cpu::depthwise_conv2d_forward) depthwise_conv2d_forward;
 decltype(cpu::depthwise_conv2d_backward_input) depthwise_conv2d_backward_input;
 decltype(cpu::depthwise_conv2d_backward_weight) depthwise_conv2d_backward_weight;
 decltype(cpu::depthwise_conv2d_backward) depthwise_conv2d_backward;
+decltype(cpu::depthwise_conv2d_prepare) depthwise_conv2d_prepare;
 
 }  // namespace lamella::cuda

@@ -15,6 +15,7 @@
 #include "core/cuda/memory.h"
 #include "core/cuda/recording.h"
 #include "core/cuda/stream.h"
+#include "core/cuda/uncaptured.h"
 #include "core/cuda/used_device.h"
 #include "core/cuda_backend.h"
 
@@ -81,6 +82,7 @@ std::vector<Gpu>& gpus() {
 
 // Streams that do not wait for the default stream, so that what they are given can be recorded.
 void start(Gpu& gpu, Device device) {
+  const UncapturedCalls uncaptured;
   const std::string why_not = why_not_usable(device);
   if (!why_not.empty()) throw DeviceError(why_not);
   const DeviceGuard guard(device);

@@ -144,4 +144,48 @@ void depthwise_conv2d_backward(const Conv2dGeometry& g, const ConstTensorView& g
   depthwise_conv2d_backward_weight(g, grad_output, input, grad_weight, weight_write, grad_bias, bias_write);
 }
 
+void depthwise_conv2d_prepare(const Conv2dGeometry& g, const ConstTensorView& input,
+                              const ConstTensorView& weight, const TensorView& output,
+                              const ConstTensorView& grad_output, const TensorView& grad_input,
+                              GradientWrite input_write, const TensorView& grad_weight,
+                              const TensorView& grad_bias, std::int64_t& workspace_bytes) {
+  workspace_bytes = 0;
+  if (g.batch == 0) return;
+  Operands operands;
+  operands.weight = weight;
+  if (output.data != nullptr) {
+    operands.input = input;
+    operands.output = output;
+    planned_workspace(g, operands);
+    return;
+  }
+  operands.grad_output = grad_output;
+  operands.grad_input = grad_input;
+  operands.accumulate = input_write == GradientWrite::Accumulate;
+  const bool weighs = grad_weight.data != nullptr || grad_bias.data != nullptr;
+  if (!weighs) {
+    if (grad_input.data != nullptr) planned_workspace(g, operands);
+    return;
+  }
+  const Parts to = parts_of(g, input, grad_weight, {}, grad_bias, {});
+  operands.input = input;
+  if (grad_input.data != nullptr) {
+    operands.to = &to;
+    if (const auto bytes = planned_workspace(g, operands)) {
+      workspace_bytes = *bytes;
+      return;
+    }
+    Operands alone = operands;
+    alone.to = nullptr;
+    planned_workspace(g, alone);
+  }
+  Operands sums;
+  sums.input = input;
+  sums.grad_output = grad_output;
+  sums.to = &to;
+  Weighing generic{g, input, grad_output};
+  generic.geometry.dilation = dilation_of(g);
+  workspace_bytes = planned_workspace(g, sums).value_or(weigh_generic_workspace(generic));
+}
+
 }  // namespace lamella::cuda

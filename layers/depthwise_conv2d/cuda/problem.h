@@ -54,5 +54,7 @@ void finish_rows(const float* sums, std::int64_t parts, const Parts& to);
 /// Anything.
 void correlate_generic(const Correlation& problem);
 void weigh_generic(const Weighing& problem, const Parts& to);
+/// What weigh_generic() takes as Workspace.
+std::int64_t weigh_generic_workspace(const Weighing& problem);
 
 }  // namespace lamella::cuda::depthwise

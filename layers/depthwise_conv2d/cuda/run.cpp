@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <shared_mutex>
 #include <string_view>
 #include <unordered_map>
@@ -209,6 +210,31 @@ const detail::cuda::Sources& device_sources() {
   return kSources;
 }
 
+namespace {
+
+/// What a kernel takes for its input and its output.
+struct Bound {
+  ConstTensorView from, into;
+  BoxWork boxes;  ///< with maps, where the plan wants them
+};
+
+/// False: the plan does not suit these operands.
+bool bind(const Plan& plan, const Operands& o, Bound& bound) {
+  const bool forward = o.output.data != nullptr;
+  const ConstTensorView x = forward || o.to != nullptr ? o.input : ConstTensorView(o.grad_input);
+  const ConstTensorView y = forward ? ConstTensorView(o.output) : o.grad_output;
+  if (plan.clears && !o.accumulate && !is_run(o.grad_input)) return false;
+  bound.from = plan.turned ? y : x;
+  bound.into = plan.turned ? ConstTensorView(o.grad_input) : y;
+  if (plan.family != Plan::Family::Boxes) return true;
+  BoxWork& boxes = bound.boxes;
+  return (plan.x_box.channels == 0 || describe(bound.from, plan.x_box, boxes.x)) &&
+         (plan.y_box.channels == 0 || describe(bound.into, plan.y_box, boxes.y)) &&
+         (plan.dx_box.channels == 0 || describe(o.grad_input, plan.dx_box, boxes.dx));
+}
+
+}  // namespace
+
 bool describe_problem(const Conv2dGeometry& geometry, const Operands& o, Problem& problem) {
   const bool forward = o.output.data != nullptr, input = o.grad_input.data != nullptr;
   problem.pass = forward ? Pass::Forward
@@ -238,20 +264,18 @@ bool describe_problem(const Conv2dGeometry& geometry, const Operands& o, Problem
   problem.bias = o.to != nullptr && o.to->bias.data != nullptr;
   problem.accumulate = o.accumulate;
 
-  const Device device = y.device;
-  problem.boxes = has_copy_engine(device);
+  problem.boxes = has_copy_engine(y.device);
   problem.exact_taps = problem.pass != Pass::Weight && o.weight.dtype == DType::Float32;
   return true;
 }
 
 bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geometry, const Operands& o) {
-  const bool forward = o.output.data != nullptr, input = o.grad_input.data != nullptr;
-  const ConstTensorView x = forward || o.to != nullptr ? o.input : ConstTensorView(o.grad_input);
-  const ConstTensorView y = forward ? ConstTensorView(o.output) : o.grad_output;
-  const Device device = y.device;
+  Bound bound;
+  if (!bind(plan, o, bound)) return false;
+  const bool forward = o.output.data != nullptr, input = !forward && o.grad_input.data != nullptr;
+  const Device device = o.device();
   const auto stream = static_cast<cudaStream_t>(current_stream(device).handle);
   if (plan.clears && !o.accumulate) {
-    if (!is_run(o.grad_input)) return false;
     const std::size_t bytes = static_cast<std::size_t>(o.grad_input.numel()) * size_of(o.grad_input.dtype);
     detail::cuda::check(cudaMemsetAsync(o.grad_input.data, 0, bytes, stream), "depthwise_conv2d");
   }
@@ -263,11 +287,11 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
   parameters.bias = o.bias.data;
   parameters.bias_is_float32 = o.bias.dtype == DType::Float32;
   parameters.turned = plan.turned;
-  BoxWork boxes;
+  BoxWork& boxes = bound.boxes;
   lamella::depthwise::PixelWork& pixels = boxes.work;
   pixels = plan.pixels;
   lamella::depthwise::PlaneWork planes = plan.planes;
-  const ConstTensorView from = plan.turned ? y : x, into = plan.turned ? ConstTensorView(o.grad_input) : y;
+  const ConstTensorView &from = bound.from, &into = bound.into;
   void* work = &planes;
   if (plan.family == Plan::Family::Planes || plan.family == Plan::Family::Runs) {
     planes.x = from.data;
@@ -286,12 +310,7 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
     pixels.accumulate = o.accumulate;
     pixels.parts = sums.as<float>();
     work = &pixels;
-    if (plan.family == Plan::Family::Boxes) {
-      work = &boxes;
-      if (plan.x_box.channels > 0 && !describe(from, plan.x_box, boxes.x)) return false;
-      if (plan.y_box.channels > 0 && !describe(into, plan.y_box, boxes.y)) return false;
-      if (plan.dx_box.channels > 0 && !describe(o.grad_input, plan.dx_box, boxes.dx)) return false;
-    }
+    if (plan.family == Plan::Family::Boxes) work = &boxes;
   }
   void* arguments[] = {work};
   detail::cuda::check(cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(plan.launch.blocks)),
@@ -307,6 +326,15 @@ bool run_planned(const Conv2dGeometry& geometry, const Operands& operands) {
   if (!describe_problem(geometry, operands, problem)) return false;
   const Chosen* const chosen = choose(problem, operands.device());
   return chosen != nullptr && run_plan(chosen->plan, chosen->kernel, geometry, operands);
+}
+
+std::optional<std::int64_t> planned_workspace(const Conv2dGeometry& geometry, const Operands& operands) {
+  Problem problem;
+  if (!describe_problem(geometry, operands, problem)) return std::nullopt;
+  const Chosen* const chosen = choose(problem, operands.device());
+  Bound bound;
+  if (chosen == nullptr || !bind(chosen->plan, operands, bound)) return std::nullopt;
+  return chosen->plan.workspace_bytes(geometry);
 }
 
 }  // namespace lamella::cuda::depthwise

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <cstdint>
+#include <optional>
+
 #include "core/cuda/compiler.h"
 #include "lamella/layers/conv_geometry.h"
 #include "layers/depthwise_conv2d/cuda/plan.h"
@@ -49,5 +52,9 @@ bool run_plan(const lamella::depthwise::Plan& plan, const void* kernel, const Co
 /// False, with nothing done, where only the generic kernels can: float64, operands of other strides than
 /// dense planes or channels side by side, kernels above 15x15, or no compiler at run time.
 bool run_planned(const Conv2dGeometry& geometry, const Operands& operands);
+
+/// What run_planned() would take as Workspace, with its kernel chosen and compiled; none where it would do
+/// nothing.
+std::optional<std::int64_t> planned_workspace(const Conv2dGeometry& geometry, const Operands& operands);
 
 }  // namespace lamella::cuda::depthwise

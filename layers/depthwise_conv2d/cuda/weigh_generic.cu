@@ -1,3 +1,5 @@
+#include <utility>
+
 #include "core/cuda/launch.cuh"
 #include "core/workspace.h"
 #include "layers/depthwise_conv2d/cuda/taps.cuh"
@@ -89,9 +91,8 @@ __global__ void __launch_bounds__(kThreads) weigh_anything(const GenericWeighing
   }
 }
 
-}  // namespace
-
-void weigh_generic(const Weighing& p, const Parts& to) {
+/// All but the place of the sums, and how many channels a block takes side by side.
+std::pair<GenericWeighing, unsigned> cut(const Weighing& p) {
   const Conv2dGeometry& g = p.geometry;
   GenericWeighing work{};
   work.input = p.input.data;
@@ -116,17 +117,32 @@ void weigh_generic(const Weighing& p, const Parts& to) {
   const std::int64_t rounds = std::clamp<std::int64_t>(work.pixels / (wanted * down), 4, kRounds);
   work.length = rounds * down;
   work.parts = (work.pixels + work.length - 1) / work.length;
-  detail::dispatch_floating(p.input.dtype, [&](auto tag) {
+  return {work, across};
+}
+
+std::int64_t bytes_of_sums(const GenericWeighing& work, DType dtype) {
+  const std::size_t number = dtype == DType::Float64 ? sizeof(double) : sizeof(float);
+  return work.channels * (work.taps + 1) * work.parts * static_cast<std::int64_t>(number);
+}
+
+}  // namespace
+
+std::int64_t weigh_generic_workspace(const Weighing& problem) {
+  return bytes_of_sums(cut(problem).first, problem.input.dtype);
+}
+
+void weigh_generic(const Weighing& p, const Parts& to) {
+  auto [work, across] = cut(p);
+  const unsigned down = kThreads / across;
+  const detail::Workspace sums(p.input.device, bytes_of_sums(work, p.input.dtype));
+  work.sums = sums.as<void>();
+  const std::int64_t items = work.parts * work.tap_groups * work.channel_groups;
+  detail::dispatch_floating(p.input.dtype, [&, &work = work, &across = across](auto tag) {
     using T = typename decltype(tag)::type;
-    const detail::Workspace sums(p.input.device,
-                                 work.channels * (work.taps + 1) * work.parts *
-                                     static_cast<std::int64_t>(sizeof(detail::ComputeType<T>)));
-    work.sums = sums.template as<void>();
-    const std::int64_t items = work.parts * work.tap_groups * work.channel_groups;
     detail::cuda::launch("depthwise_conv2d_backward_weight", p.input.device,
                          detail::cuda::blocks_for(items, 1), dim3(across, down), 0, weigh_anything<T>, work);
-    finish_parts(work.sums, work.parts, p.input.dtype, to);
   });
+  finish_parts(work.sums, work.parts, p.input.dtype, to);
 }
 
 }  // namespace lamella::cuda::depthwise

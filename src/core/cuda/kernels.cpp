@@ -5,25 +5,12 @@
 
 #include "core/cuda/check.h"
 #include "core/cuda/compiler.h"
+#include "core/cuda/uncaptured.h"
 #include "lamella/core/error.h"
 #include "lamella/core/log.h"
 
 namespace lamella::detail::cuda {
 namespace {
-
-/// While it lives, this thread may load code although a stream is being captured.
-class UncapturedCalls {
- public:
-  UncapturedCalls() {
-    check(cudaThreadExchangeStreamCaptureMode(&mode_), "cudaThreadExchangeStreamCaptureMode");
-  }
-  ~UncapturedCalls() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  UncapturedCalls(const UncapturedCalls&) = delete;
-  UncapturedCalls& operator=(const UncapturedCalls&) = delete;
-
- private:
-  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
-};
 
 const void* load(const Sources& sources, const std::string& expression, int device) {
   int major = 0, minor = 0, shared = 0;
