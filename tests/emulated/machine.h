@@ -12,8 +12,8 @@
 /// A GPU's multiprocessor on the CPU: it runs the threads of a block in turn, each until it waits for others.
 /// Device code that takes what it needs of the machine from
 /// layers/depthwise_conv2d/cuda/device/primitives.cuh runs on it unchanged, with every access checked: shared
-/// memory begins as NaN, copies that arrive late or early, barriers that not all reach and addresses that do
-/// not divide are found.
+/// memory begins as NaN, copies come as late as they may in one block and at once in another, and barriers
+/// that not all reach and addresses that do not divide are found.
 
 #define __device__
 #define __host__
@@ -74,8 +74,11 @@ void make_barrier(unsigned address, unsigned threads);
 void arrive(unsigned address, std::size_t expected_bytes);
 void bytes_arrive(unsigned address, std::size_t count);
 void wait_for_phase(unsigned address, unsigned parity);
+/// A load of the copy engine: at once, or when no thread can go on without it.
+void load_later(std::function<void()> load);
 /// A store of the copy engine: it reads shared memory as late as it may.
 void store_later(std::function<void()> store);
-void finish_stores();
+void end_stores();
+void finish_stores();  ///< of this thread
 
 }  // namespace lamella::emulated
