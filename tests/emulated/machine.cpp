@@ -119,12 +119,12 @@ bool release(std::size_t count) {
   const auto at_warp = [](const Thread& thread) { return thread.waits == Waits::Warp; };
   for (std::size_t first = 0; first < count; first += kWarp)
     if (count_if(first, first + kWarp, at_warp) == kWarp) go_on(first, first + kWarp, at_warp);
-  for (const auto& [name, wanted] : named_threads) {
+  for (const auto& named : named_threads) {
     const auto at_name = [&](const Thread& thread) {
-      return thread.waits == Waits::Some && thread.name == name;
+      return thread.waits == Waits::Some && thread.name == named.first;
     };
     const std::size_t waiting = count_if(0, count, at_name);
-    if (waiting != 0 && waiting == static_cast<std::size_t>(wanted)) go_on(0, count, at_name);
+    if (waiting != 0 && waiting == static_cast<std::size_t>(named.second)) go_on(0, count, at_name);
   }
   const auto at_block = [](const Thread& thread) { return thread.waits == Waits::Block; };
   if (count_if(0, count, at_block) == count) go_on(0, count, at_block);

@@ -26,14 +26,37 @@
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
 };
-struct alignas(16) uint4 {
+namespace lamella::emulated {
+
+/// Throws Fault unless `address` divides by `alignment`.
+void check_alignment(const void* address, std::size_t alignment, const char* what);
+
+/// Words that are read and written together, where their place divides by their size.
+template <std::size_t kBytes>
+struct Vector {
+  Vector() = default;
+  Vector(const Vector& other) { check_alignment(&other, kBytes, "a vector that is read"); }
+  Vector& operator=(const Vector& other) {
+    check_alignment(&other, kBytes, "a vector that is read");
+    check_alignment(this, kBytes, "a vector that is written");
+    return *this;
+  }
+  Vector& operator=(Vector&&) {
+    check_alignment(this, kBytes, "a vector that is written");
+    return *this;
+  }
+};
+
+}  // namespace lamella::emulated
+
+struct uint4 : lamella::emulated::Vector<16> {
   unsigned x, y, z, w;
 };
-struct alignas(8) uint2 {
+struct uint2 : lamella::emulated::Vector<8> {
   unsigned x, y;
 };
-inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
-inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {{}, x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {{}, x, y}; }
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline unsigned __float_as_uint(float number) { return std::bit_cast<unsigned>(number); }
 using std::max;
@@ -59,7 +82,6 @@ unsigned char* shared_memory();
 /// Throws Fault unless `count` bytes at `address` are in shared memory, and the address divides by
 /// `alignment`.
 void check_shared(const void* address, std::size_t count, std::size_t alignment, const char* what);
-void check_alignment(const void* address, std::size_t alignment, const char* what);
 void copy_later(void* to, const void* from, std::size_t count, std::size_t zeros);  ///< by cp.async
 void end_copies();
 void wait_for_copies(std::size_t groups);
