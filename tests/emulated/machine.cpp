@@ -1,13 +1,13 @@
 #include "machine.h"
 
-#include <ucontext.h>
-
 #include <deque>
+#include <exception>
 #include <map>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "fiber.h"
 
 dim3 threadIdx, blockIdx;
 
@@ -25,13 +25,13 @@ struct Copy {
   std::size_t count, zeros;
 };
 
-enum class Waits : std::uint8_t { No, Block, Warp, Some };
+enum class Waits : std::uint8_t { No, Block, Warp, Some, Phase };
 
 struct Thread {
-  ucontext_t context{};
-  std::unique_ptr<std::byte[]> stack;
+  Fiber fiber;
   Waits waits = Waits::No;
-  int name = 0;
+  int name = 0;                      // of Some
+  unsigned barrier = 0, parity = 0;  // of Phase
   bool done = false;
   unsigned exchanges = 0;
   std::vector<Copy> open;
@@ -49,17 +49,24 @@ struct Barrier {
   }
 };
 
-constexpr std::size_t kStackBytes = 1 << 18, kWarp = 32, kExchanged = 8;
+struct Store {
+  std::size_t thread;
+  bool has_ended;  // its group has
+  std::function<void()> store;
+};
+
+constexpr std::size_t kWarp = 32, kExchanged = 8;
 unsigned char* const memory = reinterpret_cast<unsigned char*>(depthwise::shared);
 std::size_t memory_bytes = 0;
-ucontext_t scheduler;
 std::vector<Thread> threads;
 std::size_t current = 0;
 const std::function<void()>* job = nullptr;
 std::exception_ptr failure;
 std::map<unsigned, Barrier> barriers;
 std::map<int, int> named_threads;
-std::vector<std::function<void()>> stores;
+std::vector<Store> stores;
+std::deque<std::function<void()>> loads;  // under way
+bool copies_at_once = false;
 std::uint32_t boxes[kWarp][2][kWarp][kExchanged];  // of each warp, two in turn
 
 [[noreturn]] void fault(const std::string& what) {
@@ -69,7 +76,7 @@ std::uint32_t boxes[kWarp][2][kWarp][kExchanged];  // of each warp, two in turn
 void pause(Waits waits) {
   Thread& thread = threads[current];
   thread.waits = waits;
-  swapcontext(&thread.context, &scheduler);
+  thread.fiber.leave(false);
 }
 
 void entry() {
@@ -79,21 +86,21 @@ void entry() {
     failure = std::current_exception();
   }
   threads[current].done = true;
-  swapcontext(&threads[current].context, &scheduler);
+  threads[current].fiber.leave(true);
 }
 
 void begin_thread(Thread& thread) {
-  if (!thread.stack) thread.stack = std::make_unique<std::byte[]>(kStackBytes);
   thread.waits = Waits::No;
   thread.done = false;
   thread.exchanges = 0;
   thread.open.clear();
   thread.groups.clear();
-  getcontext(&thread.context);
-  thread.context.uc_stack.ss_sp = thread.stack.get();
-  thread.context.uc_stack.ss_size = kStackBytes;
-  thread.context.uc_link = nullptr;
-  makecontext(&thread.context, entry, 0);
+  thread.fiber.begin(entry);
+}
+
+void copy(const Copy& copy) {
+  if (copy.count > 0) std::memcpy(copy.to, copy.from, copy.count);
+  std::memset(static_cast<unsigned char*>(copy.to) + copy.count, 0, copy.zeros);
 }
 
 /// Lets those go on whose barriers are complete; false: none.
@@ -112,21 +119,27 @@ bool release(std::size_t count) {
   const auto at_warp = [](const Thread& thread) { return thread.waits == Waits::Warp; };
   for (std::size_t first = 0; first < count; first += kWarp)
     if (count_if(first, first + kWarp, at_warp) == kWarp) go_on(first, first + kWarp, at_warp);
-  for (const auto& [name, wanted] : named_threads) {
+  for (const auto& named : named_threads) {
     const auto at_name = [&](const Thread& thread) {
-      return thread.waits == Waits::Some && thread.name == name;
+      return thread.waits == Waits::Some && thread.name == named.first;
     };
     const std::size_t waiting = count_if(0, count, at_name);
-    if (waiting != 0 && waiting == static_cast<std::size_t>(wanted)) go_on(0, count, at_name);
+    if (waiting != 0 && waiting == static_cast<std::size_t>(named.second)) go_on(0, count, at_name);
   }
   const auto at_block = [](const Thread& thread) { return thread.waits == Waits::Block; };
   if (count_if(0, count, at_block) == count) go_on(0, count, at_block);
+  const auto has_ended = [](const Thread& thread) {
+    return thread.waits == Waits::Phase && barriers[thread.barrier].phase % 2 != thread.parity;
+  };
+  if (count_if(0, count, has_ended) > 0) go_on(0, count, has_ended);
   return any;
 }
 
 void run_block(std::size_t count, bool backwards) {
   barriers.clear();
   named_threads.clear();
+  loads.clear();
+  stores.clear();
   std::memset(memory, 0xff, memory_bytes);
   for (std::size_t t = 0; t < count; ++t) begin_thread(threads[t]);
   for (bool all_done = false; !all_done;) {
@@ -137,26 +150,32 @@ void run_block(std::size_t count, bool backwards) {
       Thread& thread = threads[current];
       if (!thread.done && thread.waits == Waits::No) {
         threadIdx.x = static_cast<unsigned>(current);
-        swapcontext(&scheduler, &thread.context);
+        thread.fiber.enter();
         if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
         ran = true;
       }
       all_done = all_done && thread.done;
     }
-    if (!release(count) && !ran && !all_done) fault("threads wait for others that never come");
+    if (release(count) || ran || all_done) continue;
+    if (loads.empty()) fault("threads wait for others that never come");
+    loads.front()();
+    loads.pop_front();
   }
-  if (!stores.empty()) fault("stores that nobody waited for");
+  if (!loads.empty() || !stores.empty()) fault("copies that nobody waited for");
 }
 
 }  // namespace
 
 void run(std::int64_t blocks, int count, std::size_t shared_bytes, const std::function<void()>& kernel) {
-  if (count < 1 || count > 1024 || shared_bytes > kSharedBytes) throw Fault("a launch that no GPU takes");
+  if (blocks < 1 || count < 1 || count > 1024 || shared_bytes > kSharedBytes)
+    throw Fault("a launch that no GPU takes");
   memory_bytes = shared_bytes;
   job = &kernel;
+  failure = nullptr;
   if (threads.size() < static_cast<std::size_t>(count)) threads.resize(static_cast<std::size_t>(count));
   for (std::int64_t block = 0; block < blocks; ++block) {
     blockIdx.x = static_cast<unsigned>(block);
+    copies_at_once = (blocks + block) / 2 % 2 == 1;
     run_block(static_cast<std::size_t>(count), block % 2 == 1);
   }
 }
@@ -175,7 +194,8 @@ void check_shared(const void* address, std::size_t count, std::size_t alignment,
 }
 
 void copy_later(void* to, const void* from, std::size_t count, std::size_t zeros) {
-  threads[current].open.push_back({to, from, count, zeros});
+  const Copy later{to, from, count, zeros};
+  copies_at_once ? copy(later) : threads[current].open.push_back(later);
 }
 void end_copies() {
   Thread& thread = threads[current];
@@ -184,10 +204,7 @@ void end_copies() {
 void wait_for_copies(std::size_t groups) {
   Thread& thread = threads[current];
   for (; thread.groups.size() > groups; thread.groups.pop_front())
-    for (const Copy& copy : thread.groups.front()) {
-      std::memcpy(copy.to, copy.from, copy.count);
-      std::memset(static_cast<unsigned char*>(copy.to) + copy.count, 0, copy.zeros);
-    }
+    for (const Copy& later : thread.groups.front()) copy(later);
 }
 
 void wait_for_warp() { pause(Waits::Warp); }
@@ -220,15 +237,28 @@ void bytes_arrive(unsigned address, std::size_t count) {
   barrier.end_if_complete();
 }
 void wait_for_phase(unsigned address, unsigned parity) {
-  constexpr std::size_t kForEver = 100'000;
-  if (!barriers.contains(address)) fault("waits where there is no barrier");
-  for (std::size_t turns = 0; barriers[address].phase % 2 == parity; pause(Waits::No))
-    if (++turns > kForEver) fault("waits for a phase that never ends");
+  const auto found = barriers.find(address);
+  if (found == barriers.end()) fault("waits where there is no barrier");
+  if (found->second.phase % 2 != parity) return;
+  threads[current].barrier = address, threads[current].parity = parity;
+  pause(Waits::Phase);
 }
 
-void store_later(std::function<void()> store) { stores.push_back(std::move(store)); }
+void load_later(std::function<void()> load) {
+  if (copies_at_once)
+    load();
+  else
+    loads.push_back(std::move(load));
+}
+void store_later(std::function<void()> store) { stores.push_back({current, false, std::move(store)}); }
+void end_stores() {
+  for (Store& store : stores) store.has_ended = store.has_ended || store.thread == current;
+}
 void finish_stores() {
-  for (const auto& store : std::exchange(stores, {})) store();
+  const auto is_mine = [](const Store& store) { return store.thread == current && store.has_ended; };
+  for (const Store& store : stores)
+    if (is_mine(store)) store.store();
+  std::erase_if(stores, is_mine);
 }
 
 }  // namespace lamella::emulated

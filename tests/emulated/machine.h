@@ -12,8 +12,8 @@
 /// A GPU's multiprocessor on the CPU: it runs the threads of a block in turn, each until it waits for others.
 /// Device code that takes what it needs of the machine from
 /// layers/depthwise_conv2d/cuda/device/primitives.cuh runs on it unchanged, with every access checked: shared
-/// memory begins as NaN, copies that arrive late or early, barriers that not all reach and addresses that do
-/// not divide are found.
+/// memory begins as NaN, copies come as late as they may in one block and at once in another, and barriers
+/// that not all reach and addresses that do not divide are found.
 
 #define __device__
 #define __host__
@@ -26,14 +26,37 @@
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
 };
-struct alignas(16) uint4 {
+namespace lamella::emulated {
+
+/// Throws Fault unless `address` divides by `alignment`.
+void check_alignment(const void* address, std::size_t alignment, const char* what);
+
+/// Words that are read and written together, where their place divides by their size.
+template <std::size_t kBytes>
+struct Vector {
+  Vector() = default;
+  Vector(const Vector& other) { check_alignment(&other, kBytes, "a vector that is read"); }
+  Vector& operator=(const Vector& other) {
+    check_alignment(&other, kBytes, "a vector that is read");
+    check_alignment(this, kBytes, "a vector that is written");
+    return *this;
+  }
+  Vector& operator=(Vector&&) {
+    check_alignment(this, kBytes, "a vector that is written");
+    return *this;
+  }
+};
+
+}  // namespace lamella::emulated
+
+struct uint4 : lamella::emulated::Vector<16> {
   unsigned x, y, z, w;
 };
-struct alignas(8) uint2 {
+struct uint2 : lamella::emulated::Vector<8> {
   unsigned x, y;
 };
-inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
-inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {{}, x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {{}, x, y}; }
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline unsigned __float_as_uint(float number) { return std::bit_cast<unsigned>(number); }
 using std::max;
@@ -59,7 +82,6 @@ unsigned char* shared_memory();
 /// Throws Fault unless `count` bytes at `address` are in shared memory, and the address divides by
 /// `alignment`.
 void check_shared(const void* address, std::size_t count, std::size_t alignment, const char* what);
-void check_alignment(const void* address, std::size_t alignment, const char* what);
 void copy_later(void* to, const void* from, std::size_t count, std::size_t zeros);  ///< by cp.async
 void end_copies();
 void wait_for_copies(std::size_t groups);
@@ -74,8 +96,11 @@ void make_barrier(unsigned address, unsigned threads);
 void arrive(unsigned address, std::size_t expected_bytes);
 void bytes_arrive(unsigned address, std::size_t count);
 void wait_for_phase(unsigned address, unsigned parity);
+/// A load of the copy engine: at once, or when no thread can go on without it.
+void load_later(std::function<void()> load);
 /// A store of the copy engine: it reads shared memory as late as it may.
 void store_later(std::function<void()> store);
-void finish_stores();
+void end_stores();
+void finish_stores();  ///< of this thread
 
 }  // namespace lamella::emulated

@@ -9,30 +9,28 @@ using emulated::exchange;
 using emulated::lane;
 using emulated::shared_memory;
 
-/// So many matrices of 8x8 numbers.
+/// So many matrices of 8x8 numbers. Each lane reads the row whose address it has.
 void load_some(unsigned* matrix, int count, unsigned row, bool transposed) {
-  if (lane() < count * 8) emulated::check_shared(shared_memory() + row, 16, 16, "a matrix's row");
-  const emulated::Exchanged rows = exchange(&row, 1);
-  for (int m = 0; m < count; ++m) {
-    matrix[m] = 0;
-    for (int half = 0; half < 2; ++half) {
-      const int of_lane = lane() / 4, in_pair = lane() % 4 * 2 + half;
-      const int r = transposed ? in_pair : of_lane, column = transposed ? of_lane : in_pair;
-      unsigned short number = 0;
-      std::memcpy(&number, shared_memory() + rows[m * 8 + r][0] + 2 * column, sizeof(number));
-      matrix[m] |= static_cast<unsigned>(number) << half * 16;
-    }
+  std::uint32_t words[4] = {};
+  if (lane() < count * 8) {
+    emulated::check_shared(shared_memory() + row, sizeof(words), sizeof(words), "a matrix's row");
+    std::memcpy(words, shared_memory() + row, sizeof(words));
   }
-  emulated::wait_for_warp();
+  const emulated::Exchanged rows = exchange(words, 4);
+  const int of_lane = lane() / 4, in_pair = lane() % 4 * 2;
+  for (int m = 0; m < count; ++m) {
+    const auto number = [&](int r, int column) {
+      return rows[m * 8 + r][column / 2] >> column % 2 * 16 & 0xffffU;
+    };
+    matrix[m] = transposed ? number(in_pair, of_lane) | number(in_pair + 1, of_lane) << 16
+                           : rows[m * 8 + of_lane][in_pair / 2];
+  }
 }
 void store_some(unsigned row, const unsigned* matrix, int count) {
   if (lane() < count * 8) emulated::check_shared(shared_memory() + row, 16, 16, "a matrix's row");
-  std::uint32_t words[5] = {row};
-  for (int m = 0; m < count; ++m) words[1 + m] = matrix[m];
-  const emulated::Exchanged all = exchange(words, 5);
+  const emulated::Exchanged rows = exchange(&row, 1);
   for (int m = 0; m < count; ++m)
-    std::memcpy(shared_memory() + all[m * 8 + lane() / 4][0] + 4 * (lane() % 4), &matrix[m], 4);
-  emulated::wait_for_warp();
+    std::memcpy(shared_memory() + rows[m * 8 + lane() / 4][0] + 4 * (lane() % 4), &matrix[m], 4);
 }
 
 /// Calls move(place in shared memory, number in the tensor or null) for each number of a box.
@@ -88,16 +86,18 @@ void store_matrices(unsigned row, unsigned m0, unsigned m1) {
 void load_box(unsigned to, const TensorMap& map, int channel, int pixel, int row, int image,
               unsigned barrier) {
   const EmulatedTensor& tensor = tensor_of(map);
-  std::size_t bytes = 0;
-  each_number(tensor, to, {channel, pixel, row, image},
-              [&](unsigned char* shared, const unsigned char* number) {
-                if (number != nullptr)
-                  std::memcpy(shared, number, 2);
-                else
-                  std::memset(shared, 0, 2);
-                bytes += 2;
-              });
-  emulated::bytes_arrive(barrier, bytes);
+  emulated::load_later([&tensor, to, channel, pixel, row, image, barrier] {
+    std::size_t bytes = 0;
+    each_number(tensor, to, {channel, pixel, row, image},
+                [&](unsigned char* shared, const unsigned char* number) {
+                  if (number != nullptr)
+                    std::memcpy(shared, number, 2);
+                  else
+                    std::memset(shared, 0, 2);
+                  bytes += 2;
+                });
+    emulated::bytes_arrive(barrier, bytes);
+  });
 }
 void store_box(const TensorMap& map, unsigned from, int channel, int pixel, int row, int image, bool add) {
   const EmulatedTensor& tensor = tensor_of(map);
@@ -115,8 +115,10 @@ void store_box(const TensorMap& map, unsigned from, int channel, int pixel, int 
 void load_bytes(unsigned to, const void* from, unsigned bytes, unsigned barrier) {
   emulated::check_shared(shared_memory() + to, bytes, 16, "a run");
   emulated::check_alignment(from, 16, "a run's source");
-  std::memcpy(shared_memory() + to, from, bytes);
-  emulated::bytes_arrive(barrier, bytes);
+  emulated::load_later([to, from, bytes, barrier] {
+    std::memcpy(shared_memory() + to, from, bytes);
+    emulated::bytes_arrive(barrier, bytes);
+  });
 }
 void store_bytes(void* to, unsigned from, unsigned bytes) {
   emulated::check_shared(shared_memory() + from, bytes, 16, "a run");

@@ -75,29 +75,28 @@ void load_matrices_transposed(unsigned (&matrix)[2], unsigned row);
 void store_matrices(unsigned row, unsigned m0, unsigned m1, unsigned m2, unsigned m3);
 void store_matrices(unsigned row, unsigned m0, unsigned m1);
 
-/// What the lanes hold of both factors, in words: a row-major in quarters, b in halves.
+/// sum += a · b, of which the lanes hold words: a row-major in quarters, b in halves.
 template <class T>
-void multiply_words(float (&sum)[4], const std::uint32_t (&words)[8], int depth) {
+void multiply_words(float (&sum)[4], const std::uint32_t (&words)[6], int depth) {
   const emulated::Exchanged all = emulated::exchange(words, 6);
-  const auto number = [](std::uint32_t word, int k) {
-    return widen(T{static_cast<unsigned short>(word >> (k % 2 * 16))});
-  };
-  const int lane = emulated::lane();
-  for (int i = 0; i < 4; ++i) {
-    const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-    for (int k = 0; k < depth; ++k)
-      sum[i] += number(all[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2], k) *
-                number(all[column * 4 + k % 8 / 2][4 + k / 8], k);
-  }
+  const int row = emulated::lane() / 4, column = emulated::lane() % 4 * 2;
+  float a[2][16], b[2][16];
+  for (int k = 0; k < depth; k += 2)
+    for (int i = 0; i < 2; ++i) {
+      widen_pair(all[row * 4 + k % 8 / 2][i + k / 8 * 2], T{}, a[i][k], a[i][k + 1]);
+      widen_pair(all[(column + i) * 4 + k % 8 / 2][4 + k / 8], T{}, b[i][k], b[i][k + 1]);
+    }
+  for (int i = 0; i < 4; ++i)
+    for (int k = 0; k < depth; ++k) sum[i] += a[i / 2][k] * b[i % 2][k];
 }
 template <class T>
 void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0,
                   unsigned b1, T) {
-  multiply_words<T>(sum, {a0, a1, a2, a3, b0, b1, 0, 0}, 16);
+  multiply_words<T>(sum, {a0, a1, a2, a3, b0, b1}, 16);
 }
 template <class T>
 void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned b0, T) {
-  multiply_words<T>(sum, {a0, a1, 0, 0, b0, 0, 0, 0}, 8);
+  multiply_words<T>(sum, {a0, a1, 0, 0, b0, 0}, 8);
 }
 
 inline void make_barrier(unsigned barrier, unsigned threads) { emulated::make_barrier(barrier, threads); }
@@ -118,7 +117,7 @@ void load_box(unsigned to, const TensorMap& map, int channel, int pixel, int row
 void store_box(const TensorMap& map, unsigned from, int channel, int pixel, int row, int image, bool add);
 void load_bytes(unsigned to, const void* from, unsigned bytes, unsigned barrier);
 void store_bytes(void* to, unsigned from, unsigned bytes);
-inline void end_stores() {}
+inline void end_stores() { emulated::end_stores(); }
 inline void wait_until_stores_have_read() { emulated::finish_stores(); }
 inline void hand_to_copy_engine() {}
 

@@ -1,0 +1,174 @@
+#include "depthwise_case.h"
+#include "layers/depthwise_conv2d/cuda/device/boxes.cuh"
+
+namespace lamella::depthwise::checks {
+namespace {
+
+constexpr unsigned kSeeds = 6;
+
+template <class Tile>
+constexpr BoxTileSizes kTileSizes{Tile::kColumns,      Tile::kBlocks,  Tile::kRows,  Tile::kChannels,
+                                  Tile::kWarpChannels, Tile::kTapRows, Tile::kPages, Tile::kWhole};
+constexpr Layout kLayout{true, 8, 8};
+constexpr int kLeastChannels = 8;  // whose pixels are sixteen bytes
+
+/// What the copy engine is told of a tensor.
+EmulatedTensor box_tensor(const Pixels& pixels, int images, int rows, int columns, int channels,
+                          const BoxSizes& box) {
+  EmulatedTensor made;
+  made.data = static_cast<unsigned char*>(pixels.data);
+  const std::int64_t sizes[4] = {channels, columns, rows, images};
+  const std::int64_t strides[4] = {2, pixels.pixel * 2, pixels.row * 2, pixels.image * 2};
+  const int extents[4] = {box.channels, box.pixels, box.rows, box.images};
+  const int steps[4] = {1, box.pixel_step, box.row_step, 1};
+  std::copy_n(sizes, 4, made.sizes), std::copy_n(strides, 4, made.strides);
+  std::copy_n(extents, 4, made.box), std::copy_n(steps, 4, made.steps);
+  made.swizzle = box.channels / 8 - 1;
+  return made;
+}
+
+/// The work of a problem, with the boxes of its tensors.
+struct Boxes {
+  BoxWork work;
+  EmulatedTensor x, y, dx;
+
+  void describe(const Geometry& g, const BoxPlan& plan) {
+    x = box_tensor(work.work.x, g.batch, g.h, g.w, g.channels, plan.x);
+    y = box_tensor(work.work.y, g.batch, g.out_h, g.out_w, g.channels, plan.y);
+    dx = box_tensor(work.work.dx, g.batch, g.h, g.w, g.channels, plan.dx);
+    work.x.opaque[0] = reinterpret_cast<std::uintptr_t>(&x);
+    work.y.opaque[0] = reinterpret_cast<std::uintptr_t>(&y);
+    work.dx.opaque[0] = reinterpret_cast<std::uintptr_t>(&dx);
+  }
+};
+
+template <class T, class K>
+Geometry box_geometry(Draw& draw) {
+  Wanted wanted{Case<T, K>::kSizes};
+  wanted.channels = kLeastChannels;
+  return draw_geometry(draw, wanted);
+}
+
+template <class T, class K, class Tile>
+void forward() {
+  for_seeds(kSeeds, [](Draw& draw) {
+    const Geometry g = box_geometry<T, K>(draw);
+    SCOPED_TRACE(to_string(g));
+    Case<T, K> problem(draw, g, kLayout);
+    problem.never_add();
+    Boxes boxes;
+    problem.describe(boxes.work.work);
+    const BoxPlan plan =
+        cut_forward_boxes(boxes.work.work, g.batch, g.channels, problem.kSizes, kTileSizes<Tile>,
+                          Tile::kWhole ? Tile::kStepRows : draw(1, 12), draw(1, 40));
+    if (plan.launch.blocks == 0) return false;
+    using Sizes = ForwardBoxes<K, Tile>;
+    EXPECT_EQ(plan.launch.shared_bytes, Sizes::kSharedBytes);
+    EXPECT_EQ(plan.launch.threads, Sizes::kThreads);
+    boxes.describe(g, plan);
+    problem.forward(boxes.work.work, plan.launch, false, [&] { forward_boxes<T, K, Tile, 1>(boxes.work); });
+    return true;
+  });
+}
+
+template <class T, class K, class Tile, bool kInput, bool kWeight, bool kBias>
+void backward() {
+  for_seeds(kSeeds, [](Draw& draw) {
+    const Geometry g = box_geometry<T, K>(draw);
+    SCOPED_TRACE(to_string(g));
+    Case<T, K> problem(draw, g, kLayout);
+    problem.never_add();
+    Boxes boxes;
+    PixelWork& work = boxes.work.work;
+    problem.describe(work);
+    const BoxPlan plan =
+        cut_backward_boxes(work, g.batch, g.channels, problem.kSizes, kTileSizes<Tile>,
+                           Tile::kWhole ? Tile::kStepRows : draw(1, 12), kInput, kWeight, kBias, draw(1, 30));
+    if (plan.launch.blocks == 0) return false;
+    boxes.describe(g, plan);
+    const auto run = [&]<int kPhaseH, int kPhaseW>() {
+      using Sizes = BackwardBoxes<K, Tile, kInput, kWeight, kPhaseH, kPhaseW>;
+      if constexpr (Tile::kPages >= (Sizes::kGRows + Sizes::kPageRows - 1) / Sizes::kPageRows) {
+        EXPECT_EQ(plan.launch.shared_bytes, Sizes::kSharedBytes);
+        EXPECT_EQ(plan.launch.threads, Sizes::kThreads);
+        problem.backward(work, plan.launch, {kInput, kWeight, kBias}, problem.has_gaps(), false, [&] {
+          backward_boxes<T, K, Tile, kInput, kWeight, kBias, kPhaseH, kPhaseW, 1>(boxes.work);
+        });
+      } else {
+        FAIL() << "the plan has fewer pages than a step reads";
+      }
+    };
+    const int phase_h = phase_of(work.h, K::kStrideH), phase_w = phase_of(work.w, K::kStrideW);
+    const auto with_width = [&]<int kPhaseH>() {
+      if constexpr (kPhaseH < K::kStrideH) {
+        if (phase_w == 0) run.template operator()<kPhaseH, 0>();
+        if constexpr (K::kStrideW > 1)
+          if (phase_w == 1) run.template operator()<kPhaseH, 1>();
+        if constexpr (K::kStrideW > 2)
+          if (phase_w == 2) run.template operator()<kPhaseH, 2>();
+      }
+    };
+    if (phase_h == 0) with_width.template operator()<0>();
+    if (phase_h == 1) with_width.template operator()<1>();
+    if (phase_h == 2) with_width.template operator()<2>();
+    return true;
+  });
+}
+
+TEST(Boxes, forward) { forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 2, 4, 32, 16, 3, 3, false>>(); }
+TEST(Boxes, forward_stride) { forward<Float16, Kernel<3, 3, 2, 2>, BoxTile<16, 1, 2, 16, 8, 3, 3, false>>(); }
+TEST(Boxes, forward_whole_maps) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 1, 4, 64, 16, 3, 2, true>>();
+}
+TEST(Boxes, forward_narrow_blocks) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 3, 2, 32, 16, 3, 3, false>>();
+}
+TEST(Boxes, forward_some_rows_of_taps) {
+  forward<BFloat16, Kernel<5, 5, 1, 1>, BoxTile<16, 3, 3, 32, 16, 2, 3, false>>();
+}
+TEST(Boxes, forward_stride_of_three) {
+  forward<BFloat16, Kernel<4, 5, 3, 3>, BoxTile<8, 1, 1, 16, 16, 4, 3, false>>();
+}
+TEST(Boxes, forward_large_kernel) {
+  forward<BFloat16, Kernel<7, 7, 1, 1>, BoxTile<16, 2, 2, 32, 8, 7, 5, false>>();
+}
+TEST(Boxes, forward_row_of_taps) {
+  forward<BFloat16, Kernel<1, 2, 1, 1>, BoxTile<16, 1, 1, 32, 8, 1, 2, false>>();
+}
+
+TEST(Boxes, both_gradients) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 2, 4, 32, 16, 3, 2, false>, true, true, true>();
+}
+TEST(Boxes, both_gradients_without_bias) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 1, 2, 64, 16, 3, 4, false>, true, true, false>();
+}
+TEST(Boxes, both_gradients_stride) {
+  backward<Float16, Kernel<3, 3, 2, 2>, BoxTile<16, 1, 2, 16, 8, 3, 3, false>, true, true, true>();
+}
+TEST(Boxes, both_gradients_narrow_blocks) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 2, 2, 32, 16, 3, 3, false>, true, true, true>();
+}
+TEST(Boxes, both_gradients_stride_of_three) {
+  backward<BFloat16, Kernel<5, 4, 3, 3>, BoxTile<8, 1, 2, 16, 16, 5, 3, false>, true, true, true>();
+}
+TEST(Boxes, input_gradient_stride) {
+  backward<BFloat16, Kernel<5, 5, 2, 2>, BoxTile<16, 2, 2, 16, 8, 5, 2, false>, true, false, false>();
+}
+TEST(Boxes, weight_gradient_whole_maps) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 1, 4, 32, 8, 3, 1, true>, false, true, true>();
+}
+TEST(Boxes, weight_gradient_groups_of_taps) {
+  backward<BFloat16, Kernel<5, 5, 1, 1>, BoxTile<16, 1, 3, 16, 16, 2, 3, false>, false, true, true>();
+}
+TEST(Boxes, weight_gradient_groups_of_taps_whole_maps) {
+  backward<Float16, Kernel<5, 3, 2, 1>, BoxTile<16, 2, 2, 16, 8, 2, 3, true>, false, true, true>();
+}
+TEST(Boxes, weight_gradient_large_kernel) {
+  backward<BFloat16, Kernel<7, 7, 1, 1>, BoxTile<16, 1, 2, 16, 8, 4, 5, false>, false, true, true>();
+}
+TEST(Boxes, weight_gradient_even) {
+  backward<BFloat16, Kernel<4, 2, 2, 2>, BoxTile<8, 2, 2, 16, 8, 2, 4, false>, false, true, true>();
+}
+
+}  // namespace
+}  // namespace lamella::depthwise::checks

@@ -1,0 +1,235 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "depthwise_reference.h"
+#include "layers/depthwise_conv2d/cuda/device/walk.cuh"
+
+/// A depthwise kernel on the emulated machine, and its results against the definition.
+namespace lamella::depthwise::checks {
+
+constexpr int kThreads = 128;
+
+/// [batch][channel][row][column] somewhere in memory, with NaN in it, around it and between its pixels.
+template <class T>
+class Tensor {
+ public:
+  static constexpr int kNumbers = 16 / static_cast<int>(sizeof(T));
+
+  /// It begins `skew` numbers behind sixteen bytes, and pixels may lie `apart` numbers further from each
+  /// other than they must.
+  Tensor(bool channels_last, int skew, int apart, int batch, int channels, int rows, int columns)
+      : sizes_{batch, channels, rows, columns} {
+    const std::int64_t pixel = std::int64_t{channels} + apart, plane = std::int64_t{rows} * columns;
+    if (channels_last)
+      strides_ = {plane * pixel, 1, columns * pixel, pixel};
+    else
+      strides_ = {plane * channels, plane, columns, 1};
+    const std::int64_t count = batch * strides_[0] + 3 * std::int64_t{kNumbers};
+    bytes_.assign(static_cast<std::size_t>(count) * sizeof(T), 0xff);
+    const auto begin = (reinterpret_cast<std::uintptr_t>(bytes_.data()) + 15) / 16 * 16;
+    data_ = reinterpret_cast<T*>(begin) + skew;
+  }
+  Tensor(const Tensor&) = delete;
+  Tensor& operator=(const Tensor&) = delete;
+
+  T* data() { return data_; }
+  Pixels pixels() { return {data_, strides_[0], strides_[2], strides_[3]}; }
+  void fill(const std::vector<double>& numbers) {
+    each([&](T& at, std::size_t i) { at = narrow<T>(static_cast<float>(numbers[i])); });
+  }
+  /// Each number must be the sum, and that of `old` if there is any, rounded; if `twice` the sum is rounded
+  /// before it is added, too. Nothing else may have been written. Leaves NaN.
+  void expect(const char* what, const std::vector<double>& sums, const std::vector<double>& old, bool twice) {
+    const auto round = [](double number) { return widen(narrow<T>(static_cast<float>(number))); };
+    std::size_t wrong = 0, first = 0;
+    float got = 0, right = 0;
+    each([&](T& at, std::size_t i) {
+      const double sum = twice ? static_cast<double>(round(sums[i])) : sums[i];
+      const float wanted = round(old.empty() ? sum : old[i] + sum);
+      if (!(widen(at) == wanted) && wrong++ == 0) first = i, got = widen(at), right = wanted;
+      std::memset(&at, 0xff, sizeof(T));
+    });
+    ASSERT_EQ(wrong, 0U) << what << ": the first, " << first << " of " << sums.size() << ", is " << got
+                         << " instead of " << right;
+    ASSERT_TRUE(std::all_of(bytes_.begin(), bytes_.end(), [](unsigned char byte) { return byte == 0xff; }))
+        << what << ": something was written beside it";
+  }
+
+ private:
+  template <class Visit>
+  void each(const Visit& visit) {
+    std::size_t i = 0;
+    for (int n = 0; n < sizes_[0]; ++n)
+      for (int c = 0; c < sizes_[1]; ++c)
+        for (int h = 0; h < sizes_[2]; ++h)
+          for (int w = 0; w < sizes_[3]; ++w)
+            visit(data_[n * strides_[0] + c * strides_[1] + h * strides_[2] + w * strides_[3]], i++);
+  }
+
+  std::array<int, 4> sizes_;
+  std::array<std::int64_t, 4> strides_{};
+  std::vector<unsigned char> bytes_;
+  T* data_ = nullptr;
+};
+
+/// How tensors lie in memory.
+struct Layout {
+  bool channels_last = false;
+  int x_unit = 1, y_unit = 1;  ///< numbers whose multiples tensors and their pixels begin on: powers of two
+};
+/// The largest power of two that divides `count`, of numbers that sixteen bytes have.
+template <class T>
+constexpr int vector_of(int count) {
+  return std::min(count & -count, Tensor<T>::kNumbers);
+}
+
+/// What a backward kernel computes.
+struct Gradients {
+  bool input, weight, bias;
+};
+
+template <class T, class K>
+struct Case {
+  Geometry g;
+  Reference reference;
+  Tensor<T> x, y, dx;
+
+  Case(Draw& draw, const Geometry& geometry, Layout layout, bool transforms = false)
+      : Case(draw, geometry, layout, transforms, skew(draw, layout.x_unit)) {}
+
+  static constexpr KernelSizes kSizes{K::kH, K::kW, K::kStrideH, K::kStrideW, K::kRepeat};
+  bool has_gaps() const { return g.stride_h != K::kStrideH || g.stride_w != K::kStrideW; }
+  void never_add() { adds_ = false; }
+
+  void describe(PixelWork& work) {
+    divide(work);
+    work.x = x.pixels(), work.y = y.pixels(), work.dx = dx.pixels();
+  }
+  /// Strides and dilations of runs are as they are.
+  void describe(PlaneWork& work, bool divides = true) {
+    divide(work);
+    if (!divides) {
+      work.h.input_step = g.dilation_h, work.w.input_step = g.dilation_w;
+      work.h.output_step = work.w.output_step = 1;
+    }
+    work.x = x.data(), work.y = y.data(), work.dx = dx.data();
+    work.channels = g.channels;
+  }
+
+  /// Runs kernel(). `twice`: what is added to is added to rounded sums.
+  template <class Work, class Kernel>
+  void forward(Work& work, const Launch& launch, bool twice, const Kernel& kernel) {
+    work.accumulate = adds_;
+    const std::vector<double> old = adds_ ? old_y_ : std::vector<double>();
+    if (adds_) y.fill(old);
+    run(launch, kernel);
+    y.expect("y", reference.output(), old, twice);
+  }
+  /// `clears`: not all of dx is written, so it must be zero before.
+  template <class Work, class Kernel>
+  void backward(Work& work, const Launch& launch, Gradients of, bool clears, bool twice,
+                const Kernel& kernel) {
+    work.taps.bias = nullptr;
+    work.accumulate = adds_ && of.input;
+    y.fill(reference.y);
+    std::vector<double> old;
+    if (work.accumulate) old = old_x_;
+    if (!work.accumulate && clears) old.assign(old_x_.size(), 0);
+    if (!old.empty()) dx.fill(old);
+    const std::vector<double> sums = of.weight ? reference.weight_gradient() : std::vector<double>();
+    std::vector<float> parts(sums.size() * static_cast<std::size_t>(launch.parts),
+                             std::numeric_limits<float>::quiet_NaN());
+    work.parts = parts.data();
+    run(launch, kernel);
+    if (of.input) dx.expect("dx", reference.input_gradient(), old, twice);
+    if (of.weight) expect_parts(parts, sums, of.bias);
+  }
+
+ private:
+  Case(Draw& draw, const Geometry& geometry, Layout layout, bool transforms, int x_skew)
+      : g(geometry),
+        reference(draw, g, transforms),
+        x(layout.channels_last, x_skew, apart(draw, layout.x_unit), g.batch, g.channels, g.h, g.w),
+        y(layout.channels_last, skew(draw, layout.y_unit), apart(draw, layout.y_unit), g.batch,
+          g.channels * g.repeat, g.out_h, g.out_w),
+        dx(layout.channels_last, draw.one_in(3) ? skew(draw, layout.x_unit) : x_skew,
+           apart(draw, layout.x_unit), g.batch, g.channels, g.h, g.w),
+        adds_(draw.one_in(4)),
+        old_x_(draw.numbers(static_cast<std::int64_t>(reference.x.size()))),
+        old_y_(draw.numbers(static_cast<std::int64_t>(reference.y.size()))) {
+    x.fill(reference.x);
+    std::vector<double> taps = reference.taps;
+    parameters_.turned = draw.one_in(2);
+    if (parameters_.turned)
+      for (auto first = taps.begin(); first != taps.end(); first += K::kTaps)
+        std::reverse(first, first + K::kTaps);
+    parameters_.taps_are_float32 = draw.one_in(2), parameters_.bias_is_float32 = draw.one_in(2);
+    parameters_.taps = keep(taps, parameters_.taps_are_float32, taps_, narrow_taps_);
+    parameters_.bias = keep(reference.bias, parameters_.bias_is_float32, bias_, narrow_bias_);
+    scale_.assign(reference.scale.begin(), reference.scale.end());
+    shift_.assign(reference.shift.begin(), reference.shift.end());
+  }
+
+  static int skew(Draw& draw, int unit) { return draw(0, Tensor<T>::kNumbers / unit - 1) * unit; }
+  static int apart(Draw& draw, int unit) { return draw.one_in(3) ? unit : 0; }
+  static const void* keep(const std::vector<double>& numbers, bool is_float32, std::vector<float>& floats,
+                          std::vector<T>& others) {
+    for (const double number : numbers) {
+      floats.push_back(static_cast<float>(number));
+      others.push_back(narrow<T>(floats.back()));
+    }
+    return is_float32 ? static_cast<const void*>(floats.data()) : others.data();
+  }
+  template <class Work>
+  void divide(Work& work) {
+    divide_dilation(work.h, g.h, g.out_h, K::kH, g.stride_h, g.padding_h, g.dilation_h);
+    divide_dilation(work.w, g.w, g.out_w, K::kW, g.stride_w, g.padding_w, g.dilation_w);
+    work.taps = parameters_;
+    work.transform = {scale_.data(), shift_.data(), static_cast<float>(Reference::kLow),
+                      static_cast<float>(Reference::kHigh)};
+  }
+  template <class Kernel>
+  static void run(const Launch& launch, const Kernel& kernel) {
+    emulated::run(launch.blocks, launch.threads, static_cast<std::size_t>(launch.shared_bytes), kernel);
+  }
+  static void expect_parts(const std::vector<float>& parts, const std::vector<double>& wanted, bool bias) {
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      if (!bias && i % (K::kTaps + 1) == K::kTaps) continue;
+      double sum = 0;
+      for (std::size_t at = i; at < parts.size(); at += wanted.size()) sum += static_cast<double>(parts[at]);
+      ASSERT_EQ(sum, wanted[i]) << "sum " << i % (K::kTaps + 1) << " of channel " << i / (K::kTaps + 1);
+    }
+  }
+
+  Parameters parameters_;
+  std::vector<float> taps_, bias_, scale_, shift_;
+  std::vector<T> narrow_taps_, narrow_bias_;
+  bool adds_;
+  std::vector<double> old_x_, old_y_;
+};
+
+/// Calls check(draw) for so many seeds, until one fails. It returns whether the kernel can do the problem, as
+/// it must be able to for a good part of them.
+template <class Check>
+void for_seeds(unsigned seeds, const Check& check) {
+  unsigned count = 0;
+  for (unsigned seed = 1; seed <= seeds; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    Draw draw(seed);
+    count += check(draw) ? 1 : 0;
+    if (::testing::Test::HasFailure()) return;
+  }
+  EXPECT_GE(count, seeds / 3) << "too few problems fit the kernel";
+}
+
+}  // namespace lamella::depthwise::checks

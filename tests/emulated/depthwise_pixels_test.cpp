@@ -1,0 +1,120 @@
+#include "depthwise_case.h"
+#include "layers/depthwise_conv2d/cuda/device/pixels.cuh"
+
+namespace lamella::depthwise::checks {
+namespace {
+
+constexpr unsigned kSeeds = 30;
+
+/// Channels side by side, `chunk` bytes of which are copied at once.
+template <class T, class K, class Tile>
+Layout pixel_layout(int chunk) {
+  const int numbers = chunk / static_cast<int>(sizeof(T));
+  return {true, std::max(numbers, vector_of<T>(Tile::kLanes)),
+          std::max(numbers, vector_of<T>(Tile::kLanes * K::kRepeat))};
+}
+template <class T, class K, class Tile>
+Geometry pixel_geometry(Draw& draw, const Layout& layout) {
+  Wanted wanted{Case<T, K>::kSizes};
+  wanted.channels = std::max(layout.x_unit, Tile::kLanes);
+  return draw_geometry(draw, wanted);
+}
+
+template <class T, class K, class Tile, int kChannels, int kTapRows, int kStages, int kChunk,
+          bool kTransforms>
+void forward() {
+  for_seeds(kSeeds, [](Draw& draw) {
+    const Layout layout = pixel_layout<T, K, Tile>(kChunk);
+    const Geometry g = pixel_geometry<T, K, Tile>(draw, layout);
+    SCOPED_TRACE(to_string(g));
+    Case<T, K> problem(draw, g, layout, kTransforms);
+    PixelWork work;
+    problem.describe(work);
+    const Launch launch = cut_forward_pixels(work, g.batch, g.channels, problem.kSizes,
+                                             {Tile::kRows, Tile::kColumns, Tile::kLanes}, kChannels, kStages,
+                                             sizeof(T), kThreads, draw(1, 12));
+    problem.forward(work, launch, false, [&] {
+      forward_pixels<T, K, Tile, kChannels, kTapRows, kStages, kChunk, kTransforms, kThreads, 1>(work);
+    });
+    return true;
+  });
+}
+
+template <class T, class K, class Tile, int kChannels, int kTapRows, bool kInput, bool kWeight, bool kBias,
+          int kStages, int kChunk, bool kTransforms>
+void backward() {
+  for_seeds(kSeeds, [](Draw& draw) {
+    const Layout layout = pixel_layout<T, K, Tile>(kChunk);
+    const Geometry g = pixel_geometry<T, K, Tile>(draw, layout);
+    SCOPED_TRACE(to_string(g));
+    Case<T, K> problem(draw, g, layout, kTransforms);
+    PixelWork work;
+    problem.describe(work);
+    const Launch launch = cut_backward_pixels(
+        work, g.batch, g.channels, problem.kSizes, {Tile::kRows, Tile::kColumns, Tile::kLanes}, kChannels,
+        kTapRows, kStages, sizeof(T), kThreads, draw(1, 12), kWeight, kBias, draw(1, 30));
+    if (launch.blocks == 0) return false;
+    problem.backward(work, launch, {kInput, kWeight, kBias}, problem.has_gaps(), false, [&] {
+      backward_pixels<T, K, Tile, kChannels, kTapRows, kInput, kWeight, kBias, kStages, kChunk, kTransforms,
+                      kThreads, 1>(work);
+    });
+    return true;
+  });
+}
+
+TEST(Pixels, forward_vectors) { forward<float, Kernel<3, 3, 1, 1>, Tile<2, 3, 4>, 16, 3, 3, 16, false>(); }
+TEST(Pixels, forward_stride_and_transform) {
+  forward<BFloat16, Kernel<3, 3, 2, 2>, Tile<2, 2, 2>, 32, 3, 2, 16, true>();
+}
+TEST(Pixels, forward_multiplier_and_some_rows_of_taps) {
+  forward<float, Kernel<5, 5, 1, 2, 2>, Tile<3, 2, 1>, 8, 2, 3, 4, false>();
+}
+TEST(Pixels, forward_vectors_of_three) {
+  forward<float, Kernel<3, 2, 1, 1, 3>, Tile<2, 2, 2>, 8, 3, 3, 8, false>();
+}
+TEST(Pixels, forward_vectors_of_five) {
+  forward<BFloat16, Kernel<2, 3, 1, 2, 5>, Tile<1, 2, 2>, 4, 2, 2, 4, true>();
+}
+TEST(Pixels, forward_column_of_taps) {
+  forward<Float16, Kernel<3, 1, 3, 1>, Tile<1, 3, 2>, 8, 3, 4, 4, true>();
+}
+TEST(Pixels, forward_even_and_number_by_number) {
+  forward<BFloat16, Kernel<2, 2, 1, 1>, Tile<2, 3, 1>, 4, 2, 3, 2, false>();
+}
+
+TEST(Pixels, both_gradients) {
+  backward<float, Kernel<3, 3, 1, 1>, Tile<2, 3, 4>, 16, 3, true, true, true, 3, 16, false>();
+}
+TEST(Pixels, both_gradients_multiplier_and_transform) {
+  backward<float, Kernel<5, 3, 2, 1, 2>, Tile<1, 3, 1>, 8, 5, true, true, true, 3, 4, true>();
+}
+TEST(Pixels, both_gradients_vectors_of_three) {
+  backward<BFloat16, Kernel<3, 3, 1, 1, 3>, Tile<2, 2, 2>, 8, 3, true, true, true, 3, 4, false>();
+}
+TEST(Pixels, both_gradients_vectors_of_five) {
+  backward<float, Kernel<2, 2, 1, 1, 5>, Tile<2, 1, 1>, 4, 2, true, true, false, 2, 4, false>();
+}
+TEST(Pixels, input_gradient_stride) {
+  backward<BFloat16, Kernel<3, 3, 2, 2>, Tile<2, 2, 2>, 32, 3, true, false, false, 2, 16, false>();
+}
+TEST(Pixels, input_gradient_some_rows_of_taps) {
+  backward<float, Kernel<5, 5, 2, 2>, Tile<2, 2, 2>, 8, 2, true, false, false, 3, 16, false>();
+}
+TEST(Pixels, input_gradient_multiplier_and_some_rows_of_taps) {
+  backward<float, Kernel<7, 4, 3, 1, 2>, Tile<1, 2, 1>, 4, 3, true, false, false, 2, 4, false>();
+}
+TEST(Pixels, weight_gradient_stride_and_transform) {
+  backward<BFloat16, Kernel<4, 4, 3, 3>, Tile<1, 2, 2>, 8, 4, false, true, true, 4, 4, true>();
+}
+TEST(Pixels, weight_gradient_without_bias) {
+  backward<Float16, Kernel<3, 3, 1, 1>, Tile<4, 4, 2>, 16, 3, false, true, false, 3, 8, false>();
+}
+TEST(Pixels, weight_gradient_groups_of_taps) {
+  backward<float, Kernel<5, 5, 1, 1>, Tile<2, 3, 2>, 8, 2, false, true, true, 3, 16, false>();
+}
+TEST(Pixels, weight_gradient_multiplier_and_groups_of_taps) {
+  backward<BFloat16, Kernel<7, 3, 2, 1, 2>, Tile<1, 2, 1>, 8, 4, false, true, true, 2, 4, false>();
+}
+
+}  // namespace
+}  // namespace lamella::depthwise::checks

@@ -1,0 +1,118 @@
+#include "depthwise_case.h"
+#include "layers/depthwise_conv2d/cuda/device/planes.cuh"
+
+namespace lamella::depthwise::checks {
+namespace {
+
+constexpr unsigned kSeeds = 40;
+
+/// Calls run.operator()<bool, bool>() with values known only now.
+template <class Run>
+void with_constants(bool first, bool second, const Run& run) {
+  if (first)
+    second ? run.template operator()<true, true>() : run.template operator()<true, false>();
+  else
+    second ? run.template operator()<false, true>() : run.template operator()<false, false>();
+}
+bool is_dilated(const PlaneWork& work) { return work.w.input_step > 1 || work.w.output_step > 1; }
+std::int64_t draw_bytes(Draw& draw) { return draw(1, 6) * std::int64_t{3000}; }
+
+template <class T, class K, class Tile, int kTapRows, bool kDouble, bool kTransforms>
+void forward() {
+  for_seeds(kSeeds, [](Draw& draw) {
+    const Geometry g = draw_geometry(draw, {Case<T, K>::kSizes});
+    SCOPED_TRACE(to_string(g));
+    Case<T, K> problem(draw, g, {}, kTransforms);
+    PlaneWork work;
+    problem.describe(work);
+    const Launch launch = cut_forward_planes(work, std::int64_t{g.batch} * g.channels, problem.kSizes,
+                                             {Tile::kRows, Tile::kColumns, 1}, sizeof(T), kThreads,
+                                             draw_bytes(draw), kDouble, kTapRows < K::kH, draw(1, 3));
+    if (launch.blocks == 0) return false;
+    with_constants(
+        is_dilated(work), has_edges_alone(work.w, problem.kSizes, Tile::kColumns),
+        [&]<bool kDilated, bool kEdges>() {
+          problem.forward(work, launch, true, [&] {
+            forward_planes<T, K, Tile, kTapRows, kDilated, kEdges, kDouble, kTransforms, kThreads, 1>(work);
+          });
+        });
+    return true;
+  });
+}
+
+template <class T, class K, class Tile, int kTapRows, bool kInput, bool kWeight, bool kBias, bool kDouble,
+          bool kDirect, bool kTransforms>
+void backward() {
+  for_seeds(kSeeds, [](Draw& draw) {
+    Wanted wanted{Case<T, K>::kSizes};
+    wanted.may_have_gaps = !(kInput && kWeight);
+    const Geometry g = draw_geometry(draw, wanted);
+    SCOPED_TRACE(to_string(g));
+    Case<T, K> problem(draw, g, {}, kTransforms);
+    PlaneWork work;
+    problem.describe(work);
+    const Launch launch = cut_backward_planes(
+        work, g.batch, g.channels, problem.kSizes, {Tile::kRows, Tile::kColumns, 1}, kTapRows, sizeof(T),
+        kThreads, draw_bytes(draw), kDouble, kInput, kWeight, kBias, kDirect, draw(1, 30));
+    if (launch.blocks == 0) return false;
+    const bool edges = has_edges_alone_backward(work.w, problem.kSizes, Tile::kColumns, kBias, work.owner_w);
+    with_constants(is_dilated(work), edges, [&]<bool kDilated, bool kEdges>() {
+      problem.backward(work, launch, {kInput, kWeight, kBias}, kDirect && problem.has_gaps(), !kDirect, [&] {
+        backward_planes<T, K, Tile, kTapRows, kInput, kWeight, kBias, kDilated, kEdges, kDouble, kDirect,
+                        kTransforms, kThreads, 1>(work);
+      });
+    });
+    return true;
+  });
+}
+
+TEST(Planes, forward) { forward<float, Kernel<3, 3, 1, 1>, Tile<4, 3, 1>, 3, true, false>(); }
+TEST(Planes, forward_stride_and_transform) {
+  forward<BFloat16, Kernel<3, 3, 2, 2>, Tile<2, 3, 1>, 3, false, true>();
+}
+TEST(Planes, forward_multiplier_and_some_rows_of_taps) {
+  forward<float, Kernel<5, 5, 1, 1, 2>, Tile<2, 5, 1>, 2, true, false>();
+}
+TEST(Planes, forward_multiplier_of_three) {
+  forward<BFloat16, Kernel<2, 2, 1, 1, 3>, Tile<4, 1, 1>, 2, true, true>();
+}
+TEST(Planes, forward_column_of_taps) {
+  forward<Float16, Kernel<3, 1, 1, 1>, Tile<7, 7, 1>, 3, true, false>();
+}
+
+TEST(Planes, both_gradients) {
+  backward<float, Kernel<3, 3, 1, 1>, Tile<4, 3, 1>, 3, true, true, true, true, false, false>();
+}
+TEST(Planes, both_gradients_direct) {
+  backward<BFloat16, Kernel<3, 3, 2, 2>, Tile<4, 1, 1>, 3, true, true, true, true, true, true>();
+}
+TEST(Planes, both_gradients_uneven) {
+  backward<Float16, Kernel<3, 5, 1, 3>, Tile<2, 1, 1>, 3, true, true, true, false, false, false>();
+}
+TEST(Planes, input_gradient_stride) {
+  backward<BFloat16, Kernel<3, 3, 2, 2>, Tile<2, 3, 1>, 3, true, false, false, false, false, false>();
+}
+TEST(Planes, input_gradient_direct) {
+  backward<float, Kernel<4, 4, 3, 3>, Tile<1, 2, 1>, 4, true, false, false, true, true, false>();
+}
+TEST(Planes, input_gradient_some_rows_of_taps) {
+  backward<float, Kernel<5, 5, 2, 2>, Tile<2, 2, 1>, 2, true, false, false, true, false, false>();
+}
+TEST(Planes, input_gradient_some_rows_of_taps_direct) {
+  backward<Float16, Kernel<7, 3, 3, 1>, Tile<1, 3, 1>, 3, true, false, false, false, true, false>();
+}
+TEST(Planes, weight_gradient_stride_and_transform) {
+  backward<float, Kernel<5, 5, 2, 2>, Tile<2, 2, 1>, 5, false, true, true, true, false, true>();
+}
+TEST(Planes, weight_gradient_groups_of_taps) {
+  backward<float, Kernel<5, 5, 1, 1>, Tile<4, 3, 1>, 2, false, true, true, true, false, false>();
+}
+TEST(Planes, weight_gradient_groups_of_taps_stride) {
+  backward<BFloat16, Kernel<7, 3, 2, 1>, Tile<2, 3, 1>, 2, false, true, true, false, false, false>();
+}
+TEST(Planes, weight_gradient_even_without_bias) {
+  backward<BFloat16, Kernel<2, 4, 1, 1>, Tile<4, 5, 1>, 2, false, true, false, true, false, false>();
+}
+
+}  // namespace
+}  // namespace lamella::depthwise::checks

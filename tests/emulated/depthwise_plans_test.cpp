@@ -1,0 +1,158 @@
+#include <gtest/gtest.h>
+
+#include <cctype>
+#include <cmath>
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "depthwise_reference.h"
+#include "layers/depthwise_conv2d/cuda/plan.h"
+
+namespace lamella::depthwise::checks {
+namespace {
+
+constexpr unsigned kProblems = 500;
+
+Problem draw_problem(Draw& draw) {
+  const auto up_to = [&](int most) { return draw.one_in(3) ? draw(1, most) : draw(1, std::min(most, 7)); };
+  Problem p;
+  p.pass = static_cast<Pass>(draw(0, 3));
+  p.dtype = draw.one_in(3) ? DType::Float32 : draw.one_in(2) ? DType::BFloat16 : DType::Float16;
+  p.channels_last = draw.one_in(2), p.boxes = draw(0, 3) > 0, p.transforms = draw.one_in(10);
+  p.accumulate = p.pass != Pass::Weight && draw.one_in(8), p.exact_taps = draw.one_in(8);
+  p.bias = (p.pass == Pass::Weight || p.pass == Pass::Both) && draw.one_in(2);
+  Conv2dGeometry& g = p.geometry;
+  g.batch = up_to(300), g.in_channels = g.groups = up_to(130) * (draw.one_in(3) ? 1 : 8);
+  g.out_channels = g.in_channels * (draw.one_in(3) ? draw(1, 9) : 1);
+  const auto axis = [&](std::int64_t& in, std::int64_t& kernel, std::int64_t& stride, std::int64_t& padding,
+                        std::int64_t& dilation, std::int64_t& out) {
+    do {
+      in = up_to(draw.one_in(8) ? 2000 : 120), kernel = up_to(draw.one_in(8) ? 17 : 7),
+      stride = draw.one_in(2) ? 1 : draw(1, 6);
+      dilation = kernel > 1 && draw.one_in(3) ? draw(1, 6) : 1;
+      padding = draw.one_in(2) ? (kernel - 1) * dilation / 2 : draw(0, static_cast<int>(kernel * dilation));
+      const std::int64_t places = in + 2 * padding - (kernel - 1) * dilation - 1;
+      out = places < 0 ? 0 : places / stride + 1;
+    } while (out == 0);
+  };
+  axis(g.in.h, g.kernel.h, g.stride.h, g.padding.h, g.dilation.h, g.out.h);
+  axis(g.in.w, g.kernel.w, g.stride.w, g.padding.w, g.dilation.w, g.out.w);
+  const auto alignment = [&](std::int64_t channels) {
+    std::int64_t bits = draw.one_in(8) ? 1 << draw(2, 4) : 16;
+    if (p.channels_last) bits |= channels * static_cast<std::int64_t>(size_of(p.dtype));
+    return static_cast<int>(bits & -bits);
+  };
+  p.input_alignment = alignment(g.in_channels), p.output_alignment = alignment(g.out_channels);
+  return p;
+}
+
+std::string to_string(const Problem& p) {
+  const auto n = [](std::int64_t number) { return static_cast<int>(number); };
+  const Conv2dGeometry& g = p.geometry;
+  std::string text =
+      to_string(Geometry{n(g.batch), n(g.in_channels), n(g.multiplier()), n(g.kernel.h), n(g.kernel.w),
+                         n(g.in.h), n(g.in.w), n(g.out.h), n(g.out.w), n(g.stride.h), n(g.stride.w),
+                         n(g.padding.h), n(g.padding.w), n(g.dilation.h), n(g.dilation.w)});
+  text += std::string(", pass ") + std::to_string(n(static_cast<int>(p.pass))) + ", " + name(p.dtype);
+  for (const bool flag : {p.channels_last, p.bias, p.transforms, p.accumulate, p.boxes, p.exact_taps})
+    text += flag ? " 1" : " 0";
+  return text + ", alignment " + std::to_string(p.input_alignment) + " " + std::to_string(p.output_alignment);
+}
+
+/// Reads a name, a number, or a template's name with its arguments off `text`; how many arguments, or -1: it
+/// is none.
+int read_expression(std::string_view& text) {
+  std::size_t length = 0;
+  while (length < text.size() &&
+         (std::isalnum(static_cast<unsigned char>(text[length])) != 0 || text[length] == '_'))
+    ++length;
+  if (length == 0) return -1;
+  text.remove_prefix(length);
+  if (!text.starts_with('<')) return 0;
+  for (int count = 1;; ++count) {
+    text.remove_prefix(count == 1 ? 1 : 2);
+    if (read_expression(text) < 0) return -1;
+    if (text.starts_with('>')) {
+      text.remove_prefix(1);
+      return count;
+    }
+    if (!text.starts_with(", ")) return -1;
+  }
+}
+
+/// Parameters of the kernels' templates.
+const std::map<std::string, int, std::less<>> kParameters{
+    {"forward_pixels", 10}, {"backward_pixels", 13}, {"forward_planes", 10}, {"backward_planes", 14},
+    {"forward_boxes", 4},   {"backward_boxes", 9},   {"forward_runs", 9},    {"backward_runs", 12}};
+
+void expect_fits(const Problem& problem, const Plan& plan) {
+  SCOPED_TRACE(plan.kernel + ": " + plan.what);
+  const bool has_parts = problem.pass == Pass::Weight || problem.pass == Pass::Both;
+  EXPECT_GT(plan.launch.blocks, 0);
+  EXPECT_LT(plan.launch.blocks, std::int64_t{1} << 31);
+  EXPECT_GT(plan.launch.threads, 0);
+  EXPECT_LE(plan.launch.threads, 1024);
+  EXPECT_EQ(plan.launch.threads % 32, 0);
+  EXPECT_GE(plan.launch.shared_bytes, 0);
+  EXPECT_LE(plan.launch.shared_bytes, 227 << 10);
+  EXPECT_EQ(plan.launch.parts > 0, has_parts);
+  EXPECT_TRUE(std::isfinite(plan.cost) && plan.cost > 0) << plan.cost;
+
+  static constexpr const char* kFamilies[] = {"pixels", "planes", "boxes", "runs"};
+  const std::size_t bracket = plan.kernel.find('<');
+  const std::string name = plan.kernel.substr(0, bracket);
+  EXPECT_TRUE(name.ends_with(kFamilies[static_cast<std::size_t>(plan.family)]));
+  EXPECT_EQ(name.starts_with("forward"), problem.pass == Pass::Forward || plan.turned);
+  const char* const type = problem.dtype == DType::Float32    ? "<float, Kernel<"
+                           : problem.dtype == DType::BFloat16 ? "<BFloat16, Kernel<"
+                                                              : "<Float16, Kernel<";
+  const Size2 kernel = problem.geometry.kernel;
+  EXPECT_EQ(plan.kernel.find(type + std::to_string(kernel.h) + ", " + std::to_string(kernel.w) + ", "),
+            bracket);
+  std::string_view text = plan.kernel;
+  const auto known = kParameters.find(name);
+  ASSERT_NE(known, kParameters.end());
+  EXPECT_EQ(read_expression(text), known->second);
+  EXPECT_TRUE(text.empty()) << text;
+}
+
+TEST(Plans, fit_a_gpu_and_do_not_change) {
+  std::map<Plan::Family, int> firsts;
+  for (unsigned seed = 1; seed <= kProblems && !HasFailure(); ++seed) {
+    Draw draw(seed);
+    const Problem problem = draw_problem(draw);
+    SCOPED_TRACE("seed " + std::to_string(seed) + ": " + to_string(problem));
+    const std::vector<Plan> plans = plans_for(problem), again = plans_for(problem);
+    ASSERT_EQ(plans.size(), again.size());
+    for (std::size_t i = 0; i < plans.size(); ++i) {
+      expect_fits(problem, plans[i]);
+      EXPECT_EQ(plans[i].kernel, again[i].kernel);
+      EXPECT_EQ(plans[i].what, again[i].what);
+      EXPECT_EQ(plans[i].launch.blocks, again[i].launch.blocks);
+      EXPECT_EQ(plans[i].launch.shared_bytes, again[i].launch.shared_bytes);
+      EXPECT_TRUE(i == 0 || plans[i].family != plans[i - 1].family || plans[i - 1].cost <= plans[i].cost);
+    }
+    if (!plans.empty()) ++firsts[plans.front().family];
+  }
+  EXPECT_EQ(firsts.size(), 4U) << "some family is never the first choice";
+}
+
+TEST(Plans, are_none_for_what_only_the_generic_kernels_do) {
+  Draw draw(1);
+  Problem problem = draw_problem(draw);
+  problem.geometry = {1, 8, 8, 8, {20, 20}, {20, 20}, {3, 3}, {1, 1}, {1, 1}, {1, 1}};
+  EXPECT_FALSE(plans_for(problem).empty());
+  Problem other = problem;
+  other.dtype = DType::Float64;
+  EXPECT_TRUE(plans_for(other).empty());
+  other = problem;
+  other.geometry.kernel = {17, 3}, other.geometry.padding = {8, 1};
+  EXPECT_TRUE(plans_for(other).empty());
+  other = problem;
+  other.geometry.out_channels = 9 * other.geometry.in_channels;
+  EXPECT_TRUE(plans_for(other).empty());
+}
+
+}  // namespace
+}  // namespace lamella::depthwise::checks
