@@ -66,7 +66,7 @@ void forward() {
     EXPECT_EQ(plan.launch.shared_bytes, Sizes::kSharedBytes);
     EXPECT_EQ(plan.launch.threads, Sizes::kThreads);
     boxes.describe(g, plan);
-    problem.forward(boxes.work.work, plan.launch, false, [&] { forward_boxes<T, K, Tile, 1>(boxes.work); });
+    problem.forward(boxes.work.work, plan.launch, false, [&] { forward_boxes<T, K, Tile, false, 1>(boxes.work); });
     return true;
   });
 }
@@ -92,7 +92,7 @@ void backward() {
         EXPECT_EQ(plan.launch.shared_bytes, Sizes::kSharedBytes);
         EXPECT_EQ(plan.launch.threads, Sizes::kThreads);
         problem.backward(work, plan.launch, {kInput, kWeight, kBias}, problem.has_gaps(), false, [&] {
-          backward_boxes<T, K, Tile, kInput, kWeight, kBias, kPhaseH, kPhaseW, 1>(boxes.work);
+          backward_boxes<T, K, Tile, kInput, kWeight, kBias, kPhaseH, kPhaseW, false, 1>(boxes.work);
         });
       } else {
         FAIL() << "the plan has fewer pages than a step reads";
