@@ -1,5 +1,5 @@
-// Lamella's depthwise kernels for lamella_torch, which calls them through ctypes: plain numbers and addresses, so that
-// one build serves every PyTorch.
+// Lamella's depthwise kernels for lamella_torch, which calls them through ctypes: plain numbers and
+// addresses, so that one build serves every PyTorch.
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -104,10 +104,10 @@ LAMELLA_TORCH_API const char* lamella_torch_forward(const LamellaTorchProblem* p
 }
 
 /// The bytes of workspace for lamella_torch_backward() with addresses that are null or aligned alike.
-LAMELLA_TORCH_API const char* lamella_torch_workspace(const LamellaTorchProblem* problem, const void* grad_output,
-                                                      const void* input, const void* weight, void* grad_input,
-                                                      void* grad_weight, void* grad_bias, void* stream,
-                                                      std::int64_t* bytes) {
+LAMELLA_TORCH_API const char* lamella_torch_workspace(const LamellaTorchProblem* problem,
+                                                      const void* grad_output, const void* input,
+                                                      const void* weight, void* grad_input, void* grad_weight,
+                                                      void* grad_bias, void* stream, std::int64_t* bytes) {
   return guarded([&] {
     *bytes = lm::kernels::depthwise_conv2d_workspace_bytes(
         backward_call(*problem, grad_output, input, weight, grad_input, grad_weight, grad_bias, stream));
@@ -115,10 +115,11 @@ LAMELLA_TORCH_API const char* lamella_torch_workspace(const LamellaTorchProblem*
 }
 
 /// Writes the gradients that are not null.
-LAMELLA_TORCH_API const char* lamella_torch_backward(const LamellaTorchProblem* problem, const void* grad_output,
-                                                     const void* input, const void* weight, void* grad_input,
-                                                     void* grad_weight, void* grad_bias, void* stream,
-                                                     void* workspace, std::int64_t workspace_bytes) {
+LAMELLA_TORCH_API const char* lamella_torch_backward(const LamellaTorchProblem* problem,
+                                                     const void* grad_output, const void* input,
+                                                     const void* weight, void* grad_input, void* grad_weight,
+                                                     void* grad_bias, void* stream, void* workspace,
+                                                     std::int64_t workspace_bytes) {
   return guarded([&] {
     DepthwiseConv2d call =
         backward_call(*problem, grad_output, input, weight, grad_input, grad_weight, grad_bias, stream);

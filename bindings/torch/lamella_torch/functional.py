@@ -110,7 +110,7 @@ def _readable(input):
 class _Plan:
     """All that is the same in every call for one geometry."""
 
-    __slots__ = ("problem", "reference", "output", "format", "device", "index", "dtype", "workspaces", "keep")
+    __slots__ = ("problem", "reference", "output", "format", "device", "index", "dtype", "workspaces")
 
     def __init__(self, input, weight, bias, stride, padding, dilation):
         _check_operands(input, weight, bias)
@@ -228,9 +228,7 @@ def _run_backward(plan, grad, input, weight, needs):
     bytes_ = plan.workspace_bytes(addresses, stream) if needs[1] or needs[2] else 0
     # Of PyTorch's memory for this stream: given back when this returns, and used by others only after this work.
     workspace = torch.empty(bytes_, dtype=torch.uint8, device=plan.device) if bytes_ else None
-    check(
-        _backward(plan.reference, *addresses, stream, workspace.data_ptr() if bytes_ else None, bytes_)
-    )
+    check(_backward(plan.reference, *addresses, stream, workspace.data_ptr() if bytes_ else None, bytes_))
     return grad_input, grad_weight, grad_bias
 
 
