@@ -44,7 +44,7 @@ void after_switch([[maybe_unused]] void* own, [[maybe_unused]] const void** stac
 void Fiber::begin(void (*function)()) {
   if (!stack_) stack_ = std::make_unique<std::byte[]>(kStackBytes);
 #ifdef LAMELLA_ADDRESS_SANITIZER
-  ASAN_UNPOISON_MEMORY_REGION(stack_.get(), kStackBytes);  // of a fiber that never ended
+  if (has_begun_) ASAN_UNPOISON_MEMORY_REGION(stack_.get(), kStackBytes);  // it never ended
 #endif
   function_ = function;
   has_begun_ = false;
@@ -79,6 +79,7 @@ void Fiber::enter() {
 void Fiber::leave(bool ends) {
   void* own = nullptr;
   before_switch(ends ? nullptr : &own, outer_stack_, outer_size_);
+  has_begun_ = !ends;
   if (_setjmp(inside_) == 0) _longjmp(outside_, 1);
   after_switch(own, &outer_stack_, &outer_size_);
 }
