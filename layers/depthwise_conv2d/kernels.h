@@ -40,9 +40,10 @@ void depthwise_conv2d_backward(const Conv2dGeometry& geometry, const detail::Con
                                const detail::TensorView& grad_weight, detail::GradientWrite weight_write,
                                const detail::TensorView& grad_bias, detail::GradientWrite bias_write);
 
-/// What the same call of depthwise_conv2d_forward() (if there is an output), or of the gradients that have a place
-/// to go to, will take as Workspace: 0 here, where kernels have scratch of their own. On a GPU this also chooses
-/// and compiles the call's kernel, if nothing has done so yet. Of addresses only the alignment matters.
+/// What the same call of depthwise_conv2d_forward() (if there is an output), or of the gradients that have a
+/// place to go to, will take as Workspace: 0 here, where kernels have scratch of their own. On a GPU this
+/// also chooses and compiles the call's kernel, if nothing has done so yet. Of addresses only the alignment
+/// matters.
 void depthwise_conv2d_prepare(const Conv2dGeometry& geometry, const detail::ConstTensorView& input,
                               const detail::ConstTensorView& weight, const detail::TensorView& output,
                               const detail::ConstTensorView& grad_output,

@@ -7,8 +7,8 @@
 
 namespace lamella::detail {
 
-/// Memory that a caller lends to kernels: while this lives, this thread's Workspaces of `device` lie in it, one
-/// after the other, in place of memory from Lamella's allocator.
+/// Memory that a caller lends to kernels: while this lives, this thread's Workspaces of `device` lie in it,
+/// one after the other, in place of memory from Lamella's allocator.
 class LentMemory {
  public:
   LentMemory(Device device, void* data, std::int64_t bytes)
@@ -23,8 +23,8 @@ class LentMemory {
   static void* take(Device device, std::int64_t bytes) {
     if (current_ == nullptr || current_->device_ != device) return nullptr;
     const std::int64_t taken = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    LAMELLA_CHECK(Error, bytes <= current_->left_, "workspace: ", bytes, " bytes are needed, and ", current_->left_,
-                  " are left of what the caller gave");
+    LAMELLA_CHECK(Error, bytes <= current_->left_, "workspace: ", bytes, " bytes are needed, and ",
+                  current_->left_, " are left of what the caller gave");
     void* const data = current_->next_;
     current_->next_ += taken;
     current_->left_ -= taken;
@@ -41,8 +41,8 @@ class LentMemory {
 };
 
 /// Memory for the length of a kernel, from the allocator of its device: 64-byte aligned, uninitialised,
-/// counted like a tensor's; or lent by a caller, see LentMemory. Of a GPU, it is for work on the current stream, and what is queued there may use
-/// it after this object is gone.
+/// counted like a tensor's; or lent by a caller, see LentMemory. Of a GPU, it is for work on the current
+/// stream, and what is queued there may use it after this object is gone.
 class Workspace {
  public:
   Workspace(Device device, std::int64_t bytes)

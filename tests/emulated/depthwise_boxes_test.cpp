@@ -66,7 +66,8 @@ void forward() {
     EXPECT_EQ(plan.launch.shared_bytes, Sizes::kSharedBytes);
     EXPECT_EQ(plan.launch.threads, Sizes::kThreads);
     boxes.describe(g, plan);
-    problem.forward(boxes.work.work, plan.launch, false, [&] { forward_boxes<T, K, Tile, false, 1>(boxes.work); });
+    problem.forward(boxes.work.work, plan.launch, false,
+                    [&] { forward_boxes<T, K, Tile, false, 1>(boxes.work); });
     return true;
   });
 }

@@ -31,8 +31,9 @@ void forward(int padding) {
         {Tile::kColumns, Tile::kRows, Tile::kVector, Tile::kVectorOut, Tile::kOffset, Tile::kPages},
         sizeof(T), kRunThreads, draw(1, 6) * std::int64_t{2000}, draw(1, 20));
     if (launch.blocks == 0) return false;
-    problem.forward(work, launch, false,
-                    [&] { forward_runs<T, K, S, Tile, kMasks, kPadding, kInside, false, kRunThreads, 1>(work); });
+    problem.forward(work, launch, false, [&] {
+      forward_runs<T, K, S, Tile, kMasks, kPadding, kInside, false, kRunThreads, 1>(work);
+    });
     return true;
   });
 }
@@ -58,7 +59,8 @@ void backward(int padding_h, int padding_w) {
         kRunThreads, draw(1, 6) * std::int64_t{4000}, kInput, kWeight, kBias, draw(1, 20));
     if (launch.blocks == 0) return false;
     problem.backward(work, launch, {kInput, kWeight, kBias}, false, false, [&] {
-      backward_runs<T, K, S, Tile, kInput, kWeight, kBias, kPhaseH, kPhaseW, true, false, kRunThreads, 1>(work);
+      backward_runs<T, K, S, Tile, kInput, kWeight, kBias, kPhaseH, kPhaseW, true, false, kRunThreads, 1>(
+          work);
     });
     return true;
   });

@@ -78,7 +78,8 @@ TEST(ProfileTest, tells_gradients_from_results) {
   const char* const op = "depthwise_conv2d";
   EXPECT_EQ(entry(profile, op, "depthwise_conv2d_forward", ProfiledPass::Forward).bytes, 2 * map + taps);
   // Reads the gradient, the input and the taps; writes the gradients of both.
-  EXPECT_EQ(entry(profile, op, "depthwise_conv2d_backward", ProfiledPass::Gradient).bytes, 3 * map + 2 * taps);
+  EXPECT_EQ(entry(profile, op, "depthwise_conv2d_backward", ProfiledPass::Gradient).bytes,
+            3 * map + 2 * taps);
 }
 
 TEST(ProfileTest, a_gradient_that_is_added_is_read_too) {

@@ -46,11 +46,11 @@ __global__ void add_parts(const C* sums, std::int64_t parts, std::int64_t channe
 
 constexpr int kLanes = 32, kSlices = 16;
 
-/// The same for rows of sums, [part][channel][taps + 1]: neighbouring threads have neighbouring sums, and the slices of a
-/// block every so many-th part.
+/// The same for rows of sums, [part][channel][taps + 1]: neighbouring threads have neighbouring sums, and the
+/// slices of a block every so many-th part.
 __global__ void __launch_bounds__(kLanes* kSlices)
-    add_rows(const float* sums, std::int64_t parts, std::int64_t count, std::int64_t taps, std::int64_t kernel_w,
-             const Destination weight, const Destination bias) {
+    add_rows(const float* sums, std::int64_t parts, std::int64_t count, std::int64_t taps,
+             std::int64_t kernel_w, const Destination weight, const Destination bias) {
   __shared__ double slices[kSlices][kLanes];
   const std::int64_t i = std::int64_t{blockIdx.x} * kLanes + threadIdx.x;
   double sum = 0;
@@ -68,7 +68,8 @@ __global__ void __launch_bounds__(kLanes* kSlices)
   if (tap == taps) {
     if (bias.data != nullptr) bias.write(channel * bias.channel, sum);
   } else if (weight.data != nullptr) {
-    weight.write(channel * weight.channel + tap / kernel_w * weight.row + tap % kernel_w * weight.column, sum);
+    weight.write(channel * weight.channel + tap / kernel_w * weight.row + tap % kernel_w * weight.column,
+                 sum);
   }
 }
 
@@ -104,8 +105,9 @@ void finish_parts(const void* sums, std::int64_t parts, DType dtype, const Parts
 void finish_rows(const float* sums, std::int64_t parts, const Parts& to) {
   const auto [weight, bias] = destinations(to);
   const std::int64_t taps = to.kernel.h * to.kernel.w, count = to.channels * (taps + 1);
-  detail::cuda::launch("depthwise_conv2d_backward_weight", to.device, dim3(static_cast<unsigned>((count + kLanes - 1) / kLanes)),
-                       dim3(kLanes, kSlices), 0, add_rows, sums, parts, count, taps, to.kernel.w, weight, bias);
+  detail::cuda::launch("depthwise_conv2d_backward_weight", to.device,
+                       dim3(static_cast<unsigned>((count + kLanes - 1) / kLanes)), dim3(kLanes, kSlices), 0,
+                       add_rows, sums, parts, count, taps, to.kernel.w, weight, bias);
 }
 
 }  // namespace lamella::cuda::depthwise

@@ -2,33 +2,36 @@
 
 #include "pixels.cuh"
 
-/// Channels side by side (NHWC), sixteen-bit numbers, by the matrix units, from boxes that the copy engine moves: for GPUs
-/// of compute capability 9 and on.
+/// Channels side by side (NHWC), sixteen-bit numbers, by the matrix units, from boxes that the copy engine
+/// moves: for GPUs of compute capability 9 and on.
 ///
 /// For one tap and eight channels,
 ///   y [16 pixels][8 channels] += x [16 shifted pixels][8 channels] · diagonal matrix of the channels' taps,
 /// and two taps make one product of depth 16. Of the weight gradient,
 ///   [8 channels of two shifts of g][16 pixels] · x [16 pixels][8 channels],
-/// the diagonals of both halves are the sums for two taps. Seven eighths of the products are with zeros, or not
-/// wanted; they cost little more than the useful ones would on the other units, and far fewer instructions.
+/// the diagonals of both halves are the sums for two taps. Seven eighths of the products are with zeros, or
+/// not wanted; they cost little more than the useful ones would on the other units, and far fewer
+/// instructions.
 ///
 /// Numbers that are not finite spread to the other channels of their eight, as 0 · infinity is no number.
 ///
-/// A block has some channels of a tile of columns and walks down strips of rows, one item after the other. One warp of it
-/// asks for pages of rows ahead; the others compute. All places in shared memory are known when the kernel is compiled.
+/// A block has some channels of a tile of columns and walks down strips of rows, one item after the other.
+/// One warp of it asks for pages of rows ahead; the others compute. All places in shared memory are known
+/// when the kernel is compiled.
 namespace lamella::depthwise {
 
-/// What a kernel is made of. Sixteen pixels of a product are kColumns_ (8 or 16) neighbours of one or two rows; a step of a
-/// warp is kRows_ of them, one below the other. kBlocks_ of them are side by side. A block has kChannels_ of x, a warp
-/// kWarpChannels_ (8 or 16). kTapRows_ < kH: that many rows of taps at a time (forward), or of a warp (weight gradient).
-/// kPages_ pages are in shared memory, each the rows of a step; kWhole_: with all that the step reads, one to an item.
-template <int kColumns_, int kBlocks_, int kRows_, int kChannels_, int kWarpChannels_, int kTapRows_, int kPages_,
-          bool kWhole_>
+/// What a kernel is made of. Sixteen pixels of a product are kColumns_ (8 or 16) neighbours of one or two
+/// rows; a step of a warp is kRows_ of them, one below the other. kBlocks_ of them are side by side. A block
+/// has kChannels_ of x, a warp kWarpChannels_ (8 or 16). kTapRows_ < kH: that many rows of taps at a time
+/// (forward), or of a warp (weight gradient). kPages_ pages are in shared memory, each the rows of a step;
+/// kWhole_: with all that the step reads, one to an item.
+template <int kColumns_, int kBlocks_, int kRows_, int kChannels_, int kWarpChannels_, int kTapRows_,
+          int kPages_, bool kWhole_>
 struct BoxTile {
   static constexpr int kColumns = kColumns_, kBlocks = kBlocks_, kRows = kRows_, kChannels = kChannels_;
   static constexpr int kWarpChannels = kWarpChannels_, kTapRows = kTapRows_, kPages = kPages_;
   static constexpr bool kWhole = kWhole_;
-  static constexpr int kDown = 16 / kColumns;        ///< rows of a product
+  static constexpr int kDown = 16 / kColumns;  ///< rows of a product
   static constexpr int kStepRows = kRows * kDown;
   static constexpr int kUnits = kBlocks * kColumns;  ///< columns of a block
   static constexpr int kEights = kWarpChannels / 8, kWarpGroups = kChannels / kWarpChannels;
@@ -37,13 +40,17 @@ struct BoxTile {
   static_assert(kChannels == 16 || kChannels == 32 || kChannels == 64);
   static_assert(kWarpChannels == 8 || kWarpChannels == 16);
 
-  /// Chunk `chunk`, of eight channels, of pixel number `pixel` of a box. The copy engine exchanges the chunks of a pixel
-  /// by its place, so that eight neighbours lie in different banks (swizzle of 128, 64 or 32 bytes).
+  /// Chunk `chunk`, of eight channels, of pixel number `pixel` of a box. The copy engine exchanges the chunks
+  /// of a pixel by its place, so that eight neighbours lie in different banks (swizzle of 128, 64 or 32
+  /// bytes).
   __device__ static constexpr unsigned at(int pixel, int chunk) {
-    return static_cast<unsigned>(pixel * kPixelBytes + ((chunk ^ (pixel * kPixelBytes >> 7 & (kChunks - 1))) << 4));
+    return static_cast<unsigned>(pixel * kPixelBytes +
+                                 ((chunk ^ (pixel * kPixelBytes >> 7 & (kChunks - 1))) << 4));
   }
   __host__ __device__ static constexpr int round_columns(int columns) { return (columns + 7) / 8 * 8; }
-  __host__ __device__ static constexpr int box_bytes(int pixels) { return (pixels * kPixelBytes + 1023) / 1024 * 1024; }
+  __host__ __device__ static constexpr int box_bytes(int pixels) {
+    return (pixels * kPixelBytes + 1023) / 1024 * 1024;
+  }
 };
 
 template <class K, class Tile>
@@ -72,19 +79,21 @@ struct PageCursor {
   }
 };
 
-/// Sixteen pixels of eight or sixteen channels, as the lanes have their sums, to a box; `row`: the lane's place as of
-/// store_matrices().
+/// Sixteen pixels of eight or sixteen channels, as the lanes have their sums, to a box; `row`: the lane's
+/// place as of store_matrices().
 template <class T, int kEights>
 __device__ __forceinline__ void store_sums(const float (&sums)[kEights][4], unsigned row) {
-  const auto pair = [&](int e, int half) { return narrow_pair(sums[e][2 * half], sums[e][2 * half + 1], T{}); };
+  const auto pair = [&](int e, int half) {
+    return narrow_pair(sums[e][2 * half], sums[e][2 * half + 1], T{});
+  };
   if constexpr (kEights == 1)
     store_matrices(row, pair(0, 0), pair(0, 1));
   else
     store_matrices(row, pair(0, 0), pair(0, 1), pair(1, 0), pair(1, 1));
 }
 
-/// The second factors of products for taps: a lane has a pair of numbers, most of them zero. Of eight channels from
-/// `channel` on, for so many rows of taps from `first_row` on.
+/// The second factors of products for taps: a lane has a pair of numbers, most of them zero. Of eight
+/// channels from `channel` on, for so many rows of taps from `first_row` on.
 template <class T, class K, int kTapRows>
 struct TapRows {
   unsigned tap[kTapRows * K::kW];
@@ -105,20 +114,21 @@ struct TapRows {
   }
 };
 
-/// Where a lane finds what it loads, from the beginning of a row of a page on: pairs of neighbouring shifts of eight
-/// channels, and the last of an odd number of shifts.
+/// Where a lane finds what it loads, from the beginning of a row of a page on: pairs of neighbouring shifts
+/// of eight channels, and the last of an odd number of shifts.
 template <class Tile, int kShifts>
 struct ShiftPlaces {
   static constexpr int kPairs = kShifts / 2;
   static constexpr bool kOdd = kShifts % 2 == 1;
   unsigned pair[kPairs > 0 ? kPairs : 1][Tile::kEights], last;
 
-  /// place(pixel of the product, shift, chunk). For kTransposed the two shifts lie in neighbouring matrices, else the two
-  /// halves of the pixels.
+  /// place(pixel of the product, shift, chunk). For kTransposed the two shifts lie in neighbouring matrices,
+  /// else the two halves of the pixels.
   template <bool kTransposed, class Place>
   __device__ __forceinline__ void find(int chunk, const Place& place) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int pixel = kTransposed ? lane % 8 + lane / 16 * 8 : lane % 16, second = kTransposed ? lane / 8 % 2 : lane / 16;
+    const int pixel = kTransposed ? lane % 8 + lane / 16 * 8 : lane % 16,
+              second = kTransposed ? lane / 8 % 2 : lane / 16;
 #pragma unroll
     for (int e = 0; e < Tile::kEights; ++e)
 #pragma unroll
@@ -134,8 +144,8 @@ struct BoxAxes {
   int row, row_step, rows, column, column_step, columns;
 };
 
-/// Passes the numbers of a box through a transform where they lie, by all threads that compute; what is outside the tensor
-/// becomes zero again. A thread has the same eight channels always.
+/// Passes the numbers of a box through a transform where they lie, by all threads that compute; what is
+/// outside the tensor becomes zero again. A thread has the same eight channels always.
 template <class T, class Tile, bool kTransforms>
 struct BoxTransform {
   __device__ __forceinline__ void begin(const Transform&, int, int) {}
@@ -162,7 +172,8 @@ struct BoxTransform<T, Tile, true> {
     const int chunk = static_cast<int>(threadIdx.x) % Tile::kChunks;
 #pragma unroll 2
     for (int pixel = static_cast<int>(threadIdx.x) / Tile::kChunks; pixel < kPixels; pixel += kAtOnce) {
-      const int row = axes.row + pixel / kColumns * axes.row_step, column = axes.column + pixel % kColumns * axes.column_step;
+      const int row = axes.row + pixel / kColumns * axes.row_step,
+                column = axes.column + pixel % kColumns * axes.column_step;
       T* const at = reinterpret_cast<T*>(box + Tile::at(pixel, chunk) / 16);
       float x[1][8];
       load<T>(at, x[0]);
@@ -177,19 +188,23 @@ template <class T, class K, class Tile, bool kTransforms, int kBlocksOfSm>
 __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm)
     forward_boxes(const __grid_constant__ BoxWork boxes) {
   using Sizes = ForwardBoxes<K, Tile>;
-  constexpr int kEights = Tile::kEights, kPages = Tile::kPages, kReach = Sizes::kReach, kTapRows = Tile::kTapRows;
+  constexpr int kEights = Tile::kEights, kPages = Tile::kPages, kReach = Sizes::kReach,
+                kTapRows = Tile::kTapRows;
   constexpr int kConsumers = Tile::kBlocks * Tile::kWarpGroups;
   constexpr bool kLong = kTapRows < K::kH;
   static_assert(K::kRepeat == 1 && !(kLong && Tile::kDown > 1));
   extern __shared__ uint4 shared[];
   const PixelWork& work = boxes.work;
   const PixelCut& cut = work.cut;
-  const int first_channel = static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * Tile::kChannels;
+  const int first_channel =
+      static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * Tile::kChannels;
   const int part = static_cast<int>(blockIdx.x / static_cast<unsigned>(cut.channel_blocks));
-  const int first_item = part * work.items_per_part, last_item = min(work.items, first_item + work.items_per_part);
+  const int first_item = part * work.items_per_part,
+            last_item = min(work.items, first_item + work.items_per_part);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
 
-  const unsigned pages = (shared_address(shared) + 1023u) & ~1023u, full = pages + Sizes::kBarriers, empty = full + 8 * kPages;
+  const unsigned pages = (shared_address(shared) + 1023u) & ~1023u, full = pages + Sizes::kBarriers,
+                 empty = full + 8 * kPages;
   if (threadIdx.x == 0) {
     for (int s = 0; s < kPages; ++s) make_barrier(full + 8 * s, 1), make_barrier(empty + 8 * s, kConsumers);
   }
@@ -217,8 +232,8 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
         expect_bytes(barrier, K::kStrideW * Sizes::kPageRows * Sizes::kRowBytes);
 #pragma unroll
         for (int plane = 0; plane < K::kStrideW; ++plane)
-          load_box(to + plane * Sizes::kPlaneBytes, boxes.x, first_channel, column + plane * work.w.input_step, row, at.image,
-                   barrier);
+          load_box(to + plane * Sizes::kPlaneBytes, boxes.x, first_channel,
+                   column + plane * work.w.input_step, row, at.image, barrier);
         row += Sizes::kPageRows * work.h.input_step;
         cursor.next();
       }
@@ -264,7 +279,8 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
       for (int plane = 0; plane < K::kStrideW; ++plane) {
         BoxAxes of = axes;
         of.column += plane * work.w.input_step;
-        transform.template apply<32 * kConsumers, Sizes::kPageRows, Sizes::kXColumns>(page + plane * Sizes::kPlaneBytes / 16, of);
+        transform.template apply<32 * kConsumers, Sizes::kPageRows, Sizes::kXColumns>(
+            page + plane * Sizes::kPlaneBytes / 16, of);
       }
       axes.row += Sizes::kPageRows * work.h.input_step;
       synchronize_some(1 + Tile::kBlocks, 32 * kConsumers);
@@ -281,7 +297,8 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
 #pragma unroll
     for (int p = 0; p < kReach - 1; ++p) wait_for_page();
     int out_row = at.class_h + at.strip * cut.strip_rows * work.h.output_step;
-    const int out_column = at.class_w + (at.tile * Tile::kUnits + block * Tile::kColumns) * work.w.output_step;
+    const int out_column =
+        at.class_w + (at.tile * Tile::kUnits + block * Tile::kColumns) * work.w.output_step;
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
       wait_for_page();
@@ -311,7 +328,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
           if constexpr (Places::kOdd) load_matrices(x.last, row + places.last);
         };
         const auto multiply = [&](const Row& x, int i) {
-          // Neighbouring products have sums of their own, so that none waits for another.
+        // Neighbouring products have sums of their own, so that none waits for another.
 #pragma unroll
           for (int p = 0; p < Places::kPairs; ++p)
 #pragma unroll
@@ -321,8 +338,9 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
 #pragma unroll
               for (int e = 0; e < kEights; ++e) {
                 const unsigned(&four)[4] = x.pair[p][e];
-                multiply_add(sums[r][e], four[0], four[1], four[2], four[3], taps[e].tap[tap_row * K::kW + 2 * p],
-                             taps[e].tap[tap_row * K::kW + 2 * p + 1], T{});
+                multiply_add(sums[r][e], four[0], four[1], four[2], four[3],
+                             taps[e].tap[tap_row * K::kW + 2 * p], taps[e].tap[tap_row * K::kW + 2 * p + 1],
+                             T{});
               }
             }
           if constexpr (Places::kOdd) {
@@ -332,7 +350,8 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
               if (tap_row < 0 || tap_row >= kTapRows) continue;
 #pragma unroll
               for (int e = 0; e < kEights; ++e)
-                multiply_add(sums[r][e], x.last[2 * e], x.last[2 * e + 1], taps[e].tap[(tap_row + 1) * K::kW - 1], T{});
+                multiply_add(sums[r][e], x.last[2 * e], x.last[2 * e + 1],
+                             taps[e].tap[(tap_row + 1) * K::kW - 1], T{});
             }
           }
         };
@@ -340,7 +359,8 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
 #pragma unroll 1
           for (int kh = 0; kh < K::kH; kh += kTapRows) {
 #pragma unroll
-            for (int e = 0; e < kEights; ++e) taps[e].load(work.taps, first_channel + channel + e * 8, cut.channels, kh);
+            for (int e = 0; e < kEights; ++e)
+              taps[e].load(work.taps, first_channel + channel + e * 8, cut.channels, kh);
 #pragma unroll
             for (int i = 0; i < kRead; ++i) {
               // Rows behind the last that is read meet taps of zero.
@@ -360,8 +380,11 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
             if constexpr (Tile::kDown == 1) return here;
             // A product's second row may lie in the next page.
             const int second = i + K::kStrideH;
-            if (second / kPageRows == i / kPageRows || second / kPageRows >= kReach || lane % 16 < Tile::kColumns) return here;
-            return page[second / kPageRows] - static_cast<unsigned>(kPageRows - i % kPageRows) * Sizes::kRowBytes;
+            if (second / kPageRows == i / kPageRows || second / kPageRows >= kReach ||
+                lane % 16 < Tile::kColumns)
+              return here;
+            return page[second / kPageRows] -
+                   static_cast<unsigned>(kPageRows - i % kPageRows) * Sizes::kRowBytes;
           };
           // The next row is on its way while one is multiplied.
           Row x[2];
@@ -398,10 +421,11 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
   if (stores) wait_until_stores_have_read();
 }
 
-/// One axis of the walk over x, in units of `stride` inputs: unit u has inputs stride · u + kPhase and on. The copy engine
-/// stores no box that begins before its tensor, so the phase is that of the first input.
+/// One axis of the walk over x, in units of `stride` inputs: unit u has inputs stride · u + kPhase and on.
+/// The copy engine stores no box that begins before its tensor, so the phase is that of the first input.
 ///
-/// Input stride · u + kPhase + a meets tap k = s % stride + stride · i, s = kPhase + a, in output u + s / stride - i.
+/// Input stride · u + kPhase + a meets tap k = s % stride + stride · i, s = kPhase + a, in output u + s /
+/// stride - i.
 template <int kKernel, int kStride, int kPhase>
 struct UnitWindow {
   static constexpr int kLow1 = -((kKernel - 1 - kPhase) / kStride), kLow2 = 1 - (kKernel - 1) / kStride;
@@ -413,8 +437,10 @@ struct UnitWindow {
     return (kPhase + a) % kStride + kStride * ((kPhase + a) / kStride - kLow - q);
   }
 };
-LAMELLA_ANYWHERE inline Units units_of(const Axis& axis, int residue, int stride, int phase, bool owns, int owner) {
-  Units units{Axis::floor(axis.input_begin(residue) - phase, stride), Axis::ceiling(axis.input_end(residue) - phase, stride)};
+LAMELLA_ANYWHERE inline Units units_of(const Axis& axis, int residue, int stride, int phase, bool owns,
+                                       int owner) {
+  Units units{Axis::floor(axis.input_begin(residue) - phase, stride),
+              Axis::ceiling(axis.input_end(residue) - phase, stride)};
   if (owns) {
     units.begin = units.begin < owner ? units.begin : owner;
     const int end = axis.outputs(residue) + owner;
@@ -451,24 +477,27 @@ struct BackwardBoxes {
 };
 
 /// dx of a tile, the parts of dw, or both, in units of the stride.
-template <class T, class K, class Tile, bool kInput, bool kWeight, bool kBias, int kPhaseH, int kPhaseW, bool kTransforms,
-          int kBlocksOfSm>
-__global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhaseH, kPhaseW>::kThreads), kBlocksOfSm)
-    backward_boxes(const __grid_constant__ BoxWork boxes) {
+template <class T, class K, class Tile, bool kInput, bool kWeight, bool kBias, int kPhaseH, int kPhaseW,
+          bool kTransforms, int kBlocksOfSm>
+__global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhaseH, kPhaseW>::kThreads),
+                                  kBlocksOfSm) backward_boxes(const __grid_constant__ BoxWork boxes) {
   using Sizes = BackwardBoxes<K, Tile, kInput, kWeight, kPhaseH, kPhaseW>;
   using WindowH = typename Sizes::WindowH;
   using WindowW = typename Sizes::WindowW;
   constexpr int kStrideH = K::kStrideH, kStrideW = K::kStrideW, kSpan = WindowW::kSpan;
-  constexpr int kEights = Tile::kEights, kPages = Tile::kPages, kReach = Sizes::kReach, kTapRows = Tile::kTapRows;
+  constexpr int kEights = Tile::kEights, kPages = Tile::kPages, kReach = Sizes::kReach,
+                kTapRows = Tile::kTapRows;
   constexpr int kTapGroups = Sizes::kTapGroups, kConsumers = Sizes::kConsumers, kAll = K::kTaps + 1;
   constexpr int kPairs = kSpan / 2, kPlaces = (kSpan + 1) / 2, kDown = Tile::kDown;
   static_assert(K::kRepeat == 1);
   extern __shared__ uint4 shared[];
   const PixelWork& work = boxes.work;
   const PixelCut& cut = work.cut;
-  const int first_channel = static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * Tile::kChannels;
+  const int first_channel =
+      static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * Tile::kChannels;
   const int part = static_cast<int>(blockIdx.x / static_cast<unsigned>(cut.channel_blocks));
-  const int first_item = part * work.items_per_part, last_item = min(work.items, first_item + work.items_per_part);
+  const int first_item = part * work.items_per_part,
+            last_item = min(work.items, first_item + work.items_per_part);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
 
   const unsigned base = shared_address(shared), pages = (base + 1023u) & ~1023u;
@@ -479,7 +508,8 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
     for (int s = 0; s < kPages; ++s) make_barrier(full + 8 * s, 1), make_barrier(empty + 8 * s, kConsumers);
   }
   if constexpr (kWeight) {
-    for (int i = static_cast<int>(threadIdx.x); i < Tile::kBlocks * kAll * Tile::kChannels; i += Sizes::kThreads)
+    for (int i = static_cast<int>(threadIdx.x); i < Tile::kBlocks * kAll * Tile::kChannels;
+         i += Sizes::kThreads)
       tap_sums[i] = 0;
   }
   __syncthreads();
@@ -492,7 +522,8 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
     const Units columns = units_of(work.w, at.class_w, kStrideW, kPhaseW, kBias, work.owner_w);
     const int row = rows.begin + at.strip * cut.strip_rows, column = columns.begin + at.tile * Tile::kUnits;
     const int count = column < columns.end ? max(min(cut.strip_rows, rows.end - row), 0) : 0;
-    return Item{at.image, at.class_h, at.class_w, row, column, (count + Tile::kStepRows - 1) / Tile::kStepRows};
+    return Item{at.image, at.class_h, at.class_w,
+                row,      column,     (count + Tile::kStepRows - 1) / Tile::kStepRows};
   };
 
   PageCursor<kPages> cursor;
@@ -505,7 +536,8 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
       int g_row = item.class_h + (item.row + WindowH::kLow) * work.h.output_step;
       const int g_column = item.class_w + (item.column + WindowW::kLow) * work.w.output_step;
       int x_row = work.h.origin(item.class_h) + (item.row * kStrideH + kPhaseH) * work.h.input_step;
-      const int x_column = work.w.origin(item.class_w) + (item.column * kStrideW + kPhaseW) * work.w.input_step;
+      const int x_column =
+          work.w.origin(item.class_w) + (item.column * kStrideW + kPhaseW) * work.w.input_step;
 #pragma unroll 1
       for (int page = 0; page < item.steps + kReach - 1; ++page) {
         const unsigned barrier = full + 8 * cursor.slot, to = pages + cursor.slot * Sizes::kPageBytes;
@@ -538,7 +570,8 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
     TapRows<T, K, kInput ? K::kH : 1> taps[kInput ? kEights : 1];
     if constexpr (kInput) {
 #pragma unroll
-      for (int e = 0; e < kEights; ++e) taps[e].load(work.taps, first_channel + channel + e * 8, cut.channels, 0);
+      for (int e = 0; e < kEights; ++e)
+        taps[e].load(work.taps, first_channel + channel + e * 8, cut.channels, 0);
     }
     const auto g_place = [&](int pixel, int shift, int of) {
       const int column = block * Tile::kColumns + pixel % Tile::kColumns + min(shift, kSpan - 1);
@@ -548,13 +581,15 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
     if constexpr (kInput) to_input.template find<false>(chunk, g_place);
     if constexpr (kWeight) to_weight.template find<true>(chunk, g_place);
     const int mate = lane % 16;
-    const unsigned my_x = Tile::at(mate / Tile::kColumns * kStrideH * Sizes::kXColumns + block * Tile::kColumns + mate % Tile::kColumns,
-                                   chunk + (kEights > 1 ? lane / 16 : 0));
+    const unsigned my_x = Tile::at(
+        mate / Tile::kColumns * kStrideH * Sizes::kXColumns + block * Tile::kColumns + mate % Tile::kColumns,
+        chunk + (kEights > 1 ? lane / 16 : 0));
     unsigned my_result[kStrideW];
 #pragma unroll
     for (int b = 0; b < kStrideW; ++b)
-      my_result[b] = Tile::at(mate / Tile::kColumns * kStrideH * Sizes::kResultColumns + mate % Tile::kColumns * kStrideW + b,
-                              chunk + (kEights > 1 ? lane / 16 : 0));
+      my_result[b] = Tile::at(
+          mate / Tile::kColumns * kStrideH * Sizes::kResultColumns + mate % Tile::kColumns * kStrideW + b,
+          chunk + (kEights > 1 ? lane / 16 : 0));
     const unsigned results = pages + kPages * Sizes::kPageBytes + 2 * block * Sizes::kResultBytes;
     const bool stores = kInput && warp % Tile::kWarpGroups == 0 && lane == 0;
 
@@ -587,20 +622,22 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
               for (int p = 0; p < kPlaces; ++p) sums[k][b][p][e][i] = 0;
         }
       int out_row = work.h.origin(item.class_h) + (item.row * kStrideH + kPhaseH) * work.h.input_step;
-      const int out_column = work.w.origin(item.class_w) +
-                             ((item.column + block * Tile::kColumns) * kStrideW + kPhaseW) * work.w.input_step;
+      const int out_column =
+          work.w.origin(item.class_w) +
+          ((item.column + block * Tile::kColumns) * kStrideW + kPhaseW) * work.w.input_step;
       BoxAxes axes{out_row, work.h.input_step, work.h.input, 0, kStrideW * work.w.input_step, work.w.input};
 #pragma unroll 1
       for (int step = 0; step < item.steps; ++step) {
         wait_for_page();
         if constexpr (kTransforms && kWeight) {
-          uint4* const x_page = shared + (pages - base + cursor.slot * Sizes::kPageBytes + Sizes::kGBytes) / 16;
+          uint4* const x_page =
+              shared + (pages - base + cursor.slot * Sizes::kPageBytes + Sizes::kGBytes) / 16;
 #pragma unroll
           for (int plane = 0; plane < kStrideW; ++plane) {
-            axes.column = work.w.origin(item.class_w) +
-                          (item.column * kStrideW + kPhaseW + plane) * work.w.input_step;
-            transform.template apply<32 * kConsumers, Sizes::kXRows, Sizes::kXColumns>(x_page + plane * Sizes::kPlaneBytes / 16,
-                                                                                      axes);
+            axes.column =
+                work.w.origin(item.class_w) + (item.column * kStrideW + kPhaseW + plane) * work.w.input_step;
+            transform.template apply<32 * kConsumers, Sizes::kXRows, Sizes::kXColumns>(
+                x_page + plane * Sizes::kPlaneBytes / 16, axes);
           }
           axes.row += Sizes::kXRows * work.h.input_step;
           synchronize_some(1 + Tile::kBlocks, 32 * kConsumers);
@@ -620,7 +657,8 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
               for (int a = 0; a < kStrideH; ++a)
 #pragma unroll
                 for (int b = 0; b < kStrideW; ++b)
-                  load_matrices_transposed(x[r][a][b], page[0] + Sizes::kGBytes + my_x + b * Sizes::kPlaneBytes +
+                  load_matrices_transposed(x[r][a][b], page[0] + Sizes::kGBytes + my_x +
+                                                           b * Sizes::kPlaneBytes +
                                                            (r * kDown * kStrideH + a) * Sizes::kXRowBytes);
           }
           float dx[kInput ? Tile::kRows : 1][kStrideH][kStrideW][kEights][4];
@@ -660,7 +698,8 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
                 unsigned g[kEights][4];
                 if (p < kPairs) {
 #pragma unroll
-                  for (int e = 0; e < kEights; ++e) load_matrices(g[e], mine + to_input.pair[p < kPairs ? p : 0][e]);
+                  for (int e = 0; e < kEights; ++e)
+                    load_matrices(g[e], mine + to_input.pair[p < kPairs ? p : 0][e]);
                 } else {
                   unsigned some[2 * kEights];
                   load_matrices(some, mine + to_input.last);
@@ -675,15 +714,16 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
                     if (kh < 0 || kh >= K::kH || j < r * kDown) continue;
 #pragma unroll
                     for (int b = 0; b < kStrideW; ++b) {
-                      const int first = WindowW::tap(b, 2 * p), second = WindowW::tap(b, 2 * p + 1);  // columns of taps
+                      const int first = WindowW::tap(b, 2 * p),
+                                second = WindowW::tap(b, 2 * p + 1);  // columns of taps
                       const bool has_first = first >= 0 && first < K::kW;
                       const bool has_second = p < kPairs && second >= 0 && second < K::kW;
 #pragma unroll
                       for (int e = 0; e < kEights; ++e) {
                         const unsigned* const of = taps[e].tap + kh * K::kW;
                         if (has_first && has_second)
-                          multiply_add(dx[r][a][b][e], g[e][0], g[e][1], g[e][2], g[e][3], of[has_first ? first : 0],
-                                       of[has_second ? second : 0], T{});
+                          multiply_add(dx[r][a][b][e], g[e][0], g[e][1], g[e][2], g[e][3],
+                                       of[has_first ? first : 0], of[has_second ? second : 0], T{});
                         else if (has_first)
                           multiply_add(dx[r][a][b][e], g[e][0], g[e][1], of[has_first ? first : 0], T{});
                         else if (has_second)
@@ -701,8 +741,8 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
                 unsigned g[kEights][4];
 #pragma unroll
                 for (int e = 0; e < kEights; ++e)
-                  load_matrices_transposed(
-                      g[e], mine + (p < kPairs ? to_weight.pair[p < kPairs ? p : 0][e] : to_weight.last ^ 16 * e));
+                  load_matrices_transposed(g[e], mine + (p < kPairs ? to_weight.pair[p < kPairs ? p : 0][e]
+                                                                    : to_weight.last ^ 16 * e));
 #pragma unroll
                 for (int r = 0; r < Tile::kRows; ++r) {
 #pragma unroll
@@ -712,7 +752,8 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
 #pragma unroll
                     for (int b = 0; b < kStrideW; ++b) {
                       const int first = WindowW::tap(b, 2 * p), second = WindowW::tap(b, 2 * p + 1);
-                      if ((first < 0 || first >= K::kW) && (p >= kPairs || second < 0 || second >= K::kW)) continue;
+                      if ((first < 0 || first >= K::kW) && (p >= kPairs || second < 0 || second >= K::kW))
+                        continue;
 #pragma unroll
                       for (int e = 0; e < kEights; ++e)
                         multiply_add(sums[k][b][p][e], g[e][0], g[e][1], g[e][2], g[e][3], x[r][a][b][2 * e],
@@ -723,7 +764,8 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
                 if constexpr (kBias) {
                   // Each gradient counts once: for the unit whose it is.
                   const int own = row - owner_row, column = -work.owner_w - WindowW::kLow;
-                  if (own >= 0 && own % kDown == 0 && own < Tile::kStepRows && tap_group == owner_group && column / 2 == p) {
+                  if (own >= 0 && own % kDown == 0 && own < Tile::kStepRows && tap_group == owner_group &&
+                      column / 2 == p) {
                     const unsigned ones = static_cast<unsigned>(narrow<T>(1.0f).bits) * 0x10001u;
 #pragma unroll
                     for (int e = 0; e < kEights; ++e)
@@ -740,8 +782,9 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
               for (int a = 0; a < kStrideH; ++a)
 #pragma unroll
                 for (int b = 0; b < kStrideW; ++b)
-                  store_sums<T>(dx[r][a][b], result + my_result[b] + (r * kDown * kStrideH + a) * Sizes::kResultColumns *
-                                                                         Tile::kPixelBytes);
+                  store_sums<T>(dx[r][a][b],
+                                result + my_result[b] +
+                                    (r * kDown * kStrideH + a) * Sizes::kResultColumns * Tile::kPixelBytes);
           }
         }
         if constexpr (kInput || kTransforms) hand_to_copy_engine();
@@ -765,8 +808,8 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
         cursor.next();
       }
       if constexpr (kWeight) {
-        // The matrix units do not round sums to nearest: long sums are kept elsewhere. Of a product, lane l has columns
-        // 2 · (l % 4) and the next of rows l / 4 and l / 4 + 8; wanted are the diagonals.
+        // The matrix units do not round sums to nearest: long sums are kept elsewhere. Of a product, lane l
+        // has columns 2 · (l % 4) and the next of rows l / 4 and l / 4 + 8; wanted are the diagonals.
         if (works && lane / 8 == lane % 4) {
           const int odd = lane / 4 % 2;
           float* const mine = tap_sums + block * kAll * Tile::kChannels + channel + lane / 4;
@@ -783,7 +826,8 @@ __global__ void __launch_bounds__((BackwardBoxes<K, Tile, kInput, kWeight, kPhas
                   const int kw = WindowW::tap(b, q);
                   if (kw < 0 || kw >= K::kW) continue;
                   const float(&sum)[4] = sums[k][b][q / 2][e];
-                  mine[(kh * K::kW + kw) * Tile::kChannels + e * 8] += odd == 0 ? sum[q % 2 * 2] : sum[q % 2 * 2 + 1];
+                  mine[(kh * K::kW + kw) * Tile::kChannels + e * 8] +=
+                      odd == 0 ? sum[q % 2 * 2] : sum[q % 2 * 2 + 1];
                 }
             }
             if (kBias && tap_group == owner_group)

@@ -5,9 +5,9 @@
 #include "walk.cuh"
 #include "work.cuh"
 
-/// Channels side by side (NHWC); blocks have kThreads threads. A block takes some channels of some columns and walks down a strip of rows, which
-/// pass through a ring in shared memory: while one step is computed, the rows of the next are on their way. A thread
-/// has a vector of channels of a few columns.
+/// Channels side by side (NHWC); blocks have kThreads threads. A block takes some channels of some columns
+/// and walks down a strip of rows, which pass through a ring in shared memory: while one step is computed,
+/// the rows of the next are on their way. A thread has a vector of channels of a few columns.
 namespace lamella::depthwise {
 
 /// One strip of one tile of one class of one image.
@@ -47,18 +47,18 @@ __device__ __forceinline__ unsigned bits_between(int begin, int end) {
   return (0xffffffffu >> (32 - (high - low))) << low;
 }
 
-/// Copies rows of one class of pixels to shared memory, where they lie without gaps; what does not exist is zero. A
-/// thread has the same columns of every row.
+/// Copies rows of one class of pixels to shared memory, where they lie without gaps; what does not exist is
+/// zero. A thread has the same columns of every row.
 template <class T, int kChunk, int kChannels, int kThreads>
 struct PixelCopies {
   static constexpr int kNumbers = kChunk / static_cast<int>(sizeof(T)), kPixelChunks = kChannels / kNumbers;
   static constexpr int kPixels = kThreads / kPixelChunks;  ///< copied side by side
   static_assert(kPixels > 0);
   static_assert(kChannels % kNumbers == 0);
-  const T* image;  ///< this thread's channels and first column
-  Int64 row_step, by;          ///< from row to row of the tensor; from one of the thread's columns to its next
-  int row, row_by, height;     ///< row 0 of the strip, in the image; the distance of rows; rows there are
-  unsigned exists;             ///< bit k: the thread's column k does
+  const T* image;           ///< this thread's channels and first column
+  Int64 row_step, by;       ///< from row to row of the tensor; from one of the thread's columns to its next
+  int row, row_by, height;  ///< row 0 of the strip, in the image; the distance of rows; rows there are
+  unsigned exists;          ///< bit k: the thread's column k does
   int count, start, slot_numbers;  ///< columns of the thread; where they lie in a slot
 
   /// `channels`: how many of the block's exist.
@@ -73,7 +73,8 @@ struct PixelCopies {
     image = block + lane + (column + pixel * column_by) * pixel_step;
     // Column k is at (column + pixel · column_by) + k · kPixels · column_by.
     const int first = column + pixel * column_by, apart = kPixels * column_by;
-    exists = lane < channels ? bits_between(Axis::ceiling(-first, apart), Axis::ceiling(width - first, apart)) : 0u;
+    exists = lane < channels ? bits_between(Axis::ceiling(-first, apart), Axis::ceiling(width - first, apart))
+                             : 0u;
   }
   /// Begins to copy rows first … first + rows - 1 to slots of `ring`, from `slot` on and around.
   __device__ __forceinline__ void fetch(T* ring, int slots, int slot, int first, int rows) const {
@@ -96,16 +97,18 @@ struct PixelCopies {
   }
 };
 
-/// The taps of a block's output channels go through shared memory: neighbours there are far apart in a lane's order.
+/// The taps of a block's output channels go through shared memory: neighbours there are far apart in a lane's
+/// order.
 template <class T, class K, int kOutChannels, int kThreads>
-__device__ __forceinline__ void fetch_taps(const Parameters& taps, int first_channel, int channels, float* shared) {
+__device__ __forceinline__ void fetch_taps(const Parameters& taps, int first_channel, int channels,
+                                           float* shared) {
   for (int i = static_cast<int>(threadIdx.x); i < kOutChannels * K::kTaps; i += kThreads) {
     const int c = i / K::kTaps, k = i - c * K::kTaps;
-    shared[k * kOutChannels + c] =
-        c < channels ? load_parameter<T>(taps.taps, taps.taps_are_float32,
-                                         static_cast<Int64>(first_channel + c) * K::kTaps +
-                                             (taps.turned ? K::kTaps - 1 - k : k))
-                     : 0.0f;
+    shared[k * kOutChannels + c] = c < channels
+                                       ? load_parameter<T>(taps.taps, taps.taps_are_float32,
+                                                           static_cast<Int64>(first_channel + c) * K::kTaps +
+                                                               (taps.turned ? K::kTaps - 1 - k : k))
+                                       : 0.0f;
   }
 }
 
@@ -121,11 +124,11 @@ __device__ __forceinline__ void put(T* to, const float (&values)[kCount], bool a
 }
 
 template <class K, class Tile, int kStages>
-inline constexpr int kForwardSlots = kInputRows<K, Tile> + (kStages - 1) * Tile::kRows * K::kStrideH;
+inline constexpr int kForwardSlots = kInputRows<K, Tile> + (kStages - 1) * Tile::kRows* K::kStrideH;
 
 /// A block has kChannels of x. kTapRows < kH: taps stay in shared memory.
-template <class T, class K, class Tile, int kChannels, int kTapRows, int kStages, int kChunk, bool kTransforms,
-          int kThreads, int kBlocks>
+template <class T, class K, class Tile, int kChannels, int kTapRows, int kStages, int kChunk,
+          bool kTransforms, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelWork work) {
   constexpr int kOut = Tile::kLanes * K::kRepeat, kStep = Tile::kRows * K::kStrideH;
   constexpr int kSlots = kForwardSlots<K, Tile, kStages>, kVectors = kChannels / Tile::kLanes;
@@ -133,7 +136,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelW
   constexpr bool kLong = kTapRows < K::kH;
   extern __shared__ uint4 shared[];
   const PixelCut& cut = work.cut;
-  const int first_channel = static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * kChannels;
+  const int first_channel =
+      static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * kChannels;
   const int channels = min(kChannels, cut.channels - first_channel);
   const PixelItem at(work, blockIdx.x / static_cast<unsigned>(cut.channel_blocks));
   const int block_columns = cut.groups * Tile::kColumns;
@@ -166,12 +170,15 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelW
     const int first = kInputRows<K, Tile> + s * kStep;
     fetch(first, kStep, first);
   }
-  fetch_taps<T, K, kOutChannels, kThreads>(work.taps, first_channel * K::kRepeat, channels * K::kRepeat, block_taps);
+  fetch_taps<T, K, kOutChannels, kThreads>(work.taps, first_channel * K::kRepeat, channels * K::kRepeat,
+                                           block_taps);
 
-  const int vector = static_cast<int>(threadIdx.x) % kVectors, group = static_cast<int>(threadIdx.x) / kVectors;
+  const int vector = static_cast<int>(threadIdx.x) % kVectors,
+            group = static_cast<int>(threadIdx.x) / kVectors;
   const int channel = vector * Tile::kLanes, out_channel = channel * K::kRepeat;
   const bool works = group < cut.groups && channel < channels;
-  const int left = works ? min(Tile::kColumns, columns - group * Tile::kColumns) : 0;  // columns of this thread
+  const int left =
+      works ? min(Tile::kColumns, columns - group * Tile::kColumns) : 0;  // columns of this thread
   float bias[kOut], taps[kLong ? 1 : K::kTaps][kOut];
 #pragma unroll
   for (int o = 0; o < kOut; ++o)
@@ -227,8 +234,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelW
           for (int k = 0; k < kTapRows * K::kW; ++k)
 #pragma unroll
             for (int o = 0; o < kOut; ++o)
-              some[k][o] =
-                  kh * K::kW + k < K::kTaps ? block_taps[(kh * K::kW + k) * kOutChannels + out_channel + o] : 0.0f;
+              some[k][o] = kh * K::kW + k < K::kTaps
+                               ? block_taps[(kh * K::kW + k) * kOutChannels + out_channel + o]
+                               : 0.0f;
         };
         // Rows behind the last meet taps of zero, but must be numbers.
         const int last_row = min(kInputRows<K, Tile>, in_rows - first * K::kStrideH) - 1;
@@ -255,14 +263,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelW
 template <class K, class Tile, int kStages>
 inline constexpr int kGradientSlots = kOutputRows<K, Tile> + (kStages - 1) * Tile::kRows;
 template <class K, class Tile, int kStages>
-inline constexpr int kInputSlots = Tile::kRows * K::kStrideH * kStages;
+inline constexpr int kInputSlots = Tile::kRows* K::kStrideH* kStages;
 
-/// dx, the parts of dw, or both from the same walk. With kBias the sums of g are added up, too: of all rows and
-/// columns of the window it is the one `owner_h`, `owner_w` before a unit that counts, so that each g counts once.
-/// kTapRows < kH: dx alone takes its taps from shared memory; for dw alone the rows of taps are shared out among groups
-/// of threads.
-template <class T, class K, class Tile, int kChannels, int kTapRows, bool kInput, bool kWeight, bool kBias, int kStages,
-          int kChunk, bool kTransforms, int kThreads, int kBlocks>
+/// dx, the parts of dw, or both from the same walk. With kBias the sums of g are added up, too: of all rows
+/// and columns of the window it is the one `owner_h`, `owner_w` before a unit that counts, so that each g
+/// counts once. kTapRows < kH: dx alone takes its taps from shared memory; for dw alone the rows of taps are
+/// shared out among groups of threads.
+template <class T, class K, class Tile, int kChannels, int kTapRows, bool kInput, bool kWeight, bool kBias,
+          int kStages, int kChunk, bool kTransforms, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const PixelWork work) {
   constexpr int kOut = Tile::kLanes * K::kRepeat, kWidth = Tile::kColumns * K::kStrideW;
   constexpr int kGSlots = kGradientSlots<K, Tile, kStages>, kXSlots = kInputSlots<K, Tile, kStages>;
@@ -278,23 +286,26 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
   const int owner_group = kTapGroups > 1 ? work.owner_h * K::kStrideH / kTapRows : 0;
   extern __shared__ uint4 shared[];
   const PixelCut& cut = work.cut;
-  const int first_channel = static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * kChannels;
+  const int first_channel =
+      static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * kChannels;
   const int part = static_cast<int>(blockIdx.x / static_cast<unsigned>(cut.channel_blocks));
   const int channels = min(kChannels, cut.channels - first_channel), first_out = first_channel * K::kRepeat;
   const int block_units = cut.groups * Tile::kColumns, g_columns = block_units + K::kReachW - 1;
   const int x_columns = block_units * K::kStrideW;
   T* const g_ring = reinterpret_cast<T*>(shared);
-  T* const x_ring = g_ring + (kGSlots * g_columns * kOutChannels * static_cast<int>(sizeof(T)) + 15) / 16 * 16 /
-                                 static_cast<int>(sizeof(T));
+  T* const x_ring = g_ring + (kGSlots * g_columns * kOutChannels * static_cast<int>(sizeof(T)) + 15) / 16 *
+                                 16 / static_cast<int>(sizeof(T));
   float* const block_sums = reinterpret_cast<float*>(shared);  // when the rings are not in use
 
-  const int vector = static_cast<int>(threadIdx.x) % kVectors, place = static_cast<int>(threadIdx.x) / kVectors;
+  const int vector = static_cast<int>(threadIdx.x) % kVectors,
+            place = static_cast<int>(threadIdx.x) / kVectors;
   const int tap_group = kTapGroups > 1 ? place / cut.groups : 0, group = place - tap_group * cut.groups;
   const int channel = vector * Tile::kLanes, out_channel = channel * K::kRepeat;
   const bool works = group < cut.groups && tap_group < kTapGroups && channel < channels;
   float taps[kInput && !kLong ? K::kTaps : 1][kOut], sums[kSums][kOut], total[kOut];
   float* const block_taps = kLong ? reinterpret_cast<float*>(g_ring) + work.cut.tap_floats : block_sums;
-  if constexpr (kInput) fetch_taps<T, K, kOutChannels, kThreads>(work.taps, first_out, channels * K::kRepeat, block_taps);
+  if constexpr (kInput)
+    fetch_taps<T, K, kOutChannels, kThreads>(work.taps, first_out, channels * K::kRepeat, block_taps);
   if constexpr (kInput && !kLong) {
     __syncthreads();
 #pragma unroll
@@ -370,7 +381,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
       wait_for_copies<kStages - 2>();
       __syncthreads();
       {
-        int g_free = g_slot + kOutputRows<K, Tile> + (kStages - 2) * Tile::kRows, x_free = x_slot + (kStages - 1) * kXStep;
+        int g_free = g_slot + kOutputRows<K, Tile> + (kStages - 2) * Tile::kRows,
+            x_free = x_slot + (kStages - 1) * kXStep;
         if (g_free >= kGSlots) g_free -= kGSlots;
         if (x_free >= kXSlots) x_free -= kXSlots;
         fetch(g_ahead, Tile::kRows, g_free, x_ahead, x_free);
@@ -432,8 +444,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
             for (int k = 0; k < kTapRows * K::kW; ++k)
 #pragma unroll
               for (int o = 0; o < kOut; ++o)
-                some[k][o] =
-                    kh * K::kW + k < K::kTaps ? block_taps[(kh * K::kW + k) * kOutChannels + out_channel + o] : 0.0f;
+                some[k][o] = kh * K::kW + k < K::kTaps
+                                 ? block_taps[(kh * K::kW + k) * kOutChannels + out_channel + o]
+                                 : 0.0f;
           };
           propagate_long<K, Tile, kTapRows>(load_taps, load_gradient, store_row);
         } else if constexpr (kInput && kWeight) {
@@ -469,8 +482,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
         for (int k = k0; k < kOwn && k < k0 + kAtOnce; ++k)
 #pragma unroll
           for (int o = 0; o < kOut; ++o)
-            block_sums[((tap_group * kAtOnce + k - k0) * cut.groups + group) * kOutChannels + out_channel + o] =
-                k == kSums ? total[o] : sums[k == kSums ? 0 : k][o];
+            block_sums[((tap_group * kAtOnce + k - k0) * cut.groups + group) * kOutChannels + out_channel +
+                       o] = k == kSums ? total[o] : sums[k == kSums ? 0 : k][o];
       }
       __syncthreads();
       const int some = min(kAtOnce, kOwn - k0), of_group = channels * K::kRepeat * some;
@@ -479,7 +492,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
         const int tap = k0 + k == kSums ? K::kTaps : taps_of * kSums + k0 + k;
         if (k0 + k == kSums ? taps_of != owner_group : tap >= K::kTaps) continue;
         float sum = 0;
-        for (int g = 0; g < cut.groups; ++g) sum += block_sums[(taps_of * kAtOnce + k) * a_tap + g * kOutChannels + c];
+        for (int g = 0; g < cut.groups; ++g)
+          sum += block_sums[(taps_of * kAtOnce + k) * a_tap + g * kOutChannels + c];
         to[c * kAll + tap] = sum;
       }
     }

@@ -5,9 +5,10 @@
 #include "walk.cuh"
 #include "work.cuh"
 
-/// Dense planes (NCHW); blocks have kThreads threads. Neighbouring rows are one run of memory, whatever the width: a block moves runs, of several
-/// small planes or of a band of rows, to shared memory and back sixteen bytes at a time, and its threads take
-/// single numbers there. Threads side by side are an odd number of columns apart, so that they meet no bank twice.
+/// Dense planes (NCHW); blocks have kThreads threads. Neighbouring rows are one run of memory, whatever the
+/// width: a block moves runs, of several small planes or of a band of rows, to shared memory and back sixteen
+/// bytes at a time, and its threads take single numbers there. Threads side by side are an odd number of
+/// columns apart, so that they meet no bank twice.
 namespace lamella::depthwise {
 
 /// Where element 0 of a run lies in shared memory: as far behind sixteen bytes as in global memory.
@@ -16,8 +17,8 @@ __device__ __forceinline__ int phase_of(const void* run) {
   return static_cast<int>(reinterpret_cast<unsigned long long>(run) % 16 / sizeof(T));
 }
 
-/// Begins to copy a run to `to` + its phase. Up to fifteen bytes before it are read, too, which lie in the same
-/// allocation because that begins on sixteen bytes.
+/// Begins to copy a run to `to` + its phase. Up to fifteen bytes before it are read, too, which lie in the
+/// same allocation because that begins on sixteen bytes.
 template <class T, int kThreads>
 __device__ __forceinline__ void fetch_run(T* to, const T* run, int count) {
   constexpr int kNumbers = 16 / static_cast<int>(sizeof(T));
@@ -55,7 +56,7 @@ __device__ __forceinline__ void put_run(T* run, const T* from, int phase, int co
 
 /// The threads of a block.
 struct PlaneThread {
-  int plane;                 ///< output plane of the block
+  int plane;  ///< output plane of the block
   int class_h, class_w, row_group, column_group;
 
   __device__ PlaneThread(const PlaneWork& work, int thread) {
@@ -73,13 +74,13 @@ struct PlaneThread {
   }
 };
 
-/// A window of columns of a row in shared memory. Where kEdges, only the first and last few can lie outside; numbers
-/// outside become zero.
+/// A window of columns of a row in shared memory. Where kEdges, only the first and last few can lie outside;
+/// numbers outside become zero.
 template <class T, int kCount, bool kDilated, bool kEdges, int kFirstInside, int kLastInside>
 struct Window {
-  int step;                    ///< from one column to the next
-  unsigned inside;             ///< bit i: column i exists
-  unsigned masks[kCount];      ///< all ones where it exists; of the edges alone
+  int step;                ///< from one column to the next
+  unsigned inside;         ///< bit i: column i exists
+  unsigned masks[kCount];  ///< all ones where it exists; of the edges alone
 
   __host__ __device__ static constexpr bool is_edge(int i) { return i < kFirstInside || i > kLastInside; }
   /// Columns begin … end - 1 exist, in columns of the window.
@@ -108,17 +109,19 @@ struct Window {
 };
 
 template <class T, int kCount>
-__device__ __forceinline__ void load_channel_taps(const Parameters& parameters, int channel, float (&to)[kCount][1]) {
+__device__ __forceinline__ void load_channel_taps(const Parameters& parameters, int channel,
+                                                  float (&to)[kCount][1]) {
   float taps[kCount];
   load_taps<T>(parameters, channel, taps);
 #pragma unroll
   for (int k = 0; k < kCount; ++k) to[k][0] = taps[k];
 }
 
-/// kEdges: every group of columns is full; the last of a row begins early and leaves out what it shares with the one
-/// before. kDilated: columns of a class are not neighbours. kTapRows < kH: taps lie in shared memory. kDouble: two runs of x, so that the next item's is on its way.
-template <class T, class K, class Tile, int kTapRows, bool kDilated, bool kEdges, bool kDouble, bool kTransforms,
-          int kThreads, int kBlocks>
+/// kEdges: every group of columns is full; the last of a row begins early and leaves out what it shares with
+/// the one before. kDilated: columns of a class are not neighbours. kTapRows < kH: taps lie in shared memory.
+/// kDouble: two runs of x, so that the next item's is on its way.
+template <class T, class K, class Tile, int kTapRows, bool kDilated, bool kEdges, bool kDouble,
+          bool kTransforms, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneWork work) {
   constexpr bool kLong = kTapRows < K::kH;
   constexpr int kWindow = kInputWindow<K, Tile>;
@@ -189,12 +192,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
     const int out_channel = (out_first + (exists ? thread.plane : 0)) % out_channels;
     float taps[kLong ? 1 : K::kTaps][1], bias[1] = {0.0f};
     if constexpr (kLong) {
-      for (int i = static_cast<int>(threadIdx.x); i < at.planes * K::kRepeat * K::kTaps;
-           i += kThreads) {
+      for (int i = static_cast<int>(threadIdx.x); i < at.planes * K::kRepeat * K::kTaps; i += kThreads) {
         const int p = i / K::kTaps, k = i - p * K::kTaps;
-        block_taps[i] = load_parameter<T>(
-            work.taps.taps, work.taps.taps_are_float32,
-            static_cast<Int64>((out_first + p) % out_channels) * K::kTaps + (work.taps.turned ? K::kTaps - 1 - k : k));
+        block_taps[i] = load_parameter<T>(work.taps.taps, work.taps.taps_are_float32,
+                                          static_cast<Int64>((out_first + p) % out_channels) * K::kTaps +
+                                              (work.taps.turned ? K::kTaps - 1 - k : k));
       }
     } else {
       load_channel_taps<T>(work.taps, out_channel, taps);
@@ -206,7 +208,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
     if constexpr (kDouble) {
       if (item + 1 < end) {
         const Item next = item_at(item + 1);
-        fetch_run<T, kThreads>(inputs + (item + 1 - begin) % 2 * cut.input_numbers, run_of(next), next.in_numbers);
+        fetch_run<T, kThreads>(inputs + (item + 1 - begin) % 2 * cut.input_numbers, run_of(next),
+                               next.in_numbers);
       }
       end_copies();
     }
@@ -217,8 +220,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
     const int out_row = thread.class_h + row * work.h.output_step;
     if (exists && left > 0 && out_row < at.rows) {
       const int in_row = (at.first_row + out_row) * work.h.stride - work.h.padding;
-      const T* const mine =
-          input + phase_of<T>(run_of(at)) + repeated_plane * in_plane + (in_row - at.low) * work.w.input + in_column;
+      const T* const mine = input + phase_of<T>(run_of(at)) + repeated_plane * in_plane +
+                            (in_row - at.low) * work.w.input + in_column;
       T* const out = outputs + phase + thread.plane * out_plane + out_row * work.w.output + out_column;
       const auto load_row = [&](int i, float(&x)[kWindow][1]) {
         const int y = in_row + i * work.h.input_step;
@@ -231,13 +234,15 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
         T* const to = out + r * work.h.output_step * work.w.output;
 #pragma unroll
         for (int c = 0; c < Tile::kColumns; ++c)
-          if (kEdges ? c >= skipped : c < left) to[c * (kDilated ? work.w.output_step : 1)] = narrow<T>(y[c][0]);
+          if (kEdges ? c >= skipped : c < left)
+            to[c * (kDilated ? work.w.output_step : 1)] = narrow<T>(y[c][0]);
       };
       if constexpr (kLong) {
         const auto load_taps = [&](int kh, float(&some)[kTapRows * K::kW][1]) {
 #pragma unroll
           for (int k = 0; k < kTapRows * K::kW; ++k)
-            some[k][0] = kh * K::kW + k < K::kTaps ? block_taps[thread.plane * K::kTaps + kh * K::kW + k] : 0.0f;
+            some[k][0] =
+                kh * K::kW + k < K::kTaps ? block_taps[thread.plane * K::kTaps + kh * K::kW + k] : 0.0f;
         };
         correlate_long<OnePlane, Tile, kTapRows>(bias, load_taps, load_row, row_done);
       } else {
@@ -257,11 +262,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
   }
 }
 
-/// dx, the parts of dw, or both from the same walk, for channels (blockIdx.x % channel blocks) of several images. Runs
-/// of x become runs of dx in place. kDirect: dx goes to memory number by number, because a band's rows are no run.
-/// kTapRows as in backward_pixels.
-template <class T, class K, class Tile, int kTapRows, bool kInput, bool kWeight, bool kBias, bool kDilated, bool kEdges,
-          bool kDouble, bool kDirect, bool kTransforms, int kThreads, int kBlocks>
+/// dx, the parts of dw, or both from the same walk, for channels (blockIdx.x % channel blocks) of several
+/// images. Runs of x become runs of dx in place. kDirect: dx goes to memory number by number, because a
+/// band's rows are no run. kTapRows as in backward_pixels.
+template <class T, class K, class Tile, int kTapRows, bool kInput, bool kWeight, bool kBias, bool kDilated,
+          bool kEdges, bool kDouble, bool kDirect, bool kTransforms, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const PlaneWork work) {
   constexpr bool kLong = kTapRows < K::kH;
   static_assert(K::kRepeat == 1 && (!kLong || (kInput != kWeight && kTapRows % K::kStrideH == 0)));
@@ -323,9 +328,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
   if constexpr (kInput && kLong) {
     for (int i = static_cast<int>(threadIdx.x); i < planes * K::kTaps; i += kThreads) {
       const int k = i % K::kTaps;
-      block_taps[i] =
-          load_parameter<T>(work.taps.taps, work.taps.taps_are_float32,
-                            static_cast<Int64>(first_channel) * K::kTaps + (work.taps.turned ? i + K::kTaps - 1 - 2 * k : i));
+      block_taps[i] = load_parameter<T>(
+          work.taps.taps, work.taps.taps_are_float32,
+          static_cast<Int64>(first_channel) * K::kTaps + (work.taps.turned ? i + K::kTaps - 1 - 2 * k : i));
     }
   } else if constexpr (kInput) {
     load_channel_taps<T>(work.taps, channel, taps);
@@ -360,8 +365,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
     if (cut.bands > 1) {
       const int last_class = work.h.output_step - 1;
       const int x_low = work.h.origin(0) + at.first * K::kStrideH * work.h.input_step;
-      const int x_high = work.h.origin(last_class) +
-                         ((at.first + cut.band_rows) * K::kStrideH - 1) * work.h.input_step + 1;
+      const int x_high =
+          work.h.origin(last_class) + ((at.first + cut.band_rows) * K::kStrideH - 1) * work.h.input_step + 1;
       at.x_low = min(max(x_low, 0), work.h.input);
       at.x_numbers = max(min(x_high, work.h.input) - at.x_low, 0) * work.w.input;
       const int g_low = (at.first - (K::kReachH - 1)) * work.h.output_step;
@@ -402,8 +407,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
     }
     if (kInput && !kWeight && !kDirect && work.h.stride * work.w.stride != K::kStrideH * K::kStrideW) {
       // Some inputs are read by no output.
-      for (int i = static_cast<int>(threadIdx.x); i < at.x_numbers; i += kThreads)
-        input[phase + i] = T{};
+      for (int i = static_cast<int>(threadIdx.x); i < at.x_numbers; i += kThreads) input[phase + i] = T{};
       __syncthreads();
     }
     const int row = at.first + thread.row_group * Tile::kRows;  // unit
@@ -413,9 +417,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
       const int in_row = work.h.origin(thread.class_h) + row * K::kStrideH * work.h.input_step;
       const T* const my_g = gradient + phase_of<T>(g_run(at)) + thread.plane * out_plane +
                             (out_row - at.g_low) * work.w.output + out_column;
-      T* const my_x = input + phase + thread.plane * in_plane + (in_row - at.x_low) * work.w.input + in_column;
-      T* const my_dx = kDirect ? dx_run(at) + thread.plane * in_plane + (in_row - at.x_low) * work.w.input + in_column
-                               : my_x;
+      T* const my_x =
+          input + phase + thread.plane * in_plane + (in_row - at.x_low) * work.w.input + in_column;
+      T* const my_dx =
+          kDirect ? dx_run(at) + thread.plane * in_plane + (in_row - at.x_low) * work.w.input + in_column
+                  : my_x;
       const auto load_gradient = [&](int j, float(&g)[kWindow][1]) {
         const int y = out_row + j * work.h.output_step;
         const bool exists =
@@ -457,7 +463,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
         const auto load_taps = [&](int kh, float(&some)[kTapRows * K::kW][1]) {
 #pragma unroll
           for (int k = 0; k < kTapRows * K::kW; ++k)
-            some[k][0] = kh * K::kW + k < K::kTaps ? block_taps[thread.plane * K::kTaps + kh * K::kW + k] : 0.0f;
+            some[k][0] =
+                kh * K::kW + k < K::kTaps ? block_taps[thread.plane * K::kTaps + kh * K::kW + k] : 0.0f;
         };
         propagate_long<K, Tile, kTapRows>(load_taps, load_gradient, store_row);
       } else if constexpr (kInput && kWeight) {
@@ -472,7 +479,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
       }
     }
     __syncthreads();
-    if constexpr (kInput && !kDirect) put_run<T, kThreads>(dx_run(at), input, phase, at.x_numbers, work.accumulate);
+    if constexpr (kInput && !kDirect)
+      put_run<T, kThreads>(dx_run(at), input, phase, at.x_numbers, work.accumulate);
     if constexpr (!kDouble) {
       if (kInput && !kDirect) __syncthreads();
       if (item + 1 < end) fetch(item_at(item + 1), buffers);

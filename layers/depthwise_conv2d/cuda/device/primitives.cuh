@@ -2,9 +2,8 @@
 
 #include "work.cuh"
 
-/// What the kernels need of the machine. These files are compiled ahead of time by nvcc and, for shapes that
-/// nobody foresaw, at run time by NVRTC: they include nothing but each other. Tests compile them for a machine of
-/// their own (tests/emulated).
+/// What the kernels need of the machine. These files are compiled at run time, by NVRTC, for the sizes of a
+/// problem: they include nothing but each other. Tests compile them for a machine of their own (tests/emulated).
 #ifdef LAMELLA_EMULATED
 #include "tests/emulated/primitives.h"
 #else
@@ -76,10 +75,14 @@ __device__ __forceinline__ float narrow<float>(float number) {
   return number;
 }
 
-/// Words to global memory in one instruction. Left to itself the compiler sometimes takes such a vector apart.
-__device__ __forceinline__ void store_global(void* to, const unsigned (&word)[1]) { *static_cast<unsigned*>(to) = word[0]; }
+/// Words to global memory in one instruction. Left to itself the compiler sometimes takes such a vector
+/// apart.
+__device__ __forceinline__ void store_global(void* to, const unsigned (&word)[1]) {
+  *static_cast<unsigned*>(to) = word[0];
+}
 __device__ __forceinline__ void store_global(void* to, const unsigned (&word)[2]) {
-  asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(to)), "r"(word[0]), "r"(word[1])
+  asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(to)), "r"(word[0]),
+               "r"(word[1])
                : "memory");
 }
 __device__ __forceinline__ void store_global(void* to, const unsigned (&word)[4]) {
@@ -94,9 +97,11 @@ template <int kBytes>
 __device__ __forceinline__ void copy_ahead(void* shared, const void* global, bool exists) {
   const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared)), count = exists ? kBytes : 0;
   if constexpr (kBytes == 16)
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(count) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(count)
+                 : "memory");
   else
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(global), "n"(kBytes), "r"(count)
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(global), "n"(kBytes),
+                 "r"(count)
                  : "memory");
 }
 /// The first `count` of 16 bytes, and zeros.
@@ -117,8 +122,8 @@ __device__ __forceinline__ unsigned shared_address(const void* shared) {
   return static_cast<unsigned>(__cvta_generic_to_shared(shared));
 }
 
-/// Four 8x8 matrices of sixteen-bit numbers from shared memory; lane l has the address of row l % 8 of matrix l / 8, and
-/// gets numbers 2 · (l % 4) and the next of row l / 4 of each.
+/// Four 8x8 matrices of sixteen-bit numbers from shared memory; lane l has the address of row l % 8 of matrix
+/// l / 8, and gets numbers 2 · (l % 4) and the next of row l / 4 of each.
 __device__ __forceinline__ void load_matrices(unsigned (&matrix)[4], unsigned row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(matrix[0]), "=r"(matrix[1]), "=r"(matrix[2]), "=r"(matrix[3])
@@ -132,7 +137,9 @@ __device__ __forceinline__ void load_matrices_transposed(unsigned (&matrix)[4], 
 }
 /// Half of load_matrices(): lanes 0 to 15 have the addresses.
 __device__ __forceinline__ void load_matrices(unsigned (&matrix)[2], unsigned row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];" : "=r"(matrix[0]), "=r"(matrix[1]) : "r"(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+               : "=r"(matrix[0]), "=r"(matrix[1])
+               : "r"(row));
 }
 __device__ __forceinline__ void load_matrices_transposed(unsigned (&matrix)[2], unsigned row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
@@ -146,37 +153,42 @@ __device__ __forceinline__ void synchronize_some(int name, int threads) {
 /// Waits for the warp's other lanes, and sees what they wrote.
 __device__ __forceinline__ void synchronize_warp() { __syncwarp(); }
 
-/// sum += a · b for a of 16x16 and b of 16x8 numbers: a0 … a3 are the quarters (0, 0), (8, 0), (0, 8) and (8, 8) of a as
-/// load_matrices() gives them; b0 and b1 the halves of b, transposed. Lane l has in `sum` numbers 2 · (l % 4) and the next
-/// of rows l / 4 and l / 4 + 8.
-__device__ __forceinline__ void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3,
-                                             unsigned b0, unsigned b1, BFloat16) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+/// sum += a · b for a of 16x16 and b of 16x8 numbers: a0 … a3 are the quarters (0, 0), (8, 0), (0, 8) and (8,
+/// 8) of a as load_matrices() gives them; b0 and b1 the halves of b, transposed. Lane l has in `sum` numbers
+/// 2 · (l % 4) and the next of rows l / 4 and l / 4 + 8.
+__device__ __forceinline__ void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2,
+                                             unsigned a3, unsigned b0, unsigned b1, BFloat16) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
-__device__ __forceinline__ void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3,
-                                             unsigned b0, unsigned b1, Float16) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+__device__ __forceinline__ void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2,
+                                             unsigned a3, unsigned b0, unsigned b1, Float16) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, "
+      "%1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 /// For a of 16x8 and b of 8x8.
-__device__ __forceinline__ void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned b0, BFloat16) {
+__device__ __forceinline__ void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned b0,
+                                             BFloat16) {
   asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a0), "r"(a1), "r"(b0));
 }
-__device__ __forceinline__ void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned b0, Float16) {
+__device__ __forceinline__ void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned b0,
+                                             Float16) {
   asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a0), "r"(a1), "r"(b0));
 }
 
-/// A barrier in shared memory at `barrier`, whose phases end when so many threads, and all bytes that they expect, have
-/// arrived. To be made by one thread, before a __syncthreads().
+/// A barrier in shared memory at `barrier`, whose phases end when so many threads, and all bytes that they
+/// expect, have arrived. To be made by one thread, before a __syncthreads().
 __device__ __forceinline__ void make_barrier(unsigned barrier, unsigned threads) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1; fence.mbarrier_init.release.cluster;" ::"r"(barrier), "r"(threads)
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1; fence.mbarrier_init.release.cluster;" ::"r"(barrier),
+               "r"(threads)
                : "memory");
 }
 __device__ __forceinline__ void arrive(unsigned barrier) {
@@ -184,39 +196,43 @@ __device__ __forceinline__ void arrive(unsigned barrier) {
 }
 /// Arrives, and expects so many bytes.
 __device__ __forceinline__ void expect_bytes(unsigned barrier, unsigned bytes) {
-  asm volatile("{.reg .b64 state; mbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1;}" ::"r"(barrier), "r"(bytes)
+  asm volatile("{.reg .b64 state; mbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1;}" ::"r"(barrier),
+               "r"(bytes)
                : "memory");
 }
 /// Waits for the end of a phase of this parity. The first is 0; before it one of parity 1 has ended.
 __device__ __forceinline__ void wait_for_phase(unsigned barrier, unsigned parity) {
   asm volatile(
-      "{.reg .pred done; again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1; @done bra end; bra again; end:}" ::"r"(
-          barrier),
+      "{.reg .pred done; again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1; @done bra end; bra "
+      "again; end:}" ::"r"(barrier),
       "r"(parity)
       : "memory");
 }
-/// Copies a box of [image][row][pixel][channel] from these coordinates on to shared memory; zeros for what is not in the
-/// tensor.
-__device__ __forceinline__ void load_box(unsigned to, const TensorMap& map, int channel, int pixel, int row, int image,
-                                         unsigned barrier) {
+/// Copies a box of [image][row][pixel][channel] from these coordinates on to shared memory; zeros for what is
+/// not in the tensor.
+__device__ __forceinline__ void load_box(unsigned to, const TensorMap& map, int channel, int pixel, int row,
+                                         int image, unsigned barrier) {
   asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];" ::
-          "r"(to),
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, "
+      "%4, %5}], [%6];" ::"r"(to),
       "l"(&map), "r"(channel), "r"(pixel), "r"(row), "r"(image), "r"(barrier)
       : "memory");
 }
 /// The other way, or added to what is there; nothing where there is no tensor.
-__device__ __forceinline__ void store_box(const TensorMap& map, unsigned from, int channel, int pixel, int row, int image,
-                                          bool add) {
+__device__ __forceinline__ void store_box(const TensorMap& map, unsigned from, int channel, int pixel,
+                                          int row, int image, bool add) {
   if (add)
     asm volatile(
-        "cp.reduce.async.bulk.tensor.4d.global.shared::cta.add.tile.bulk_group [%0, {%1, %2, %3, %4}], [%5];" ::"l"(&map),
+        "cp.reduce.async.bulk.tensor.4d.global.shared::cta.add.tile.bulk_group [%0, {%1, %2, %3, %4}], "
+        "[%5];" ::"l"(&map),
         "r"(channel), "r"(pixel), "r"(row), "r"(image), "r"(from)
         : "memory");
   else
-    asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%1, %2, %3, %4}], [%5];" ::"l"(&map),
-                 "r"(channel), "r"(pixel), "r"(row), "r"(image), "r"(from)
-                 : "memory");
+    asm volatile(
+        "cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%1, %2, %3, %4}], [%5];" ::"l"(
+            &map),
+        "r"(channel), "r"(pixel), "r"(row), "r"(image), "r"(from)
+        : "memory");
 }
 __device__ __forceinline__ void end_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 /// Waits until this thread's stores have read what they store.
@@ -224,26 +240,32 @@ __device__ __forceinline__ void wait_until_stores_have_read() {
   asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 /// What was written to shared memory before may be read by stores after, and overwritten by loads.
-__device__ __forceinline__ void hand_to_copy_engine() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ __forceinline__ void hand_to_copy_engine() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 
 /// Copies neighbouring bytes, whose number and addresses divide by 16.
 __device__ __forceinline__ void load_bytes(unsigned to, const void* from, unsigned bytes, unsigned barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
-               "r"(bytes), "r"(barrier)
-               : "memory");
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
 }
 __device__ __forceinline__ void store_bytes(void* to, unsigned from, unsigned bytes) {
-  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes)
+               : "memory");
 }
 
 /// The other way of load_matrices().
-__device__ __forceinline__ void store_matrices(unsigned row, unsigned m0, unsigned m1, unsigned m2, unsigned m3) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(m0), "r"(m1), "r"(m2),
-               "r"(m3)
+__device__ __forceinline__ void store_matrices(unsigned row, unsigned m0, unsigned m1, unsigned m2,
+                                               unsigned m3) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(m0),
+               "r"(m1), "r"(m2), "r"(m3)
                : "memory");
 }
 __device__ __forceinline__ void store_matrices(unsigned row, unsigned m0, unsigned m1) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1, %2};" ::"r"(row), "r"(m0), "r"(m1) : "memory");
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1, %2};" ::"r"(row), "r"(m0), "r"(m1)
+               : "memory");
 }
 
 }  // namespace lamella::depthwise

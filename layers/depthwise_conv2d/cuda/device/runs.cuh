@@ -3,14 +3,16 @@
 #include "boxes.cuh"
 #include "transform.cuh"
 
-/// Dense planes (NCHW), whose rows are one run of memory, whatever their width: for GPUs of compute capability 9 and on. A
-/// block has some channels; it takes their planes, or bands of rows of one plane, of one image after the other. One
-/// warp asks for runs ahead, the others compute, and the copy engine moves results back.
+/// Dense planes (NCHW), whose rows are one run of memory, whatever their width: for GPUs of compute
+/// capability 9 and on. A block has some channels; it takes their planes, or bands of rows of one plane, of
+/// one image after the other. One warp asks for runs ahead, the others compute, and the copy engine moves
+/// results back.
 namespace lamella::depthwise {
 
-/// A thread has kColumns_ neighbouring results of kRows_ rows. It takes kVector_ neighbouring numbers at once from shared
-/// memory, and puts kVectorOut_ there, where rows divide by as many. Threads are an odd number of vectors apart, so that
-/// they meet no bank twice. Where the width has padding, a thread's first column is kOffset_ numbers behind a whole vector.
+/// A thread has kColumns_ neighbouring results of kRows_ rows. It takes kVector_ neighbouring numbers at once
+/// from shared memory, and puts kVectorOut_ there, where rows divide by as many. Threads are an odd number of
+/// vectors apart, so that they meet no bank twice. Where the width has padding, a thread's first column is
+/// kOffset_ numbers behind a whole vector.
 template <int kColumns_, int kRows_, int kVector_, int kVectorOut_, int kOffset_, int kPages_>
 struct RunTile {
   static constexpr int kColumns = kColumns_, kRows = kRows_, kVector = kVector_, kVectorOut = kVectorOut_;
@@ -32,7 +34,8 @@ __device__ __forceinline__ void load_window(const T* from, float (&x)[kCount]) {
 #pragma unroll
     for (int i = 0; i < kCount; i += 2) {
       float second;
-      widen_pair(shift_words(word[i / 2], word[i / 2 + 1], 16 * odd), T{}, x[i], i + 1 < kCount ? x[(i + 1) % kCount] : second);
+      widen_pair(shift_words(word[i / 2], word[i / 2 + 1], 16 * odd), T{}, x[i],
+                 i + 1 < kCount ? x[(i + 1) % kCount] : second);
     }
   } else {
 #pragma unroll
@@ -79,10 +82,10 @@ struct RunBytes {
   __device__ int loaded() const { return (end + kNumbers - 1) / kNumbers * kNumbers; }
 };
 
-/// kMasks: columns beside the rows are read, and count as zero. Of them only the first kPadding and those behind
-/// column kInside - 1 of a thread's window can be outside, unless kInside is 0.
-template <class T, class K, class S, class Tile, bool kMasks, int kPadding, int kInside, bool kTransforms, int kThreads,
-          int kBlocks>
+/// kMasks: columns beside the rows are read, and count as zero. Of them only the first kPadding and those
+/// behind column kInside - 1 of a thread's window can be outside, unless kInside is 0.
+template <class T, class K, class S, class Tile, bool kMasks, int kPadding, int kInside, bool kTransforms,
+          int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWork work) {
   constexpr int kColumns = Tile::kColumns, kRows = Tile::kRows, kPages = Tile::kPages;
   constexpr int kWindow = (kColumns - 1) * K::kStrideW + (K::kW - 1) * S::kWidth + 1;
@@ -107,7 +110,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
   const int first_channel = static_cast<int>(blockIdx.x) % groups * cut.planes;
   const int planes = min(cut.planes, work.channels - first_channel);
   const int part = static_cast<int>(blockIdx.x) / groups;
-  const int first_item = part * work.items_per_part, last_item = min(work.items, first_item + work.items_per_part);
+  const int first_item = part * work.items_per_part,
+            last_item = min(work.items, first_item + work.items_per_part);
   const int in_plane = work.h.input * work.w.input, out_plane = work.h.output * work.w.output;
   // An item: a band of rows of an image.
   struct Item {
@@ -132,9 +136,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
   const int in_channels = work.channels / K::kRepeat, in_planes = (planes + K::kRepeat - 1) / K::kRepeat;
   const auto input_of = [&](const Item& item, const Band& band) {
     return static_cast<const T*>(work.x) +
-           (static_cast<Int64>(item.image) * in_channels + first_channel / K::kRepeat) * in_plane + band.low * work.w.input;
+           (static_cast<Int64>(item.image) * in_channels + first_channel / K::kRepeat) * in_plane +
+           band.low * work.w.input;
   };
-  const auto numbers_of = [&](int rows, int width, int count, int plane) { return cut.bands > 1 ? rows * width : count * plane; };
+  const auto numbers_of = [&](int rows, int width, int count, int plane) {
+    return cut.bands > 1 ? rows * width : count * plane;
+  };
   Item item{first_item / cut.bands, first_item % cut.bands};
   PageCursor<kPages> cursor;
 
@@ -147,7 +154,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
       wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
       const unsigned count = static_cast<unsigned>(of.loaded()) * sizeof(T);
       expect_bytes(full + 8 * cursor.slot, count);
-      if (count > 0) load_bytes(pages + cursor.slot * page_bytes, run - of.phase, count, full + 8 * cursor.slot);
+      if (count > 0)
+        load_bytes(pages + cursor.slot * page_bytes, run - of.phase, count, full + 8 * cursor.slot);
       cursor.next();
     }
     return;
@@ -156,7 +164,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
   // The thread's columns and plane; its first rows.
   const int thread = static_cast<int>(threadIdx.x), per_plane = cut.column_groups * cut.row_groups;
   const int plane = thread / per_plane, place = thread - plane * per_plane;
-  const int row_group = place / cut.column_groups, column = (place - row_group * cut.column_groups) * kColumns;
+  const int row_group = place / cut.column_groups,
+            column = (place - row_group * cut.column_groups) * kColumns;
   const bool works = plane < planes;
   const int channel = first_channel + (works ? plane : 0);
   float taps[K::kTaps];
@@ -169,7 +178,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
   unsigned masks[kMasks ? kWindow : 1];
   if constexpr (kMasks) {
 #pragma unroll
-    for (int i = 0; i < kWindow; ++i) masks[i] = in_column + i >= 0 && in_column + i < work.w.input ? 0xffffffffu : 0u;
+    for (int i = 0; i < kWindow; ++i)
+      masks[i] = in_column + i >= 0 && in_column + i < work.w.input ? 0xffffffffu : 0u;
   }
 
   int result = 0;
@@ -177,7 +187,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
   for (int i = first_item; i < last_item; ++i, item.advance(cut.bands)) {
     const Band band = band_of(item);
     const RunBytes<T> in(input_of(item, band), 0);
-    T* const out = static_cast<T*>(work.y) + (static_cast<Int64>(item.image) * work.channels + first_channel) * out_plane +
+    T* const out = static_cast<T*>(work.y) +
+                   (static_cast<Int64>(item.image) * work.channels + first_channel) * out_plane +
                    band.row * work.w.output;
     const RunBytes<T> of(out, numbers_of(band.rows, work.w.output, planes, out_plane));
     T* const results = reinterpret_cast<T*>(bytes + kPages * page_bytes + result * result_bytes);
@@ -235,9 +246,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
     cursor.next();
     synchronize_some(1, kWorkers);
     if (thread == 0 && of.whole > of.begin) {
-      store_bytes(out - of.phase + of.begin,
-                  pages + kPages * page_bytes + result * result_bytes + static_cast<unsigned>(of.begin * sizeof(T)),
-                  static_cast<unsigned>((of.whole - of.begin) * sizeof(T)));
+      store_bytes(
+          out - of.phase + of.begin,
+          pages + kPages * page_bytes + result * result_bytes + static_cast<unsigned>(of.begin * sizeof(T)),
+          static_cast<unsigned>((of.whole - of.begin) * sizeof(T)));
       end_stores();
     }
     // What does not fill sixteen bytes, at the beginning and at the end.
@@ -251,37 +263,43 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
   if (thread == 0) wait_until_stores_have_read();
 }
 
-/// One axis of the walk over x, in units of `stride` inputs: unit u has inputs stride · u … stride · u + stride - 1, and
-/// padding = stride · q + kPhase. Input a of a unit meets tap k in output u + q + (a + kPhase - kSpread · k) / stride, where
-/// that is whole.
+/// One axis of the walk over x, in units of `stride` inputs: unit u has inputs stride · u … stride · u +
+/// stride - 1, and padding = stride · q + kPhase. Input a of a unit meets tap k in output u + q + (a + kPhase
+/// - kSpread · k) / stride, where that is whole.
 template <int kKernel, int kStride, int kSpread, int kPhase>
 struct UnitReach {
-  __host__ __device__ static constexpr bool meets(int a, int k) { return (a + kPhase - kSpread * k) % kStride == 0; }
-  __host__ __device__ static constexpr int output(int a, int k) { return (a + kPhase - kSpread * k) / kStride; }
+  __host__ __device__ static constexpr bool meets(int a, int k) {
+    return (a + kPhase - kSpread * k) % kStride == 0;
+  }
+  __host__ __device__ static constexpr int output(int a, int k) {
+    return (a + kPhase - kSpread * k) / kStride;
+  }
   __host__ __device__ static constexpr int edge(bool largest) {
     int found = 0;
     bool any = false;
     for (int a = 0; a < kStride; ++a)
       for (int k = 0; k < kKernel; ++k)
-        if (meets(a, k) && (!any || (largest ? output(a, k) > found : output(a, k) < found))) found = output(a, k), any = true;
+        if (meets(a, k) && (!any || (largest ? output(a, k) > found : output(a, k) < found)))
+          found = output(a, k), any = true;
     return found;
   }
-  static constexpr int kLow = edge(false), kSpan = edge(true) - edge(false) + 1;  ///< of outputs, from u + q + kLow on
+  static constexpr int kLow = edge(false),
+                       kSpan = edge(true) - edge(false) + 1;  ///< of outputs, from u + q + kLow on
 };
 
-/// A thread has kColumns_ neighbouring units of kRows_ rows of units; it takes kVectorX_ neighbouring numbers of x, and
-/// kVectorG_ of g, at once, of which its first is kOffset_ behind a whole vector.
+/// A thread has kColumns_ neighbouring units of kRows_ rows of units; it takes kVectorX_ neighbouring numbers
+/// of x, and kVectorG_ of g, at once, of which its first is kOffset_ behind a whole vector.
 template <int kColumns_, int kRows_, int kVectorX_, int kVectorG_, int kOffset_, int kPages_>
 struct UnitTile {
   static constexpr int kColumns = kColumns_, kRows = kRows_, kVectorX = kVectorX_, kVectorG = kVectorG_;
   static constexpr int kOffset = kOffset_, kPages = kPages_;
 };
 
-/// dx, the parts of dw, or both. kMasks: columns of g beside its rows are read, or of x behind its own. The bias's sum is
-/// that of output u + q - owner of every unit u. Channels are those of x; kRepeat planes of g belong to each, side by side, in bands
-/// cut.run_numbers apart.
-template <class T, class K, class S, class Tile, bool kInput, bool kWeight, bool kBias, int kPhaseH, int kPhaseW, bool kMasks,
-          bool kTransforms, int kThreads, int kBlocks>
+/// dx, the parts of dw, or both. kMasks: columns of g beside its rows are read, or of x behind its own. The
+/// bias's sum is that of output u + q - owner of every unit u. Channels are those of x; kRepeat planes of g
+/// belong to each, side by side, in bands cut.run_numbers apart.
+template <class T, class K, class S, class Tile, bool kInput, bool kWeight, bool kBias, int kPhaseH,
+          int kPhaseW, bool kMasks, bool kTransforms, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWork work) {
   using ReachH = UnitReach<K::kH, K::kStrideH, S::kHeight, kPhaseH>;
   using ReachW = UnitReach<K::kW, K::kStrideW, S::kWidth, kPhaseW>;
@@ -309,7 +327,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
   const int first_channel = static_cast<int>(blockIdx.x) % groups * cut.planes;
   const int planes = min(cut.planes, work.channels - first_channel);
   const int part = static_cast<int>(blockIdx.x) / groups;
-  const int first_item = part * work.items_per_part, last_item = min(work.items, first_item + work.items_per_part);
+  const int first_item = part * work.items_per_part,
+            last_item = min(work.items, first_item + work.items_per_part);
   const int in_plane = work.h.input * work.w.input, out_plane = work.h.output * work.w.output;
   const int q_h = work.h.padding / K::kStrideH, q_w = work.w.padding / K::kStrideW;
   const int unit_rows = (work.h.input + K::kStrideH - 1) / K::kStrideH;
@@ -320,26 +339,31 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
     }
   };
   struct Band {
-    int unit, units, low, high;      ///< rows of units, and of g
+    int unit, units, low, high;  ///< rows of units, and of g
     int x_row, x_rows;
   };
   const auto band_of = [&](const Item& item) {
     Band band;
     band.unit = item.band * cut.band_rows, band.units = min(cut.band_rows, unit_rows - band.unit);
-    band.x_row = band.unit * K::kStrideH, band.x_rows = min(band.units * K::kStrideH, work.h.input - band.x_row);
+    band.x_row = band.unit * K::kStrideH,
+    band.x_rows = min(band.units * K::kStrideH, work.h.input - band.x_row);
     const int low = band.unit + q_h + ReachH::kLow, high = low + band.units + ReachH::kSpan - 1;
     band.low = cut.bands > 1 ? min(max(low, 0), work.h.output) : 0;
     band.high = cut.bands > 1 ? max(min(high, work.h.output), band.low) : work.h.output;
     return band;
   };
   const auto g_of = [&](const Item& item, const Band& band) {
-    return static_cast<const T*>(work.y) + (static_cast<Int64>(item.image) * work.channels + first_channel) * kRepeat * out_plane +
+    return static_cast<const T*>(work.y) +
+           (static_cast<Int64>(item.image) * work.channels + first_channel) * kRepeat * out_plane +
            band.low * work.w.output;
   };
   const auto x_at = [&](const Item& item, const Band& band) {
-    return (static_cast<Int64>(item.image) * work.channels + first_channel) * in_plane + band.x_row * work.w.input;
+    return (static_cast<Int64>(item.image) * work.channels + first_channel) * in_plane +
+           band.x_row * work.w.input;
   };
-  const auto numbers_of = [&](int rows, int width, int plane) { return cut.bands > 1 ? rows * width : planes * plane; };
+  const auto numbers_of = [&](int rows, int width, int plane) {
+    return cut.bands > 1 ? rows * width : planes * plane;
+  };
   const int g_runs = cut.bands > 1 ? kRepeat : 1;  // of a page
   const auto g_count_of = [&](const Band& band) {
     return numbers_of(band.high - band.low, work.w.output, out_plane) * (kRepeat / g_runs);
@@ -363,7 +387,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
       const T* const g = g_of(item, band);
       const int g_numbers = g_count_of(band);
       unsigned g_count = 0;
-      for (int j = 0; j < g_runs; ++j) g_count += static_cast<unsigned>(RunBytes<T>(g + j * out_plane, g_numbers).loaded()) * sizeof(T);
+      for (int j = 0; j < g_runs; ++j)
+        g_count += static_cast<unsigned>(RunBytes<T>(g + j * out_plane, g_numbers).loaded()) * sizeof(T);
       const T* const x = static_cast<const T*>(work.x) + x_at(item, band);
       const RunBytes<T> x_run(x, numbers_of(band.x_rows, work.w.input, in_plane));
       const unsigned x_count = kWeight ? static_cast<unsigned>(x_run.loaded()) * sizeof(T) : 0u;
@@ -374,18 +399,21 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
         const RunBytes<T> run(g + j * out_plane, g_numbers);
         const unsigned count = static_cast<unsigned>(run.loaded()) * sizeof(T);
         if (count > 0)
-          load_bytes(to + j * cut.run_numbers * static_cast<int>(sizeof(T)), g + j * out_plane - run.phase, count, barrier);
+          load_bytes(to + j * cut.run_numbers * static_cast<int>(sizeof(T)), g + j * out_plane - run.phase,
+                     count, barrier);
       }
       if (x_count > 0) load_bytes(to + g_bytes, x - x_run.phase, x_count, barrier);
       cursor.next();
     }
   } else {
-    const int row_group = place / cut.column_groups, unit = (place - row_group * cut.column_groups) * kColumns;
+    const int row_group = place / cut.column_groups,
+              unit = (place - row_group * cut.column_groups) * kColumns;
     const bool works = plane < planes;
     float taps[kRepeat][kInput ? K::kTaps : 1];
     if constexpr (kInput) {
 #pragma unroll
-      for (int j = 0; j < kRepeat; ++j) load_taps<T>(work.taps, (first_channel + (works ? plane : 0)) * kRepeat + j, taps[j]);
+      for (int j = 0; j < kRepeat; ++j)
+        load_taps<T>(work.taps, (first_channel + (works ? plane : 0)) * kRepeat + j, taps[j]);
     }
     const int g_column = unit + q_w + ReachW::kLow, x_column = unit * K::kStrideW;
     Lane<kTransforms && kWeight> transform;
@@ -393,7 +421,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
     unsigned g_masks[kMasks ? kWindow : 1], x_masks[kMasks && kWeight ? kWidth : 1];
     if constexpr (kMasks) {
 #pragma unroll
-      for (int i = 0; i < kWindow; ++i) g_masks[i] = g_column + i >= 0 && g_column + i < work.w.output ? 0xffffffffu : 0u;
+      for (int i = 0; i < kWindow; ++i)
+        g_masks[i] = g_column + i >= 0 && g_column + i < work.w.output ? 0xffffffffu : 0u;
       if constexpr (kWeight) {
 #pragma unroll
         for (int i = 0; i < kWidth; ++i) x_masks[i] = x_column + i < work.w.input ? 0xffffffffu : 0u;
@@ -420,7 +449,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
           g_pages[j] = reinterpret_cast<const T*>(page) + run.phase + g_column - Tile::kOffset +
                        (g_runs > 1 ? j * cut.run_numbers : (plane * kRepeat + j) * out_plane);
         }
-        const T* const x_page = reinterpret_cast<const T*>(page + g_bytes) + x_run.phase + plane * in_plane + x_column;
+        const T* const x_page =
+            reinterpret_cast<const T*>(page + g_bytes) + x_run.phase + plane * in_plane + x_column;
 #pragma unroll 1
         for (int row = row_group * kRows; row < band.units; row += cut.row_groups * kRows) {
           float x[kWeight ? kHeight : 1][kWidth], results_of[kInput ? kHeight : 1][kWidth];
@@ -432,7 +462,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
                 transform.apply(x[r]);
                 if constexpr (kMasks) {
 #pragma unroll
-                  for (int c = 0; c < kWidth; ++c) x[r][c] = __uint_as_float(__float_as_uint(x[r][c]) & x_masks[c]);
+                  for (int c = 0; c < kWidth; ++c)
+                    x[r][c] = __uint_as_float(__float_as_uint(x[r][c]) & x_masks[c]);
                 }
               } else {
 #pragma unroll
@@ -450,45 +481,47 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
 #pragma unroll
           for (int m = 0; m < kRepeat; ++m) {
 #pragma unroll
-          for (int j = 0; j < kWindowRows; ++j) {
-            if (g_row + j < band.low || g_row + j >= band.high) continue;
-            float g[kWindow];
-            load_window<T, Tile::kVectorG, Tile::kOffset>(g_pages[m] + (g_row + j - band.low) * work.w.output, g);
-            if constexpr (kMasks) {
+            for (int j = 0; j < kWindowRows; ++j) {
+              if (g_row + j < band.low || g_row + j >= band.high) continue;
+              float g[kWindow];
+              load_window<T, Tile::kVectorG, Tile::kOffset>(
+                  g_pages[m] + (g_row + j - band.low) * work.w.output, g);
+              if constexpr (kMasks) {
 #pragma unroll
-              for (int c = 0; c < kWindow; ++c) g[c] = __uint_as_float(__float_as_uint(g[c]) & g_masks[c]);
-            }
-            if constexpr (kBias) {
-              // Each gradient counts once: for the unit whose it is.
-              const int own = j + ReachH::kLow + work.owner_h, column = -work.owner_w - ReachW::kLow;
-              if (own >= 0 && own < kRows && row + own < band.units) {
-#pragma unroll
-                for (int c = 0; c < kWindow; ++c)
-                  if (c >= column && c < column + kColumns && c - column + unit < cut.owned_columns) total[m] += g[c];
+                for (int c = 0; c < kWindow; ++c) g[c] = __uint_as_float(__float_as_uint(g[c]) & g_masks[c]);
               }
-            }
+              if constexpr (kBias) {
+                // Each gradient counts once: for the unit whose it is.
+                const int own = j + ReachH::kLow + work.owner_h, column = -work.owner_w - ReachW::kLow;
+                if (own >= 0 && own < kRows && row + own < band.units) {
 #pragma unroll
-            for (int r = 0; r < kRows; ++r)
-#pragma unroll
-              for (int a = 0; a < K::kStrideH; ++a)
-#pragma unroll
-                for (int kh = 0; kh < K::kH; ++kh) {
-                  if (!ReachH::meets(a, kh) || r + ReachH::output(a, kh) - ReachH::kLow != j) continue;
-#pragma unroll
-                  for (int b = 0; b < K::kStrideW; ++b)
-#pragma unroll
-                    for (int kw = 0; kw < K::kW; ++kw) {
-                      if (!ReachW::meets(b, kw)) continue;
-#pragma unroll
-                      for (int c = 0; c < kColumns; ++c) {
-                        const float gradient = g[c + ReachW::output(b, kw) - ReachW::kLow];
-                        const int x_r = r * K::kStrideH + a, x_c = c * K::kStrideW + b;
-                        if constexpr (kInput) results_of[x_r][x_c] += taps[m][kh * K::kW + kw] * gradient;
-                        if constexpr (kWeight) sums[m][kh * K::kW + kw] += x[x_r][x_c] * gradient;
-                      }
-                    }
+                  for (int c = 0; c < kWindow; ++c)
+                    if (c >= column && c < column + kColumns && c - column + unit < cut.owned_columns)
+                      total[m] += g[c];
                 }
-          }
+              }
+#pragma unroll
+              for (int r = 0; r < kRows; ++r)
+#pragma unroll
+                for (int a = 0; a < K::kStrideH; ++a)
+#pragma unroll
+                  for (int kh = 0; kh < K::kH; ++kh) {
+                    if (!ReachH::meets(a, kh) || r + ReachH::output(a, kh) - ReachH::kLow != j) continue;
+#pragma unroll
+                    for (int b = 0; b < K::kStrideW; ++b)
+#pragma unroll
+                      for (int kw = 0; kw < K::kW; ++kw) {
+                        if (!ReachW::meets(b, kw)) continue;
+#pragma unroll
+                        for (int c = 0; c < kColumns; ++c) {
+                          const float gradient = g[c + ReachW::output(b, kw) - ReachW::kLow];
+                          const int x_r = r * K::kStrideH + a, x_c = c * K::kStrideW + b;
+                          if constexpr (kInput) results_of[x_r][x_c] += taps[m][kh * K::kW + kw] * gradient;
+                          if constexpr (kWeight) sums[m][kh * K::kW + kw] += x[x_r][x_c] * gradient;
+                        }
+                      }
+                  }
+            }
           }
           if constexpr (kInput) {
             T* to = results + of.phase + plane * in_plane + row * K::kStrideH * work.w.input + x_column;
@@ -511,7 +544,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
         synchronize_some(1, kWorkers);
         if (thread == 0 && of.whole > of.begin) {
           store_bytes(dx - of.phase + of.begin,
-                      pages + kPages * page_bytes + result * result_bytes + static_cast<unsigned>(of.begin * sizeof(T)),
+                      pages + kPages * page_bytes + result * result_bytes +
+                          static_cast<unsigned>(of.begin * sizeof(T)),
                       static_cast<unsigned>((of.whole - of.begin) * sizeof(T)));
           end_stores();
         }
@@ -531,7 +565,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
     // The threads of a plane in their order, so many taps at a time.
     constexpr int kAtOnce = 8;
     float* const block_sums = reinterpret_cast<float*>(bytes);
-    float* const to = work.parts + (static_cast<Int64>(part) * work.channels + first_channel) * kRepeat * kAll;
+    float* const to =
+        work.parts + (static_cast<Int64>(part) * work.channels + first_channel) * kRepeat * kAll;
 #pragma unroll
     for (int k0 = 0; k0 < kRepeat * kAll; k0 += kAtOnce) {
       __syncthreads();
@@ -539,7 +574,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
 #pragma unroll
         for (int k = k0; k < kRepeat * kAll && k < k0 + kAtOnce; ++k) {
           const int tap = k % kAll;
-          block_sums[(k - k0) * kWorkers + thread] = tap < K::kTaps ? sums[k / kAll][tap < K::kTaps ? tap : 0] : total[k / kAll];
+          block_sums[(k - k0) * kWorkers + thread] =
+              tap < K::kTaps ? sums[k / kAll][tap < K::kTaps ? tap : 0] : total[k / kAll];
         }
       }
       __syncthreads();

@@ -52,7 +52,8 @@ struct Lane<true> {
   float scale, shift, low, high;
 
   __device__ __forceinline__ void begin(const Transform& transform, Int64 channel) {
-    scale = transform.scale[channel], shift = transform.shift[channel], low = transform.low, high = transform.high;
+    scale = transform.scale[channel], shift = transform.shift[channel], low = transform.low,
+    high = transform.high;
   }
   template <int kCount>
   __device__ __forceinline__ void apply(float (&x)[kCount]) const {

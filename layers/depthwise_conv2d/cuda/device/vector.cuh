@@ -38,7 +38,8 @@ __device__ __forceinline__ void store_words(void* to, const Words<kBytes>& words
   } else {
 #pragma unroll
     for (int i = 0; i < kBytes / 16; ++i) {
-      const unsigned four[4]{words.word[4 * i], words.word[4 * i + 1], words.word[4 * i + 2], words.word[4 * i + 3]};
+      const unsigned four[4]{words.word[4 * i], words.word[4 * i + 1], words.word[4 * i + 2],
+                             words.word[4 * i + 3]};
       store_global(static_cast<uint4*>(to) + i, four);
     }
   }
@@ -59,7 +60,7 @@ __device__ __forceinline__ void load(const T* from, float (&numbers)[kCount]) {
   } else if constexpr (kCount * sizeof(T) < 4) {
     numbers[0] = widen(*from);
   } else {
-    const auto words = load_words<kCount * static_cast<int>(sizeof(T))>(from);
+    const auto words = load_words<kCount* static_cast<int>(sizeof(T))>(from);
     if constexpr (sizeof(T) == 4) {
 #pragma unroll
       for (int i = 0; i < kCount; ++i) numbers[i] = __uint_as_float(words.word[i]);
@@ -70,8 +71,9 @@ __device__ __forceinline__ void load(const T* from, float (&numbers)[kCount]) {
   }
 }
 template <class T, int kCount>
-__device__ __forceinline__ Words<kCount * static_cast<int>(sizeof(T))> narrow_all(const float (&numbers)[kCount]) {
-  Words<kCount * static_cast<int>(sizeof(T))> words;
+__device__ __forceinline__ Words<kCount* static_cast<int>(sizeof(T))> narrow_all(
+    const float (&numbers)[kCount]) {
+  Words<kCount* static_cast<int>(sizeof(T))> words;
   if constexpr (sizeof(T) == 4) {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) words.word[i] = __float_as_uint(numbers[i]);

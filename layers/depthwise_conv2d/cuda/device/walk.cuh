@@ -5,7 +5,7 @@
 /// The arithmetic of one thread, whatever the memory format. Everything is unrolled: rows and sums live in
 /// registers only as long as they are needed.
 ///
-/// Rows and columns here are those of one residue class (classes.cuh), in which the kernel is dense:
+/// Rows and columns here are those of one residue class (work.cuh), in which the kernel is dense:
 ///   y[t] = Σ_k w[k] · x[t · stride + k].
 namespace lamella::depthwise {
 
@@ -106,8 +106,8 @@ __device__ __forceinline__ void correlate_long(const float (&bias)[Tile::kLanes 
 
 /// Both gradients of a tile of x from the same window of y's gradient g:
 ///   dx[S·a + r] = Σ_b w[r + S·b] · g[a − b],   dw[r + S·b] += x[S·a + r] · g[a − b].
-/// load_gradient(j, g) gives row j of the window, whose last rows belong to the tile's; load_input(i, x) row i of x;
-/// store_row(i, dx) gets row i of the result. `taps` serves dx alone and `sums` dw alone.
+/// load_gradient(j, g) gives row j of the window, whose last rows belong to the tile's; load_input(i, x) row
+/// i of x; store_row(i, dx) gets row i of the result. `taps` serves dx alone and `sums` dw alone.
 template <class K, class Tile, bool kInput, bool kWeight, class LoadGradient, class LoadInput, class StoreRow>
 __device__ __forceinline__ void propagate(const float (&taps)[K::kTaps][Tile::kLanes * K::kRepeat],
                                           float (&sums)[K::kTaps][Tile::kLanes * K::kRepeat],
@@ -147,9 +147,9 @@ __device__ __forceinline__ void propagate(const float (&taps)[K::kTaps][Tile::kL
   }
 }
 
-/// dx alone, for kernels whose taps do not fit into registers: kTapRows rows of them (a multiple of the stride) at a
-/// time, all sums kept. load_taps(kh, taps) gives rows from kh on, zeros behind the last; load_gradient(j, g) zeros
-/// for a negative j.
+/// dx alone, for kernels whose taps do not fit into registers: kTapRows rows of them (a multiple of the
+/// stride) at a time, all sums kept. load_taps(kh, taps) gives rows from kh on, zeros behind the last;
+/// load_gradient(j, g) zeros for a negative j.
 template <class K, class Tile, int kTapRows, class LoadTaps, class LoadGradient, class StoreRow>
 __device__ __forceinline__ void propagate_long(const LoadTaps& load_taps, const LoadGradient& load_gradient,
                                                const StoreRow& store_row) {

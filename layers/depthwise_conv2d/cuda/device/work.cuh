@@ -6,13 +6,14 @@
 #define LAMELLA_ANYWHERE
 #endif
 
-/// What the kernels are told: of host and device alike. As all files here, it includes nothing.
+/// What the kernels are told: of host and device alike. It includes nothing.
 ///
 /// Dilation divided out. With d = gcd(stride, dilation), S = stride / d and D = dilation / d, the outputs
 /// o = ρ + D·t of one residue ρ read the inputs
 ///   o · stride + k · dilation − padding = (ρ · stride − padding) + dilation · (S·t + k),
-/// so within the class of ρ the problem is one of stride S without dilation, on every D-th output and every dilation-th
-/// input. The D classes share no input unless d > 1; then inputs of the other residues modulo d are read by none.
+/// so within the class of ρ the problem is one of stride S without dilation, on every D-th output and every
+/// dilation-th input. The D classes share no input unless d > 1; then inputs of the other residues modulo d
+/// are read by none.
 namespace lamella::depthwise {
 
 using Int64 = long long;
@@ -54,15 +55,16 @@ LAMELLA_ANYWHERE inline Units units_of(const Axis& axis, int residue, int stride
   return units;
 }
 
-/// clamp(scale[c] · x + shift[c], low, high) for each channel c: a batch norm and an activation of the ReLU family.
-/// Padding is zero behind it.
+/// clamp(scale[c] · x + shift[c], low, high) for each channel c: a batch norm and an activation of the ReLU
+/// family. Padding is zero behind it.
 struct Transform {
   const float* scale = nullptr;  ///< [channels]
   const float* shift = nullptr;
   float low = 0, high = 0;
 };
 
-/// Taps [channels][kh][kw] and a bias [channels], without gaps, each float32 or the type of the other tensors.
+/// Taps [channels][kh][kw] and a bias [channels], without gaps, each float32 or the type of the other
+/// tensors.
 struct Parameters {
   const void *taps = nullptr, *bias = nullptr;  ///< no bias: zeros
   bool taps_are_float32 = false, bias_is_float32 = false;
@@ -78,10 +80,10 @@ struct Pixels {
 /// How a problem is shared out among blocks, each of which has Tile::kLanes by so many channels.
 struct PixelCut {
   int channel_blocks = 1;
-  int channels = 0;                            ///< of x; the last block may have fewer
-  int groups = 0;                              ///< of columns: threads of a vector of channels
-  int tiles = 1;                               ///< of columns
-  int strips = 1, strip_rows = 0;              ///< rows of y, or of x in units of the stride
+  int channels = 0;                ///< of x; the last block may have fewer
+  int groups = 0;                  ///< of columns: threads of a vector of channels
+  int tiles = 1;                   ///< of columns
+  int strips = 1, strip_rows = 0;  ///< rows of y, or of x in units of the stride
   int images = 0;
   int tap_floats = 0;  ///< backward: where taps lie in shared memory if they stay there
 };
@@ -97,34 +99,36 @@ struct PixelWork {
   // Weight gradient.
   float* parts = nullptr;  ///< [part][channel][taps + 1]
   int items = 0, items_per_part = 1;
-  int owner_h = 0, owner_w = 0;  ///< row and column b of the window whose sum is the bias's: see weigh_bias
+  int owner_h = 0, owner_w = 0;  ///< row and column b of the window whose sum is the bias's: see backward_pixels()
 };
 
 /// How a problem is shared out among blocks.
 struct PlaneCut {
-  int planes = 1;                       ///< input planes of a block
-  int bands = 1, band_rows = 0;         ///< of a plane: rows of y, or of x in units of the stride, of each class
+  int planes = 1;                ///< input planes of a block
+  int bands = 1, band_rows = 0;  ///< of a plane: rows of y, or of x in units of the stride, of each class
   int column_groups = 1, row_groups = 1;  ///< threads of a plane or band, of one class
   int members = 0;                        ///< backward: threads of all planes
-  int zeros = 0, input_numbers = 0, output_numbers = 0;  ///< shared memory: a row of zeros, runs of x and of y
-  int owned_columns = 0;                                  ///< runs: units that own a column of y
-  int run_numbers = 0;                                    ///< backward_runs, in bands: from one plane of y to the next
+  int zeros = 0, input_numbers = 0,
+      output_numbers = 0;  ///< shared memory: a row of zeros, runs of x and of y
+  int owned_columns = 0;   ///< runs: units that own a column of y
+  int run_numbers = 0;     ///< backward_runs, in bands: from one plane of y to the next
 };
 
 struct PlaneWork {
   Axis h, w;
   const void* x = nullptr;
-  void* y = nullptr;         ///< the result, or its gradient
-  void* dx = nullptr;        ///< backward alone
-  int input_planes = 0;      ///< images x channels
-  int channels = 0;          ///< of x; of y for forward_runs
+  void* y = nullptr;     ///< the result, or its gradient
+  void* dx = nullptr;    ///< backward alone
+  int input_planes = 0;  ///< images x channels
+  int channels = 0;      ///< of x; of y for forward_runs
   Parameters taps;
   bool accumulate = false;  ///< adds to the result (forward) or to dx
   Transform transform;
   PlaneCut cut;
-  int items = 0, items_per_part = 1;  ///< forward: of all blocks, of one; weight gradient: images x bands, of a part
-  float* parts = nullptr;             ///< [part][channel][taps + 1]
-  int owner_h = 0, owner_w = 0;       ///< as of PixelWork
+  int items = 0,
+      items_per_part = 1;  ///< forward: of all blocks, of one; weight gradient: images x bands, of a part
+  float* parts = nullptr;  ///< [part][channel][taps + 1]
+  int owner_h = 0, owner_w = 0;  ///< as of PixelWork
 };
 
 /// What the copy engine knows of a tensor: its sizes, strides, and the box that one copy moves (CUtensorMap).
