@@ -3,7 +3,8 @@
 #include "work.cuh"
 
 /// What the kernels need of the machine. These files are compiled at run time, by NVRTC, for the sizes of a
-/// problem: they include nothing but each other. Tests compile them for a machine of their own (tests/emulated).
+/// problem: they include nothing but each other. Tests compile them for a machine of their own
+/// (tests/emulated).
 #ifdef LAMELLA_EMULATED
 #include "tests/emulated/primitives.h"
 #else
