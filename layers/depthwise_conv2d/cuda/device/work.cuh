@@ -99,7 +99,8 @@ struct PixelWork {
   // Weight gradient.
   float* parts = nullptr;  ///< [part][channel][taps + 1]
   int items = 0, items_per_part = 1;
-  int owner_h = 0, owner_w = 0;  ///< row and column b of the window whose sum is the bias's: see backward_pixels()
+  int owner_h = 0,
+      owner_w = 0;  ///< row and column b of the window whose sum is the bias's: see backward_pixels()
 };
 
 /// How a problem is shared out among blocks.
