@@ -244,7 +244,7 @@ int run(int argc, char** argv) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   app.add_option("--peer", options.peer, "also measure: torch")->check(CLI::IsMember({"torch"}));
-  app.add_option("--json", options.json, "write all numbers there, too");
+  app.add_option("--json", options.json, "write all numbers there, too; to tune, those of every plan");
   app.add_option(
       "--tune", options.tune,
       "measure several plans of each cell and write the fastest to this file, for LAMELLA_TUNING; no table");
@@ -322,7 +322,12 @@ int run(int argc, char** argv) {
               machine.clocks.empty() ? "not known" : machine.clocks.c_str(), peer ? "; beside " : "",
               peer ? peer->version().c_str() : "");
   if (!options.tune.empty())
-    tune(cells, options.tune, options.plans, machine, Timer(options.repetitions), arena);
+    tune(
+        cells, options.tune, options.plans, machine, Timer(options.repetitions), arena,
+        [&](const nlohmann::json& rows) {
+          if (!options.json.empty())
+            save(options.json, {{"lamella", LAMELLA_VERSION}, {"machine", json_of(machine)}, {"rows", rows}});
+        });
   else
     measure(options, cells, machine, arena, peer.get());
   std::printf("took %.1f s\n", seconds() - begin);

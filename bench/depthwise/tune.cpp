@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/cuda/compiler.h"
@@ -33,7 +34,8 @@ std::vector<Plan> some_plans(const Problem& problem, std::size_t count) {
 }
 
 void tune(const std::vector<Cell>& cells, const std::string& file, std::size_t plans, const Machine& machine,
-          const Timer& timer, const Arena& arena) {
+          const Timer& timer, const Arena& arena, const std::function<void(const nlohmann::json&)>& keep) {
+  nlohmann::json rows = nlohmann::json::array();
   Tuning tuning;
   if (std::filesystem::exists(file)) try {
       tuning = depthwise::read_tuning(file, machine.gpu);
@@ -73,6 +75,11 @@ void tune(const std::vector<Cell>& cells, const std::string& file, std::size_t p
       if (!tensors.run(0, chosen)) continue;
       const double ms = timer.of_graph(rotation.calls, [&](std::size_t call) { tensors.run(call, chosen); });
       consider(ms, text_of(plan), plan.what);
+      rows.push_back({{"shape", cell.what->name},
+                      {"problem", key},
+                      {"plan", text_of(plan)},
+                      {"estimate_ms", plan.cost},
+                      {"ms", ms}});
     }
     const auto input = best.find(Pass::Input), weight = best.find(Pass::Weight);
     if (cell.pass == Pass::Both && input != best.end() && weight != best.end())
@@ -82,8 +89,10 @@ void tune(const std::vector<Cell>& cells, const std::string& file, std::size_t p
     std::printf("%-*s %-8s %-9s %-5s %9.4f %9.4f %5zu  %s\n", width, cell.what->name.c_str(), name(cell.pass),
                 lamella::name(cell.dtype), letters(cell.format), first, fastest, measured, what.c_str());
     std::fflush(stdout);
-    if (i + 1 == cells.size() || cells[i + 1].what != cell.what)
+    if (i + 1 == cells.size() || cells[i + 1].what != cell.what) {
       depthwise::write_tuning(file, machine.gpu, tuning);
+      keep(rows);
+    }
   }
 }
 

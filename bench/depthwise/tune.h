@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -12,9 +14,10 @@ namespace lamella::bench {
 /// The `count` plans of a problem to measure, the best by estimate of each family in turn.
 std::vector<depthwise::Plan> some_plans(const depthwise::Problem& problem, std::size_t count);
 
-/// Measures so many plans of each cell and adds the fastest to the tuning file, after each shape. Cells of a
-/// shape, type and format come one after the other.
+/// Measures so many plans of each cell and adds the fastest to the tuning file, after each shape; then `keep`
+/// gets everything measured so far: each plan with its estimate, to see how good that is. Cells of a shape,
+/// type and format come one after the other.
 void tune(const std::vector<Cell>& cells, const std::string& file, std::size_t plans, const Machine& machine,
-          const Timer& timer, const Arena& arena);
+          const Timer& timer, const Arena& arena, const std::function<void(const nlohmann::json&)>& keep);
 
 }  // namespace lamella::bench

@@ -307,6 +307,7 @@ class LayerTest(unittest.TestCase):
         for device in DEVICES:
             for options in ({"padding": 1}, {"padding": "same"}, {"stride": 2, "bias": False}):
                 for fmt in FORMATS:
+                    torch._dynamo.reset()  # it compiles one function for a few layers only
                     layer = DepthwiseConv2d(6, 12, (3, 4), device=device, **options)
                     compiled = torch.compile(
                         lambda x: torch.relu(layer(x)).square(), backend="aot_eager", fullgraph=True

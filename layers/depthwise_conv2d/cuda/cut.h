@@ -547,9 +547,9 @@ inline Launch cut_forward_planes(PlaneWork& work, std::int64_t planes, const Ker
   const std::int64_t window = (std::int64_t{tile.columns} - 1) * kernel.stride_w + kernel.kernel_w;
   cut.zeros = static_cast<int>(round_up((window - 1) * work.w.input_step + 1, numbers));
   const auto capacity = [&](std::int64_t in, std::int64_t out) {
-    // A window may begin before a run and end behind it.
-    cut.input_numbers = static_cast<int>(round_up(in + numbers - 1, numbers));
-    cut.output_numbers = static_cast<int>(round_up(out + numbers - 1 + window * work.w.input_step, numbers));
+    // A window may begin before a run and end behind it: not where results are written meanwhile.
+    cut.input_numbers = static_cast<int>(round_up(in + numbers - 1 + window * work.w.input_step, numbers));
+    cut.output_numbers = static_cast<int>(round_up(out + numbers - 1, numbers));
     return (cut.zeros + std::int64_t{cut.input_numbers} * (is_double ? 2 : 1) + cut.output_numbers) *
            number_bytes;
   };
@@ -625,9 +625,11 @@ inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int
   const std::int64_t window = tile.columns + kernel.reach_w() - 1;
   cut.zeros = static_cast<int>(
       round_up(window * work.w.output_step + kernel.reach_w() * work.w.output_step, numbers));
+  // A window of y may begin before its run, but not where dx is written meanwhile.
+  const std::int64_t before = input && !direct ? kernel.reach_w() * work.w.output_step : 0;
   const auto capacity = [&](std::int64_t in, std::int64_t out) {
     cut.input_numbers =
-        static_cast<int>(weight || (input && !direct) ? round_up(in + numbers - 1, numbers) : 0);
+        static_cast<int>(weight || (input && !direct) ? round_up(in + numbers - 1 + before, numbers) : 0);
     cut.output_numbers = static_cast<int>(round_up(out + numbers - 1 + window * work.w.output_step, numbers));
     return (cut.zeros + (std::int64_t{cut.input_numbers} + cut.output_numbers) * (is_double ? 2 : 1)) *
            number_bytes;

@@ -48,14 +48,16 @@ std::vector<Plan> plans_for(const Problem& p) {
                       axis->padding;
     }
 
-  // Where the copy engine can move the tensors, kernels that leave that to it have come out ahead of the
-  // others.
   add_run_plans(p, s, plans);
   const bool reads_some = p.pass == Pass::Both && !all_are_read;
   if (!reads_some) {
     add_box_plans(p, s, plans);
     p.channels_last ? add_pixel_plans(p, s, plans) : add_plane_plans(p, s, plans);
   }
+  // Estimates of planes do not compare with those of runs, which have come out ahead.
+  if (p.channels_last)
+    std::stable_sort(plans.begin(), plans.end(),
+                     [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
   for (Plan& plan : plans) {
     plan.turned = s.turned;
     plan.clears = p.pass != Pass::Forward && p.pass != Pass::Weight && !all_are_read &&

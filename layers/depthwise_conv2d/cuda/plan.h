@@ -51,8 +51,8 @@ struct Plan {
   }
 };
 
-/// The plans that can do the work, family by family, in each the best by estimate first; none: only the
-/// generic kernels can.
+/// The plans that can do the work, the best by estimate first, but runs before planes; none: only the generic
+/// kernels can.
 std::vector<Plan> plans_for(const Problem& problem);
 
 }  // namespace lamella::depthwise

@@ -30,8 +30,21 @@ int box_registers(const Problem& p, const Shape& s, const BoxTileSizes& t) {
   return count;
 }
 
+/// Sectors of 32 bytes that blocks of so many channels ask for, of the least that holds all: pixels that do
+/// not begin on one make some be asked for twice.
+double sectors_of(std::int64_t channels, int of_block) {
+  constexpr std::int64_t kSector = 32, kNumber = 2, kPixels = 4;
+  double sum = 0;
+  for (std::int64_t pixel = 0; pixel < kPixels; ++pixel) {
+    const std::int64_t begin = pixel * channels * kNumber % kSector, end = begin + channels * kNumber;
+    for (std::int64_t at = begin; at < end; at += of_block * kNumber)
+      sum += static_cast<double>(ceiling(std::min(at + of_block * kNumber, end), kSector) - at / kSector);
+  }
+  return sum * kSector / static_cast<double>(kPixels * channels * kNumber);
+}
+
 /// Estimated milliseconds: five limits, of which the largest counts most. Their weights were fitted to some
-/// 3,300 measurements on an H200 (docs/performance.md), from which they are a fifth off on average.
+/// 1,700 measurements on an H200 (docs/performance.md), from which they are a tenth off on average.
 double box_cost(const Problem& p, const Shape& s, const BoxTileSizes& t, const Plan& plan, int blocks_of_sm) {
   constexpr double kClocks = 1.85e6;  // a millisecond
   const KernelSizes& k = s.kernel;
@@ -47,11 +60,11 @@ double box_cost(const Problem& p, const Shape& s, const BoxTileSizes& t, const P
   const double items = static_cast<double>(plan.pixels.items) * cut.channel_blocks,
                steps = items * item_steps;
   const double warps = plan.launch.threads / 32 - 1;
-  double loads = 0, products = 0, issued = 0, stores = 0, instructions = 0, chain = 0, page = 0, results = 0;
+  double loads = 0, products = 0, issued = 0, stores = 0, instructions = 0, page = 0, results = 0;
   const double units = t.units();
   if (s.forward) {
     const double pairs = k.kernel_w / 2, odd = k.kernel_w % 2;
-    chain = (t.rows - 1) * t.down() * k.stride_h + k.kernel_h;
+    const double chain = (t.rows - 1) * t.down() * k.stride_h + k.kernel_h;
     loads = chain * eights * (pairs * 4 + odd * 2);
     products = t.rows * k.kernel_h * eights * (pairs + odd / 2);
     issued = t.rows * k.kernel_h * eights * (pairs + odd);
@@ -63,7 +76,7 @@ double box_cost(const Problem& p, const Shape& s, const BoxTileSizes& t, const P
     const double span = k.stride_w > 1 ? k.reach_w() : k.kernel_w, places = std::floor((span + 1) / 2);
     const double phases = k.stride_h * k.stride_w;
     const bool parted = t.tap_rows < k.kernel_h;
-    chain = (t.rows - 1) * t.down() + (parted ? t.tap_rows / k.stride_h : k.reach_h());
+    const double chain = (t.rows - 1) * t.down() + (parted ? t.tap_rows / k.stride_h : k.reach_h());
     if (p.pass != Pass::Weight) {
       const double some = t.rows * taps * eights;
       loads += chain * eights * span * 2;
@@ -82,20 +95,30 @@ double box_cost(const Problem& p, const Shape& s, const BoxTileSizes& t, const P
            t.channels * s.number;
   }
   const double of_sm = 1 / (kMultiprocessors * kClocks), resident = blocks_of_sm, warp_steps = steps * warps;
+  const double blocks = static_cast<double>(plan.launch.blocks);
   const double in_flight = resident * page * std::max(1, t.pages - 1) / 1e3;
-  const double memory = bytes / 4.15e9 * 1.1 * (1 + 5.5 / in_flight);
-  const double matrix = warp_steps * products * 2 * 0.1 * of_sm;
-  const double shared = (warp_steps * (loads + stores) + steps * (page + results) / 128) * 1.1 * of_sm;
-  const double issue = (warp_steps * (instructions * 6.8 + 76) + items * warps * 418) / 4 * of_sm;
-  const double latency =
-      (warp_steps / (resident * warps) * (514 + chain * 156 + issued * 3.9) + items / resident * 4.5) * of_sm;
-  constexpr double kPower = 4.6;
+  // Blocks that share pixels drift apart: what one has read is gone from the cache when the next asks for the
+  // rest of it, the more the less of a pixel each takes and the longer it runs.
+  const double drift = s.channels > t.channels ? 0.0485 * std::pow(bytes / blocks / 1e6, 0.183) *
+                                                     std::pow(32.0 / t.channels, 1.56)
+                                               : 0;
+  const double strided = k.stride_w > 1 && p.pass != Pass::Weight ? 0.062 : 0;
+  const double memory =
+      bytes / 4.15e9 *
+      (0.988 + 19.2 / in_flight + 2 * (sectors_of(s.channels, t.channels) - 1) + drift + strided);
+  const double matrix = warp_steps * products * 0.3 * of_sm;
+  const double shared = (warp_steps * (loads + stores) + steps * (page + results) / 128) * 1.37 * of_sm;
+  const double issue = (warp_steps * instructions * 7.38 + items * warps * 386) / 4 * of_sm;
+  const double latency = (warp_steps / (resident * warps) * (864 + issued * 9.89) + items / resident * 1520 +
+                          blocks / resident * 4170) *
+                         of_sm;
+  constexpr double kPower = 5.64;
   double sum = 0;
   for (const double limit : {memory, matrix, shared, issue, latency}) sum += std::pow(limit, kPower);
-  const double waves = static_cast<double>(plan.launch.blocks) / (kMultiprocessors * resident);
+  const double waves = blocks / (kMultiprocessors * resident);
   const double parts =
-      static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) * (taps + 1) * 8 / 3e9;
-  return std::pow(sum, 1 / kPower) * (1 + 0.34 * (std::ceil(waves) / waves - 1)) + parts + 0.0053;
+      static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) * (taps + 1) * 8 / 1e9;
+  return std::pow(sum, 1 / kPower) * (1 + 0.435 * (std::ceil(waves) / waves - 1)) + parts + 0.0026;
 }
 
 /// The plan of a configuration; false: it does not fit.
@@ -202,8 +225,8 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
                 for (const int strip : {14, 28, 56, 112}) {
                   if (strip > 14 && strip / 2 >= rows) break;
                   c.strip = whole ? step : strip;
-                  for (const std::int64_t wanted : {264, 528, 1056, 2112}) {
-                    if (weight ? wanted > 1056 : wanted < 528) continue;
+                  for (const std::int64_t wanted : {264, 528, 1056, 2112, 4224, 8448}) {
+                    if (weight ? wanted > 2112 : wanted < 528) continue;
                     c.wanted_blocks = wanted;
                     add(c);
                   }

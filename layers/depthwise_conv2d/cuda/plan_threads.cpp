@@ -129,7 +129,7 @@ int promised_blocks(const Problem& p, const Shape& s, const Config& c) {
 }
 
 /// Estimated milliseconds of pixels: four limits, of which the largest counts most. Their weights were fitted
-/// to some 1,300 measurements on an H200 (docs/performance.md), from which they are a ninth off on average.
+/// to some 5,600 measurements on an H200 (docs/performance.md), from which they are a fifth off on average.
 /// `chunk`: bytes that are copied at once.
 double pixel_cost(const Problem& p, const Shape& s, const Config& c, const Plan& plan, int chunk) {
   constexpr double kClocks = 132 * 1.8e6;  // of all multiprocessors, a millisecond
@@ -171,28 +171,28 @@ double pixel_cost(const Problem& p, const Shape& s, const Config& c, const Plan&
   if (resident < 1) return std::numeric_limits<double>::infinity();
   const double items = s.forward ? static_cast<double>(plan.launch.blocks)
                                  : static_cast<double>(plan.pixels.items) * cut.channel_blocks;
-  const double steps = cut.strip_rows / rows, warps = c.threads / 32.0;
+  const double steps = cut.strip_rows / rows;
   const double working =
       static_cast<double>(ceiling(std::int64_t{cut.groups} * (c.channels / c.tile.lanes) * groups, 32));
   const double thread_steps = items * working * steps, block_steps = items * steps;
   const double in_flight = resident * page / 1e3,
                segment = c.channels < s.channels ? 64.0 / (c.channels * s.number) : 0;
-  const double memory = 1.06 * bytes / 4.15e9 * (1 + 1.62 / in_flight + 0.12 * segment);
-  const double issue = (thread_steps * (products + 5.15 * loads + 0.84 * unpacked + 0.4 * stores) +
-                        block_steps * (34.9 * copies / 32 + 3.8 * warps)) /
-                       4 * 1.39 / kClocks;
-  const double shared = (thread_steps * loads * std::max(1.0, c.tile.lanes * s.number / 4.0) * 0.094 +
-                         block_steps * copies / 32 * 4 * 0.77) /
-                        kClocks;
-  const double latency = (items * 9041 + block_steps * (750 + 4.2 * products)) / resident / kClocks;
-  constexpr double kPower = 4.17;
+  const int held = registers_of(c.threads, static_cast<int>(resident));
+  const double spilled = 1 + 0.447 * std::max(0, registers(p, s, c) - held) / 32;
+  const double memory = bytes / 4.15e9 * (0.996 + 1.0 / in_flight + 0.379 * segment);
+  const double issue = (thread_steps * (1.36 * products + 5.1 * loads + 1.06 * unpacked + 10 * stores) +
+                        block_steps * 67.2 * copies / 32) /
+                       4 / kClocks * spilled;
+  const double shared = thread_steps * loads * std::max(1.0, c.tile.lanes * s.number / 4.0) * 2.18 / kClocks;
+  const double latency = (items * 15980 + block_steps * 6.38 * products) / resident / kClocks * spilled;
+  constexpr double kPower = 4.44;
   double sum = 0;
   for (const double limit : {memory, issue, shared, latency}) sum += std::pow(limit, kPower);
   const double waves = static_cast<double>(plan.launch.blocks) / (kMultiprocessors * resident);
   const double parts = weight ? static_cast<double>(plan.launch.parts) * static_cast<double>(s.out_channels) *
-                                    (taps_of(k) + 1) * 8 / 3e9
+                                    (taps_of(k) + 1) * 8 / 1.1e9
                               : 0;
-  return std::pow(sum, 1 / kPower) * (1 + 0.35 * (std::ceil(waves) / waves - 1)) + parts + 0.0078;
+  return std::pow(sum, 1 / kPower) * (1 + 0.323 * (std::ceil(waves) / waves - 1)) + parts + 0.0028;
 }
 
 /// The plan of a configuration, with the names only if wanted; false: it does not fit.
