@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "core/profiling_bytes.h"
 #include "io/file.h"
 #include "io/npy_header.h"
 #include "lamella/tensor/create.h"
@@ -39,6 +40,7 @@ Tensor load_npy(const std::filesystem::path& path) {
 
   Tensor tensor = empty(shape, {.dtype = header.dtype});
   if (wanted > 0) {
+    const lamella::detail::profiling::BytesApart no_kernel_writes_it;
     auto* out = static_cast<std::uint8_t*>(lamella::detail::write(tensor, "load_npy").data);
     file.read(header.data_offset, out, wanted);
     if (header.big_endian)
@@ -60,6 +62,7 @@ void save_npy(const std::filesystem::path& path, const Tensor& tensor) {
   LAMELLA_CHECK(DTypeError, tensor.dtype() != bfloat16, "save_npy: ", tensor.describe(),
                 "; the format has no bfloat16, convert to float32 first");
   const Tensor dense = tensor.detach().contiguous();
+  const lamella::detail::profiling::BytesApart no_kernel_reads_it;
   detail::NpyHeader header;
   header.dtype = dense.dtype();
   header.shape = dense.shape().to_vector();

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "core/profiling_bytes.h"
 #include "io/crc32c.h"
 #include "io/file.h"
 #include "io/safetensors_header.h"
@@ -105,6 +106,7 @@ class Reader {
 
   Tensor read_tensor(const SafetensorsEntry& entry) {
     const Tensor tensor = empty(entry.shape, {.dtype = entry.dtype});
+    const lamella::detail::profiling::BytesApart no_kernel_writes_it;
     auto* const data = static_cast<unsigned char*>(lamella::detail::write(tensor, "load_safetensors").data);
     const std::uint64_t bytes = entry.end - entry.begin;
     if (bytes == 0) return tensor;
@@ -163,6 +165,7 @@ void save_safetensors(const std::filesystem::path& path, const StateDict& tensor
   write(text.data(), text.size());
   for (const std::size_t i : order) {
     const Tensor plain = tensors[i].second.detach().to(Device::cpu()).contiguous();
+    const lamella::detail::profiling::BytesApart no_kernel_reads_it;
     write(lamella::detail::read(plain).data, bytes_of(plain));
   }
   if (options.checksum)
