@@ -86,10 +86,10 @@ void log_call(State& thread, Device device, const char* call) {
     entry.first_mark = log.clock->mark(stream);
   }
   const std::size_t index = log.kernels.size();
+  log.kernels.push_back(entry);  // first: what is open must be there
   if (entry.op == nullptr) thread.unnamed.push_back(index);
   thread.open.push_back(index);
-  entry.begin = profiling::now();
-  log.kernels.push_back(entry);
+  log.kernels[index].begin = profiling::now();
 }
 
 }  // namespace

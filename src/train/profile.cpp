@@ -167,6 +167,8 @@ void Profile::stop() {
   const double last = record.marks.back();
   while (!log.kernels.empty() && (log.kernels.back().begin > last || log.kernels.back().end == 0))
     log.kernels.pop_back();
+  // One that never ended, because of what was thrown as it began.
+  for (KernelCall& call : log.kernels) call.end = std::max(call.end, call.begin);
   record.gpu.spans.resize(log.kernels.size());
   record.gpu.alone.resize(log.kernels.size(), 0);
   if (log.clock) {
@@ -202,7 +204,7 @@ std::vector<ProfiledKernel> Profile::kernels() const {
     sum.kernel = kernel;
     sum.pass = static_cast<ProfiledPass>(call.pass);
     ++sum.calls;
-    sum.cpu_seconds += call.end - call.begin - call.inside;
+    sum.cpu_seconds += std::max(0.0, call.end - call.begin - call.inside);
     sum.gpu_seconds += record.gpu.alone[i];
     sum.bytes += call.read + call.written;
   }
