@@ -69,5 +69,13 @@ Tensor raised(const Tensor& x) {
              : x;
 }
 
+struct FreshRounding::Before {
+  std::map<const void*, Rounded> rounded;
+};
+FreshRounding::FreshRounding() : before_(std::make_unique<Before>()) {
+  std::swap(before_->rounded, state.rounded);
+}
+FreshRounding::~FreshRounding() { std::swap(before_->rounded, state.rounded); }
+
 }  // namespace detail
 }  // namespace lamella

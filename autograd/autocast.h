@@ -1,5 +1,7 @@
 #pragma once
 
+#include <memory>
+
 #include "lamella/autograd/autocast.h"
 #include "lamella/tensor/tensor.h"
 
@@ -17,5 +19,20 @@ Tensor lowered_parameter(const Tensor& input, const Tensor& parameter);
 
 /// A tensor of a half type in float32 under autocast, by a recorded conversion.
 Tensor raised(const Tensor& x);
+
+/// While it lives, this thread uses no copy that was rounded before; what it rounds itself is gone at the
+/// end. A recording must round within itself: a copy from before would be as stale as its parameter is
+/// changed, and is given back when the Autocast around it ends.
+class FreshRounding {
+ public:
+  FreshRounding();
+  ~FreshRounding();
+  FreshRounding(const FreshRounding&) = delete;
+  FreshRounding& operator=(const FreshRounding&) = delete;
+
+ private:
+  struct Before;
+  std::unique_ptr<Before> before_;
+};
 
 }  // namespace lamella::detail

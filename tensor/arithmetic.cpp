@@ -1,6 +1,7 @@
 #include "lamella/tensor/arithmetic.h"
 
 #include "core/check.h"
+#include "core/profiling_bytes.h"
 #include "tensor/dispatch.h"
 #include "tensor/elementwise.h"
 #include "tensor/kernels/elementwise.h"
@@ -95,6 +96,7 @@ Tensor extreme(const char* name, BinaryOp op, TernaryOp gradient, const Tensor& 
 
 /// Whether `x` owes scale and shift only: a sum applies them on the way (the end of a residual block).
 bool can_fold(const Tensor& x) {
+  const detail::profiling::BytesApart only_a_look;
   return detail::fusion_enabled() && detail::is_pending(x) &&
          detail::read_pending(x).activation == PendingActivation::None;
 }

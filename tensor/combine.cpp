@@ -4,6 +4,7 @@
 
 #include "autograd/record.h"
 #include "core/check.h"
+#include "core/profiling_bytes.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/tensor/create.h"
 #include "tensor/dispatch.h"
@@ -123,7 +124,10 @@ Tensor one_hot(const Tensor& indices, std::int64_t classes, DType dtype) {
   Shape shape = indices.shape();
   shape.push_back(classes);
   const Tensor values = zeros(shape);
-  float* const to = detail::write(values, "one_hot").as<float>();
+  float* const to = [&] {
+    const detail::profiling::BytesApart no_kernel_writes_it;
+    return detail::write(values, "one_hot").as<float>();
+  }();
   for (std::size_t i = 0; i < at.size(); ++i) {
     LAMELLA_CHECK(ShapeError, at[i] >= 0 && at[i] < classes, "one_hot: index ", at[i], " at position ", i,
                   " is not in [0, ", classes, ")");

@@ -8,6 +8,7 @@
 #include "core/check.h"
 #include "core/parallel.h"
 #include "core/philox.h"
+#include "core/profiling_bytes.h"
 
 namespace lamella {
 
@@ -33,6 +34,7 @@ Tensor random(const char* op, const Shape& shape, const TensorOptions& options, 
   Tensor values = detail::allocate(shape, dtype, Device::cpu());
   const detail::RandomKey key = detail::next_random_key(Device::cpu());
   const std::int64_t count = values.numel();
+  const detail::profiling::BytesApart no_kernel_draws;
   void* const data = detail::write(values, op).data;
   detail::parallel_for((count + 3) / 4, 4096, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t block = begin; block < end; ++block)
@@ -78,6 +80,7 @@ Tensor arange(double begin, double end, double step, const TensorOptions& option
   const double count = std::ceil((end - begin) / step);
   LAMELLA_CHECK(ShapeError, count >= 0 && count < 1e15, "arange: from ", begin, " to ", end, " by ", step);
   const Tensor values = detail::allocate({static_cast<std::int64_t>(count)}, DType::Float64, Device::cpu());
+  const detail::profiling::BytesApart no_kernel_counts;
   double* const to = detail::write(values, "arange").as<double>();
   for (std::int64_t i = 0; i < values.numel(); ++i) to[i] = begin + static_cast<double>(i) * step;
   return finish(values.to(options.dtype).to(options.device), options);
@@ -102,8 +105,10 @@ Tensor from_span(std::span<const T> values, const Shape& shape, const TensorOpti
   LAMELLA_CHECK(ShapeError, static_cast<std::int64_t>(values.size()) == shape.product(),
                 "from_span: ", values.size(), " numbers for shape ", shape.to_string());
   Tensor plain = detail::allocate(shape, dtype_of<T>, Device::cpu());
-  if (!values.empty())
+  if (!values.empty()) {
+    const detail::profiling::BytesApart no_kernel_copies;
     std::memcpy(detail::write(plain, "from_span").data, values.data(), values.size_bytes());
+  }
   return finish(in_format(plain.to(options.dtype).to(options.device), options.format), options);
 }
 

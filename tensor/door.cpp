@@ -6,7 +6,7 @@
 
 #include "core/check.h"
 #include "core/cuda/recording.h"
-#include "core/profiling.h"
+#include "core/profiling_bytes.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/core/stream.h"
 #include "tensor/dispatch.h"
@@ -65,6 +65,7 @@ template <class Geometry>
 const Storage& settle(Pending& pending, const Geometry& of, const Storage& stored) {
   const std::lock_guard lock(pending.mutex);
   if (!pending.applied) {
+    const profiling::BytesApart not_of_whoever_reads_it;
     std::optional<StreamGuard> home;
     if (has_home(stored)) home.emplace(stored.stream);
     const PendingView view = view_of(pending, of, stored);

@@ -2,6 +2,7 @@
 
 #include "autograd/node.h"
 #include "core/check.h"
+#include "core/profiling_bytes.h"
 #include "lamella/tensor/create.h"
 #include "tensor/dispatch.h"
 #include "tensor/door.h"
@@ -83,6 +84,7 @@ std::string Tensor::describe() const {
 
 const void* Tensor::raw_data(DType expected) const {
   LAMELLA_CHECK(DTypeError, dtype() == expected, "data: ", describe(), " read as ", name(expected));
+  const detail::profiling::BytesApart no_kernel_reads_it;
   return detail::read(*this).data;
 }
 
@@ -90,6 +92,7 @@ void* Tensor::raw_mutable_data(DType expected) {
   LAMELLA_CHECK(DTypeError, dtype() == expected, "mutable_data: ", describe(), " written as ",
                 name(expected));
   detail::check_in_place("mutable_data", *this);
+  const detail::profiling::BytesApart no_kernel_writes_it;
   return detail::write(*this, "mutable_data").data;
 }
 

@@ -2,6 +2,7 @@
 
 #include "autograd/record.h"
 #include "core/check.h"
+#include "core/profiling_bytes.h"
 #include "layers/activation/kernels.h"
 #include "tensor/dispatch.h"
 
@@ -26,6 +27,7 @@ bool reads_output(const ActivationOp& op) {
 
 /// Whether `x` can owe one activation more, which its consumers then apply as they load it.
 bool can_owe(const Tensor& x, PendingActivation activation) {
+  const detail::profiling::BytesApart only_a_look;
   return activation != PendingActivation::None && detail::fusion_enabled() && detail::is_pending(x) &&
          detail::read_pending(x).activation == PendingActivation::None;
 }

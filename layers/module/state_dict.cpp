@@ -1,6 +1,7 @@
 #include "lamella/layers/state_dict.h"
 
 #include "core/check.h"
+#include "core/shown.h"
 #include "lamella/autograd/autograd.h"
 
 namespace lamella {
@@ -44,7 +45,7 @@ std::string LoadReport::to_string() const {
   line(detail::concat(missing.size(), " missing, ", unexpected.size(), " unexpected, ", mismatched.size(),
                       " of another shape"));
   for (const std::string& name : missing) line("missing: " + name);
-  for (const std::string& name : unexpected) line("unexpected: " + name);
+  for (const std::string& name : unexpected) line("unexpected: " + detail::shown(name));  // from a file
   for (const ShapeMismatch& entry : mismatched)
     line(detail::concat("another shape: ", entry.name, " is ", entry.found.to_string(), ", must be ",
                         entry.expected.to_string()));

@@ -4,11 +4,13 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <string_view>
 #include <utility>
 
 #include "core/check.h"
 #include "core/cuda/recording.h"
+#include "core/profiling_bytes.h"
 
 namespace lamella::detail::profiling {
 
@@ -43,6 +45,9 @@ struct State {
   std::vector<std::size_t> unnamed;  ///< calls and blocks of an operator that has not said its name
   std::vector<std::size_t> unnamed_blocks;
   std::int64_t read = 0, written = 0;  ///< handed out since the last call
+  std::size_t around = 0;              ///< calls in `open` that what is handed out is none of: see BytesApart
+
+  bool in_call() const { return open.size() > around; }
 };
 State& state() {
   thread_local State of_this_thread;
@@ -81,10 +86,10 @@ void log_call(State& thread, Device device, const char* call) {
     entry.first_mark = log.clock->mark(stream);
   }
   const std::size_t index = log.kernels.size();
+  log.kernels.push_back(entry);  // first: what is open must be there
   if (entry.op == nullptr) thread.unnamed.push_back(index);
   thread.open.push_back(index);
-  entry.begin = profiling::now();
-  log.kernels.push_back(entry);
+  log.kernels[index].begin = profiling::now();
 }
 
 }  // namespace
@@ -103,7 +108,8 @@ std::string name_of_call(const char* call) {
 void KernelScope::begin(Device device, const char* call) {
   State& thread = state();
   // A recording's launches run later, and as often as it is replayed.
-  const bool logged = thread.log && device == thread.log->device && !cuda::is_recording();
+  const bool logged =
+      thread.log && thread.log->is_open && device == thread.log->device && !cuda::is_recording();
   if (logged) log_call(thread, device, call);
   thread.in_log.push_back(logged);
   if (is_set(kRanges)) cuda::push_range(name_of_call(call).c_str());
@@ -128,6 +134,8 @@ void KernelScope::end() noexcept {
     } catch (const std::exception&) {  // what went wrong is thrown by the next launch
       entry.first_mark = -1;
     }
+  // Of an operator that throws, nothing is left for the next one.
+  if (std::uncaught_exceptions() > 0) name_all(thread, nullptr);
 }
 
 void PassScope::begin(Pass pass, const char* op) {
@@ -153,12 +161,29 @@ void PassScope::end() noexcept {
 void count_bytes(std::int64_t read, std::int64_t written) {
   State& thread = state();
   if (!thread.log) return;
-  const bool in_call = !thread.open.empty();
+  const bool in_call = thread.in_call();
   KernelCall* const call = in_call ? &thread.log->kernels[thread.open.back()] : nullptr;
   // An update reads what it changes.
   if (thread.pass == Pass::Update) read += written;
   (in_call ? call->read : thread.read) += read;
   (in_call ? call->written : thread.written) += written;
+}
+
+void BytesApart::begin() {
+  State& thread = state();
+  if (!thread.log) return;
+  log_ = thread.log.get();
+  read_ = std::exchange(thread.read, 0);
+  written_ = std::exchange(thread.written, 0);
+  around_ = std::exchange(thread.around, thread.open.size());
+}
+
+void BytesApart::end() noexcept {
+  State& thread = state();
+  if (thread.log.get() != log_) return;  // another profile has begun meanwhile
+  thread.read = read_;
+  thread.written = written_;
+  thread.around = around_;
 }
 
 void end_operator(const char* op) {
@@ -168,7 +193,7 @@ void end_operator(const char* op) {
 
 void name_in_place(const char* op) {
   State& thread = state();
-  if (!thread.log || thread.open.empty() || *op == '\0') return;
+  if (!thread.log || !thread.in_call() || *op == '\0') return;
   KernelCall& call = thread.log->kernels[thread.open.back()];
   if (call.op == nullptr) call.op = op;
 }
@@ -231,8 +256,12 @@ void log_kernels(const std::shared_ptr<Log>& log, bool on) {
   name_all(thread, nullptr);
   thread.open.clear();
   thread.in_log.clear();
+  thread.read = thread.written = 0;
+  thread.around = 0;
   thread.log = on ? log : nullptr;
 }
+
+void drop_unfinished() { name_all(state(), nullptr); }
 
 void close_log() {
   const std::lock_guard lock(current_mutex());

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -52,7 +53,7 @@ std::string name_of_call(const char* call);
 
 struct Log {
   Device device;
-  bool is_open = false;                   ///< blocks are logged
+  std::atomic<bool> is_open = false;      ///< blocks and kernels are logged
   std::unique_ptr<cuda::GpuClock> clock;  ///< null on the CPU
   std::vector<KernelCall> kernels;
   std::vector<BlockUse> blocks;
@@ -61,14 +62,16 @@ struct Log {
   std::vector<std::pair<double, std::size_t>>
       returned_earlier;  ///< those of them that came back: when, bytes
 
-  std::mutex mutex;  ///< over is_open and the blocks: any thread may take and return these
+  std::mutex mutex;  ///< over changes of is_open and the blocks: any thread may take and return these
 };
 
 /// Makes `log` the one that hooks write to, its memory from now on. Throws Error if there is one.
 void open_log(const std::shared_ptr<Log>& log);
 /// Whether kernels of the thread that calls this are logged.
 void log_kernels(const std::shared_ptr<Log>& log, bool on);
-/// To be called when no thread's kernels are logged.
+/// What this thread has begun and not ended, as an operator that threw, is not the next one's.
+void drop_unfinished();
+/// Nothing is logged from now on.
 void close_log();
 
 }  // namespace lamella::detail::profiling

@@ -31,29 +31,45 @@ struct Descriptor {
 
 }  // namespace
 
-std::vector<std::uint8_t> read_file(const std::filesystem::path& path, std::uint64_t limit) {
+InputFile::InputFile(const std::filesystem::path& path) : path_(path.string()) {
   // O_NONBLOCK: opening a named pipe nobody writes to must fail below, not wait.
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-  LAMELLA_CHECK(IoError, file.value >= 0, "cannot open ", path.string(), ": ", error_text(errno));
+  LAMELLA_CHECK(IoError, file.value >= 0, "cannot open ", path_, ": ", error_text(errno));
+  // Of what was opened: the path may name something else by now.
   struct stat status {};
-  LAMELLA_CHECK(IoError, ::fstat(file.value, &status) == 0, "cannot read ", path.string(), ": ",
-                error_text(errno));
-  LAMELLA_CHECK(IoError, S_ISREG(status.st_mode), "cannot read ", path.string(), ": it is ",
+  LAMELLA_CHECK(IoError, ::fstat(file.value, &status) == 0, "cannot read ", path_, ": ", error_text(errno));
+  LAMELLA_CHECK(IoError, S_ISREG(status.st_mode), "cannot read ", path_, ": it is ",
                 S_ISDIR(status.st_mode) ? "a folder" : "not a regular file");
-  const auto bytes = static_cast<std::uint64_t>(status.st_size);
-  LAMELLA_CHECK(IoError, bytes <= limit, "cannot read ", path.string(), ": it has ", bytes,
-                " bytes, more than the ", limit, " allowed for such a file");
-  std::vector<std::uint8_t> content(bytes);
-  std::size_t done = 0;
-  while (done < content.size()) {
+  bytes_ = static_cast<std::uint64_t>(status.st_size);
+  file_ = std::exchange(file.value, -1);
+}
+
+InputFile::~InputFile() {
+  if (file_ >= 0) ::close(file_);
+}
+
+void InputFile::read(std::uint64_t offset, void* to, std::uint64_t bytes) const {
+  auto* out = static_cast<char*>(to);
+  while (bytes > 0) {
     const ssize_t got =
-        ::read(file.value, content.data() + done, std::min(content.size() - done, kMaxTransfer));
+        ::pread(file_, out, static_cast<std::size_t>(std::min<std::uint64_t>(bytes, kMaxTransfer)),
+                static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
-    LAMELLA_CHECK(IoError, got >= 0, "cannot read ", path.string(), ": ", error_text(errno));
-    LAMELLA_CHECK(IoError, got > 0, "cannot read ", path.string(), ": it became shorter than ", bytes,
+    LAMELLA_CHECK(IoError, got >= 0, "cannot read ", path_, ": ", error_text(errno));
+    LAMELLA_CHECK(IoError, got > 0, "cannot read ", path_, ": it became shorter than ", bytes_,
                   " bytes while it was read");
-    done += static_cast<std::size_t>(got);
+    out += got;
+    offset += static_cast<std::uint64_t>(got);
+    bytes -= static_cast<std::uint64_t>(got);
   }
+}
+
+std::vector<std::uint8_t> read_file(const std::filesystem::path& path, std::uint64_t limit) {
+  const InputFile file(path);
+  LAMELLA_CHECK(IoError, file.bytes() <= limit, "cannot read ", path.string(), ": it has ", file.bytes(),
+                " bytes, more than the ", limit, " allowed for such a file");
+  std::vector<std::uint8_t> content(file.bytes());
+  file.read(0, content.data(), content.size());
   return content;
 }
 

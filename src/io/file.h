@@ -13,6 +13,29 @@ namespace lamella::detail {
 std::vector<std::uint8_t> read_file(const std::filesystem::path& path,
                                     std::uint64_t limit = std::uint64_t{1} << 40);
 
+/// A regular file, read at any place. It is not mapped into memory: one that is cut short meanwhile is an
+/// IoError, where a mapping would end the program (SIGBUS).
+class InputFile {
+ public:
+  /// Opens it without ever waiting, as opening a named pipe would. Throws IoError naming the path: missing,
+  /// not a regular file, unreadable.
+  explicit InputFile(const std::filesystem::path& path);
+  ~InputFile();
+  InputFile(const InputFile&) = delete;
+  InputFile& operator=(const InputFile&) = delete;
+
+  /// Its length when it was opened.
+  std::uint64_t bytes() const { return bytes_; }
+  /// `bytes` of them from `offset` on. Throws IoError naming the path where the file ends before or cannot be
+  /// read.
+  void read(std::uint64_t offset, void* to, std::uint64_t bytes) const;
+
+ private:
+  std::string path_;
+  int file_ = -1;
+  std::uint64_t bytes_ = 0;
+};
+
 /// Writes a file so that a reader sees the old content or the new, never a part: into a temporary file in the
 /// same folder, which commit() syncs and renames. Without commit() the destructor removes it and the old file
 /// stays. Every failure, a full disk too, throws IoError naming the path.

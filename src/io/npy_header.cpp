@@ -12,8 +12,6 @@ namespace lamella::io::detail {
 namespace {
 
 constexpr std::string_view kMagic = "\x93NUMPY";
-// Far above what any array of few axes needs; NumPy itself stops at 10,000.
-constexpr std::uint64_t kMaxHeader = 1 << 16;
 
 struct Type {
   std::string_view code;
@@ -153,7 +151,8 @@ NpyHeader parse_npy_header(std::span<const std::uint8_t> bytes, const std::strin
   LAMELLA_CHECK(IoError, bytes.size() >= start, source, ": truncated NPY file");
   std::uint64_t length = bytes[8] | std::uint64_t{bytes[9]} << 8;
   if (major > 1) length |= std::uint64_t{bytes[10]} << 16 | std::uint64_t{bytes[11]} << 24;
-  LAMELLA_CHECK(IoError, length <= kMaxHeader, source, ": corrupt NPY file: a header of ", length, " bytes");
+  LAMELLA_CHECK(IoError, length <= kMaxNpyHeader, source, ": corrupt NPY file: a header of ", length,
+                " bytes");
   LAMELLA_CHECK(IoError, length <= bytes.size() - start, source,
                 ": truncated NPY file: its header ends early");
   NpyHeader header = Parser(text.substr(start, length), source).parse();

@@ -10,6 +10,12 @@
 
 namespace lamella::io::detail {
 
+/// Longest dictionary taken, in bytes: far above what any array of few axes needs; NumPy itself stops at
+/// 10,000.
+inline constexpr std::uint64_t kMaxNpyHeader = 1 << 16;
+/// Nothing that parse_npy_header() reads lies behind so many bytes.
+inline constexpr std::uint64_t kMaxNpyBeginning = 12 + kMaxNpyHeader;
+
 /// What stands before the numbers of a .npy file.
 struct NpyHeader {
   DType dtype = DType::Float32;

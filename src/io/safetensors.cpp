@@ -4,12 +4,12 @@
 #include <array>
 #include <bit>
 #include <cstdint>
-#include <fstream>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/check.h"
+#include "core/profiling_bytes.h"
 #include "io/crc32c.h"
 #include "io/file.h"
 #include "io/safetensors_header.h"
@@ -79,28 +79,19 @@ std::string_view text_of(const void* data, std::uint64_t bytes) {
 
 class Reader {
  public:
-  explicit Reader(const std::filesystem::path& path) : where_("cannot load " + path.string()) {
-    std::error_code error;
-    const auto status = std::filesystem::status(path, error);
-    LAMELLA_CHECK(IoError, std::filesystem::exists(status), where_, ": no such file");
-    LAMELLA_CHECK(IoError, std::filesystem::is_regular_file(status), where_, ": not a regular file");
-    const std::uintmax_t bytes = std::filesystem::file_size(path, error);
-    LAMELLA_CHECK(IoError, !error, where_, ": ", error.message());
-    bytes_ = bytes;
-    file_.open(path, std::ios::binary);
-    LAMELLA_CHECK(IoError, file_.is_open(), where_, ": it cannot be opened");
-  }
+  explicit Reader(const std::filesystem::path& path)
+      : where_("cannot load " + path.string()), file_(path), bytes_(file_.bytes()) {}
 
   SafetensorsHeader read_header() {
     std::array<unsigned char, 8> prefix{};
     LAMELLA_CHECK(IoError, bytes_ >= prefix.size(), where_, ": it has only ", bytes_, " bytes");
-    read(prefix.data(), prefix.size());
+    file_.read(0, prefix.data(), prefix.size());
     const auto length = std::bit_cast<std::uint64_t>(prefix);
     LAMELLA_CHECK(IoError, length <= detail::kMaxHeader && length <= bytes_ - prefix.size(), where_,
                   ": its header has ", length, " bytes, but the file ", bytes_, " and a header at most ",
                   detail::kMaxHeader);
     std::string text(length, '\0');
-    read(text.data(), text.size());
+    file_.read(prefix.size(), text.data(), text.size());
     data_begin_ = prefix.size() + length;
     SafetensorsHeader header = detail::parse_safetensors_header(text, bytes_ - data_begin_, where_);
     if (const auto found = header.metadata.find(kChecksum); found != header.metadata.end()) {
@@ -115,11 +106,11 @@ class Reader {
 
   Tensor read_tensor(const SafetensorsEntry& entry) {
     const Tensor tensor = empty(entry.shape, {.dtype = entry.dtype});
+    const lamella::detail::profiling::BytesApart no_kernel_writes_it;
     auto* const data = static_cast<unsigned char*>(lamella::detail::write(tensor, "load_safetensors").data);
     const std::uint64_t bytes = entry.end - entry.begin;
     if (bytes == 0) return tensor;
-    file_.seekg(static_cast<std::streamoff>(data_begin_ + entry.begin));
-    read(data, bytes);
+    file_.read(data_begin_ + entry.begin, data, bytes);
     // Any other byte in a bool would be undefined behaviour.
     if (entry.dtype == DType::Bool)
       for (std::uint64_t i = 0; i < bytes; ++i) data[i] = data[i] != 0;
@@ -134,7 +125,7 @@ class Reader {
     std::vector<char> part(std::min<std::uint64_t>(bytes_ - data_begin_, 1 << 20));
     for (std::uint64_t at = data_begin_; at < bytes_; at += part.size()) {
       part.resize(std::min<std::uint64_t>(part.size(), bytes_ - at));
-      read(part.data(), part.size());
+      file_.read(at, part.data(), part.size());
       sum = lamella::detail::crc32c({part.data(), part.size()}, sum);
     }
     LAMELLA_CHECK(IoError, hexadecimal(sum) == expected, where_, ": its checksum is ", hexadecimal(sum),
@@ -142,14 +133,9 @@ class Reader {
                   kChecksum);
   }
 
-  void read(void* to, std::uint64_t bytes) {
-    file_.read(static_cast<char*>(to), static_cast<std::streamsize>(bytes));
-    LAMELLA_CHECK(IoError, file_.good(), where_, ": it cannot be read, or became shorter while it was");
-  }
-
   std::string where_;
-  std::ifstream file_;
-  std::uint64_t bytes_ = 0;
+  lamella::detail::InputFile file_;
+  std::uint64_t bytes_;
   std::uint64_t data_begin_ = 0;
   bool checked_ = false;
 };
@@ -165,6 +151,9 @@ void save_safetensors(const std::filesystem::path& path, const StateDict& tensor
   if (options.checksum) header.metadata[kChecksum] = kNoDigits;
   std::string text = detail::format_safetensors_header(header);
   text.append((8 - text.size() % 8) % 8, ' ');
+  LAMELLA_CHECK(Error, text.size() <= detail::kMaxHeader,
+                "save_safetensors: names and metadata make a header of ", text.size(),
+                " bytes; one of more than ", detail::kMaxHeader, " would not be read");
   const auto prefix = std::bit_cast<std::array<unsigned char, 8>>(static_cast<std::uint64_t>(text.size()));
   lamella::detail::AtomicFile file(path);
   std::uint32_t sum = 0;
@@ -176,6 +165,7 @@ void save_safetensors(const std::filesystem::path& path, const StateDict& tensor
   write(text.data(), text.size());
   for (const std::size_t i : order) {
     const Tensor plain = tensors[i].second.detach().to(Device::cpu()).contiguous();
+    const lamella::detail::profiling::BytesApart no_kernel_reads_it;
     write(lamella::detail::read(plain).data, bytes_of(plain));
   }
   if (options.checksum)

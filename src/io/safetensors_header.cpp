@@ -7,10 +7,12 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/shown.h"
 
 namespace lamella::io::detail {
 
 using lamella::detail::concat;
+using lamella::detail::shown;
 
 namespace {
 
@@ -35,7 +37,9 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 
   bool null() override { return fail("has a null"); }
   bool boolean(bool) override { return fail("has a boolean"); }
-  bool number_float(double, const std::string&) override { return fail("has a number that is not whole"); }
+  bool number_float(double, const std::string&) override {
+    return fail("has a number that is not whole, or too large");
+  }
   bool number_integer(std::int64_t) override { return fail("has a negative number"); }
   bool binary(binary_t&) override { return fail("has binary"); }
 
@@ -43,7 +47,7 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
     if (place_ != Place::Numbers) return fail("has a number out of place");
     if (value > static_cast<std::uint64_t>(INT64_MAX)) return fail("has a number above 2^63 - 1");
     if (numbers_.size() >= kMaxAxes)
-      return fail(concat("has more than ", kMaxAxes, " numbers in ", field_, " of \"", name_, '"'));
+      return fail(concat("has more than ", kMaxAxes, " numbers in ", field_, " of \"", shown(name_), '"'));
     numbers_.push_back(value);
     return true;
   }
@@ -59,7 +63,8 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
         header.entries.back().dtype = dtype;
         return true;
       }
-    return fail(concat("gives \"", name_, "\" the type ", value, ", which Lamella does not have"));
+    return fail(
+        concat("gives \"", shown(name_), "\" the type ", shown(value), ", which Lamella does not have"));
   }
 
   bool start_object(std::size_t) override {
@@ -79,15 +84,15 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 
   bool key(std::string& value) override {
     if (place_ == Place::Top) {
-      if (!names_.insert(value).second) return fail(concat("has \"", value, "\" twice"));
+      if (!names_.insert(value).second) return fail(concat("has \"", shown(value), "\" twice"));
       name_ = std::move(value);
       return true;
     }
     if (place_ == Place::Metadata ? header.metadata.contains(value)
                                   : std::find(seen_.begin(), seen_.end(), value) != seen_.end())
-      return fail(concat("has ", value, " twice in \"", name_, '"'));
+      return fail(concat("has ", shown(value), " twice in \"", shown(name_), '"'));
     if (place_ == Place::Tensor && value != "dtype" && value != "shape" && value != "data_offsets")
-      return fail(concat("has an unknown field ", value, " in \"", name_, '"'));
+      return fail(concat("has an unknown field ", shown(value), " in \"", shown(name_), '"'));
     if (place_ == Place::Tensor) seen_.push_back(value);
     field_ = std::move(value);
     return true;
@@ -95,7 +100,7 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 
   bool end_object() override {
     if (place_ == Place::Tensor && seen_.size() != 3)
-      return fail(concat("lacks dtype, shape or data_offsets of \"", name_, '"'));
+      return fail(concat("lacks dtype, shape or data_offsets of \"", shown(name_), '"'));
     place_ = place_ == Place::Top ? Place::End : Place::Top;
     return true;
   }
@@ -114,7 +119,7 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
       for (const std::uint64_t size : numbers_) entry.shape.push_back(static_cast<std::int64_t>(size));
       return true;
     }
-    if (numbers_.size() != 2) return fail(concat("does not give \"", name_, "\" two data_offsets"));
+    if (numbers_.size() != 2) return fail(concat("does not give \"", shown(name_), "\" two data_offsets"));
     entry.begin = numbers_[0];
     entry.end = numbers_[1];
     return true;
@@ -143,17 +148,18 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
   std::unordered_set<std::string> names_;
 };
 
-/// Elements times their size; false where that exceeds 63 bits.
+/// Elements times their size; false where that exceeds 63 bits. A size of 0 counts as 1 there: a tensor
+/// without elements has strides, and those must not overflow either.
 bool count_bytes(const SafetensorsEntry& entry, std::uint64_t& bytes) {
   bytes = size_of(entry.dtype);
   bool empty = false;
-  for (const std::int64_t size : entry.shape) empty = empty || size == 0;
-  if (empty) bytes = 0;
   for (const std::int64_t size : entry.shape) {
-    if (empty) continue;
-    if (static_cast<std::uint64_t>(size) > static_cast<std::uint64_t>(INT64_MAX) / bytes) return false;
-    bytes *= static_cast<std::uint64_t>(size);
+    empty = empty || size == 0;
+    const auto factor = static_cast<std::uint64_t>(std::max<std::int64_t>(size, 1));
+    if (factor > static_cast<std::uint64_t>(INT64_MAX) / bytes) return false;
+    bytes *= factor;
   }
+  if (empty) bytes = 0;
   return true;
 }
 
@@ -161,6 +167,11 @@ bool count_bytes(const SafetensorsEntry& entry, std::uint64_t& bytes) {
 
 SafetensorsHeader parse_safetensors_header(std::string_view text, std::uint64_t data_bytes,
                                            const std::string& where) {
+  // The parser would take a zero byte for the end, whatever follows, and skip a mark of byte order: other
+  // readers take neither.
+  LAMELLA_CHECK(IoError, text.find('\0') == std::string_view::npos, where, ": its header has a zero byte");
+  LAMELLA_CHECK(IoError, !text.starts_with("\xef\xbb\xbf"), where,
+                ": its header begins with a byte order mark");
   HeaderReader reader;
   const bool parsed = nlohmann::json::sax_parse(text.begin(), text.end(), &reader);
   LAMELLA_CHECK(IoError, parsed && reader.complete(), where, ": its header ",
@@ -170,11 +181,12 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, std::uint64_t 
   std::vector<const SafetensorsEntry*> order;
   for (const SafetensorsEntry& entry : header.entries) {
     std::uint64_t bytes = 0;
-    LAMELLA_CHECK(IoError, count_bytes(entry, bytes), where, ": the shape of \"", entry.name, "\", ",
+    LAMELLA_CHECK(IoError, count_bytes(entry, bytes), where, ": the shape of \"", shown(entry.name), "\", ",
                   entry.shape.to_string(), ", overflows");
-    LAMELLA_CHECK(IoError, entry.begin <= entry.end && entry.end <= data_bytes, where, ": \"", entry.name,
-                  "\" has bytes ", entry.begin, " to ", entry.end, " of ", data_bytes, " in the file");
-    LAMELLA_CHECK(IoError, entry.end - entry.begin == bytes, where, ": \"", entry.name, "\" has ",
+    LAMELLA_CHECK(IoError, entry.begin <= entry.end && entry.end <= data_bytes, where, ": \"",
+                  shown(entry.name), "\" has bytes ", entry.begin, " to ", entry.end, " of ", data_bytes,
+                  " in the file");
+    LAMELLA_CHECK(IoError, entry.end - entry.begin == bytes, where, ": \"", shown(entry.name), "\" has ",
                   entry.end - entry.begin, " bytes, but ", entry.shape.to_string(), ' ',
                   lamella::name(entry.dtype), " takes ", bytes);
     order.push_back(&entry);
@@ -184,8 +196,8 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, std::uint64_t 
   });
   std::uint64_t at = 0;
   for (const SafetensorsEntry* entry : order) {
-    LAMELLA_CHECK(IoError, entry->begin == at, where, ": \"", entry->name, "\" begins at byte ", entry->begin,
-                  ", but what lies before it ends at ", at);
+    LAMELLA_CHECK(IoError, entry->begin == at, where, ": \"", shown(entry->name), "\" begins at byte ",
+                  entry->begin, ", but what lies before it ends at ", at);
     at = entry->end;
   }
   LAMELLA_CHECK(IoError, at == data_bytes, where, ": its tensors take ", at, " bytes, but it has ",
@@ -202,20 +214,23 @@ std::string format_safetensors_header(const SafetensorsHeader& header) {
     }
   };
   std::string text = "{";
-  const auto next = [&text](const std::string& part) { text += (text.size() > 1 ? "," : "") + part; };
+  const auto next = [](std::string& list, const std::string& part) {
+    if (list.back() != '{') list += ',';
+    list += part;
+  };
   if (!header.metadata.empty()) {
-    std::string inner;
-    for (const auto& [key, value] : header.metadata)
-      inner += (inner.empty() ? "" : ",") + quoted(key) + ':' + quoted(value);
-    next(quoted(kMetadata) + ":{" + inner + '}');
+    std::string inner = "{";
+    for (const auto& [key, value] : header.metadata) next(inner, concat(quoted(key), ':', quoted(value)));
+    next(text, concat(quoted(kMetadata), ':', inner, '}'));
   }
   for (const SafetensorsEntry& entry : header.entries) {
     const auto* type =
         std::find_if(kTypes.begin(), kTypes.end(), [&](const auto& t) { return t.second == entry.dtype; });
-    next(concat(quoted(entry.name), R"(:{"dtype":")", type->first, R"(","shape":)", entry.shape.to_string(),
-                R"(,"data_offsets":[)", entry.begin, ',', entry.end, "]}"));
+    next(text, concat(quoted(entry.name), R"(:{"dtype":")", type->first, R"(","shape":)",
+                      entry.shape.to_string(), R"(,"data_offsets":[)", entry.begin, ',', entry.end, "]}"));
   }
-  return text + '}';
+  text += '}';
+  return text;
 }
 
 }  // namespace lamella::io::detail

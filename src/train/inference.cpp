@@ -1,20 +1,21 @@
 #include "lamella/train/inference.h"
 
+#include "autograd/autocast.h"
 #include "core/check.h"
 #include "core/cuda_backend.h"
-#include "lamella/autograd/autocast.h"
+#include "core/profiling_bytes.h"
 #include "lamella/autograd/autograd.h"
-#include "lamella/core/precision.h"
 #include "lamella/tensor/create.h"
 #include "tensor/door.h"
+#include "train/surroundings.h"
 
 namespace lamella::train {
 
+/// Made by a run as always; the next one is recorded.
 struct Inference::Recorded {
-  std::unique_ptr<lamella::detail::cuda::Recording> launches;
+  Surroundings surroundings;
+  std::unique_ptr<lamella::detail::cuda::Recording> launches;  ///< null: not yet
   Tensor input, output;
-  std::vector<const void*> surroundings;
-  bool tf32 = false, fusion = false;
 };
 
 namespace {
@@ -39,15 +40,6 @@ Inference::Inference(Module& network, InferenceOptions options) : network_(netwo
 
 Inference::~Inference() = default;
 
-/// Where everything lies that recorded launches read, besides their own.
-std::vector<const void*> Inference::surroundings() const {
-  std::vector<const void*> all;
-  for (const Tensor& parameter : network_.parameters()) all.push_back(lamella::detail::read(parameter).data);
-  for (const auto& [name, buffer] : network_.named_buffers())
-    all.push_back(lamella::detail::read(buffer).data);
-  return all;
-}
-
 Tensor Inference::run(const Tensor& input) {
   std::optional<Autocast> mixed;
   if (options_.autocast) mixed.emplace(*options_.autocast);
@@ -59,35 +51,33 @@ Tensor Inference::operator()(const Tensor& input) {
   network_.eval();
   const Tensor x = input.to(device_of(network_));
   if (!options_.capture) return run(x);
-  const bool tf32 = allow_tf32(), fusion = lamella::detail::fusion_enabled();
-  if (recorded_ &&
-      (recorded_->tf32 != tf32 || recorded_->fusion != fusion || recorded_->surroundings != surroundings())) {
-    recorded_ = nullptr;
-    has_run_ = false;
-  }
+  Surroundings now = surroundings_of(network_, tensors_of(network_));
+  const bool known = recorded_ && recorded_->surroundings == now;
   // What is made at the first use, such as cuBLAS, must exist before it is recorded.
-  if (!has_run_ || (recorded_ && !alike(x, recorded_->input))) {
-    has_run_ = true;
-    return run(x);
+  if (!known) {
+    recorded_ = nullptr;
+    const Tensor y = run(x);
+    recorded_ = std::make_unique<Recorded>();
+    recorded_->surroundings = std::move(now);
+    return y;
   }
-  if (!recorded_) {
-    auto recorded = std::make_unique<Recorded>();
-    recorded->input = empty_like(x);
-    recorded->input.copy_(x);
-    recorded->surroundings = surroundings();
-    recorded->tf32 = tf32;
-    recorded->fusion = fusion;
-    recorded->launches = lamella::detail::cuda::record_launches(x.device(), [&] {
-      recorded->output = run(recorded->input);
-      lamella::detail::read(recorded->output);  // if it is pending, each replay must compute it
+  Recorded& recorded = *recorded_;
+  if (recorded.launches && !alike(x, recorded.input)) return run(x);
+  if (!recorded.launches) {
+    recorded.input = empty_like(x);
+    recorded.input.copy_(x);
+    recorded.launches = lamella::detail::cuda::record_launches(x.device(), [&] {
+      const lamella::detail::FreshRounding replays_round_anew;
+      recorded.output = run(recorded.input);
+      const lamella::detail::profiling::BytesApart no_kernel_reads_it;
+      lamella::detail::read(recorded.output);  // if it is pending, each replay must compute it
     });
-    recorded_ = std::move(recorded);
   } else {
-    recorded_->input.copy_(x);
+    recorded.input.copy_(x);
   }
-  recorded_->launches->replay();
+  recorded.launches->replay();
   ++replayed_;
-  return recorded_->output.clone();
+  return recorded.output.clone();
 }
 
 }  // namespace lamella::train

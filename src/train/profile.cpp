@@ -61,7 +61,7 @@ double measure_bandwidth(Device device, profiling::Log& log) {
         to.copy_(from);
         const int behind = log.clock->mark(current_stream(device));
         synchronize(device);
-        seconds = log.clock->seconds(behind) - log.clock->seconds(before);
+        seconds = log.clock->seconds_between(before, behind);
       } else {
         const double before = profiling::now();
         to.copy_(from);
@@ -91,6 +91,8 @@ Profile::~Profile() {
     record_->options.bandwidth = false;
     stop();
   } catch (const std::exception&) {  // a GPU's error, which whatever comes next on it throws again
+    // Or this is another thread than that which called start(): it logs nothing more.
+    if (!record_->is_stopped) profiling::close_log();
   }
 }
 
@@ -115,11 +117,13 @@ void Profile::watch(const Module& network) {
 
 void Profile::start() {
   Record& record = *record_;
-  LAMELLA_CHECK(Error, !record.running && record.marks.empty(), "Profile::start: it was started before");
+  LAMELLA_CHECK(Error, !record.is_stopped, "Profile::start: the profile was stopped; make another one");
+  LAMELLA_CHECK(Error, !record.running, "Profile::start: it was started before");
   profiling::Log& log = *record.log;
   if (log.device.is_cuda()) {
     log.clock = lamella::detail::cuda::make_gpu_clock(log.device);
     record.clock_zero = profiling::now();
+    if (record.options.head_start) log.clock->hold(current_stream(log.device), record.shortest_step);
   }
   {
     // What came and went in the meantime.
@@ -129,15 +133,17 @@ void Profile::start() {
     for (std::size_t i = 0; i < log.blocks.size(); ++i) log.in_use[log.blocks[i].data] = i;
   }
   record.running = true;
+  record.thread = std::this_thread::get_id();
   record.marks.push_back(profiling::now());
-  if (log.clock && record.options.head_start)
-    log.clock->hold(current_stream(log.device), record.shortest_step);
   profiling::log_kernels(record.log, true);
 }
 
 void Profile::step() {
   Record& record = *record_;
   LAMELLA_CHECK(Error, record.running, "Profile::step: the profile is not between start() and stop()");
+  LAMELLA_CHECK(Error, record.thread == std::this_thread::get_id(),
+                "Profile::step: another thread called start(), and its operators are watched");
+  profiling::drop_unfinished();
   const double now = profiling::now();
   record.shortest_step = std::min(record.shortest_step, now - record.marks.back());
   record.marks.push_back(now);
@@ -149,6 +155,9 @@ void Profile::step() {
 void Profile::stop() {
   Record& record = *record_;
   if (record.is_stopped) return;
+  // That thread may be adding to what is read here.
+  LAMELLA_CHECK(Error, !record.running || record.thread == std::this_thread::get_id(),
+                "Profile::stop: another thread called start(), and has to call stop()");
   record.is_stopped = true;
   if (record.running) profiling::log_kernels(record.log, false);
   record.running = false;
@@ -158,22 +167,16 @@ void Profile::stop() {
   const double last = record.marks.back();
   while (!log.kernels.empty() && (log.kernels.back().begin > last || log.kernels.back().end == 0))
     log.kernels.pop_back();
-  record.gpu.assign(log.kernels.size(), {});
-  record.gpu_alone.assign(log.kernels.size(), 0.0);
+  // One that never ended, because of what was thrown as it began.
+  for (KernelCall& call : log.kernels) call.end = std::max(call.end, call.begin);
+  record.gpu.spans.resize(log.kernels.size());
+  record.gpu.alone.resize(log.kernels.size(), 0);
   if (log.clock) {
     synchronize(log.device);
     if (record.options.bandwidth) record.bandwidth = measure_bandwidth(log.device, log);
-    for (std::size_t i = 0; i < log.kernels.size(); ++i) {
-      const KernelCall& call = log.kernels[i];
-      if (call.first_mark < 0 || call.last_mark < 0) continue;
-      record.gpu[i] = {record.clock_zero + log.clock->seconds(call.first_mark),
-                       record.clock_zero + log.clock->seconds(call.last_mark)};
-      const double seconds = record.gpu[i].end - record.gpu[i].begin;
-      record.gpu_alone[i] += seconds;
-      if (call.around < 0) continue;
-      const auto around = static_cast<std::size_t>(call.around);
-      if (log.kernels[around].stream == call.stream) record.gpu_alone[around] -= seconds;
-    }
+    record.gpu = event_times(log.kernels, *log.clock);
+    for (EventTimes::Span& span : record.gpu.spans)
+      span = {record.clock_zero + span.begin, record.clock_zero + span.end};
     log.clock = nullptr;
   } else if (record.options.bandwidth) {
     record.bandwidth = measure_bandwidth(log.device, log);
@@ -201,8 +204,8 @@ std::vector<ProfiledKernel> Profile::kernels() const {
     sum.kernel = kernel;
     sum.pass = static_cast<ProfiledPass>(call.pass);
     ++sum.calls;
-    sum.cpu_seconds += call.end - call.begin - call.inside;
-    sum.gpu_seconds += record.gpu_alone[i];
+    sum.cpu_seconds += std::max(0.0, call.end - call.begin - call.inside);
+    sum.gpu_seconds += record.gpu.alone[i];
     sum.bytes += call.read + call.written;
   }
   std::vector<ProfiledKernel> all;
@@ -210,8 +213,10 @@ std::vector<ProfiledKernel> Profile::kernels() const {
     const double seconds = on_gpu ? sum.gpu_seconds : sum.cpu_seconds;
     // What goes from one device to another is not bounded by the memory of either.
     const bool stays = !sum.kernel.starts_with("copy_to_");
-    if (record.bandwidth > 0 && seconds > 0 && sum.bytes > 0 && stays)
-      sum.share_of_bandwidth = static_cast<double>(sum.bytes) / seconds / record.bandwidth;
+    if (record.bandwidth > 0 && seconds > 0 && sum.bytes > 0 && stays) {
+      const double share = static_cast<double>(sum.bytes) / seconds / record.bandwidth;
+      if (share <= 1) sum.share_of_bandwidth = share;
+    }
     all.push_back(std::move(sum));
   }
   std::stable_sort(all.begin(), all.end(), [&](const ProfiledKernel& a, const ProfiledKernel& b) {

@@ -2,10 +2,12 @@
 
 #include <array>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "core/profile_log.h"
 #include "lamella/train/profile.h"
+#include "train/event_times.h"
 
 namespace lamella::train {
 
@@ -20,13 +22,8 @@ struct Profile::Record {
   double clock_zero = 0;        ///< when the GPU's clock began
   double shortest_step = 0.05;  ///< seconds
   double bandwidth = 0;
-
-  /// When the GPU ran a call of log->kernels; equal where that is not known.
-  struct Span {
-    double begin = 0, end = 0;
-  };
-  std::vector<Span> gpu;          ///< in seconds of now()
-  std::vector<double> gpu_alone;  ///< without the calls within
+  std::thread::id thread;  ///< that called start()
+  EventTimes gpu;          ///< spans in seconds of now()
 
   /// What the log holds is complete.
   bool is_over() const { return !running && !marks.empty(); }

@@ -15,12 +15,15 @@ namespace {
 using lamella::detail::readable;
 
 __attribute__((format(printf, 1, 2))) std::string text(const char* format, ...) {
-  char buffer[400];
-  std::va_list values;
+  std::va_list values, again;
   va_start(values, format);
-  std::vsnprintf(buffer, sizeof buffer, format, values);
+  va_copy(again, values);
+  // Names of operators may be of any length.
+  std::string result(static_cast<std::size_t>(std::max(0, std::vsnprintf(nullptr, 0, format, values))), '\0');
+  std::vsnprintf(result.data(), result.size() + 1, format, again);
+  va_end(again);
   va_end(values);
-  return buffer;
+  return result;
 }
 
 std::string size_text(std::int64_t bytes) { return readable(static_cast<std::size_t>(bytes)); }
@@ -33,12 +36,13 @@ std::string Profile::table() const {
   const bool on_gpu = device.is_cuda();
   const double steps = static_cast<double>(std::max<std::int64_t>(1, this->steps()));
   std::size_t op_width = 8, kernel_width = 6;
-  double cpu = 0, gpu = 0, bytes = 0;
+  double cpu = 0, gpu = 0, bytes = 0, seconds_of_bytes = 0;
   std::int64_t calls = 0;
   for (const ProfiledKernel& kernel : all) {
     op_width = std::max(op_width, kernel.op.size());
     kernel_width = std::max(kernel_width, kernel.kernel.size());
     cpu += kernel.cpu_seconds, gpu += kernel.gpu_seconds, bytes += static_cast<double>(kernel.bytes);
+    if (kernel.bytes > 0) seconds_of_bytes += on_gpu ? kernel.gpu_seconds : kernel.cpu_seconds;
     calls += kernel.calls;
   }
   std::string lines =
@@ -47,24 +51,32 @@ std::string Profile::table() const {
   if (bandwidth() > 0) lines += text("; copying moves %.1f GB/s", 1e-9 * bandwidth());
   lines += ". All figures are for one step.\n\n";
 
+  // `moved_in`: the seconds that the bytes were moved in; 0: nobody knows of bytes.
   const auto row = [&](const char* op, const char* pass, const char* kernel, double count, double cpu_seconds,
-                       double gpu_seconds, double moved, double share_of_bandwidth) {
+                       double gpu_seconds, double moved, double moved_in, const std::string& of_copy) {
     const double seconds = on_gpu ? gpu_seconds : cpu_seconds, all_seconds = on_gpu ? gpu : cpu;
     lines += text("%-*s  %-8s  %-*s  %6.4g  %9.3f", static_cast<int>(op_width), op, pass,
                   static_cast<int>(kernel_width), kernel, count / steps, 1e3 * cpu_seconds / steps);
     if (on_gpu) lines += text("  %9.3f", 1e3 * gpu_seconds / steps);
     lines += text("  %5.1f %%", all_seconds > 0 ? 100 * seconds / all_seconds : 0.0);
-    lines += text("  %9.2f  %7.1f", 1e-6 * moved / steps, seconds > 0 ? 1e-9 * moved / seconds : 0.0);
-    lines += std::isnan(share_of_bandwidth) ? "        -\n" : text("  %5.0f %%\n", 100 * share_of_bandwidth);
+    lines += moved > 0 ? text("  %9.2f", 1e-6 * moved / steps) : text("  %9s", "-");
+    lines += moved > 0 && moved_in > 0 ? text("  %7.1f", 1e-9 * moved / moved_in) : text("  %7s", "-");
+    lines += text("  %7s\n", of_copy.c_str());
   };
   lines += text("%-*s  %-8s  %-*s  %6s  %9s", static_cast<int>(op_width), "operator", "pass",
                 static_cast<int>(kernel_width), "kernel", "calls", "CPU ms");
   if (on_gpu) lines += text("  %9s", "GPU ms");
   lines += text("  %7s  %9s  %7s  %7s\n", "of all", "MB", "GB/s", "of copy");
-  for (const ProfiledKernel& kernel : all)
+  for (const ProfiledKernel& kernel : all) {
+    const double moved = static_cast<double>(kernel.bytes);
+    const double seconds = on_gpu ? kernel.gpu_seconds : kernel.cpu_seconds;
+    const bool is_above = bandwidth() > 0 && seconds > 0 && moved > bandwidth() * seconds;
+    std::string of_copy = is_above && !kernel.kernel.starts_with("copy_to_") ? "above" : "-";
+    if (!std::isnan(kernel.share_of_bandwidth)) of_copy = text("%.0f %%", 100 * kernel.share_of_bandwidth);
     row(kernel.op.c_str(), name(kernel.pass), kernel.kernel.c_str(), static_cast<double>(kernel.calls),
-        kernel.cpu_seconds, kernel.gpu_seconds, static_cast<double>(kernel.bytes), kernel.share_of_bandwidth);
-  row("all", "", "", static_cast<double>(calls), cpu, gpu, bytes, std::nan(""));
+        kernel.cpu_seconds, kernel.gpu_seconds, moved, seconds, of_copy);
+  }
+  row("all", "", "", static_cast<double>(calls), cpu, gpu, bytes, seconds_of_bytes, "-");
 
   lines += text("\n%.3f ms a step; of the CPU's time %.3f ms are in none of these\n", 1e3 * seconds() / steps,
                 1e3 * (seconds() - cpu) / steps);

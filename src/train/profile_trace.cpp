@@ -50,13 +50,13 @@ std::string Profile::trace() const {
       json on_cpu = span(kernel, pass, kCpu, kCalls, call.begin - start, call.end - start);
       on_cpu["args"] = figures;
       events.push_back(std::move(on_cpu));
-      if (!on_gpu || record.gpu[i].begin == record.gpu[i].end) continue;
+      if (!on_gpu || record.gpu.spans[i].begin == record.gpu.spans[i].end) continue;
       const auto [stream, is_new] = streams.try_emplace(call.stream, static_cast<int>(streams.size()) + 1);
       if (is_new)
         events.push_back(
             name_row("thread_name", kGpu, stream->second, "stream " + std::to_string(stream->second)));
-      json run =
-          span(kernel, pass, kGpu, stream->second, record.gpu[i].begin - start, record.gpu[i].end - start);
+      json run = span(kernel, pass, kGpu, stream->second, record.gpu.spans[i].begin - start,
+                      record.gpu.spans[i].end - start);
       run["args"] = figures;
       events.push_back(std::move(run));
     }
@@ -71,7 +71,9 @@ std::string Profile::trace() const {
                         {"args", std::move(sizes)}});
     }
   }
-  return json{{"traceEvents", std::move(events)}, {"displayTimeUnit", "ms"}}.dump() + '\n';
+  return json{{"traceEvents", std::move(events)}, {"displayTimeUnit", "ms"}}.dump(
+             -1, ' ', false, json::error_handler_t::replace) +  // a user's operator may have any name
+         '\n';
 }
 
 void Profile::save_trace(const std::filesystem::path& path) const {

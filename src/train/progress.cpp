@@ -1,9 +1,11 @@
 #include "lamella/train/progress.h"
 
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -38,6 +40,31 @@ std::string fixed(double value, int decimals) {
   std::snprintf(text, sizeof text, "%.*f", decimals, value);
   return text;
 }
+
+/// While it lives, writing to a pipe that nobody reads sends this thread no SIGPIPE, which ends a program.
+class NoPipeSignal {
+ public:
+  NoPipeSignal() {
+    sigemptyset(&pipe_);
+    sigaddset(&pipe_, SIGPIPE);
+    sigset_t pending;
+    sigpending(&pending);
+    was_pending_ = sigismember(&pending, SIGPIPE) == 1;
+    pthread_sigmask(SIG_BLOCK, &pipe_, &before_);
+  }
+  ~NoPipeSignal() {
+    const timespec now{};
+    while (!was_pending_ && sigtimedwait(&pipe_, nullptr, &now) < 0 && errno == EINTR) {
+    }
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+  NoPipeSignal(const NoPipeSignal&) = delete;
+  NoPipeSignal& operator=(const NoPipeSignal&) = delete;
+
+ private:
+  sigset_t pipe_, before_;
+  bool was_pending_ = false;
+};
 
 }  // namespace
 
@@ -81,9 +108,11 @@ struct Progress::State {
 
   void put(const std::string& text) {
     // A closed pipe must not end the work that is reported on.
+    const NoPipeSignal no_signal;
     std::size_t at = 0;
     while (!failed && at < text.size()) {
       const ssize_t written = ::write(options.file_descriptor, text.data() + at, text.size() - at);
+      if (written < 0 && errno == EINTR) continue;
       if (written <= 0)
         failed = true;
       else

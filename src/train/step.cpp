@@ -2,11 +2,11 @@
 
 #include <cmath>
 
+#include "autograd/autocast.h"
 #include "core/check.h"
 #include "core/cuda_backend.h"
-#include "lamella/autograd/autocast.h"
+#include "core/profiling_bytes.h"
 #include "lamella/autograd/autograd.h"
-#include "lamella/core/precision.h"
 #include "lamella/core/random.h"
 #include "lamella/layers/loss.h"
 #include "lamella/optim/clip.h"
@@ -17,6 +17,7 @@
 #include "lamella/tensor/create.h"
 #include "lamella/tensor/reduce.h"
 #include "tensor/door.h"
+#include "train/surroundings.h"
 
 namespace lamella::train {
 
@@ -74,51 +75,23 @@ struct Step::Recorded {
   struct Part {
     std::unique_ptr<lamella::detail::cuda::Recording> launches;
     Result result;
+    Tensors changed;  ///< those of state() that the launches change
   };
   Tensor input, target;
-  std::vector<const void*> addresses;
-  std::vector<bool> modes;
-  std::uint64_t revision = 0, seed = 0;
+  Surroundings surroundings;
+  std::uint64_t revision = 0;
   std::vector<Part> parts;
 };
 
 Step::~Step() = default;
 
-/// Where everything lies that recorded launches read and write, besides their own.
-std::vector<const void*> Step::addresses() const {
-  std::vector<const void*> all;
-  const auto add = [&](const Tensor& tensor) {
-    all.push_back(tensor.defined() ? lamella::detail::read(tensor).data : nullptr);
-  };
-  for (const Tensor& parameter : parameters_) {
-    add(parameter);
-    add(parameter.grad());
-  }
-  for (const auto& [name, buffer] : network_.named_buffers()) add(buffer);
-  if (options_.ema != nullptr) {
-    for (const Tensor& average : options_.ema->module().parameters()) add(average);
-    for (const auto& [name, buffer] : options_.ema->module().named_buffers()) add(buffer);
-  }
+/// What recorded launches may change, besides their own.
+Tensors Step::state() const {
+  Tensors all = parameters_;
+  for (const auto& [name, buffer] : network_.named_buffers()) all.push_back(buffer);
+  if (options_.ema != nullptr)
+    for (const Tensor& tensor : tensors_of(options_.ema->module())) all.push_back(tensor);
   return all;
-}
-
-/// What decides which launches a step makes: who is trained, which modules train, and settings of the
-/// process.
-std::vector<bool> Step::modes() const {
-  std::vector<bool> all{allow_tf32(), lamella::detail::fusion_enabled()};
-  for (const Tensor& parameter : parameters_) all.push_back(parameter.requires_grad());
-  network_.apply([&](const std::string&, Module& module) { all.push_back(module.is_training()); });
-  return all;
-}
-
-/// Replayed launches change tensors in place, which counts as if operators had done it.
-void Step::count_changes() const {
-  const auto changed = [](const Tensor& tensor) { lamella::detail::write(tensor, "train::Step"); };
-  for (const auto& [name, buffer] : network_.named_buffers()) changed(buffer);
-  if (!updates_now()) return;
-  for (const Tensor& parameter : parameters_) changed(parameter);
-  if (options_.ema == nullptr) return;
-  for (const Tensor& average : options_.ema->module().parameters()) changed(average);
 }
 
 /// Goes up when something moves that recorded launches write to. A sum of two that never fall does.
@@ -174,9 +147,13 @@ void Step::finish(const Result& result, const Tensor& input) {
 }
 
 Step::Result Step::replay(const Tensor& input, const Tensor& target) {
-  const bool known = recorded_ && recorded_->seed == random_state().seed && recorded_->modes == modes() &&
-                     recorded_->revision == revision() && recorded_->addresses == addresses();
-  if (recorded_ && !known) {
+  const auto surroundings = [this] {
+    Tensors tensors = state();
+    for (const Tensor& parameter : parameters_) tensors.push_back(parameter.grad());
+    return surroundings_of(network_, tensors);
+  };
+  Surroundings now = surroundings();
+  if (recorded_ && (recorded_->revision != revision() || !(recorded_->surroundings == now))) {
     recorded_ = nullptr;
     run_as_always_ = 0;
   }
@@ -194,33 +171,39 @@ Step::Result Step::replay(const Tensor& input, const Tensor& target) {
     recorded_->parts.resize(static_cast<std::size_t>(options_.accumulate));
     recorded_->input = empty_like(input);
     recorded_->target = empty_like(target);
-    recorded_->addresses = addresses();
+    recorded_->surroundings = std::move(now);
     recorded_->revision = revision();
-    recorded_->seed = random_state().seed;
-    recorded_->modes = modes();
   }
   recorded_->input.copy_(input);
   recorded_->target.copy_(target);
   Recorded::Part& part = recorded_->parts[static_cast<std::size_t>(accumulated_)];
   if (!part.launches) {
     const RandomState before = random_state();
+    const ChangeWatch watch(state());
     try {
       part.launches = lamella::detail::cuda::record_launches(input.device(), [&] {
+        const lamella::detail::FreshRounding replays_round_anew;
         part.result = run(recorded_->input, recorded_->target);
+        const lamella::detail::profiling::BytesApart no_kernel_reads_it;
         lamella::detail::read(part.result.output);  // if it is pending, each replay must compute it
       });
+      LAMELLA_CHECK(Error, random_state().step == before.step,
+                    "train::Step: the network moves the random sequence to ",
+                    "another step, which cannot be recorded");
     } catch (...) {
       recorded_ = nullptr;
       throw;
     }
-    LAMELLA_CHECK(Error, random_state().step == before.step,
-                  "train::Step: the network moves the random sequence to ",
-                  "another step, which cannot be recorded");
-    recorded_->addresses = addresses();
+    part.changed = watch.changed();
+    // Recording makes gradients. What the network was when it began to be recorded stays.
+    recorded_->surroundings.tensors = surroundings().tensors;
   }
   part.launches->replay();
   ++replayed_;
-  count_changes();
+  // Replayed launches change tensors in place, which counts as if operators had done it; of others, as a
+  // folded norm that is frozen, it must not.
+  const lamella::detail::profiling::BytesApart no_kernel_writes_them;
+  for (const Tensor& tensor : part.changed) lamella::detail::write(tensor, "train::Step");
   return {part.result.loss.clone(), part.result.output.clone()};
 }
 

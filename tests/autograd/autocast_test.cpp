@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "autograd/autocast.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/core/error.h"
 #include "lamella/layers/conv.h"
@@ -103,6 +104,22 @@ TEST(AutocastTest, a_network_keeps_float32_parameters_and_gradients) {
     ASSERT_TRUE(parameter.grad().defined()) << name;
     EXPECT_EQ(parameter.grad().dtype(), float32) << name;
   }
+}
+
+TEST(AutocastTest, a_recording_uses_no_copy_from_before_and_leaves_none) {
+  const Tensor weight = numbers({2, 4}, 5, true);
+  const Autocast mixed(bfloat16);
+  const Tensor input = numbers({3, 4}, 2).to(bfloat16);
+  const auto address = [&] { return detail::lowered_parameter(input, weight).data<BFloat16>(); };
+  const void* const before = address();
+  EXPECT_EQ(address(), before);
+  {
+    const detail::FreshRounding fresh;
+    const void* const within = address();
+    EXPECT_NE(within, before);
+    EXPECT_EQ(address(), within);
+  }
+  EXPECT_EQ(address(), before);
 }
 
 }  // namespace

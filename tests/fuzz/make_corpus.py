@@ -45,6 +45,8 @@ def safetensors():
          "none": entry("F32", [0, 3], 20, 20)},
         bytes(range(20)),
     )
+    write("impossible", {"none": entry("F32", [0, 2**62, 4], 0, 0)})
+    put("safetensors", "behind-zero", struct.pack("<Q", 9) + b'{}\x00{"a":1')
     metadata = {"format": "pt", "ä\n": "\\\"", "lamella.crc32c": "00000000"}
     write("checksum", {"__metadata__": metadata, "w": entry("F16", [1], 0, 2)}, b"\x00\x3c", checksum=True)
 

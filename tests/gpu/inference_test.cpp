@@ -60,6 +60,51 @@ TEST(GpuInferenceTest, sees_parameters_that_change_and_that_move) {
   EXPECT_EQ(recorded.replayed(), 4);
 }
 
+TEST(GpuInferenceTest, sees_norms_that_are_folded_and_no_longer) {
+  LAMELLA_NEEDS_GPU();
+  const auto made = [](std::uint64_t seed) {
+    manual_seed(seed);
+    Sequential net(Conv2d(3, 8, 3, {.bias = false}), BatchNorm2d(8), ReLU());
+    const NoGrad no_grad;
+    Tensor mean = net.at<BatchNorm2d>(1).running_mean(), var = net.at<BatchNorm2d>(1).running_var();
+    mean.fill_(0.1 * static_cast<double>(seed));
+    var.fill_(static_cast<double>(seed));
+    net.to(Device::cuda());
+    return net;
+  };
+  Sequential net = made(2);
+  const StateDict others = made(3).state_dict();
+  train::Inference eager(net), recorded(net, {.capture = true});
+  for (int i = 0; i < 3; ++i) recorded(images(2, 1));
+  ASSERT_EQ(recorded.replayed(), 2);
+  EXPECT_EQ(fold_batch_norms(net), 1);
+  for (int i = 0; i < 3; ++i) expect_same_bits(recorded(images(2, 1)), eager(images(2, 1)), "folded");
+  EXPECT_EQ(recorded.replayed(), 4);
+  net.load_state_dict(others);  // in place
+  for (int i = 0; i < 3; ++i) expect_same_bits(recorded(images(2, 1)), eager(images(2, 1)), "loaded");
+  EXPECT_EQ(recorded.replayed(), 6);
+}
+
+TEST(GpuInferenceTest, rounds_anew_within_another_autocast) {
+  LAMELLA_NEEDS_GPU();
+  const NoGrad no_grad;
+  Linear net(8, 3);
+  net.to(Device::cuda());
+  train::Inference eager(net), recorded(net, {.capture = true});
+  const Tensor x = testing::random_tensor({4, 8}, 3, {.dtype = float32}).to(Device::cuda());
+  Tensor weight = net.weight();
+  {
+    const Autocast mixed(bfloat16);
+    for (int i = 0; i < 3; ++i) recorded(x);
+    EXPECT_EQ(recorded.replayed(), 2);
+    weight.copy_(weight + 1.0);
+    expect_same_bits(recorded(x), eager(x), "changed in place");
+    EXPECT_EQ(recorded.replayed(), 3);
+  }
+  expect_same_bits(recorded(x), eager(x), "without it");
+  EXPECT_EQ(recorded.replayed(), 3);
+}
+
 TEST(GpuInferenceTest, what_reads_values_cannot_be_recorded) {
   LAMELLA_NEEDS_GPU();
   struct Reads : Module {

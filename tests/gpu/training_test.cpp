@@ -189,6 +189,42 @@ TEST(GpuTrainingTest, a_recorded_step_notices_what_changes) {
   }
 }
 
+/// Trains the classifier behind a folded norm, whose numbers are loaded anew, in place, on the way.
+StateDict with_a_folded_norm(bool capture) {
+  manual_seed(5);
+  Sequential net(Conv2d(3, 8, 3, {.bias = false}), BatchNorm2d(8), ReLU(), Flatten(), Linear(8 * 6 * 6, 4));
+  net.to(Device::cuda());
+  net.child("0").set_requires_grad(false);
+  net.child("1").set_requires_grad(false);
+  net.child("1").eval();
+  const StateDict before = net.state_dict().clone();
+  {
+    const NoGrad no_grad;
+    Tensor var = net.at<BatchNorm2d>(1).running_var();
+    var.fill_(3);
+  }
+  EXPECT_EQ(fold_batch_norms(net), 1);
+  optim::SGD sgd(net.parameters(), {.lr = 0.1, .momentum = 0.9});
+  train::Step step(net, sgd, {.capture = capture});
+  StateDict all;
+  for (int i = 0; i < 12; ++i) {
+    if (i == 6) net.load_state_dict(before);
+    const auto result =
+        step(testing::random_tensor({4, 3, 8, 8}, static_cast<std::uint64_t>(i), {.dtype = float32}),
+             from_vector<std::int64_t>({0, 1, 2, 3}, {4}));
+    all.set("output " + std::to_string(i), result.output.clone());
+  }
+  EXPECT_EQ(step.replayed(), capture ? 8 : 0);  // all but two before and two behind the change
+  return all;
+}
+
+TEST(GpuTrainingTest, a_recorded_step_keeps_a_folded_norm_and_notices_when_it_is_none) {
+  LAMELLA_NEEDS_GPU();
+  const StateDict eager = with_a_folded_norm(false), captured = with_a_folded_norm(true);
+  for (const auto& [key, tensor] : eager)
+    EXPECT_TRUE(testing::equal_bits(captured.at(key).to(Device::cpu()), tensor.to(Device::cpu())).ok) << key;
+}
+
 /// Outputs of eight steps of a network that ends in an activation nobody has computed yet.
 std::vector<std::vector<float>> outputs_of_a_pending_end(bool capture) {
   manual_seed(6);

@@ -32,6 +32,40 @@ TEST(ReadFileTest, names_what_cannot_be_read) {
   EXPECT_THROW_WITH(read_file(folder / "pipe"), IoError, "not a regular file");
 }
 
+TEST(InputFileTest, reads_at_any_place) {
+  const test::TempFolder folder;
+  test::put_file(folder / "f", Bytes{1, 2, 3, 4, 5});
+  const InputFile file(folder / "f");
+  EXPECT_EQ(file.bytes(), 5u);
+  Bytes part(2);
+  file.read(3, part.data(), 2);
+  EXPECT_EQ(part, (Bytes{4, 5}));
+  file.read(0, part.data(), 2);
+  EXPECT_EQ(part, (Bytes{1, 2}));
+  file.read(9, part.data(), 0);
+  EXPECT_THROW_WITH(file.read(4, part.data(), 2), IoError, "it became shorter than 5 bytes");
+}
+
+TEST(InputFileTest, a_file_cut_short_meanwhile_is_an_error) {
+  const test::TempFolder folder;
+  test::put_file(folder / "f", Bytes(100000, 7));
+  const InputFile file(folder / "f");
+  std::filesystem::resize_file(folder / "f", 5000);
+  Bytes content(100000);
+  EXPECT_THROW_WITH(file.read(0, content.data(), content.size()), IoError,
+                    (folder / "f").string() + ": it became shorter than 100000 bytes while it was read");
+  EXPECT_THROW_WITH(file.read(50000, content.data(), 1), IoError, "it became shorter");
+}
+
+TEST(InputFileTest, names_what_it_cannot_open_and_does_not_wait) {
+  const test::TempFolder folder;
+  EXPECT_THROW_WITH(InputFile(folder / "absent"), IoError, (folder / "absent").string() + ": No such file");
+  EXPECT_THROW_WITH(InputFile(folder.path()), IoError, "it is a folder");
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  EXPECT_THROW_WITH(InputFile(folder / "pipe"), IoError, "not a regular file");
+  EXPECT_THROW_WITH(InputFile("/dev/zero"), IoError, "not a regular file");
+}
+
 TEST(AtomicFileTest, appears_whole_on_commit_only) {
   const test::TempFolder folder;
   test::put_file(folder / "f", Bytes{1});
@@ -100,6 +134,8 @@ TEST(MappedFileTest, shows_the_bytes) {
   EXPECT_TRUE(moved.bytes().empty());
   EXPECT_THROW_WITH(MappedFile(folder / "absent"), IoError, "absent");
   EXPECT_THROW_WITH(MappedFile(folder.path()), IoError, "not a regular file");
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  EXPECT_THROW_WITH(MappedFile(folder / "pipe"), IoError, "not a regular file");
 }
 
 }  // namespace

@@ -178,6 +178,13 @@ TEST_F(NpyTest, refuses_truncation_and_what_follows) {
   EXPECT_THROW_WITH(load(more), IoError, "data follow the 96 bytes");
 }
 
+TEST_F(NpyTest, a_huge_file_with_a_bad_header_takes_no_memory) {
+  test::put_file(folder / "f.npy",
+                 with_header("{'descr': '<f4', 'fortran_order': False, 'shape': (4,)}", Bytes(16)));
+  std::filesystem::resize_file(folder / "f.npy", std::uintmax_t{1} << 38);
+  EXPECT_THROW_WITH(load_npy(folder / "f.npy"), IoError, "data follow the 16 bytes");
+}
+
 TEST_F(NpyTest, survives_every_damaged_byte) {
   for (const char* name : {"i4.npy", "fortran.npy", "version2.npy"}) {
     const Bytes bytes = test::get_file(kGolden / name);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <cstring>
 #include <filesystem>
@@ -15,6 +16,7 @@
 
 #include "io/safetensors_header.h"
 #include "lamella/core/error.h"
+#include "lamella/core/memory.h"
 #include "lamella/tensor/create.h"
 
 namespace {
@@ -139,7 +141,7 @@ TEST_F(SafetensorsTest, any_byte_but_zero_is_true) {
 }
 
 TEST_F(SafetensorsTest, says_what_is_wrong) {
-  EXPECT_THAT(load_error(), HasSubstr("no such file"));
+  EXPECT_THAT(load_error(), HasSubstr("No such file"));
   put("");
   EXPECT_THAT(load_error(), HasSubstr("only 0 bytes"));
   put(std::string(8, '\xff'));
@@ -196,6 +198,71 @@ TEST_F(SafetensorsTest, says_what_is_wrong) {
   EXPECT_THAT(wrong(R"({"a":null})", 0), HasSubstr("null"));
   fs::remove(path_);
   fs::create_directory(path_);
+  EXPECT_THAT(load_error(), HasSubstr("it is a folder"));
+}
+
+TEST_F(SafetensorsTest, sizes_that_overflow_are_errors_even_of_empty_tensors) {
+  for (const char* const shape :
+       {"[0,4611686018427387904,4]", "[4611686018427387904,0,4]", "[4611686018427387904,4,0]",
+        "[0,9223372036854775807,9223372036854775807]"}) {
+    put(std::string(R"({"a":{"dtype":"F32","shape":)") + shape + R"(,"data_offsets":[0,0]}})", 0);
+    EXPECT_THAT(load_error(), HasSubstr("overflows")) << shape;
+  }
+  put(R"({"a":{"dtype":"F32","shape":[0,1099511627776],"data_offsets":[0,0]}})", 0);
+  EXPECT_EQ(lm::io::load_safetensors(path_).at("a").shape(), lm::Shape({0, 1099511627776}));
+  // Within the bytes of another, which no order of the two mends.
+  put(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[0],"data_offsets":[2,2]}})",
+      4);
+  EXPECT_THAT(load_error(), HasSubstr("begins at byte 2"));
+}
+
+TEST_F(SafetensorsTest, nothing_hides_behind_a_zero_byte) {
+  const std::string header = R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})";
+  put(header + std::string(8, '\0'), 1);
+  EXPECT_THAT(load_error(), HasSubstr("zero byte"));
+  put(header + std::string(1, '\0') + "{\"other\": 1}", 1);
+  EXPECT_THAT(load_error(), HasSubstr("zero byte"));
+  put("\xef\xbb\xbf" + header, 1);
+  EXPECT_THAT(load_error(), HasSubstr("byte order mark"));
+  put(header + "  \n", 1);
+  EXPECT_EQ(lm::io::load_safetensors(path_).size(), 1U);
+}
+
+TEST_F(SafetensorsTest, numbers_beyond_64_bits_and_other_types_are_errors) {
+  const auto wrong = [this](const std::string& value) {
+    put(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":)" + value + "}}", 4);
+    return load_error();
+  };
+  EXPECT_THAT(wrong("[0,18446744073709551616]"), HasSubstr("not whole, or too large"));
+  EXPECT_THAT(wrong("[0,1e400]"), HasSubstr("its header"));
+  EXPECT_THAT(wrong("[0,4e0]"), HasSubstr("not whole"));
+  EXPECT_THAT(wrong("[0,-4]"), HasSubstr("negative"));
+  EXPECT_THAT(wrong("[0,\"4\"]"), HasSubstr("text out of place"));
+  EXPECT_THAT(wrong("[0,true]"), HasSubstr("boolean"));
+  EXPECT_THAT(wrong("[0,4,8]"), HasSubstr("two data_offsets"));
+  EXPECT_THAT(wrong("{}"), HasSubstr("object out of place"));
+  EXPECT_THAT(wrong("[18446744073709551612,0]"), HasSubstr("above 2^63"));
+}
+
+TEST_F(SafetensorsTest, messages_hold_nothing_that_steers_a_terminal) {
+  put(R"({"\u001b[2J\u0007\u009b1m":{"dtype":"F32","shape":[1],"data_offsets":[0,8]}})", 4);
+  const std::string message = load_error();
+  EXPECT_THAT(message, HasSubstr("\"?[2J??1m\" has bytes 0 to 8"));
+  put("{\"" + std::string(1 << 20, 'x') +
+          "\":{\"dtype\":\"\\u001b]0;\",\"shape\":[],\"data_offsets\":[0,4]}}",
+      4);
+  EXPECT_THAT(load_error(), HasSubstr("xxx...\" the type ?]0;"));
+  EXPECT_LT(load_error().size(), 1000U);
+}
+
+TEST_F(SafetensorsTest, a_header_that_nobody_would_read_is_not_written) {
+  const std::string most(100'000'000, 'x');
+  EXPECT_THROW(lm::io::save_safetensors(path_, {}, {{"text", most}}), lm::Error);
+  EXPECT_FALSE(fs::exists(path_));
+}
+
+TEST_F(SafetensorsTest, what_is_no_file_does_not_make_it_wait) {
+  ASSERT_EQ(::mkfifo(path_.c_str(), 0600), 0);
   EXPECT_THAT(load_error(), HasSubstr("not a regular file"));
 }
 
@@ -203,6 +270,13 @@ TEST_F(SafetensorsTest, a_huge_file_with_a_bad_header_takes_no_memory) {
   put("{}", 0);
   fs::resize_file(path_, std::uintmax_t{1} << 38);
   EXPECT_THAT(load_error(), HasSubstr("take 0 bytes"));
+  // One good tensor, and then one that is not: nothing is taken for the first either.
+  const auto before = lm::memory_stats(lm::Device::cpu());
+  put(R"({"a":{"dtype":"U8","shape":[1048576],"data_offsets":[0,1048576]},)"
+      R"("b":{"dtype":"F64","shape":[137438953472],"data_offsets":[1048576,1099512676352]}})",
+      1 << 20);
+  EXPECT_THAT(load_error(), HasSubstr("\"b\" has bytes 1048576 to 1099512676352 of 1048576"));
+  EXPECT_EQ(lm::memory_stats(lm::Device::cpu()).allocations, before.allocations);
 }
 
 TEST_F(SafetensorsTest, every_truncation_is_an_error) {

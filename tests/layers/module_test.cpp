@@ -244,6 +244,9 @@ TEST(ModuleTest, load_state_dict_lists_all_that_does_not_fit_and_changes_nothing
     EXPECT_THAT(error.what(), HasSubstr("unexpected: head.weight"));
     EXPECT_THAT(error.what(), HasSubstr("pair.bias is [5], must be [4]"));
   }
+  lm::LoadReport from_a_file;
+  from_a_file.unexpected = {"\x1b[2J"};
+  EXPECT_THAT(from_a_file.to_string(), HasSubstr("unexpected: ?[2J"));
   EXPECT_EQ(first_value(tree.pair.second.weight), 2);
 
   const lm::LoadReport report = tree.load_state_dict(dict, {.strict = false});

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -58,6 +59,25 @@ TEST(ProgressTest, writes_plain_lines_to_a_pipe) {
   const std::size_t last = text.rfind("epoch");
   EXPECT_EQ(text.find("epoch 1/2 100/100  loss 1.250  ", last), last) << text;
   EXPECT_EQ(text.substr(text.size() - 10), "took 0:00\n") << text;
+}
+
+TEST(ProgressTest, a_pipe_that_nobody_reads_does_not_end_the_program) {
+  signal(SIGPIPE, SIG_DFL);
+  Pipe pipe;
+  close(pipe.ends[0]);
+  pipe.ends[0] = -1;
+  Progress::Options options{.total = 2, .plain_seconds = 0};
+  options.file_descriptor = pipe.ends[1];
+  Progress progress(options);
+  progress.add(1);
+  progress.add(1);
+  progress.finish();
+  sigset_t pending;
+  sigpending(&pending);
+  EXPECT_EQ(sigismember(&pending, SIGPIPE), 0);
+  sigset_t blocked;
+  pthread_sigmask(SIG_SETMASK, nullptr, &blocked);
+  EXPECT_EQ(sigismember(&blocked, SIGPIPE), 0);  // elsewhere it is as it was
 }
 
 TEST(ProgressTest, says_little_to_a_pipe_in_a_short_time) {

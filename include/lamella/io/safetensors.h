@@ -32,16 +32,20 @@ struct SafetensorsOptions {
 
 /// Writes the tensors (from any device, row-major) so that a reader sees the old file or the new one, never a
 /// part: on any failure, a full disk too, the old file stays. Throws IoError naming the path; Error for an
-/// undefined tensor, the name "__metadata__", the metadata "lamella.crc32c", or a name or text that is not
-/// UTF-8.
+/// undefined tensor, the name "__metadata__", the metadata "lamella.crc32c", a name or text that is not
+/// UTF-8, or more of them than the 100 MB of a header that readers take.
 LAMELLA_API void save_safetensors(const std::filesystem::path& path, const StateDict& tensors,
                                   const Metadata& metadata = {}, const SafetensorsOptions& options = {});
 
-/// Reads a file to tensors on the CPU, in the header's order. The file may come from anywhere: everything the
-/// header says is checked against the file's size before memory is taken. Throws IoError naming the path and
-/// what is wrong: missing, truncated, a header that is no JSON of the format, names twice, types that Lamella
-/// lacks, shapes that do not agree with the bytes, bytes that belong to two tensors or to none, a checksum
-/// that is not that of the file.
+/// Reads a file to tensors on the CPU, in the header's order: each straight into its own memory, the file
+/// never as a whole. The file may come from anywhere: everything the header says is checked against the
+/// file's size before memory is taken. Throws IoError naming the path and what is wrong: missing, no regular
+/// file (a named pipe is not waited for), truncated, a header that is no JSON of the format, names twice,
+/// types that Lamella lacks, sizes that overflow, shapes that do not agree with the bytes, bytes that belong
+/// to two tensors or to none, a checksum that is not that of the file; and OutOfMemoryError.
+///
+/// The file is not mapped into memory: replacing it afterwards changes no tensor, and cutting it short while
+/// it is read is an IoError, not the end of the program.
 LAMELLA_API StateDict load_safetensors(const std::filesystem::path& path);
 /// The same with the metadata. Throws likewise.
 LAMELLA_API SafetensorsFile load_safetensors_file(const std::filesystem::path& path);

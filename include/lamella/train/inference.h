@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <vector>
 
 #include "lamella/core/dtype.h"
 #include "lamella/core/export.h"
@@ -30,8 +29,12 @@ struct InferenceOptions {
 ///
 /// With `capture`, the first input runs as always; then the forward pass is recorded, and every input of the
 /// same shape, type and format is copied to where the recording reads it and replayed, with the same bits.
-/// Other inputs run as always. Parameters may change in place meanwhile, as they do in training; where they
-/// or buffers have moved, or allow_tf32() has changed, the next input records anew. The network must not read
+/// Other inputs run as always. Numbers of parameters and buffers may change in place meanwhile, as they do in
+/// training. What the CPU has decided on the way must not: where a parameter or buffer has moved or has
+/// another type or format, fold_batch_norms() was called, numbers of a folded norm have changed (training,
+/// load_state_dict()), a module was added, or requires_grad, allow_tf32(), an Autocast around the call or the
+/// seed is another, the next input runs as always and the one after that is recorded anew. Tensors that the
+/// network holds otherwise than as parameters and buffers must stay where they are. The network must not read
 /// values (item()) nor move tensors to another device: recording throws and says so.
 class LAMELLA_API Inference {
  public:
@@ -51,12 +54,10 @@ class LAMELLA_API Inference {
  private:
   struct Recorded;
   Tensor run(const Tensor& input);
-  std::vector<const void*> surroundings() const;
 
   Module& network_;
   InferenceOptions options_;
   std::int64_t replayed_ = 0;
-  bool has_run_ = false;  ///< since something changed that a recording depends on
   std::unique_ptr<Recorded> recorded_;
 };
 

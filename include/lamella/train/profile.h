@@ -36,12 +36,13 @@ struct ProfiledKernel {
   double cpu_seconds = 0;                     ///< of the calling thread, without kernels called on the way
   /// Of a GPU, between events before and behind the launches, likewise; 0 on the CPU.
   double gpu_seconds = 0;
-  /// Sizes of the tensors that were read and written, each once a call. What a kernel keeps for itself
-  /// between two passes over them is not known.
+  /// Sizes of the tensors that were read and written by these calls, each once a call. What a kernel keeps
+  /// for itself between two passes over them is not known; 0: of these calls nothing is.
   std::int64_t bytes = 0;
-  /// `bytes` a second as a part of what copying a large tensor on the device reaches: near 1, only moving
-  /// fewer bytes helps; above it, numbers came from a cache. Low for kernels that compute much (dense
-  /// convolutions, matrix products) or are short. NaN: unknown.
+  /// `bytes` a second as a part of what copying a large tensor on the device reaches, above 0 and at most 1:
+  /// near 1, only moving fewer bytes helps. Low for kernels that compute much (dense convolutions, matrix
+  /// products) or are short. NaN: unknown, between devices, or more than copying reaches, because numbers
+  /// came from a cache or are only read; table() then says "above".
   double share_of_bandwidth = std::numeric_limits<double>::quiet_NaN();
 };
 
@@ -95,13 +96,17 @@ struct ProfileOptions {
 ///     profile.save_trace("trace.json");  // for ui.perfetto.dev or chrome://tracing
 ///
 /// One at a time in a process. Launches that train::Step records or replays are not seen: profile a step
-/// without `capture`, which launches the same kernels.
+/// without `capture`, which launches the same kernels. What the CPU reads or writes itself (data(), files,
+/// batches) is no kernel's and not counted.
+///
+/// An exception within a step does no harm: the calls made so far count, and the program may go on with the
+/// step, end it, or drop the profile.
 class LAMELLA_API Profile {
  public:
   /// Watches memory of `device` from now on. Throws Error if there is a profile already, DeviceError for a
   /// device that is not there.
   explicit Profile(Device device, const ProfileOptions& options = {});
-  /// Stops.
+  /// Stops, in any thread.
   ~Profile();
   Profile(const Profile&) = delete;
   Profile& operator=(const Profile&) = delete;
@@ -113,12 +118,13 @@ class LAMELLA_API Profile {
   void watch(const Tensor& tensor, MemoryPurpose purpose, const std::string& name);
 
   /// Begins the first step; this thread's operators are watched from now on. Waits for a GPU. Throws Error if
-  /// it was called before.
+  /// it was called before, or after stop().
   void start();
-  /// Ends a step and begins the next one. Throws Error unless the profile is between start() and stop().
+  /// Ends a step and begins the next one. Throws Error unless the profile is between start() and stop(), and
+  /// in another thread than that which called start().
   void step();
-  /// Ends it all; what comes after the last step() does not count. To be called by the thread that called
-  /// start(); waits for a GPU. Once stopped, it does nothing.
+  /// Ends it all; what comes after the last step() does not count. Waits for a GPU. Once stopped, it does
+  /// nothing. Throws Error in another thread than that which called start(), and goes on.
   void stop();
 
   // ---- What was seen, after stop() ----

@@ -13,7 +13,8 @@ namespace lamella::train {
 
 /// One line about work under way. On a terminal it is redrawn in place, at most ten times a second: a bar,
 /// the count, the given figures, the rate and the time left. Elsewhere (a pipe, a file) it is a plain line
-/// now and then, and one at the end.
+/// now and then, and one at the end. Where nobody reads it any more nothing is written, and the program goes
+/// on.
 class LAMELLA_API Progress {
  public:
   /// Name and text pairs.

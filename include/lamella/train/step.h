@@ -5,7 +5,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "lamella/core/error.h"
 #include "lamella/core/export.h"
@@ -74,8 +73,9 @@ struct StepOptions {
 /// hook, an `if` on a layer's setting) is decided once, when recording. Network, loss and hooks must not read
 /// values (item()) nor move tensors to another device: recording throws and says so. Batches of other
 /// shapes, such as a short last one, run as always. train() and eval() of any module, requires_grad of a
-/// parameter, tensors moved or loaded (the Ema's, too), allow_tf32() and another seed make the next batch
-/// record anew. check_finite() comes after the update here.
+/// parameter, tensors that have moved (the Ema's, too) or have another type or format, fold_batch_norms() and
+/// changed numbers of a folded norm, allow_tf32(), an Autocast around the call and another seed make the next
+/// batches run as always, and then record anew. check_finite() comes after the update here.
 class LAMELLA_API Step {
  public:
   /// What came of a batch.
@@ -108,9 +108,7 @@ class LAMELLA_API Step {
   Result replay(const Tensor& input, const Tensor& target);
   void backward(const Tensor& loss);
   void update();
-  std::vector<const void*> addresses() const;
-  std::vector<bool> modes() const;
-  void count_changes() const;
+  Tensors state() const;
   std::uint64_t revision() const;
   bool updates_now() const { return accumulated_ + 1 == options_.accumulate; }
   void finish(const Result& result, const Tensor& input);

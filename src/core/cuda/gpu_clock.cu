@@ -42,15 +42,26 @@ class EventClock final : public GpuClock {
     const DeviceGuard guard(device_);
     cudaEvent_t event = nullptr;
     check(cudaEventCreate(&event), "cudaEventCreate");
-    events_.push_back(event);
-    check(cudaEventRecord(event, static_cast<cudaStream_t>(stream.handle)), "cudaEventRecord");
+    // One that was not recorded would be no mark to measure from.
+    if (const cudaError_t error = cudaEventRecord(event, static_cast<cudaStream_t>(stream.handle));
+        error != cudaSuccess) {
+      cudaEventDestroy(event);
+      check(error, "cudaEventRecord");
+    }
+    try {
+      events_.push_back(event);
+    } catch (...) {
+      cudaEventDestroy(event);
+      throw;
+    }
     return static_cast<int>(events_.size()) - 1;
   }
 
-  double seconds(int mark) const override {
+  double seconds_between(int from, int to) const override {
     const DeviceGuard guard(device_);
     float milliseconds = 0;
-    check(cudaEventElapsedTime(&milliseconds, events_.front(), events_.at(static_cast<std::size_t>(mark))),
+    check(cudaEventElapsedTime(&milliseconds, events_.at(static_cast<std::size_t>(from)),
+                               events_.at(static_cast<std::size_t>(to))),
           "cudaEventElapsedTime");
     return 1e-3 * static_cast<double>(milliseconds);
   }

@@ -13,8 +13,10 @@ class GpuClock {
   virtual ~GpuClock() = default;
   /// A mark behind what is queued on `stream` now: its number.
   virtual int mark(Stream stream) = 0;
-  /// Seconds from the clock's making to the moment the GPU came to a mark, after synchronize().
-  virtual double seconds(int mark) const = 0;
+  /// Seconds from the moment the GPU came to one mark until it came to another, after synchronize(); below 0
+  /// where it came to `to` first. Mark 0 is the clock's making. The nearer they are, the more exact: a GPU
+  /// gives it as a float.
+  virtual double seconds_between(int from, int to) const = 0;
   /// Lets the GPU idle on `stream` for `seconds`, so that launches queue up behind and then follow each other
   /// without gaps.
   virtual void hold(Stream stream, double seconds) = 0;
