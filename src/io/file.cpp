@@ -1,6 +1,7 @@
 #include "io/file.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -31,7 +32,7 @@ struct Descriptor {
 
 }  // namespace
 
-InputFile::InputFile(const std::filesystem::path& path) : path_(path.string()) {
+InputFile::InputFile(const std::filesystem::path& path, Access access) : path_(path.string()) {
   // O_NONBLOCK: opening a named pipe nobody writes to must fail below, not wait.
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   LAMELLA_CHECK(IoError, file.value >= 0, "cannot open ", path_, ": ", error_text(errno));
@@ -42,14 +43,26 @@ InputFile::InputFile(const std::filesystem::path& path) : path_(path.string()) {
                 S_ISDIR(status.st_mode) ? "a folder" : "not a regular file");
   bytes_ = static_cast<std::uint64_t>(status.st_size);
   file_ = std::exchange(file.value, -1);
+  if (access == Access::Copied || bytes_ == 0) return;
+  void* const mapped = ::mmap(nullptr, bytes_, PROT_READ, MAP_PRIVATE, file_, 0);
+  if (mapped == MAP_FAILED) return;
+  ::madvise(mapped, bytes_, MADV_SEQUENTIAL);
+  mapped_ = static_cast<const char*>(mapped);
 }
 
 InputFile::~InputFile() {
+  if (mapped_ != nullptr) ::munmap(const_cast<char*>(mapped_), bytes_);
   if (file_ >= 0) ::close(file_);
 }
 
 void InputFile::read(std::uint64_t offset, void* to, std::uint64_t bytes) const {
   auto* out = static_cast<char*>(to);
+  struct stat status {};
+  if (mapped_ != nullptr && ::fstat(file_, &status) == 0 &&
+      offset + bytes <= static_cast<std::uint64_t>(status.st_size) && offset + bytes <= bytes_) {
+    std::memcpy(out, mapped_ + offset, bytes);
+    return;
+  }
   while (bytes > 0) {
     const ssize_t got =
         ::pread(file_, out, static_cast<std::size_t>(std::min<std::uint64_t>(bytes, kMaxTransfer)),

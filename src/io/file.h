@@ -13,13 +13,16 @@ namespace lamella::detail {
 std::vector<std::uint8_t> read_file(const std::filesystem::path& path,
                                     std::uint64_t limit = std::uint64_t{1} << 40);
 
-/// A regular file, read at any place. It is not mapped into memory: one that is cut short meanwhile is an
-/// IoError, where a mapping would end the program (SIGBUS).
+/// A regular file, read at any place.
 class InputFile {
  public:
+  /// Mapped: by way of the page cache's own memory, where the file system can, so that nothing is held twice.
+  /// Each read looks at the length first; only a file that is cut short during the copy itself ends the
+  /// program (SIGBUS).
+  enum class Access : std::uint8_t { Copied, Mapped };
   /// Opens it without ever waiting, as opening a named pipe would. Throws IoError naming the path: missing,
   /// not a regular file, unreadable.
-  explicit InputFile(const std::filesystem::path& path);
+  explicit InputFile(const std::filesystem::path& path, Access access = Access::Copied);
   ~InputFile();
   InputFile(const InputFile&) = delete;
   InputFile& operator=(const InputFile&) = delete;
@@ -34,6 +37,7 @@ class InputFile {
   std::string path_;
   int file_ = -1;
   std::uint64_t bytes_ = 0;
+  const char* mapped_ = nullptr;
 };
 
 /// Writes a file so that a reader sees the old content or the new, never a part: into a temporary file in the

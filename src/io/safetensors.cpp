@@ -80,7 +80,9 @@ std::string_view text_of(const void* data, std::uint64_t bytes) {
 class Reader {
  public:
   explicit Reader(const std::filesystem::path& path)
-      : where_("cannot load " + path.string()), file_(path), bytes_(file_.bytes()) {}
+      : where_("cannot load " + path.string()),
+        file_(path, lamella::detail::InputFile::Access::Mapped),
+        bytes_(file_.bytes()) {}
 
   SafetensorsHeader read_header() {
     std::array<unsigned char, 8> prefix{};

@@ -44,8 +44,9 @@ LAMELLA_API void save_safetensors(const std::filesystem::path& path, const State
 /// types that Lamella lacks, sizes that overflow, shapes that do not agree with the bytes, bytes that belong
 /// to two tensors or to none, a checksum that is not that of the file; and OutOfMemoryError.
 ///
-/// The file is not mapped into memory: replacing it afterwards changes no tensor, and cutting it short while
-/// it is read is an IoError, not the end of the program.
+/// The file is mapped into memory while it is read, and tensors are copies: replacing it afterwards changes
+/// none of them. One that is cut short meanwhile is an IoError, unless that falls into the copy of a tensor,
+/// which then ends the program (SIGBUS).
 LAMELLA_API StateDict load_safetensors(const std::filesystem::path& path);
 /// The same with the metadata. Throws likewise.
 LAMELLA_API SafetensorsFile load_safetensors_file(const std::filesystem::path& path);
