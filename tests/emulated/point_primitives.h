@@ -1,6 +1,6 @@
 #pragma once
 
-#include "machine.h"
+#include "primitives.h"
 
 /// layers/conv/cuda/pointwise/device/point_primitives.cuh for the emulated machine.
 namespace lamella::pointwise {
@@ -18,6 +18,16 @@ inline void store_matrices_transposed(unsigned row, unsigned m0, unsigned m1, un
     const auto number = static_cast<unsigned short>(word >> column % 2 * 16);
     std::memcpy(shared_memory() + row + 2 * r, &number, 2);
   }
+}
+
+template <class T>
+unsigned clamp_pair(unsigned pair, unsigned low, unsigned high, T type) {
+  float x[2], least[2], most[2];
+  widen_pair(pair, type, x[0], x[1]);
+  widen_pair(low, type, least[0], least[1]);
+  widen_pair(high, type, most[0], most[1]);
+  return narrow_pair(depthwise::clamp(x[0], least[0], most[0]), depthwise::clamp(x[1], least[1], most[1]),
+                     type);
 }
 
 inline float of_lane(float number, int lane) {

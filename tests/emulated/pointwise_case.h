@@ -110,8 +110,9 @@ struct Activation {
   double apply(double x, int channel) const {
     if (load == Load::Plain) return x;
     const float v = before(x, channel);
-    return rounded<T>(static_cast<double>(load == Load::Clamp ? activate<Load::Clamp>(v, kLow, kHigh)
-                                                              : activate<Load::HardSwish>(v, kLow, kHigh)));
+    const float inner = std::clamp(v + 3, 0.0F, 6.0F);
+    return rounded<T>(
+        static_cast<double>(load == Load::Clamp ? std::clamp(v, kLow, kHigh) : v * inner * (1.0F / 6.0F)));
   }
   static constexpr float kLow = -1, kHigh = 2.5F;
 };

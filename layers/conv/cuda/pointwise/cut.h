@@ -45,7 +45,8 @@ inline int point_shared_bytes(const PointTileSizes& t, bool turned, Load load, H
   const int weights = turned ? out_boxes * box_bytes(t.store_box, t.box) : box_bytes(t.box, 16 * m);
   const int page = std::max(box_bytes(t.box, t.pixels()) + (t.resident ? 0 : weights),
                             has_sums(hook) ? box_bytes(t.store_box, t.pixels()) : 0);
-  const int kept = has_sums(hook) ? 256 * m : 0, load_factors = load == Load::Plain ? 0 : steps * 128;
+  const int kept = has_sums(hook) ? 256 * m : hook == Hook::Moments ? 64 * m * t.warps : 0;
+  const int load_factors = load == Load::Plain ? 0 : steps * 128;
   return 1024 + t.pages * page + (t.resident ? chunks * weights : 0) +
          t.warps * out_boxes * box_bytes(t.store_box, t.warp_pixels) + ceiling(16 * t.pages + 8, 16) * 16 +
          load_factors + kept + 64 * m + 4 * t.warps;

@@ -49,7 +49,8 @@ struct PointSizes {
   static constexpr int kLoadFactorBytes = kLoad == Load::Plain ? 0 : kSteps * 128;
   static constexpr int kHookFactors = kLoadFactors + kLoadFactorBytes;
   static constexpr int kBias = kHookFactors + Kept<kHook, kM>::kFactorBytes;
-  static constexpr int kCounts = kBias + 64 * kM;
+  static constexpr int kKept = kBias + 64 * kM;
+  static constexpr int kCounts = kKept + Tile::kWarps * Kept<kHook, kM>::kWarpBytes;
   static constexpr int kSharedBytes = 1024 + kCounts + 4 * Tile::kWarps;
   // What warps leave for each other takes the pages' place.
   static_assert(Kept<kHook, kM>::kLeftFloats * 64 * kM * Tile::kWarps <= kWeights);
@@ -139,7 +140,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
   const unsigned results = base + Sizes::kResults + warp * Sizes::kResultBytes;
   const unsigned my_result = Out::chunks_first();
   const float* const my_bias = bias + lane / 4;
-  if constexpr (kHook != Hook::None) kept.begin();
+  if constexpr (kHook != Hook::None) kept.begin(memory + Sizes::kKept + warp * Kept<kHook, kM>::kWarpBytes);
   if (Tile::kResident) wait_for_phase(weights_came, 0);
 
 #pragma unroll 1

@@ -24,30 +24,36 @@ __device__ __forceinline__ float over_pixels(float number) {
 /// Nothing but the results.
 template <Hook kHook, int kM>
 struct Kept {
-  static constexpr int kFactorBytes = 0, kLeftFloats = 0;
+  static constexpr int kFactorBytes = 0, kWarpBytes = 0, kLeftFloats = 0;
 };
 
 /// Sums of what is left of results when a pivot, the first result of the channel that the warp had, is taken
-/// away: nothing is lost where the mean is far larger than the deviations.
+/// away: nothing is lost where the mean is far larger than the deviations. Pivots are in shared memory, for
+/// want of registers.
 template <int kM>
 struct Kept<Hook::Moments, kM> {
-  static constexpr int kFactorBytes = 0, kLeftFloats = 3;  ///< of each channel, for the other warps
-  float pivot[2 * kM], sum[2 * kM], square[2 * kM];
+  static constexpr int kFactorBytes = 0, kWarpBytes = 64 * kM,
+                       kLeftFloats = 3;  ///< of each channel, for the other warps
+  float sum[2 * kM], square[2 * kM];
+  float* pivots;  ///< [16 · kM] of this warp, from this lane's first channel on
   int count;
 
-  __device__ __forceinline__ void begin() {
+  __device__ __forceinline__ void begin(unsigned char* at) {
     count = 0;
+    pivots = reinterpret_cast<float*>(at) + threadIdx.x % 32 / 4;
 #pragma unroll
-    for (int c = 0; c < 2 * kM; ++c) pivot[c] = sum[c] = square[c] = 0;
+    for (int c = 0; c < 2 * kM; ++c) sum[c] = square[c] = 0;
   }
   /// The first `valid` pixels of the warp's exist.
   template <int kN>
   __device__ __forceinline__ void add(const Results<kM, kN>& results, int valid) {
     if (valid <= 0) return;
     if (count == 0) {
+      if (threadIdx.x % 4 == 0) {
 #pragma unroll
-      for (int c = 0; c < 2 * kM; ++c)
-        pivot[c] = of_lane(results[c / 2][0][c % 2 * 2], static_cast<int>(threadIdx.x) % 32 / 4 * 4);
+        for (int c = 0; c < 2 * kM; ++c) pivots[8 * c] = results[c / 2][0][c % 2 * 2];
+      }
+      synchronize_warp();
     }
     if (valid >= 8 * kN) {
       add_some<kN, true>(results, valid);
@@ -65,7 +71,7 @@ struct Kept<Hook::Moments, kM> {
       const float total = over_pixels(sum[c]), squares = over_pixels(square[c]);
       if (lane % 4 != 0) continue;
       float* const mine = to + c * 8 + lane / 4;
-      mine[0] = pivot[c], mine[16 * kM] = total, mine[32 * kM] = squares;
+      mine[0] = count > 0 ? pivots[8 * c] : 0.0f, mine[16 * kM] = total, mine[32 * kM] = squares;
     }
   }
 
@@ -74,28 +80,30 @@ struct Kept<Hook::Moments, kM> {
   __device__ __forceinline__ void add_some(const Results<kM, kN>& results, int valid) {
     const int first = static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
-    for (int n = 0; n < kN; ++n)
+    for (int c = 0; c < 2 * kM; ++c) {
+      const float pivot = pivots[8 * c];
 #pragma unroll
-      for (int m = 0; m < kM; ++m)
+      for (int n = 0; n < kN; ++n)
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          float d = results[m][n][i] - pivot[2 * m + i / 2];
-          if (!kAll && n * 8 + first + i % 2 >= valid) d = 0;
-          sum[2 * m + i / 2] += d;
-          square[2 * m + i / 2] = fmaf(d, d, square[2 * m + i / 2]);
+        for (int i = 0; i < 2; ++i) {
+          float d = results[c / 2][n][c % 2 * 2 + i] - pivot;
+          if (!kAll && n * 8 + first + i >= valid) d = 0;
+          sum[c] += d;
+          square[c] = fmaf(d, d, square[c]);
         }
+    }
   }
 };
 
 /// Σ g' and Σ g' · (z − center); see Hook. Of pixels that do not exist g is zero.
 template <Hook kHook, int kM>
 struct KeptSums {
-  static constexpr int kFactorBytes = 256 * kM, kLeftFloats = 2;
+  static constexpr int kFactorBytes = 256 * kM, kWarpBytes = 0, kLeftFloats = 2;
   float first[2 * kM], second[2 * kM];
   const float* factors;  ///< [channel]{scale, shift, center, nothing}, from this lane's first channel on
   float low, high;
 
-  __device__ __forceinline__ void begin() {
+  __device__ __forceinline__ void begin(unsigned char*) {
 #pragma unroll
     for (int c = 0; c < 2 * kM; ++c) first[c] = second[c] = 0;
   }

@@ -101,7 +101,9 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
   };
   // Of a pair of eights of inputs a lane has number l / 4 of each.
   float scale[kLoad == Load::Plain ? 1 : kN], shift[kLoad == Load::Plain ? 1 : kN];
+  Activate<T, kLoad> activate;
   if constexpr (kLoad != Load::Plain) {
+    activate.begin(work.load);
 #pragma unroll
     for (int n = 0; n < kN; ++n) {
       const int input = first_input + my_inputs * 16 + n * 8 + lane / 4;
@@ -137,8 +139,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
         for (int n = 0; n < kN; ++n)
 #pragma unroll
           for (int half = 0; half < 2; ++half)
-            x[n][half] = activate_pair<T, kLoad>(x[n][half], scale[n], shift[n], scale[n], shift[n],
-                                                 work.load.low, work.load.high);
+            x[n][half] = activate.apply(x[n][half], scale[n], shift[n], scale[n], shift[n]);
       }
 #pragma unroll
       for (int m = 0; m < kM; ++m) {
