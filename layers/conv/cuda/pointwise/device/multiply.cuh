@@ -78,16 +78,6 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
     barriers.make(Tile::kWarps);
     make_barrier(weights_came, 1);
   }
-  DepthFactors<T, kLoad, Sizes::kSteps> factors;
-  factors.begin(memory + Sizes::kLoadFactors, work.load, Tile::kInputs, Tile::kThreads);
-  Kept<kHook, kM> kept;
-  if constexpr (leaves_sums(kHook))
-    kept.load_factors(memory + Sizes::kHookFactors, work, first_output, Tile::kThreads);
-  float* const bias = reinterpret_cast<float*>(memory + Sizes::kBias);
-  for (int i = static_cast<int>(threadIdx.x); i < 16 * kM; i += Tile::kThreads)
-    bias[i] = work.bias != nullptr && first_output + i < work.outputs
-                  ? load_parameter<T>(work.bias, work.bias_is_float32, first_output + i)
-                  : 0.0f;
   __syncthreads();
 
   RingEnd<kPages> end;
@@ -134,6 +124,19 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
     }
     return;
   }
+
+  constexpr int kReaders = 32 * Tile::kWarps;
+  DepthFactors<T, kLoad, Sizes::kSteps> factors;
+  factors.begin(memory + Sizes::kLoadFactors, work.load, Tile::kInputs, kReaders);
+  Kept<kHook, kM> kept;
+  if constexpr (leaves_sums(kHook))
+    kept.load_factors(memory + Sizes::kHookFactors, work, first_output, kReaders);
+  float* const bias = reinterpret_cast<float*>(memory + Sizes::kBias);
+  for (int i = static_cast<int>(threadIdx.x); i < 16 * kM; i += kReaders)
+    bias[i] = work.bias != nullptr && first_output + i < work.outputs
+                  ? load_parameter<T>(work.bias, work.bias_is_float32, first_output + i)
+                  : 0.0f;
+  synchronize_some(1, kReaders);
 
   const unsigned my_x = In::chunks_first() + static_cast<unsigned>(warp * Tile::kWarpPixels * In::kRowBytes);
   const unsigned my_weights = kTurned ? Out::chunks_first() : In::rows_first();
@@ -236,7 +239,6 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
   if (lane == 0) wait_until_stores_have_read();
 
   if constexpr (kHook != Hook::None) {
-    constexpr int kReaders = 32 * Tile::kWarps;
     float* const left = reinterpret_cast<float*>(memory);
     int* const counts = reinterpret_cast<int*>(memory + Sizes::kCounts);
     // All pages have been read, and no more are asked for.
