@@ -61,8 +61,9 @@ class Matrix {
   /// What a TensorMap points to, for boxes of this shape. Lives as long as this object, which has one.
   TensorMap map(const BoxShape& box) {
     tensor_.data = reinterpret_cast<unsigned char*>(data_);
-    const std::int64_t sizes[4] = {channels_, rows_, 1, 1},
-                       strides[4] = {2, 2 * channels_, 2 * channels_ * rows_, 2 * channels_ * rows_};
+    EXPECT_EQ(rows_ % box.fold, 0);
+    const std::int64_t channels = channels_ * box.fold, rows = rows_ / box.fold, all = 2 * channels * rows;
+    const std::int64_t sizes[4] = {channels, rows, 1, 1}, strides[4] = {2, 2 * channels, all, all};
     std::copy_n(sizes, 4, tensor_.sizes), std::copy_n(strides, 4, tensor_.strides);
     const int extents[4] = {box.channels, box.rows, 1, 1};
     std::copy_n(extents, 4, tensor_.box);

@@ -8,7 +8,8 @@ constexpr unsigned kSeeds = 5;
 
 template <class Tile>
 constexpr PointTileSizes kTileSizes{Tile::kInputs, Tile::kOutputs,  Tile::kWarps, Tile::kWarpPixels,
-                                    Tile::kBox,    Tile::kStoreBox, Tile::kPages, Tile::kResident};
+                                    Tile::kBox,    Tile::kStoreBox, Tile::kPages, Tile::kResident,
+                                    Tile::kFoldIn, Tile::kFoldOut};
 
 /// One problem, its kernel run, and its results against the definition. Turned: x stands for the gradient, y
 /// for the input's gradient.
@@ -21,7 +22,8 @@ void multiply(int slices) {
     Draw draw(seed);
     // The last slice may have fewer outputs.
     const int outputs = slices * Tile::kOutputs - (slices > 1 ? draw(0, Tile::kOutputs / 8 - 1) * 8 : 0);
-    const int pixels = draw.one_in(4) ? draw(1, 12) : draw(1, 4 * Tile::kPixels);
+    int pixels = draw.one_in(4) ? draw(1, 12) : draw(1, 4 * Tile::kPixels);
+    if (Tile::kFoldIn || Tile::kFoldOut) pixels = (pixels + 3) / 4 * 4;
     SCOPED_TRACE(std::to_string(pixels) + " pixels, " + std::to_string(outputs) + " outputs");
     Matrix<T> x(pixels, kInputs), y(pixels, outputs), z(pixels, outputs);
     Matrix<T> w(kTurned ? kInputs : outputs, kTurned ? outputs : kInputs);
@@ -126,6 +128,12 @@ using enum Load;
 // resident weights.
 TEST(Multiply, plain) {
   multiply<BFloat16, PointTile<32, 32, 2, 16, 32, 32, 2, true>, false, Plain, Hook::None>(1);
+}
+TEST(Multiply, folded) {
+  multiply<BFloat16, PointTile<16, 32, 3, 48, 16, 32, 2, true, true, true>, false, Clamp, Hook::Moments>(1);
+}
+TEST(Multiply, turned_and_folded) {
+  multiply<BFloat16, PointTile<32, 16, 3, 16, 32, 16, 2, true, true, true>, true, Plain, Hook::ClampSums>(1);
 }
 TEST(Multiply, few_inputs) {
   multiply<BFloat16, PointTile<16, 96, 3, 32, 16, 32, 3, true>, false, Plain, Hook::None>(1);

@@ -7,9 +7,9 @@ namespace {
 constexpr unsigned kSeeds = 5;
 
 template <class Tile>
-constexpr WeighTileSizes kTileSizes{Tile::kOutputs,    Tile::kInputs, Tile::kWarpOutputs,
-                                    Tile::kWarpInputs, Tile::kDepths, Tile::kPixels,
-                                    Tile::kGBox,       Tile::kXBox,   Tile::kPages};
+constexpr WeighTileSizes kTileSizes{Tile::kOutputs, Tile::kInputs, Tile::kWarpOutputs, Tile::kWarpInputs,
+                                    Tile::kDepths,  Tile::kPixels, Tile::kGBox,        Tile::kXBox,
+                                    Tile::kPages,   Tile::kFoldG,  Tile::kFoldX};
 
 template <class T, class Tile, Load kLoad, bool kBias>
 void weigh(int output_tiles, int input_tiles) {
@@ -20,7 +20,8 @@ void weigh(int output_tiles, int input_tiles) {
       return tiles * size - (tiles > 1 ? draw(0, size / 8 - 1) * 8 : 0);
     };
     const int outputs = channels(output_tiles, Tile::kOutputs), inputs = channels(input_tiles, Tile::kInputs);
-    const int pixels = draw.one_in(4) ? draw(1, 12) : draw(1, 6 * Tile::kPixels);
+    int pixels = draw.one_in(4) ? draw(1, 12) : draw(1, 6 * Tile::kPixels);
+    if (Tile::kFoldG || Tile::kFoldX) pixels = (pixels + 3) / 4 * 4;
     SCOPED_TRACE(std::to_string(pixels) + " pixels, " + std::to_string(outputs) + " x " +
                  std::to_string(inputs));
     Matrix<T> x(pixels, inputs), g(pixels, outputs);
@@ -78,6 +79,9 @@ TEST(Weigh, eights_of_channels) {
 }
 TEST(Weigh, one_eight_of_channels) {
   weigh<BFloat16, WeighTile<8, 8, 16, 16, 2, 64, 16, 16, 2>, Plain, true>(1, 1);
+}
+TEST(Weigh, folded) {
+  weigh<BFloat16, WeighTile<32, 16, 32, 16, 3, 48, 32, 16, 3, true, true>, Clamp, true>(1, 1);
 }
 TEST(Weigh, tiles) { weigh<BFloat16, WeighTile<64, 32, 32, 32, 1, 48, 64, 32, 2>, Clamp, true>(2, 3); }
 TEST(Weigh, hardswish) {

@@ -16,10 +16,15 @@ inline constexpr bool has_sums(Hook hook) { return hook == Hook::ClampSums || ho
 /// Bytes of so many rows in shared memory.
 inline constexpr int box_bytes(int channels, int rows) { return ceiling(rows * channels * 2, 1024) * 1024; }
 
-/// The box that one copy moves; no channels: the kernel does not have the tensor.
+/// The box that one copy moves; no channels: the kernel does not have the tensor. `fold` rows of the tensor
+/// are one of the box's: see Box.
 struct BoxShape {
-  int channels = 0, rows = 0;
+  int channels = 0, rows = 0, fold = 1;
 };
+inline BoxShape box_shape(int channels, int rows, bool folded) {
+  const int fold = folded ? 64 / channels : 1;
+  return {channels * fold, rows / fold, fold};
+}
 
 /// How a kernel is launched, and how many parts of sums it leaves.
 struct PointLaunch {
@@ -30,7 +35,7 @@ struct PointLaunch {
 /// The arguments of PointTile.
 struct PointTileSizes {
   int inputs, outputs, warps, warp_pixels, box, store_box, pages;
-  bool resident;
+  bool resident, fold_in = false, fold_out = false;
   int pixels() const { return warps * warp_pixels; }
 };
 
@@ -75,16 +80,17 @@ inline PointCut cut_points(PointWork& work, std::int64_t pixels, int outputs, co
   cut.launch.blocks = std::int64_t{cut.launch.parts} * work.slices;
   cut.launch.threads = 32 * (t.warps + 1);
   cut.launch.shared_bytes = point_shared_bytes(t, turned, load, hook);
-  cut.x = {t.box, t.pixels()};
+  cut.x = box_shape(t.box, t.pixels(), t.fold_in);
   cut.weights = turned ? BoxShape{t.store_box, t.box} : BoxShape{t.box, ceiling(t.outputs, 16) * 16};
-  cut.y = {t.store_box, t.warp_pixels};
-  if (has_sums(hook)) cut.z = {t.store_box, t.pixels()};
+  cut.y = box_shape(t.store_box, t.warp_pixels, t.fold_out);
+  if (has_sums(hook)) cut.z = box_shape(t.store_box, t.pixels(), t.fold_out);
   return cut;
 }
 
 /// The arguments of WeighTile.
 struct WeighTileSizes {
   int outputs, inputs, warp_outputs, warp_inputs, depths, pixels, g_box, x_box, pages;
+  bool fold_g = false, fold_x = false;
   int across() const { return ceiling(inputs, warp_inputs); }
   int down() const { return ceiling(outputs, warp_outputs); }
   int warps() const { return across() * down() * depths; }
@@ -118,7 +124,7 @@ inline WeighCut cut_weigh(WeighWork& work, std::int64_t pixels, int inputs, int 
   cut.launch.blocks = std::int64_t{cut.launch.parts} * tiles;
   cut.launch.threads = 32 * (t.warps() + 1);
   cut.launch.shared_bytes = weigh_shared_bytes(t);
-  cut.x = {t.x_box, t.pixels}, cut.g = {t.g_box, t.pixels};
+  cut.x = box_shape(t.x_box, t.pixels, t.fold_x), cut.g = box_shape(t.g_box, t.pixels, t.fold_g);
   return cut;
 }
 

@@ -56,6 +56,8 @@ bool describe(const void* data, DType dtype, std::int64_t rows, std::int64_t cha
   constexpr int kFloat16 = 6, kBFloat16 = 9, kNoInterleave = 0, kPromote128Bytes = 2, kFillZeros = 0;
   constexpr std::uint32_t kRank = 4, kMostRows = 256;
   constexpr std::uintptr_t kAligned = 16;
+  if (rows % box.fold != 0) return false;
+  rows /= box.fold, channels *= box.fold;
   const auto row = static_cast<std::uint64_t>(channels) * 2, all = row * static_cast<std::uint64_t>(rows);
   if (reinterpret_cast<std::uintptr_t>(data) % kAligned != 0 || row % kAligned != 0 ||
       all >= std::uint64_t{1} << 40)

@@ -14,7 +14,7 @@ namespace lamella::cuda::pointwise {
 bool has_copy_engine(Device device);
 
 /// A map of a matrix [rows][channels] of a half type without gaps, to move in boxes. False: it cannot be
-/// moved.
+/// moved so.
 bool describe(const void* data, DType dtype, std::int64_t rows, std::int64_t channels,
               const lamella::pointwise::BoxShape& box, lamella::pointwise::TensorMap& map);
 

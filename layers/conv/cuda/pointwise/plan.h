@@ -35,6 +35,7 @@ struct Plan {
   std::string what;    ///< tile and cut in words, for tables
   PointLaunch launch;
   int blocks_of_sm = 1;
+  int item_pixels = 0;           ///< of a tile or page
   BoxShape x, weights, y, z, g;  ///< boxes of what the kernel reads and writes; without channels: it does not
   PointWork work;                ///< forward, and of the input's gradient
   WeighWork weigh;
@@ -80,6 +81,12 @@ double estimate(const Limits& limits);
 inline const char* type_name(DType dtype) { return dtype == DType::BFloat16 ? "BFloat16" : "Float16"; }
 const char* load_name(Load load);
 const char* hook_name(Hook hook);
+inline const char* word(bool value) { return value ? "true" : "false"; }
+/// Whether a box of so many channels of a matrix with so many is folded: wherever it can be, as the copy
+/// engine then moves whole lines of memory.
+inline bool folds(const Problem& p, int channels, int box) {
+  return channels == box && box < 64 && p.pixels % (64 / box) == 0;
+}
 /// Channels of boxes that waste little of so many.
 std::vector<int> box_channels(int channels);
 

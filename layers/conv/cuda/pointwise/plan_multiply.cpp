@@ -79,6 +79,7 @@ bool complete(const Problem& p, const PointTileSizes& t, int waves, Plan& plan) 
   const auto wanted = static_cast<std::int64_t>(kMultiprocessors) * plan.blocks_of_sm * waves;
   const PointCut cut = cut_points(plan.work, p.pixels, p.outputs(), t, turned, p.load, p.hook, wanted);
   plan.launch = cut.launch;
+  plan.item_pixels = t.pixels();
   plan.x = cut.x, plan.weights = cut.weights, plan.y = cut.y, plan.z = cut.z;
   plan.cost = cost_of(p, t, plan);
   return true;
@@ -87,17 +88,18 @@ bool complete(const Problem& p, const PointTileSizes& t, int waves, Plan& plan) 
 void name_plan(const Problem& p, const PointTileSizes& t, Plan& plan) {
   std::array<char, 320> text{};
   std::snprintf(text.data(), text.size(),
-                "multiply_points<%s, PointTile<%d, %d, %d, %d, %d, %d, %d, %s>, %s, %s, %s, %d>",
+                "multiply_points<%s, PointTile<%d, %d, %d, %d, %d, %d, %d, %s, %s, %s>, %s, %s, %s, %d>",
                 type_name(p.dtype), t.inputs, t.outputs, t.warps, t.warp_pixels, t.box, t.store_box, t.pages,
-                t.resident ? "true" : "false", p.pass == Pass::Input ? "true" : "false", load_name(p.load),
-                hook_name(p.hook), plan.blocks_of_sm);
+                word(t.resident), word(t.fold_in), word(t.fold_out), word(p.pass == Pass::Input),
+                load_name(p.load), hook_name(p.hook), plan.blocks_of_sm);
   plan.kernel = text.data();
   plan.what = std::to_string(t.warps) + " x " + std::to_string(t.warp_pixels) + " pixels, " +
               std::to_string(plan.work.slices) + " x " + std::to_string(t.outputs) + " outputs, boxes of " +
-              std::to_string(t.box) + " and " + std::to_string(t.store_box) + ", " + std::to_string(t.pages) +
-              " pages, weights " + (t.resident ? "resident" : "with pages") + ", " +
-              std::to_string(plan.launch.blocks) + " blocks, " + std::to_string(plan.blocks_of_sm) +
-              " to a multiprocessor, " + std::to_string(plan.launch.shared_bytes >> 10) + " KB";
+              std::to_string(t.box) + (t.fold_in ? " (folded)" : "") + " and " + std::to_string(t.store_box) +
+              (t.fold_out ? " (folded), " : ", ") + std::to_string(t.pages) + " pages, weights " +
+              (t.resident ? "resident" : "with pages") + ", " + std::to_string(plan.launch.blocks) +
+              " blocks, " + std::to_string(plan.blocks_of_sm) + " to a multiprocessor, " +
+              std::to_string(plan.launch.shared_bytes >> 10) + " KB";
 }
 
 /// Calls add(tile) for what may be worth a thought.
@@ -127,6 +129,7 @@ void each_tile(const Problem& p, const Add& add) {
             for (const int pages : {2, 3, 4, 6})
               for (const bool resident : {true, false}) {
                 t.box = box, t.store_box = store_box, t.pages = pages, t.resident = resident;
+                t.fold_in = folds(p, t.inputs, box), t.fold_out = folds(p, outputs, store_box);
                 add(t);
               }
       }

@@ -61,6 +61,7 @@ bool complete(const Problem& p, const WeighTileSizes& t, int waves, Plan& plan) 
   const auto wanted = static_cast<std::int64_t>(kMultiprocessors) * plan.blocks_of_sm * waves;
   const WeighCut cut = cut_weigh(plan.weigh, p.pixels, p.in_channels, p.out_channels, t, wanted);
   plan.launch = cut.launch;
+  plan.item_pixels = t.pixels;
   plan.x = cut.x, plan.g = cut.g;
   plan.cost = cost_of(p, t, plan);
   return true;
@@ -69,9 +70,10 @@ bool complete(const Problem& p, const WeighTileSizes& t, int waves, Plan& plan) 
 void name_plan(const Problem& p, const WeighTileSizes& t, Plan& plan) {
   std::array<char, 320> text{};
   std::snprintf(text.data(), text.size(),
-                "weigh_points<%s, WeighTile<%d, %d, %d, %d, %d, %d, %d, %d, %d>, %s, %s, %d>",
+                "weigh_points<%s, WeighTile<%d, %d, %d, %d, %d, %d, %d, %d, %d, %s, %s>, %s, %s, %d>",
                 type_name(p.dtype), t.outputs, t.inputs, t.warp_outputs, t.warp_inputs, t.depths, t.pixels,
-                t.g_box, t.x_box, t.pages, load_name(p.load), p.bias ? "true" : "false", plan.blocks_of_sm);
+                t.g_box, t.x_box, t.pages, word(t.fold_g), word(t.fold_x), load_name(p.load), word(p.bias),
+                plan.blocks_of_sm);
   plan.kernel = text.data();
   plan.what = std::to_string(plan.weigh.output_tiles) + " x " + std::to_string(plan.weigh.input_tiles) +
               " tiles of " + std::to_string(t.outputs) + " x " + std::to_string(t.inputs) + ", warps of " +
@@ -127,6 +129,8 @@ void each_tile(const Problem& p, const Add& add) {
               if (t.pixels < 32 || t.pixels > 256) continue;
               for (const int pages : {2, 3, 4}) {
                 t.g_box = g_box, t.x_box = x_box, t.pages = pages;
+                t.fold_g = outputs == p.out_channels && folds(p, outputs, g_box);
+                t.fold_x = inputs == p.in_channels && folds(p, inputs, x_box);
                 add(t);
               }
             }

@@ -216,7 +216,7 @@ bool forward(const ForwardOperands& o) {
   rest.count = chosen->plan.launch.parts;
   rest.channels = p.out_channels;
   rest.pixels = p.pixels;
-  rest.pixels_of_part = std::int64_t{chosen->plan.x.rows} * work.items_per_part;
+  rest.pixels_of_part = std::int64_t{chosen->plan.item_pixels} * work.items_per_part;
   rest.mean = o.moments.mean, rest.variance = o.moments.variance;
   launch(finish,
          {ceiling(p.out_channels, kFinishLanes), kFinishThreads,

@@ -15,13 +15,15 @@
 namespace lamella::pointwise {
 
 /// kInputs: of x; kOutputs: of a slice, sixteens of them but for a single slice. Pages have kBox inputs of x;
-/// what is stored goes in boxes of kStoreBox outputs.
+/// what is stored goes in boxes of kStoreBox outputs. kFoldIn, kFoldOut: these are folded.
 template <int kInputs_, int kOutputs_, int kWarps_, int kWarpPixels_, int kBox_, int kStoreBox_, int kPages_,
-          bool kResident_>
+          bool kResident_, bool kFoldIn_ = false, bool kFoldOut_ = false>
 struct PointTile {
   static constexpr int kInputs = kInputs_, kOutputs = kOutputs_, kWarps = kWarps_, kWarpPixels = kWarpPixels_,
                        kBox = kBox_, kStoreBox = kStoreBox_, kPages = kPages_;
   static constexpr bool kResident = kResident_;  ///< weights
+  static constexpr bool kFoldIn = kFoldIn_, kFoldOut = kFoldOut_;
+  static_assert((!kFoldIn || kInputs == kBox) && (!kFoldOut || kOutputs == kStoreBox));
   static constexpr int kPixels = kWarps * kWarpPixels, kThreads = 32 * (kWarps + 1);
   static_assert(kWarpPixels % 16 == 0 && kPixels <= 256 && kOutputs <= 256);
 };
@@ -29,13 +31,15 @@ struct PointTile {
 /// Where things lie in shared memory, from the first 1024 bytes boundary on.
 template <class Tile, bool kTurned, Load kLoad, Hook kHook>
 struct PointSizes {
-  using In = Box<Tile::kBox>;
-  using Out = Box<Tile::kStoreBox>;
+  using In = Box<Tile::kBox, Tile::kFoldIn>;
+  using Out = Box<Tile::kStoreBox, Tile::kFoldOut>;
+  using Weights = Box<kTurned ? Tile::kStoreBox : Tile::kBox>;
   static constexpr int kSteps = divide_up(Tile::kInputs, 16), kChunks = divide_up(Tile::kInputs, Tile::kBox);
   static constexpr int kM = divide_up(Tile::kOutputs, 16), kN = Tile::kWarpPixels / 8;
   static constexpr int kOutBoxes = divide_up(Tile::kOutputs, Tile::kStoreBox);
   /// Of a chunk of inputs.
-  static constexpr int kWeightBytes = kTurned ? kOutBoxes * Out::bytes(Tile::kBox) : In::bytes(16 * kM);
+  static constexpr int kWeightBytes =
+      Weights::bytes(kTurned ? Tile::kBox : 16 * kM) * (kTurned ? kOutBoxes : 1);
   static constexpr int kXBytes = In::bytes(Tile::kPixels);
   static constexpr int kInPageBytes = kXBytes + (Tile::kResident ? 0 : kWeightBytes);
   static constexpr int kZBytes = leaves_sums(kHook) ? Out::bytes(Tile::kPixels) : 0;
@@ -62,6 +66,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
   using Sizes = PointSizes<Tile, kTurned, kLoad, kHook>;
   using In = typename Sizes::In;
   using Out = typename Sizes::Out;
+  using Weights = typename Sizes::Weights;
   constexpr int kM = Sizes::kM, kN = Sizes::kN, kPages = Tile::kPages, kChunks = Sizes::kChunks;
   const unsigned begin = shared_address(shared_memory()), base = (begin + 1023u) & ~1023u;
   unsigned char* const memory = shared_memory() + (base - begin);
@@ -87,14 +92,13 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
       if constexpr (kTurned) {
 #pragma unroll
         for (int j = 0; j < Sizes::kOutBoxes; ++j)
-          load_rows(to + j * Out::bytes(Tile::kBox), work.weights, first_output + j * Tile::kStoreBox,
-                    chunk * Tile::kBox, barrier);
+          load_rows<Weights>(to + j * Weights::bytes(Tile::kBox), work.weights,
+                             first_output + j * Tile::kStoreBox, chunk * Tile::kBox, barrier);
       } else {
-        load_rows(to, work.weights, chunk * Tile::kBox, first_output, barrier);
+        load_rows<Weights>(to, work.weights, chunk * Tile::kBox, first_output, barrier);
       }
     };
-    constexpr int kWeightCopy =
-        kTurned ? Sizes::kOutBoxes * Tile::kBox * Out::kRowBytes : 16 * kM * In::kRowBytes;
+    constexpr int kWeightCopy = (kTurned ? Sizes::kOutBoxes * Tile::kBox : 16 * kM) * Weights::kRowBytes;
     if (Tile::kResident) {
       expect_bytes(weights_came, kChunks * kWeightCopy);
       for (int chunk = 0; chunk < kChunks; ++chunk)
@@ -108,7 +112,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
         const unsigned to = base + end.slot * Sizes::kPageBytes, barrier = barriers.full + 8 * end.slot;
         barriers.wait_empty(end);
         expect_bytes(barrier, Tile::kPixels * In::kRowBytes + (Tile::kResident ? 0 : kWeightCopy));
-        load_rows(to, work.x, chunk * Tile::kBox, pixel, barrier);
+        load_rows<In>(to, work.x, chunk * Tile::kBox, pixel, barrier);
         if (!Tile::kResident) load_weights(to + Sizes::kXBytes, chunk, barrier);
       }
       if constexpr (leaves_sums(kHook)) {
@@ -117,8 +121,8 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
           const unsigned barrier = barriers.full + 8 * end.slot;
           barriers.wait_empty(end);
           expect_bytes(barrier, Tile::kPixels * Out::kRowBytes);
-          load_rows(base + end.slot * Sizes::kPageBytes, work.z, first_output + j * Tile::kStoreBox, pixel,
-                    barrier);
+          load_rows<Out>(base + end.slot * Sizes::kPageBytes, work.z, first_output + j * Tile::kStoreBox,
+                         pixel, barrier);
         }
       }
     }
@@ -138,8 +142,9 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
                   : 0.0f;
   synchronize_some(1, kReaders);
 
-  const unsigned my_x = In::chunks_first() + static_cast<unsigned>(warp * Tile::kWarpPixels * In::kRowBytes);
-  const unsigned my_weights = kTurned ? Out::chunks_first() : In::rows_first();
+  const int my_sixteens = warp * (Tile::kWarpPixels / 16);
+  const unsigned my_x = In::moved(In::chunks_first(), my_sixteens, 0);
+  const unsigned my_weights = kTurned ? Weights::chunks_first() : Weights::rows_first();
   const unsigned results = base + Sizes::kResults + warp * Sizes::kResultBytes;
   const unsigned my_result = Out::chunks_first();
   const float* const my_bias = bias + lane / 4;
@@ -181,9 +186,9 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
           unsigned w[4];
           if constexpr (kTurned)
             load_matrices_transposed(
-                w, Out::moved(weights, s, m % kOfBox) + m / kOfBox * Out::bytes(Tile::kBox));
+                w, Weights::moved(weights, s, m % kOfBox) + m / kOfBox * Weights::bytes(Tile::kBox));
           else
-            load_matrices(w, In::moved(weights, m, s));
+            load_matrices(w, Weights::moved(weights, m, s));
 #pragma unroll
           for (int n = 0; n < kN; ++n)
             multiply_add(sums[m][n], w[0], w[1], w[2], w[3], x[n][0], x[n][1], T{});
@@ -199,8 +204,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
 #pragma unroll
       for (int j = 0; j < Sizes::kOutBoxes; ++j, end.next()) {
         barriers.wait_full(end);
-        const unsigned z = base + end.slot * Sizes::kPageBytes + my_result +
-                           static_cast<unsigned>(warp * Tile::kWarpPixels * Out::kRowBytes);
+        const unsigned z = base + end.slot * Sizes::kPageBytes + Out::moved(my_result, my_sixteens, 0);
 #pragma unroll
         for (int m = j * Out::kSteps; m < min(kM, (j + 1) * Out::kSteps); ++m)
 #pragma unroll
@@ -231,8 +235,8 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
 #pragma unroll
       for (int j = 0; j < Sizes::kOutBoxes; ++j)
         if (first_output + j * Tile::kStoreBox < work.outputs)
-          store_box(work.y, results + j * Sizes::kResultBox, first_output + j * Tile::kStoreBox, pixel, 0, 0,
-                    false);
+          store_box(work.y, results + j * Sizes::kResultBox, first_output + j * Tile::kStoreBox,
+                    pixel / Out::kFold, 0, 0, false);
       end_stores();
     }
   }

@@ -15,20 +15,27 @@ __host__ __device__ constexpr int larger(int a, int b) { return a > b ? a : b; }
 /// Rows of kChannels (16, 32 or 64) sixteen-bit numbers as the copy engine lays them out: it exchanges the
 /// chunks of eight numbers of a row by the row's place, so that eight neighbouring rows' chunks of one number
 /// lie in different banks (swizzle of 32, 64 or 128 bytes).
-template <int kChannels_>
+///
+/// kFolded: of a matrix that has no more channels than the box, so that its rows are one run of memory. It is
+/// moved as one of lines of 64 numbers, kFold rows to a line: the engine moves whole lines of 128 bytes.
+template <int kChannels_, bool kFolded = false>
 struct Box {
   static constexpr int kChannels = kChannels_, kRowBytes = kChannels * 2, kChunks = kChannels / 8;
+  static constexpr int kFold = kFolded ? 64 / kChannels : 1;
   static constexpr int kSteps = kChannels / 16;  ///< products of depth 16
   static_assert(kChannels == 16 || kChannels == 32 || kChannels == 64);
 
   __host__ __device__ static constexpr int bytes(int rows) { return (rows * kRowBytes + 1023) / 1024 * 1024; }
   __device__ static constexpr unsigned at(int row, int chunk) {
-    return static_cast<unsigned>(row * kRowBytes + ((chunk ^ (row * kRowBytes >> 7 & (kChunks - 1))) << 4));
+    const int place = row * kRowBytes + (chunk << 4), exchanged = kFolded ? 7 : kChunks - 1;
+    return static_cast<unsigned>(place ^ (row * kRowBytes >> 7 & exchanged) << 4);
   }
-  /// Sixteen rows further, and `pair` pairs of chunks, than a place whose pair is 0: places repeat every
-  /// sixteen rows, and chunks are exchanged bit by bit.
+  /// So many times sixteen rows and `pair` pairs of chunks further than a place whose pair is 0: chunks are
+  /// exchanged bit by bit, and in the same way every sixteen rows, or every 32 where those are eight lines.
   __device__ static constexpr unsigned moved(unsigned place, int sixteens, int pair) {
-    return (place ^ static_cast<unsigned>(pair << 5)) + static_cast<unsigned>(sixteens * 16 * kRowBytes);
+    const int flipped = kFolded && kChannels == 16 ? sixteens % 2 << 6 : 0;
+    return (place ^ static_cast<unsigned>(pair << 5 ^ flipped)) +
+           static_cast<unsigned>(sixteens * 16 * kRowBytes);
   }
 
   // Which of sixteen rows and two chunks a lane has the address of, for four matrices of 8x8.
@@ -82,9 +89,10 @@ struct RingBarriers {
 };
 
 /// A box of rows from `row` and channels from `channel` on, of a matrix.
+template <class Box>
 __device__ __forceinline__ void load_rows(unsigned to, const TensorMap& map, int channel, int row,
                                           unsigned barrier) {
-  load_box(to, map, channel, row, 0, 0, barrier);
+  load_box(to, map, channel, row / Box::kFold, 0, 0, barrier);
 }
 
 }  // namespace lamella::pointwise

@@ -14,9 +14,9 @@ namespace lamella::pointwise {
 
 /// A block has kOutputs x kInputs of dw; a warp kWarpOutputs (of sixteens) x kWarpInputs (of sixteens) for
 /// every kDepths-th sixteen pixels of a page of kPixels. Pages have boxes of kGBox channels of g, and of
-/// kXBox of x.
+/// kXBox of x. kFoldG, kFoldX: these are folded.
 template <int kOutputs_, int kInputs_, int kWarpOutputs_, int kWarpInputs_, int kDepths_, int kPixels_,
-          int kGBox_, int kXBox_, int kPages_>
+          int kGBox_, int kXBox_, int kPages_, bool kFoldG_ = false, bool kFoldX_ = false>
 struct WeighTile {
   static constexpr int kOutputs = kOutputs_, kInputs = kInputs_, kWarpOutputs = kWarpOutputs_,
                        kWarpInputs = kWarpInputs_, kDepths = kDepths_, kPixels = kPixels_, kGBox = kGBox_,
@@ -25,12 +25,14 @@ struct WeighTile {
   static constexpr int kWarps = kAcross * kDown * kDepths, kThreads = 32 * (kWarps + 1);
   static_assert(kWarpOutputs % 16 == 0 && kWarpInputs % 16 == 0 && kPixels % (16 * kDepths) == 0);
   static_assert(kPixels <= 256);
+  static constexpr bool kFoldG = kFoldG_, kFoldX = kFoldX_;
+  static_assert((!kFoldG || kOutputs == kGBox) && (!kFoldX || kInputs == kXBox));
 };
 
 template <class Tile>
 struct WeighSizes {
-  using G = Box<Tile::kGBox>;
-  using X = Box<Tile::kXBox>;
+  using G = Box<Tile::kGBox, Tile::kFoldG>;
+  using X = Box<Tile::kXBox, Tile::kFoldX>;
   // Warps may have more than the tile: the boxes reach as far.
   static constexpr int kRows = Tile::kDown * Tile::kWarpOutputs, kColumns = Tile::kAcross * Tile::kWarpInputs;
   static constexpr int kGBoxes = divide_up(kRows, Tile::kGBox), kXBoxes = divide_up(kColumns, Tile::kXBox);
@@ -74,10 +76,10 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
       expect_bytes(barrier, Sizes::kCopyBytes);
 #pragma unroll 1
       for (int j = 0; j < Sizes::kGBoxes; ++j, to += Sizes::kGBoxBytes)
-        load_rows(to, work.g, first_output + j * Tile::kGBox, item * Tile::kPixels, barrier);
+        load_rows<G>(to, work.g, first_output + j * Tile::kGBox, item * Tile::kPixels, barrier);
 #pragma unroll 1
       for (int j = 0; j < Sizes::kXBoxes; ++j, to += Sizes::kXBoxBytes)
-        load_rows(to, work.x, first_input + j * Tile::kXBox, item * Tile::kPixels, barrier);
+        load_rows<X>(to, work.x, first_input + j * Tile::kXBox, item * Tile::kPixels, barrier);
     }
     return;
   }
@@ -131,7 +133,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
 #pragma unroll
       for (int n = 0; n < kN; n += 2) {
         unsigned four[4];
-        load_matrices_transposed(four, page + x_place(n / 2) + step * 16 * X::kRowBytes);
+        load_matrices_transposed(four, page + X::moved(x_place(n / 2), step, 0));
         x[n][0] = four[0], x[n][1] = four[1], x[n + 1][0] = four[2], x[n + 1][1] = four[3];
       }
       if constexpr (kLoad != Load::Plain) {
@@ -144,7 +146,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
 #pragma unroll
       for (int m = 0; m < kM; ++m) {
         unsigned g[4];
-        load_matrices_transposed(g, page + g_place(m) + step * 16 * G::kRowBytes);
+        load_matrices_transposed(g, page + G::moved(g_place(m), step, 0));
 #pragma unroll
         for (int n = 0; n < kN; ++n) multiply_add(sums[m][n], g[0], g[1], g[2], g[3], x[n][0], x[n][1], T{});
         if (sums_g) {
