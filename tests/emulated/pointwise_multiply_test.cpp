@@ -181,5 +181,16 @@ TEST(Multiply, turned_hardswish_sums) {
   multiply<Float16, PointTile<40, 48, 1, 32, 16, 16, 3, true>, true, Plain, Hook::HardSwishSums>(1);
 }
 
+// Tiles as plans have them, with many warps.
+TEST(Multiply, as_planned_from_many_inputs) {
+  multiply<BFloat16, PointTile<96, 24, 8, 32, 32, 32, 4, true>, false, Clamp, Hook::Moments>(1);
+}
+TEST(Multiply, as_planned_to_many_outputs) {
+  multiply<BFloat16, PointTile<24, 144, 15, 16, 32, 64, 3, true>, false, Plain, Hook::Moments>(1);
+}
+TEST(Multiply, as_planned_for_sums) {
+  multiply<BFloat16, PointTile<24, 96, 7, 16, 32, 32, 4, true>, true, Plain, Hook::ClampSums>(1);
+}
+
 }  // namespace
 }  // namespace lamella::pointwise::checks

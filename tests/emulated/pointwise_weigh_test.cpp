@@ -88,6 +88,7 @@ TEST(Weigh, hardswish) {
   weigh<BFloat16, WeighTile<72, 40, 48, 48, 2, 64, 32, 16, 2>, HardSwish, false>(1, 1);
 }
 TEST(Weigh, large_tile) { weigh<BFloat16, WeighTile<128, 64, 64, 64, 1, 32, 64, 64, 2>, Plain, false>(1, 2); }
+TEST(Weigh, as_planned) { weigh<BFloat16, WeighTile<24, 144, 32, 48, 4, 128, 32, 64, 2>, Clamp, true>(1, 1); }
 
 }  // namespace
 }  // namespace lamella::pointwise::checks

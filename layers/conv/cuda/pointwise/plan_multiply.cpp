@@ -45,7 +45,8 @@ double cost_of(const Problem& p, const PointTileSizes& t, const Plan& plan) {
   if (p.hook == Hook::HardSwishSums) instructions += results * 11;
 
   Limits l;
-  l.memory = (x + y + z) / kMemoryRate;
+  l.memory =
+      (x * narrow_rows(t.box, t.fold_in) + (y + z) * narrow_rows(t.store_box, t.fold_out)) / kMemoryRate;
   l.cache = (x * slices + y + z + 2.0 * t.inputs * t.outputs * (t.resident ? blocks : warp_items / t.warps)) /
             kCacheRate;
   l.shared = warp_items * through / 128 * 1.1 * of_sm;

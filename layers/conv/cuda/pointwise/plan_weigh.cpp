@@ -34,7 +34,7 @@ double cost_of(const Problem& p, const WeighTileSizes& t, const Plan& plan) {
   const double warps = t.warps(), warp_items = items * warps;
 
   Limits l;
-  l.memory = (x + g) / kMemoryRate;
+  l.memory = (x * narrow_rows(t.x_box, t.fold_x) + g * narrow_rows(t.g_box, t.fold_g)) / kMemoryRate;
   l.cache = (x * plan.weigh.output_tiles + g * plan.weigh.input_tiles + 2 * parts) / kCacheRate;
   l.shared = (items * page + warp_items * loads * 512) / 128 * 1.1 * of_sm;
   l.products = warp_items * steps * (m * n + (p.bias ? m / t.across() : 0)) * kProductClocks * of_sm;
