@@ -1,0 +1,21 @@
+#pragma once
+
+#include <cstdint>
+
+#include "lamella/core/device.h"
+#include "lamella/core/dtype.h"
+#include "layers/conv/cuda/pointwise/cut.h"
+
+/// What the copy engine is told.
+namespace lamella::cuda::pointwise {
+
+/// Whether the GPU has a copy engine, and it is wanted: LAMELLA_COPY_ENGINE=0 does without, for tools that do
+/// not see what it writes.
+bool has_copy_engine(Device device);
+
+/// A map of a matrix [rows][channels] of a half type without gaps, to move in boxes. False: it cannot be
+/// moved so.
+bool describe(const void* data, DType dtype, std::int64_t rows, std::int64_t channels,
+              const lamella::pointwise::BoxShape& box, lamella::pointwise::TensorMap& map);
+
+}  // namespace lamella::cuda::pointwise
