@@ -102,7 +102,11 @@ int run(int argc, char** argv) {
   PredictOptions predict_options;
   CLI::App& predict = *app.add_subcommand("predict", "say what is in images");
   predict.add_option("--checkpoint", predict_options.checkpoint, "the saved network")->required();
-  predict.add_option("images", predict_options.images, "JPEG or PNG files")
+  predict
+      .add_option(
+          "images", predict_options.images,
+          "JPEG or PNG files; those that cannot be read are named on standard error, the others done, "
+          "and the exit status is then 1")
       ->required()
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   predict.add_option("--top", predict_options.top, "classes to print")
