@@ -4,6 +4,8 @@
 #include <cmath>
 #include <utility>
 
+#include "text.h"
+
 namespace lm = lamella;
 namespace fs = std::filesystem;
 
@@ -142,7 +144,7 @@ ImageData open_images(const std::string& source, const Recipe& recipe) {
   ImageData data = find(source);
   if (data.train->size() == 0 || data.test->size() == 0) throw lm::IoError(source + ": holds no images");
   data.format.channels = data.train->get(0).image.channels;
-  data.format.classes = data.train->classes();
+  for (const std::string& name : data.train->classes()) data.format.classes.push_back(visible(name));
   data.format.size = recipe.image_size;
   if (data.format.size == 0) {
     const int side = usual_side(*data.train);

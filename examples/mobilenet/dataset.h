@@ -26,7 +26,8 @@ struct ImageData {
 /// Opens `source`: "digits", the digits that come with this program; a folder with CIFAR-10's binary files; a
 /// folder with MNIST's four IDX files (train-…, t10k-…, gzipped or not); or a folder with train/ and test/
 /// (or val/), each with a folder of JPEG or PNG images per class, which are decoded once into a cache beside
-/// it, where one can be written. Throws lamella::IoError saying what is missing.
+/// it, where one can be written. Names of classes that a terminal or a file of text cannot have are made
+/// visible(). Throws lamella::IoError saying what is missing.
 ImageData open_images(const std::string& source, const Recipe& recipe);
 
 /// What the recipe says of images and weights.

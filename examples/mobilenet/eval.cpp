@@ -33,7 +33,7 @@ int run_eval(const EvalOptions& options) {
   const Evaluation result = evaluate(*network, loader, "test");
   if (interrupted()) return 130;
   const std::vector<std::string>& classes = data.format.classes;
-  if (options.confusion) std::printf("%s\n", result.confusion.to_string(classes).c_str());
+  if (options.confusion) std::printf("%s\n", result.confusion_table(classes).c_str());
   std::printf("%s\n", result.per_class(classes).c_str());
   if (result.top > 1) std::printf("%s\n", result.top_summary().c_str());
   std::printf("%s\n", result.summary().c_str());
