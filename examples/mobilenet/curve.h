@@ -22,7 +22,8 @@ class Curve {
   };
 
   /// Begins with the first `epochs` epochs that the file has; numbers that it lacks are NaN. An empty path:
-  /// nothing is read or written. Throws lamella::IoError naming the path.
+  /// nothing is read or written. Throws lamella::IoError naming the path, which may hold another curve, but
+  /// nothing else.
   Curve(const std::filesystem::path& path, std::int64_t epochs);
 
   /// Throws lamella::IoError naming the path.

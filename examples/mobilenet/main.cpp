@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
+#include <new>
 
 #include "commands.h"
 #include "interrupt.h"
@@ -150,9 +151,14 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    return run(argc, argv);
+    const int status = run(argc, argv);
+    // Results that nobody got, as on a full disk, are no success.
+    if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return status;
+    std::fprintf(stderr, "error: standard output cannot be written\n");
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "error: there is not enough memory\n");
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
-    return 1;
   }
+  return 1;
 }

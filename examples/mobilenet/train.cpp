@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cinttypes>
 #include <cstdio>
+#include <exception>
 #include <optional>
 #include <utility>
 
@@ -77,9 +78,15 @@ class Training {
       std::fflush(stdout);
       line.test_accuracy = result.test.confusion.accuracy();
       line.test_loss = result.test.loss;
-      curve_->add(line);
-      if (events_) add_events(line);
+      std::exception_ptr failure;
+      try {
+        curve_->add(line);
+        if (events_) add_events(line);
+      } catch (const lm::IoError&) {
+        failure = std::current_exception();  // that they cannot be written must not cost the epoch's work
+      }
       save_epoch(line.test_accuracy);
+      if (failure) std::rethrow_exception(failure);
     }
     const bool untested = result.test.confusion.total() == 0;  // it was over when it was resumed
     if (!options_.report.empty() && untested && !result.interrupted) {

@@ -169,6 +169,19 @@ TEST_F(MobileNetImagesTest, predict_names_each_image_it_cannot_use_and_goes_on) 
   EXPECT_THAT(mobilenet({"predict", "--help"}).out, HasSubstr("exit status is then 1"));
 }
 
+TEST_F(MobileNetImagesTest, no_result_that_nobody_got_is_a_success) {
+  make_small_dataset(images_);
+  train_well(images_);
+  const auto full = [] {
+    const int device = ::open("/dev/full", O_WRONLY);
+    if (device < 0 || ::dup2(device, STDOUT_FILENO) < 0) ::_exit(125);
+  };
+  const Outcome outcome =
+      mobilenet({"predict", "--checkpoint", net_, images_ / "test/dark/image0.png"}, {.first = full});
+  EXPECT_EQ(outcome.status, 1) << outcome;
+  EXPECT_THAT(outcome.error, HasSubstr("error: standard output cannot be written"));
+}
+
 TEST_F(MobileNetImagesTest, sets_of_one_class_or_one_image) {
   for (const char* part : {"train", "test"})
     put_file(images_ / part / "only/one.png", encode_png(pattern(8, 8)));
