@@ -36,12 +36,15 @@ InputFormat format_from(const json& value) {
 }
 
 json to_json(const TrainingPosition& position) {
-  return {{"epoch", position.epoch},
-          {"batches", position.batches},
-          {"random", {position.random.seed, position.random.step, position.random.op}},
-          {"images", position.images},
-          {"best_epoch", position.best_epoch},
-          {"best_accuracy", position.best_accuracy}};
+  json value = {{"epoch", position.epoch},
+                {"batches", position.batches},
+                {"random", {position.random.seed, position.random.step, position.random.op}},
+                {"images", position.images},
+                {"best_epoch", position.best_epoch},
+                {"best_accuracy", position.best_accuracy}};
+  // It has a time, too: between epochs the bits of a checkpoint depend on nothing but the training.
+  if (position.batches > 0) value["so_far"] = position.so_far;
+  return value;
 }
 
 TrainingPosition position_from(const json& value) {
@@ -50,6 +53,7 @@ TrainingPosition position_from(const json& value) {
   position.batches = value.at("batches");
   if (position.epoch < 0 || position.batches < 0) throw lm::Error("a negative position");
   position.random = {value.at("random").at(0), value.at("random").at(1), value.at("random").at(2)};
+  if (value.contains("so_far")) position.so_far = value.at("so_far").get<EpochSums>();
   position.images = value.value("images", position.images);
   position.best_epoch = value.value("best_epoch", position.best_epoch);
   position.best_accuracy = value.value("best_accuracy", position.best_accuracy);

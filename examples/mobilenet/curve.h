@@ -18,7 +18,7 @@ class Curve {
     double seconds = 0;        ///< of training, without the test
     double test_loss = 0;
     double learning_rate = 0;  ///< of the epoch's last step
-    double images = 0;         ///< trained on in `seconds`: fewer than usual where the epoch was interrupted
+    double images = 0;         ///< trained on in `seconds`
   };
 
   /// Begins with the first `epochs` epochs that the file has; numbers that it lacks are NaN. An empty path:

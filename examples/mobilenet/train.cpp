@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "curve.h"
+#include "epoch_sums.h"
 #include "initial.h"
 #include "interrupt.h"
 #include "network.h"
@@ -135,40 +136,51 @@ class Training {
     lm::set_allow_tf32(recipe_.precision == "tf32");
   }
 
+  /// What is left of the epoch; its figures are those of the whole of it.
   Curve::Line train_epoch(lm::train::Step& step) {
     const auto start = std::chrono::steady_clock::now();
     begin_training();
     train_images_.set_epoch(position_.epoch);
     train_images_.set_position(position_.batches);
-    const std::int64_t images_left = (train_images_.size() - position_.batches) * recipe_.batch;
+    const std::int64_t batches_left = train_images_.size() - position_.batches;
     lm::train::Progress progress(
-        {.label = epoch_label(), .total = std::min(images_left, data_.train->size())});
-    lm::train::Average loss, accuracy;
-    double rate = optimizer_->lr(), trained = 0;
+        {.label = epoch_label(), .total = std::min(batches_left * recipe_.batch, data_.train->size())});
+    const EpochSums before = position_.so_far;
+    RunningSum loss(before.loss, device_), right(before.right, device_);
+    double images_seen = before.images, rate = before.learning_rate;
     const auto figures = [&] {
-      return lm::train::Progress::Figures{{"loss", number(loss.value())},
-                                          {"accuracy", number(100 * accuracy.value(), "%.1f %%")},
+      return lm::train::Progress::Figures{{"loss", number(loss.value() / images_seen)},
+                                          {"accuracy", number(100 * right.value() / images_seen, "%.1f %%")},
                                           {"lr", number(optimizer_->lr(), "%.4f")}};
+    };
+    const auto so_far = [&]() -> EpochSums {
+      const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
+      return {images_seen, loss.value(), right.value(), before.seconds + passed.count(), rate};
     };
     for (const auto& [images, labels] : train_images_) {
       rate = optimizer_->lr();
       const lm::train::Step::Result result = step(images, labels);
       const auto count = images.size(0);
-      trained += static_cast<double>(count);
+      images_seen += static_cast<double>(count);
       position_.batches = train_images_.position();
       loss.add(result.loss, static_cast<double>(count));
-      accuracy.add(lm::train::accuracy(result.output, labels), static_cast<double>(count));
+      right.add(lm::train::accuracy(result.output, labels), static_cast<double>(count));
       progress.add(count, figures);
       if (interrupted()) break;
-      if (due()) save(position_);
+      if (due()) {
+        position_.so_far = so_far();
+        save(position_);
+      }
     }
     progress.finish();
+    position_.so_far = so_far();
     lm::set_allow_tf32(false);  // tests give what `eval` will
+    const EpochSums& sums = position_.so_far;
     return {.epoch = position_.epoch + 1,
-            .train_loss = loss.value(),
-            .seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
-            .learning_rate = rate,
-            .images = trained};
+            .train_loss = sums.loss / sums.images,
+            .seconds = sums.seconds,
+            .learning_rate = sums.learning_rate,
+            .images = sums.images};
   }
 
   void add_events(const Curve::Line& line) {
@@ -199,6 +211,7 @@ class Training {
     TrainingPosition next = position_;
     ++next.epoch;
     next.batches = 0;
+    next.so_far = {};
     return next;
   }
 

@@ -74,6 +74,44 @@ class MobileNetCurveTest : public ::testing::Test {
                  net_ = temp_ / "nets" / "net.safetensors", csv_ = temp_ / "curve.csv";
 };
 
+TEST_F(MobileNetCurveTest, an_epoch_in_parts_has_the_figures_of_the_whole) {
+  ASSERT_EQ(mobilenet(training({"--epochs", "3", "--checkpoint-every", "1", "--keep", "20"})).status, 0);
+  const auto whole = figures(csv_);
+  ASSERT_EQ(whole.size(), 4u);
+  const auto curve = get_file(csv_);
+  int within = 0, untested = 0;
+  for (int i = 1; i < 12; ++i) {
+    const fs::path kept = folder_ / ("net." + std::to_string(i) + ".safetensors");
+    ASSERT_TRUE(fs::exists(kept)) << i;
+    const std::string position = io::load_safetensors_file(kept).metadata.at("position");
+    within += position.find("\"batches\":1") != std::string::npos ||
+              position.find("\"batches\":2") != std::string::npos;
+    untested += position.find("\"batches\":3") != std::string::npos;
+    put_file(csv_, curve);  // lines of later epochs are written anew
+    const Outcome resumed = mobilenet(
+        {"train", "--resume", "--checkpoint", kept, "--csv", csv_, "--report", temp_ / "report.html"});
+    ASSERT_EQ(resumed.status, 0) << resumed;
+    EXPECT_EQ(figures(csv_), whole) << position;
+  }
+  EXPECT_EQ(within, 6);
+  EXPECT_EQ(untested, 3);
+}
+
+TEST_F(MobileNetCurveTest, an_interrupt_changes_no_figure) {
+  const std::vector<std::string> more = {"--epochs", "40", "--lr", "0.001", "--mixup", "0.2"};
+  ASSERT_EQ(mobilenet(training(more)).status, 0);
+  const auto whole = figures(csv_);
+  // The second begins anew, with a curve of its own.
+  Outcome outcome = mobilenet(training(more), {.interrupt_after = "epoch 2/40"});
+  ASSERT_EQ(outcome.status, 130) << outcome;
+  outcome = mobilenet({"train", "--resume", "--checkpoint", net_, "--csv", csv_},
+                      {.interrupt_after = "epoch 9/40"});
+  ASSERT_EQ(outcome.status, 130) << outcome;
+  outcome = mobilenet({"train", "--resume", "--checkpoint", net_, "--csv", csv_});
+  ASSERT_EQ(outcome.status, 0) << outcome;
+  EXPECT_EQ(figures(csv_), whole);
+}
+
 TEST_F(MobileNetCurveTest, a_terminal_that_closes_is_an_interrupt) {
   Outcome outcome = mobilenet(training({"--epochs", "40", "--lr", "0.001"}),
                               {.interrupt_after = "epoch 2/40", .signal = SIGHUP});
