@@ -44,7 +44,9 @@ class Training {
         device_(options.run.device),
         files_(files),
         train_images_(train_loader(data, recipe_, options.run.workers, device_)),
-        test_images_(test_loader(data, recipe_, options.run.workers, device_)) {
+        test_images_(test_loader(data, recipe_, options.run.workers, device_)),
+        accumulate_(std::min<std::int64_t>(recipe_.accumulate, train_images_.size())),
+        updates_(train_images_.size() / accumulate_) {
     if (!options.profile.folder.empty()) profile_.emplace(device_);
     lm::manual_seed(recipe_.seed);
     network_ = make_network(recipe_, data.format);
@@ -52,7 +54,7 @@ class Training {
     if (!options.initial.empty()) load_initial(*network_, options.initial);
     lm::freeze(*network_, recipe_.freeze);
     optimizer_ = make_optimizer(recipe_, *network_);
-    scheduler_.emplace(*optimizer_, make_schedule(recipe_, train_images_.size()));
+    scheduler_.emplace(*optimizer_, make_schedule(recipe_, updates_));
     if (mixed_type(recipe_) == lm::float16) scaler_.emplace();
     if (recipe_.ema > 0) ema_ = make_ema(*network_, {.decay = recipe_.ema, .warm_up = true});
     if (from) restore(*from);
@@ -122,6 +124,7 @@ class Training {
     return {.loss = [loss](const lm::Tensor& output,
                            const lm::Tensor& target) { return lm::cross_entropy(output, target, loss); },
             .clip_grad_norm = recipe_.clip_grad_norm,
+            .accumulate = static_cast<int>(accumulate_),
             .check_every = device_.is_cuda() ? 100 : 1,  // each waits for the GPU
             .scheduler = &*scheduler_,
             .ema = ema_.get(),
@@ -136,13 +139,17 @@ class Training {
     lm::set_allow_tf32(recipe_.precision == "tf32");
   }
 
+  /// Batches of an epoch that make whole updates. A last few that do not are left out, as images are that
+  /// make no whole batch: the next epoch has them elsewhere.
+  std::int64_t batches_per_epoch() const { return updates_ * accumulate_; }
+
   /// What is left of the epoch; its figures are those of the whole of it.
   Curve::Line train_epoch(lm::train::Step& step) {
     const auto start = std::chrono::steady_clock::now();
     begin_training();
     train_images_.set_epoch(position_.epoch);
     train_images_.set_position(position_.batches);
-    const std::int64_t batches_left = train_images_.size() - position_.batches;
+    const std::int64_t batches_left = batches_per_epoch() - position_.batches;
     lm::train::Progress progress(
         {.label = epoch_label(), .total = std::min(batches_left * recipe_.batch, data_.train->size())});
     const EpochSums before = position_.so_far;
@@ -157,7 +164,9 @@ class Training {
       const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
       return {images_seen, loss.value(), right.value(), before.seconds + passed.count(), rate};
     };
-    for (const auto& [images, labels] : train_images_) {
+    auto batch = train_images_.begin();
+    for (; position_.batches < batches_per_epoch() && batch != train_images_.end(); ++batch) {
+      const auto& [images, labels] = *batch;
       rate = optimizer_->lr();
       const lm::train::Step::Result result = step(images, labels);
       const auto count = images.size(0);
@@ -166,6 +175,7 @@ class Training {
       loss.add(result.loss, static_cast<double>(count));
       right.add(lm::train::accuracy(result.output, labels), static_cast<double>(count));
       progress.add(count, figures);
+      if (position_.batches % accumulate_ != 0) continue;  // checkpoints have no gradients
       if (interrupted()) break;
       if (due()) {
         position_.so_far = so_far();
@@ -194,7 +204,7 @@ class Training {
 
   /// Whether --checkpoint-every says so.
   bool due() const {
-    const std::int64_t steps = position_.epoch * train_images_.size() + position_.batches;
+    const std::int64_t steps = position_.epoch * updates_ + position_.batches / accumulate_;
     return options_.checkpoint_every > 0 && steps % options_.checkpoint_every == 0;
   }
 
@@ -247,6 +257,10 @@ class Training {
                         " does not fit the training that it describes: " + error.what());
     }
     position_ = checkpoint.position;
+    if (position_.batches > batches_per_epoch() || position_.batches % accumulate_ != 0)
+      throw lm::IoError(checkpoint.path.string() + " goes on behind batch " +
+                        std::to_string(position_.batches) + ", and an epoch has " + std::to_string(updates_) +
+                        " updates of " + std::to_string(accumulate_));
     lm::set_random_state(position_.random);
     // Killed between the two, the best epoch's checkpoint was written but not marked.
     if (keeps_best() && position_.best_epoch == position_.epoch && position_.batches == 0 &&
@@ -262,6 +276,8 @@ class Training {
   std::optional<lm::train::Profile> profile_;  // from before the network, to know what its memory is for
   lm::data::DataLoader train_images_;
   lm::data::DataLoader test_images_;
+  const std::int64_t accumulate_;  ///< batches that make an update
+  const std::int64_t updates_;     ///< in an epoch
   std::unique_ptr<lm::Module> network_;
   std::unique_ptr<lm::optim::Optimizer> optimizer_;
   std::optional<lm::optim::LrScheduler> scheduler_;

@@ -24,10 +24,11 @@ KEPT = 3
 
 def options_of_training(folder):
     """Two seconds of training with everything that a checkpoint must bring back: average, momentum, schedule, the
-    scale of a loss in float16, random numbers for images, dropout and mixup, and an epoch's figures so far."""
+    scale of a loss in float16, random numbers for images, dropout and mixup, and an epoch's figures so far. Each step
+    is made of two batches."""
     return [
         "train", "--data", "digits", "--checkpoint", folder / "net.safetensors", "--csv", folder / "curve.csv",
-        "--width", "0.1", "--stem", "imagenet", "--batch", "64", "--epochs", "2", "--lr", "0.02", "--schedule", "one-cycle", "--ema", "0.95", "--dropout", "0.2",
+        "--width", "0.1", "--stem", "imagenet", "--batch", "32", "--accumulate", "2", "--epochs", "2", "--lr", "0.02", "--schedule", "one-cycle", "--ema", "0.95", "--dropout", "0.2",
         "--drop-path", "0.1", "--mixup", "0.2", "--flip", "0", "--crop-padding", "1", "--precision", "float16",
         "--device", "cpu", "--threads", "1", "--workers", "1",
     ]
