@@ -62,6 +62,7 @@ ImageData image_folders(const fs::path& folder) {
 ImageData find(const std::string& source) {
   if (source == "digits") return digits();
   const fs::path folder = source;
+  if (source.empty()) throw lm::IoError("--data is empty, must be digits or a folder");
   if (!fs::is_directory(folder)) throw lm::IoError(source + ": there is no such folder");
   ImageData data;
   if (fs::exists(folder / "data_batch_1.bin")) {

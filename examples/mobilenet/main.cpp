@@ -112,7 +112,7 @@ int run(int argc, char** argv) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   predict.add_option("--top", predict_options.top, "classes to print")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 1000000));
   predict.add_flag("--draw", predict_options.draw, "draw the images in the terminal");
   add_run(predict, predict_options.run, threads);
 

@@ -113,8 +113,10 @@ TEST_F(MobileNetCurveTest, an_interrupt_changes_no_figure) {
 }
 
 TEST_F(MobileNetCurveTest, a_terminal_that_closes_is_an_interrupt) {
-  Outcome outcome = mobilenet(training({"--epochs", "40", "--lr", "0.001"}),
-                              {.interrupt_after = "epoch 2/40", .signal = SIGHUP});
+  // The tests themselves may run under nohup.
+  Outcome outcome = mobilenet(
+      training({"--epochs", "40", "--lr", "0.001"}),
+      {.interrupt_after = "epoch 2/40", .signal = SIGHUP, .first = [] { ::signal(SIGHUP, SIG_DFL); }});
   ASSERT_EQ(outcome.status, 130) << outcome;
   // Unless nobody wants to hear of it, as with nohup.
   outcome = mobilenet(

@@ -46,6 +46,10 @@ TEST(MobileNetErrorsTest, command_line) {
   expect_error({"eval"}, "--checkpoint is required", 2);
   expect_error({"predict", "--checkpoint", "x"}, "images", 2);
   expect_error({"train", "--data", "digits", "--epochs", "many"}, "--epochs", 2);
+  for (const char* top : {"0", "-1", "1000001"})
+    expect_error({"predict", "--checkpoint", "x", "--top", top, "y"},
+                 "--top: Value " + std::string(top) + " not in range 1 to 1000000", 2);
+  expect_error({"train", "--data", ""}, "--data is empty");
   expect_error({"train", "--resume", "--lr", "1"}, "--lr excludes --resume", 2);
   EXPECT_EQ(mobilenet({"--help"}).status, 0);
   EXPECT_THAT(mobilenet({"train", "--help"}).out, HasSubstr("--weight-decay"));
