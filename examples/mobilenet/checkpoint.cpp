@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "network.h"
+#include "text.h"
 
 namespace lm = lamella;
 using nlohmann::json;
@@ -26,6 +27,7 @@ InputFormat format_from(const json& value) {
   format.normalize.std = value.at("std").get<std::vector<float>>();
   format.normalize.scale = value.at("scale");
   format.classes = value.at("classes").get<std::vector<std::string>>();
+  for (std::string& name : format.classes) name = visible(name);
   if ((format.channels != 1 && format.channels != 3) || format.size < 1 || format.size > 4096)
     throw lm::Error("images of " + std::to_string(format.channels) + " channels and " +
                     std::to_string(format.size) + " pixels");
@@ -34,12 +36,15 @@ InputFormat format_from(const json& value) {
 }
 
 json to_json(const TrainingPosition& position) {
-  return {{"epoch", position.epoch},
-          {"batches", position.batches},
-          {"random", {position.random.seed, position.random.step, position.random.op}},
-          {"images", position.images},
-          {"best_epoch", position.best_epoch},
-          {"best_accuracy", position.best_accuracy}};
+  json value = {{"epoch", position.epoch},
+                {"batches", position.batches},
+                {"random", {position.random.seed, position.random.step, position.random.op}},
+                {"images", position.images},
+                {"best_epoch", position.best_epoch},
+                {"best_accuracy", position.best_accuracy}};
+  // It has a time, too: between epochs the bits of a checkpoint depend on nothing but the training.
+  if (position.batches > 0) value["so_far"] = position.so_far;
+  return value;
 }
 
 TrainingPosition position_from(const json& value) {
@@ -48,6 +53,7 @@ TrainingPosition position_from(const json& value) {
   position.batches = value.at("batches");
   if (position.epoch < 0 || position.batches < 0) throw lm::Error("a negative position");
   position.random = {value.at("random").at(0), value.at("random").at(1), value.at("random").at(2)};
+  if (value.contains("so_far")) position.so_far = value.at("so_far").get<EpochSums>();
   position.images = value.value("images", position.images);
   position.best_epoch = value.value("best_epoch", position.best_epoch);
   position.best_accuracy = value.value("best_accuracy", position.best_accuracy);
@@ -70,6 +76,23 @@ void check_version(const lm::io::SafetensorsFile& file) {
   if (!number || !file.checked) throw lm::Error("it is damaged: its version or its checksum cannot be read");
 }
 
+// The folder of the images, when its name is not UTF-8, which all texts of such a file must be.
+constexpr char kSourceBytes[] = "source_bytes";
+
+std::string to_hex(const std::string& bytes) {
+  std::string text;
+  for (const char c : bytes)
+    for (const int shift : {4, 0}) text += "0123456789abcdef"[static_cast<unsigned char>(c) >> shift & 15];
+  return text;
+}
+
+std::string from_hex(const std::string& text) {
+  std::string bytes;
+  for (std::size_t i = 0; i + 1 < text.size(); i += 2)
+    bytes += static_cast<char>(std::stoi(text.substr(i, 2), nullptr, 16));
+  return bytes;
+}
+
 }  // namespace
 
 lm::StateDict Checkpoint::part(const std::string& prefix) const {
@@ -85,13 +108,14 @@ void add_part(lm::StateDict& tensors, const std::string& prefix, const lm::State
 
 void save_checkpoint(const std::filesystem::path& path, const Checkpoint& checkpoint) {
   const json recipe = checkpoint.recipe;
-  lm::io::save_safetensors(path, checkpoint.tensors,
-                           {{"lamella.mobilenet", std::to_string(kVersion)},
-                            {"source", checkpoint.source},
-                            {"recipe", recipe.dump()},
-                            {"format", to_json(checkpoint.format).dump()},
-                            {"position", to_json(checkpoint.position).dump()}},
-                           {.checksum = true});
+  const bool plain = is_utf8(checkpoint.source);
+  lm::io::Metadata metadata = {{"lamella.mobilenet", std::to_string(kVersion)},
+                               {"source", plain ? checkpoint.source : visible(checkpoint.source)},
+                               {"recipe", recipe.dump()},
+                               {"format", to_json(checkpoint.format).dump()},
+                               {"position", to_json(checkpoint.position).dump()}};
+  if (!plain) metadata[kSourceBytes] = to_hex(checkpoint.source);
+  lm::io::save_safetensors(path, checkpoint.tensors, metadata, {.checksum = true});
 }
 
 Checkpoint load_checkpoint(const std::filesystem::path& path) {
@@ -99,6 +123,8 @@ Checkpoint load_checkpoint(const std::filesystem::path& path) {
   try {
     check_version(file);
     Checkpoint checkpoint{.path = path, .source = text(file.metadata, "source")};
+    if (const auto bytes = file.metadata.find(kSourceBytes); bytes != file.metadata.end())
+      checkpoint.source = from_hex(bytes->second);
     checkpoint.recipe = json::parse(text(file.metadata, "recipe")).get<Recipe>();
     check(checkpoint.recipe);
     checkpoint.format = format_from(json::parse(text(file.metadata, "format")));

@@ -8,12 +8,14 @@
 #include <string>
 
 #include "dataset.h"
+#include "epoch_sums.h"
 #include "recipe.h"
 
 /// How far training has come: enough to go on as if it had never stopped.
 struct TrainingPosition {
   std::int64_t epoch = 0;    ///< the one to go on with
   std::int64_t batches = 0;  ///< of that epoch that were used
+  EpochSums so_far = {};     ///< of those batches; format 1 and the first files of format 2 do not say
   lamella::RandomState random = {};
   std::int64_t images = 0;      ///< to train on; 0: a file of format 1 does not say
   std::int64_t best_epoch = 0;  ///< from 1: the first of the highest test accuracy; 0: none yet

@@ -7,17 +7,20 @@
 #include <cstdlib>
 #include <utility>
 
+#include "replace_file.h"
+
 namespace lm = lamella;
 namespace fs = std::filesystem;
 
 namespace {
 
-/// What save_safetensors() and spare_name() put behind a file's name, before the number of their process.
+/// What save_safetensors() and spare_name() put behind a file's name, before a number and a dash.
 constexpr char kTemporary[] = ".tmp-";
 
 /// A second name for the file, or a copy where the file system has no such thing.
 void link_or_copy(const fs::path& from, const fs::path& to) {
   std::error_code error;
+  fs::remove(to, error);  // of a killed process that had our number, perhaps a name of the same file
   fs::create_hard_link(from, to, error);
   if (error) fs::copy_file(from, to, fs::copy_options::overwrite_existing);
 }
@@ -32,7 +35,8 @@ CheckpointFiles::CheckpointFiles(fs::path path, int keep) : path_(std::move(path
   // Through a link, the file behind it is written: the others belong beside that.
   if (std::error_code error; fs::is_symlink(path_, error)) path_ = fs::weakly_canonical(path_);
   if (keep_ < 1) throw lm::Error("keep is " + std::to_string(keep_) + ", must be at least 1");
-  if (!path_.empty()) remove_leftovers();
+  lock_.emplace(path_);
+  remove_leftovers();
 }
 
 fs::path CheckpointFiles::beside(const fs::path& path, const std::string& what) {
@@ -53,7 +57,10 @@ void CheckpointFiles::save(const Checkpoint& checkpoint) const {
     if (keeps) link_or_copy(path_, spare);
     save_checkpoint(path_, checkpoint);
     if (!keeps) return;
-    for (int i = keep_ - 1; i > 1; --i)
+    // Up to the first gap: what lies behind it need not move, and `keep` may be any number.
+    int last = 1;
+    while (last < keep_ - 1 && fs::exists(beside(path_, std::to_string(last)))) ++last;
+    for (int i = last; i > 1; --i)
       rename_if_there(beside(path_, std::to_string(i - 1)), beside(path_, std::to_string(i)));
     fs::rename(spare, beside(path_, "1"));
   } catch (const std::exception& error) {
@@ -87,10 +94,14 @@ void CheckpointFiles::remove_leftovers() const {
     if (!name.starts_with(begin)) continue;
     char* end = nullptr;
     const long process = std::strtol(name.c_str() + begin.size(), &end, 10);
-    const bool ours = process > 0 && *end == '-';
-    if (ours && ::kill(static_cast<pid_t>(process), 0) != 0 && errno == ESRCH) {
-      std::error_code ignored;
-      fs::remove(entry.path(), ignored);
-    }
+    if (process <= 0 || *end != '-') continue;
+    // With the lock, all who wrote such files are dead, whoever has their number now: in a container the next
+    // process has that of the last. Without, only a number that nobody has says so.
+    const bool dead = lock_->held() || (::kill(static_cast<pid_t>(process), 0) != 0 && errno == ESRCH);
+    std::error_code ignored;
+    if (dead) fs::remove(entry.path(), ignored);
   }
+  fs::path options = path_;
+  options += std::string(".toml") + kReplacing;
+  fs::remove(options, error);
 }

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "checkpoint.h"
+#include "run_lock.h"
 
 /// The checkpoints of a training: the newest under the name it was given, say net.safetensors; those before
 /// it as net.1.safetensors (the youngest of them), net.2.safetensors and so on; the best as
@@ -11,11 +13,15 @@
 /// the others.
 class CheckpointFiles {
  public:
-  /// An empty path: nothing is ever written. `keep` is how many there are at most, the newest among them and
-  /// the best not; older ones that are there already stay. Removes what writers left here that were killed.
-  /// Throws lamella::Error for a `keep` below 1.
+  /// Nothing is ever written.
+  CheckpointFiles() = default;
+  /// `keep` is how many there are at most, the newest among them and the best not; older ones that are there
+  /// already stay. No other process can have the same files until this is gone (see RunLock); what writers
+  /// left here that were killed is removed. Throws lamella::Error for a `keep` below 1, lamella::IoError
+  /// where another process has them.
   CheckpointFiles(std::filesystem::path path, int keep);
 
+  bool writes() const { return !path_.empty(); }
   const std::filesystem::path& path() const { return path_; }
 
   /// Makes `checkpoint` the newest. Throws as save_checkpoint(); all files are then as they were.
@@ -31,5 +37,6 @@ class CheckpointFiles {
   void remove_leftovers() const;
 
   std::filesystem::path path_;
-  int keep_;
+  int keep_ = 1;
+  std::optional<RunLock> lock_;
 };

@@ -10,6 +10,8 @@
 #include <sstream>
 #include <string>
 
+#include "replace_file.h"
+
 namespace {
 
 constexpr char kHeader[] = "epoch,train_loss,test_accuracy,seconds,test_loss,learning_rate,images\n";
@@ -36,18 +38,26 @@ Curve::Line parse(const std::string& line, std::int64_t epoch) {
 
 Curve::Curve(const std::filesystem::path& path, std::int64_t epochs) : path_(path) {
   if (path_.empty()) return;
+  std::error_code error;
+  const bool plain = !std::filesystem::exists(path_, error) || std::filesystem::is_regular_file(path_, error);
   std::string kept = kHeader, line;
-  if (std::ifstream old(path_); epochs > 0 && old)
-    while (std::getline(old, line)) {
-      const long long epoch = std::atoll(line.c_str());  // 0 for the header
+  if (std::ifstream old; plain && (old.open(path_), old) && std::getline(old, line)) {
+    if (!line.starts_with("epoch,"))
+      throw lamella::IoError(path_.string() + " is there and no curve of a training; name another file");
+    while (epochs > 0 && std::getline(old, line)) {
+      const long long epoch = std::atoll(line.c_str());
       if (epoch < 1 || epoch > epochs) continue;
+      if (!lines_.empty() && epoch <= lines_.back().epoch) continue;
       lines_.push_back(parse(line, epoch));
       // Earlier versions had fewer columns.
       const auto missing = kColumns - 1 - std::count(line.begin(), line.end(), ',');
       kept += line + std::string(static_cast<std::size_t>(std::max<std::ptrdiff_t>(0, missing)), ',') + '\n';
     }
-  file_.open(path_, std::ios::trunc);
-  write(kept);
+  }
+  // At once: a kill must not leave the epochs before without their lines.
+  if (plain) replace_file(path_, kept);
+  file_.open(path_, plain ? std::ios::app : std::ios::out);
+  write(plain ? "" : kept);
 }
 
 void Curve::add(const Line& line) {

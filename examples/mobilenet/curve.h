@@ -18,11 +18,12 @@ class Curve {
     double seconds = 0;        ///< of training, without the test
     double test_loss = 0;
     double learning_rate = 0;  ///< of the epoch's last step
-    double images = 0;         ///< trained on in `seconds`: fewer than usual where the epoch was interrupted
+    double images = 0;         ///< trained on in `seconds`
   };
 
   /// Begins with the first `epochs` epochs that the file has; numbers that it lacks are NaN. An empty path:
-  /// nothing is read or written. Throws lamella::IoError naming the path.
+  /// nothing is read or written. Throws lamella::IoError naming the path, which may hold another curve, but
+  /// nothing else.
   Curve(const std::filesystem::path& path, std::int64_t epochs);
 
   /// Throws lamella::IoError naming the path.

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
+
+#include "text.h"
 
 namespace lm = lamella;
 namespace fs = std::filesystem;
@@ -59,6 +62,7 @@ ImageData image_folders(const fs::path& folder) {
 ImageData find(const std::string& source) {
   if (source == "digits") return digits();
   const fs::path folder = source;
+  if (source.empty()) throw lm::IoError("--data is empty, must be digits or a folder");
   if (!fs::is_directory(folder)) throw lm::IoError(source + ": there is no such folder");
   ImageData data;
   if (fs::exists(folder / "data_batch_1.bin")) {
@@ -98,10 +102,37 @@ lm::data::Image change_channels(lm::data::Image image, int channels) {
   return result;
 }
 
-/// The middle of an image at the scale that the network is tested at.
-std::vector<lm::data::Transform> middle(int size) {
-  if (size <= kLargestSmall) return {lm::data::Resize(size), lm::data::CenterCrop(size)};
-  return {lm::data::Resize(size * 256 / 224), lm::data::CenterCrop(size)};  // 256 for 224, as is customary
+/// What images of the network's size go through, and what those of any other size.
+struct BySize {
+  int size;
+  std::vector<lm::data::Transform> same, other;
+
+  lm::data::Image operator()(lm::data::Image image, lm::data::Random& random) const {
+    const bool fits = image.height == size && image.width == size;
+    for (const lm::data::Transform& transform : fits ? same : other)
+      image = transform(std::move(image), random);
+    return image;
+  }
+};
+
+/// The middle of an image at the scale that the network is tested at; one of the network's size as it is.
+BySize middle(int size) {
+  const int scaled = size <= kLargestSmall ? size : size * 256 / 224;  // 256 for 224, as is customary
+  return {.size = size, .same = {}, .other = {lm::data::Resize(scaled), lm::data::CenterCrop(size)}};
+}
+
+/// What most images have as their shorter side, of some from all over the set: as good as all.
+int usual_side(const lm::data::Dataset& images) {
+  constexpr std::int64_t kLookedAt = 33;
+  const std::int64_t count = std::min(images.size(), kLookedAt);
+  std::vector<int> sides;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const lm::data::Image image = images.get(i * (images.size() / count)).image;
+    sides.push_back(std::min(image.height, image.width));
+  }
+  const auto median = sides.begin() + static_cast<std::ptrdiff_t>(sides.size() / 2);
+  std::nth_element(sides.begin(), median, sides.end());
+  return *median;
 }
 
 }  // namespace
@@ -113,12 +144,13 @@ lm::MemoryFormat memory_format(const Recipe& recipe) {
 ImageData open_images(const std::string& source, const Recipe& recipe) {
   ImageData data = find(source);
   if (data.train->size() == 0 || data.test->size() == 0) throw lm::IoError(source + ": holds no images");
-  const lm::data::Image first = data.train->get(0).image;
-  const int shorter = std::min(first.height, first.width);
-  data.format.channels = first.channels;
-  data.format.classes = data.train->classes();
-  data.format.size = recipe.image_size != 0 ? recipe.image_size : shorter <= kLargestSmall ? shorter : 224;
-  data.resized = first.height != data.format.size || first.width != data.format.size;
+  data.format.channels = data.train->get(0).image.channels;
+  for (const std::string& name : data.train->classes()) data.format.classes.push_back(visible(name));
+  data.format.size = recipe.image_size;
+  if (data.format.size == 0) {
+    const int side = usual_side(*data.train);
+    data.format.size = side <= kLargestSmall ? side : 224;
+  }
   return data;
 }
 
@@ -129,13 +161,15 @@ lm::data::DataLoader train_loader(const ImageData& data, const Recipe& recipe, i
   // A last batch of one image would leave batch normalisation without a variance; the next epoch has it
   // elsewhere.
   options.drop_last = data.train->size() > recipe.batch;
-  if (data.resized && data.format.size > kLargestSmall) {
-    options.transform.emplace_back(lm::data::RandomResizedCrop(data.format.size));
-  } else {
-    if (data.resized) options.transform = middle(data.format.size);
-    if (recipe.crop_padding > 0)
-      options.transform.emplace_back(lm::data::RandomCrop(data.format.size, recipe.crop_padding));
+  const int size = data.format.size;
+  BySize crop = middle(size);
+  if (size > kLargestSmall) crop.other = {lm::data::RandomResizedCrop(size)};
+  if (recipe.crop_padding > 0) {
+    const lm::data::RandomCrop padded(size, recipe.crop_padding);
+    crop.same.emplace_back(padded);
+    if (size <= kLargestSmall) crop.other.emplace_back(padded);
   }
+  options.transform.emplace_back(crop);
   if (recipe.flip) options.transform.emplace_back(lm::data::RandomHorizontalFlip());
   if (recipe.cutout > 0)
     options.transform.emplace_back(lm::data::Cutout(recipe.cutout, mean_colour(data.format.normalize)));
@@ -150,7 +184,7 @@ lm::data::DataLoader train_loader(const ImageData& data, const Recipe& recipe, i
 lm::data::DataLoader test_loader(const ImageData& data, const Recipe& recipe, int workers,
                                  lm::Device device) {
   lm::data::LoaderOptions options{.batch = recipe.batch, .workers = workers, .device = device};
-  if (data.resized) options.transform = middle(data.format.size);
+  options.transform = {middle(data.format.size)};
   options.normalize = data.format.normalize;
   options.memory_format = memory_format(recipe);
   return lm::data::DataLoader(data.test, options);
@@ -158,10 +192,7 @@ lm::data::DataLoader test_loader(const ImageData& data, const Recipe& recipe, in
 
 lm::Tensor to_input(const lm::data::Image& image, const InputFormat& format) {
   lm::data::Image prepared = change_channels(image, format.channels);
-  if (prepared.height != format.size || prepared.width != format.size) {
-    lm::data::Random unused(0, 0, 0);
-    for (const lm::data::Transform& transform : middle(format.size))
-      prepared = transform(std::move(prepared), unused);
-  }
+  lm::data::Random unused(0, 0, 0);
+  prepared = middle(format.size)(std::move(prepared), unused);
   return lm::data::to_tensor(prepared, format.normalize, lm::MemoryFormat::ChannelsLast);
 }

@@ -21,22 +21,23 @@ struct ImageData {
   lamella::data::DatasetPtr train;
   lamella::data::DatasetPtr test;
   InputFormat format;
-  bool resized = false;  ///< the images are not of format.size
 };
 
 /// Opens `source`: "digits", the digits that come with this program; a folder with CIFAR-10's binary files; a
 /// folder with MNIST's four IDX files (train-…, t10k-…, gzipped or not); or a folder with train/ and test/
 /// (or val/), each with a folder of JPEG or PNG images per class, which are decoded once into a cache beside
-/// it. Throws lamella::IoError saying what is missing.
+/// it, where one can be written. Names of classes that a terminal or a file of text cannot have are made
+/// visible(). Throws lamella::IoError saying what is missing.
 ImageData open_images(const std::string& source, const Recipe& recipe);
 
 /// What the recipe says of images and weights.
 lamella::MemoryFormat memory_format(const Recipe& recipe);
 
-/// Batches to train on, on `device`, shuffled and changed at random as the recipe says.
+/// Batches to train on, on `device`, shuffled and changed at random as the recipe says. Each image is brought
+/// to the network's size if it has another, whatever the others have.
 lamella::data::DataLoader train_loader(const ImageData& data, const Recipe& recipe, int workers,
                                        lamella::Device device);
-/// Batches to test on, on `device`, in order.
+/// Batches to test on, on `device`, in order. Images become what to_input() makes of them.
 lamella::data::DataLoader test_loader(const ImageData& data, const Recipe& recipe, int workers,
                                       lamella::Device device);
 

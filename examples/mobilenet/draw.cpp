@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "text.h"
+
 namespace lm = lamella;
 
 namespace {
@@ -45,14 +47,14 @@ std::string draw(const std::vector<Picture>& pictures, int brightest, int column
         image = lm::data::resize(image, std::max(1, image.height * widest / image.width), widest);
       const std::vector<std::string> lines = lines_of(image, brightest);
       const std::size_t width =
-          std::max(static_cast<std::size_t>(2 * image.width), pictures[next].caption.size());
+          std::max(static_cast<std::size_t>(2 * image.width), ::columns(pictures[next].caption));
       if (at > 0 && at + width > static_cast<std::size_t>(columns)) break;
       rows.resize(std::max(rows.size(), lines.size()));
       for (std::size_t y = 0; y < rows.size(); ++y) {
         rows[y].resize(at, ' ');
         if (y < lines.size()) rows[y] += lines[y];
       }
-      captions.resize(at, ' ');
+      captions = padded(captions, at);
       captions += pictures[next].caption;
       at += width + kGap;
     }

@@ -19,8 +19,10 @@ int run_eval(const EvalOptions& options) {
     throw lm::Error("eval: the images of " + (options.data.empty() ? checkpoint.source : options.data) +
                     " have other classes or channels than " + options.checkpoint.string() +
                     " was trained on");
-  data.resized = data.resized || data.format.size != checkpoint.format.size;
+  // How bright its pixels are is a matter of the set, such as 16 in the digits and 255 in MNIST.
+  const float brightest = data.format.normalize.scale;
   data.format = checkpoint.format;
+  data.format.normalize.scale = brightest;
 
   lm::data::DataLoader loader = test_loader(data, checkpoint.recipe, options.run.workers, device);
   if (profile) {
@@ -31,7 +33,7 @@ int run_eval(const EvalOptions& options) {
   const Evaluation result = evaluate(*network, loader, "test");
   if (interrupted()) return 130;
   const std::vector<std::string>& classes = data.format.classes;
-  if (options.confusion) std::printf("%s\n", result.confusion.to_string(classes).c_str());
+  if (options.confusion) std::printf("%s\n", result.confusion_table(classes).c_str());
   std::printf("%s\n", result.per_class(classes).c_str());
   if (result.top > 1) std::printf("%s\n", result.top_summary().c_str());
   std::printf("%s\n", result.summary().c_str());

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "interrupt.h"
+#include "text.h"
 
 namespace lm = lamella;
 
@@ -28,21 +29,51 @@ std::string Evaluation::top_summary() const {
 
 std::string Evaluation::per_class(const std::vector<std::string>& classes) const {
   std::size_t longest = 5;  // "class"
-  for (const std::string& name : classes) longest = std::max(longest, name.size());
-  const auto padded = [&](const std::string& name) { return name + std::string(longest - name.size(), ' '); };
+  for (const std::string& name : classes) longest = std::max(longest, columns(name));
   const auto percent = [](double share) {
     char text[32] = "-";
     if (!std::isnan(share)) std::snprintf(text, sizeof text, "%.2f %%", 100 * share);
     return std::string(text);
   };
-  std::string table = padded("class") + "  images    recall  precision\n";
+  std::string table = padded("class", longest) + "  images    recall  precision\n";
   for (std::int64_t c = 0; c < confusion.classes(); ++c) {
     std::int64_t images = 0;
     for (std::int64_t other = 0; other < confusion.classes(); ++other) images += confusion.at(c, other);
     char figures[96];
     std::snprintf(figures, sizeof figures, "  %6lld  %8s  %9s\n", static_cast<long long>(images),
                   percent(confusion.recall(c)).c_str(), percent(confusion.precision(c)).c_str());
-    table += padded(classes[static_cast<std::size_t>(c)]) + figures;
+    table += padded(classes[static_cast<std::size_t>(c)], longest) + figures;
+  }
+  return table;
+}
+
+std::string Evaluation::confusion_table(const std::vector<std::string>& classes) const {
+  constexpr std::size_t kLongest = 7;  // of a column's title
+  std::size_t first = 6, width = 4;    // "actual"
+  const auto right = [](std::string_view text, std::size_t size) {
+    return std::string(size - std::min(size, columns(text)), ' ').append(text);
+  };
+  const auto count = [&](std::int64_t actual, std::int64_t predicted) {
+    const std::int64_t images = confusion.at(actual, predicted);
+    return images == 0 ? "." : std::to_string(images);
+  };
+  for (const std::string& name : classes) {
+    first = std::max(first, columns(name));
+    width = std::max(width, std::min(columns(name), kLongest) + 1);
+  }
+  for (std::int64_t a = 0; a < confusion.classes(); ++a)
+    for (std::int64_t p = 0; p < confusion.classes(); ++p) width = std::max(width, count(a, p).size() + 1);
+
+  std::string table = right("actual", first);
+  for (const std::string& name : classes) table += right(first_columns(name, kLongest), width);
+  table += "  recall\n";
+  for (std::int64_t a = 0; a < confusion.classes(); ++a) {
+    table += right(classes[static_cast<std::size_t>(a)], first);
+    for (std::int64_t p = 0; p < confusion.classes(); ++p) table += right(count(a, p), width);
+    char share[32] = "-";
+    if (const double recall = confusion.recall(a); !std::isnan(recall))
+      std::snprintf(share, sizeof share, "%.1f%%", 100 * recall);
+    table += right(share, 8) + '\n';
   }
   return table;
 }

@@ -23,6 +23,9 @@ struct Evaluation {
   /// A line for each class: its images, the share of them that was found (recall), and the share of what was
   /// taken for it that is right (precision).
   std::string per_class(const std::vector<std::string>& classes) const;
+  /// How often each class (a row) was taken for each other: ConfusionMatrix::to_string() for names that may
+  /// hold any characters.
+  std::string confusion_table(const std::vector<std::string>& classes) const;
 };
 
 /// Runs `network` in eval mode over all batches and leaves it in the mode it had. `label` names the work in

@@ -6,11 +6,15 @@
 #include <cmath>
 #include <cstdio>
 
+#include "text.h"
+
 namespace lm = lamella;
 
 std::string escape(const std::string& text) {
   std::string result;
-  for (const char c : text) {
+  for (std::size_t at = 0; at < text.size();) {
+    const char c = text[at];
+    const std::size_t length = character_length(text, at);
     if (c == '&')
       result += "&amp;";
     else if (c == '<')
@@ -21,10 +25,11 @@ std::string escape(const std::string& text) {
       result += "&quot;";
     else if (c == '\'')
       result += "&#39;";
-    else if ((c >= 0 && c < ' ' && c != '\n' && c != '\t') || c == 0x7f)  // not allowed in HTML
+    else if (length == 0 || (is_control(text, at, length) && c != '\n' && c != '\t'))  // not allowed in HTML
       result += "\ufffd";
     else
-      result += c;
+      result.append(text, at, length);
+    at += std::max<std::size_t>(1, length);
   }
   return result;
 }

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
+#include <new>
 
 #include "commands.h"
 #include "interrupt.h"
@@ -102,12 +103,16 @@ int run(int argc, char** argv) {
   PredictOptions predict_options;
   CLI::App& predict = *app.add_subcommand("predict", "say what is in images");
   predict.add_option("--checkpoint", predict_options.checkpoint, "the saved network")->required();
-  predict.add_option("images", predict_options.images, "JPEG or PNG files")
+  predict
+      .add_option(
+          "images", predict_options.images,
+          "JPEG or PNG files; those that cannot be read are named on standard error, the others done, "
+          "and the exit status is then 1")
       ->required()
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   predict.add_option("--top", predict_options.top, "classes to print")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 1000000));
   predict.add_flag("--draw", predict_options.draw, "draw the images in the terminal");
   add_run(predict, predict_options.run, threads);
 
@@ -146,9 +151,14 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    return run(argc, argv);
+    const int status = run(argc, argv);
+    // Results that nobody got, as on a full disk, are no success.
+    if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return status;
+    std::fprintf(stderr, "error: standard output cannot be written\n");
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "error: there is not enough memory\n");
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
-    return 1;
   }
+  return 1;
 }

@@ -4,10 +4,11 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
+
+#include "replace_file.h"
 
 namespace lm = lamella;
 
@@ -151,7 +152,5 @@ std::string options_text(const CLI::App& train, const Recipe& recipe, lm::Device
 void save_options(const std::filesystem::path& checkpoint, const std::string& text) {
   std::filesystem::path path = checkpoint;
   path += ".toml";
-  std::ofstream file(path, std::ios::trunc);
-  file << text;
-  if (!file.flush()) throw lm::IoError(path.string() + ": cannot be written");
+  replace_file(path, text);
 }

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <numeric>
+#include <string>
 
 #include "checkpoint.h"
 #include "commands.h"
@@ -24,14 +25,18 @@ int run_predict(const PredictOptions& options) {
   for (const std::filesystem::path& path : options.images) {
     if (interrupted()) return 130;
     lm::data::Image image;
+    lm::Tensor input;
     try {
       image = lm::data::read_image(path);
-    } catch (const lm::IoError& error) {
-      std::fprintf(stderr, "error: %s\n", error.what());
+      input = to_input(image, format);
+    } catch (const lm::Error& error) {
+      const std::string text = error.what();
+      const bool named = text.find(path.string()) != std::string::npos;
+      std::fprintf(stderr, "error: %s%s\n", named ? "" : (path.string() + ": ").c_str(), text.c_str());
       failed = true;
       continue;
     }
-    const lm::Tensor logits = logits_of(to_input(image, format));
+    const lm::Tensor logits = logits_of(input);
     const std::vector<double> shares = lm::softmax(logits, 1).to_vector<double>();
     std::vector<std::size_t> order(shares.size());
     std::iota(order.begin(), order.end(), std::size_t{0});

@@ -28,7 +28,9 @@ void for_each_setting(R& recipe, Visit&& visit) {
   visit("cutout", recipe.cutout, "covers a random square of so many pixels with the mean colour; 0: none");
   visit("mixup", recipe.mixup, "alpha of mixup; 0: none");
   visit("epochs", recipe.epochs, "times that each image is used");
-  visit("batch", recipe.batch, "images per step");
+  visit("batch", recipe.batch, "images that go through the network at once");
+  visit("accumulate", recipe.accumulate,
+        "batches whose mean gradient makes one step, as of a batch so many times larger");
   visit("optimizer", recipe.optimizer, "sgd, adam, adamw or rmsprop");
   visit("lr", recipe.lr, "learning rate");
   visit("momentum", recipe.momentum, "of sgd and rmsprop");
@@ -123,6 +125,7 @@ void check(const Recipe& recipe) {
   in_range("mixup", recipe.mixup, 0, 100);
   in_range("epochs", recipe.epochs, 1, 1e6);
   in_range("batch", recipe.batch, 1, 1e6);
+  in_range("accumulate", recipe.accumulate, 1, 1e6);
   one_of("optimizer", recipe.optimizer, {"sgd", "adam", "adamw", "rmsprop"});
   in_range("lr", recipe.lr, 0, 1e6);
   in_range("momentum", recipe.momentum, 0, 1);

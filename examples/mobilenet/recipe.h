@@ -32,6 +32,8 @@ struct Recipe {
   // Optimization.
   int epochs = 10;
   int batch = 128;
+  int accumulate =
+      1;  ///< batches whose mean gradient makes one step; those of an epoch that make none are left
   std::string optimizer = "sgd";  ///< sgd (Nesterov), adam, adamw or rmsprop
   double lr = 0.1;
   double momentum = 0.9;            ///< of sgd and rmsprop

@@ -1,18 +1,14 @@
 #include "report.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <ctime>
-#include <fstream>
 
 #include "html.h"
 #include "report_parts.h"
 #include "report_style.h"
 
 namespace lm = lamella;
-namespace fs = std::filesystem;
 
 namespace {
 
@@ -102,17 +98,4 @@ std::string report_html(const ImageData& data, const TrainOptions& options, cons
          "<div class=\"lists\">\n<section><h2>Recipe</h2>\n" + recipe_html(options.recipe) +
          "</section>\n<section><h2>Run</h2>\n" + run_html(options) + "</section>\n</div>\n";
   return out + "</body>\n</html>\n";
-}
-
-void write_report(const fs::path& path, const std::string& html) {
-  const fs::path temporary = path.string() + ".tmp-" + std::to_string(getpid());
-  std::error_code error;
-  std::ofstream file(temporary, std::ios::binary | std::ios::trunc);
-  file << html;
-  file.close();
-  if (file) fs::rename(temporary, path, error);
-  if (file && !error) return;
-  std::error_code ignored;
-  fs::remove(temporary, ignored);
-  throw lm::IoError(path.string() + ": cannot be written" + (error ? ": " + error.message() : ""));
 }

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <filesystem>
 #include <string>
 
 #include "dataset.h"
@@ -10,7 +9,3 @@
 /// epochs, the confusion matrix, the test images with the highest losses, the recipe and the machine. Every
 /// string that comes from outside, such as a class's name, is escaped.
 std::string report_html(const ImageData& data, const TrainOptions& options, const Trained& trained);
-
-/// Writes it under a temporary name and renames that: readers see the old file or the new one. Throws
-/// lamella::IoError naming the path; an old file is still there then.
-void write_report(const std::filesystem::path& path, const std::string& html);

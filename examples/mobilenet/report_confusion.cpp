@@ -4,6 +4,7 @@
 
 #include "html.h"
 #include "report_parts.h"
+#include "text.h"
 
 namespace lm = lamella;
 
@@ -31,7 +32,7 @@ std::string table(const lm::train::ConfusionMatrix& matrix, const std::vector<st
   const std::int64_t classes = matrix.classes();
   const auto name = [&](std::int64_t c) { return escape(names[static_cast<std::size_t>(c)]); };
   const bool upright = std::any_of(names.begin(), names.end(),
-                                   [](const std::string& text) { return text.size() > kLevelName; });
+                                   [](const std::string& text) { return columns(text) > kLevelName; });
   std::string head = "<tr><th class=\"word\">is ↓<br/>taken for →</th>", body, foot;
   for (std::int64_t p = 0; p < classes; ++p)
     head += upright ? "<th title=\"" + name(p) + "\"><span class=\"up\">" + name(p) + "</span></th>"

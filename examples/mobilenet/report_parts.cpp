@@ -23,6 +23,11 @@ std::string entry(const std::string& name, const std::string& value) {
   return "<dt>" + escape(name) + "</dt><dd>" + value + "</dd>\n";
 }
 
+/// Of an image whose longer side is to be kLargestSide; a column of pixels may be millions long.
+int scaled(int length, int side) {
+  return static_cast<int>(std::max<std::int64_t>(1, std::int64_t{length} * kLargestSide / side));
+}
+
 std::string processor() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);)
@@ -82,8 +87,7 @@ std::string worst_images_html(const Evaluation& test, const ImageData& data) {
     const auto index = static_cast<std::int64_t>(i);
     lm::data::Image image = data.test->get(index).image;
     if (const int side = std::max(image.height, image.width); side > kLargestSide)
-      image = lm::data::resize(image, std::max(1, image.height * kLargestSide / side),
-                               std::max(1, image.width * kLargestSide / side));
+      image = lm::data::resize(image, scaled(image.height, side), scaled(image.width, side));
     const bool small = std::max(image.height, image.width) <= kLargestSide / 2;
     const std::int64_t actual = data.test->label(index), predicted = test.predictions[i];
     const auto name = [&](std::int64_t c) {

@@ -1,60 +1,24 @@
 #include "train.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cinttypes>
 #include <cstdio>
-#include <filesystem>
+#include <exception>
 #include <optional>
+#include <utility>
 
-#include "checkpoint.h"
-#include "checkpoint_files.h"
-#include "commands.h"
 #include "curve.h"
+#include "epoch_sums.h"
 #include "initial.h"
 #include "interrupt.h"
 #include "network.h"
+#include "optimization.h"
 #include "options_file.h"
-#include "report.h"
 
 namespace lm = lamella;
 
 namespace {
-
-std::unique_ptr<lm::optim::Optimizer> make_optimizer(const Recipe& recipe, const lm::Module& network) {
-  auto parameters = network.named_parameters();
-  std::erase_if(parameters, [](const auto& named) { return !named.second.requires_grad(); });
-  if (parameters.empty()) throw lm::Error("freeze: leaves no parameter to train");
-  const auto groups = lm::optim::no_decay_groups(parameters, recipe.weight_decay);
-  if (recipe.optimizer == "adam")
-    return std::make_unique<lm::optim::Adam>(groups, lm::optim::AdamOptions{.lr = recipe.lr});
-  if (recipe.optimizer == "adamw")
-    return std::make_unique<lm::optim::AdamW>(groups, lm::optim::AdamWOptions{.lr = recipe.lr});
-  if (recipe.optimizer == "rmsprop")  // as in the MobileNet papers
-    return std::make_unique<lm::optim::RMSprop>(groups, lm::optim::RMSpropOptions{.lr = recipe.lr,
-                                                                                  .alpha = 0.9,
-                                                                                  .eps = 1e-3,
-                                                                                  .momentum = recipe.momentum,
-                                                                                  .eps_inside_sqrt = true});
-  return std::make_unique<lm::optim::SGD>(
-      groups,
-      lm::optim::SGDOptions{.lr = recipe.lr, .momentum = recipe.momentum, .nesterov = recipe.momentum > 0});
-}
-
-lm::optim::Schedule make_schedule(const Recipe& recipe, std::int64_t steps_per_epoch) {
-  const std::int64_t steps = recipe.epochs * steps_per_epoch;
-  const auto warmup = static_cast<std::int64_t>(recipe.warmup_epochs * static_cast<double>(steps_per_epoch));
-  if (recipe.schedule == "one-cycle") return lm::optim::OneCycle({.total_steps = steps});
-  lm::optim::Schedule main = lm::optim::Constant();
-  if (recipe.schedule == "cosine")
-    main = lm::optim::Cosine({.T_max = std::max<std::int64_t>(1, steps - warmup)});
-  if (warmup == 0) return main;
-  const lm::optim::LinearWarmup rise(
-      {.start_factor = 1.0 / static_cast<double>(warmup), .total_iters = warmup});
-  return lm::optim::Sequential({.schedules = {rise, main}, .milestones = {warmup}});
-}
 
 /// What forward and loss are computed in, if that is another type than the parameters'.
 std::optional<lm::DType> mixed_type(const Recipe& recipe) {
@@ -72,14 +36,17 @@ std::string number(double value, const char* format = "%.3f") {
 /// A network in training, and everything that must survive an interruption.
 class Training {
  public:
-  Training(const ImageData& data, const TrainOptions& options)
+  Training(const ImageData& data, const TrainOptions& options, const CheckpointFiles& files,
+           std::optional<Checkpoint> from)
       : data_(data),
         options_(options),
         recipe_(options.recipe),
         device_(options.run.device),
-        files_(options.checkpoint, options.keep),
+        files_(files),
         train_images_(train_loader(data, recipe_, options.run.workers, device_)),
-        test_images_(test_loader(data, recipe_, options.run.workers, device_)) {
+        test_images_(test_loader(data, recipe_, options.run.workers, device_)),
+        accumulate_(std::min<std::int64_t>(recipe_.accumulate, train_images_.size())),
+        updates_(train_images_.size() / accumulate_) {
     if (!options.profile.folder.empty()) profile_.emplace(device_);
     lm::manual_seed(recipe_.seed);
     network_ = make_network(recipe_, data.format);
@@ -87,10 +54,10 @@ class Training {
     if (!options.initial.empty()) load_initial(*network_, options.initial);
     lm::freeze(*network_, recipe_.freeze);
     optimizer_ = make_optimizer(recipe_, *network_);
-    scheduler_.emplace(*optimizer_, make_schedule(recipe_, train_images_.size()));
+    scheduler_.emplace(*optimizer_, make_schedule(recipe_, updates_));
     if (mixed_type(recipe_) == lm::float16) scaler_.emplace();
     if (recipe_.ema > 0) ema_ = make_ema(*network_, {.decay = recipe_.ema, .warm_up = true});
-    if (options.resume) restore(load_checkpoint(options.checkpoint));
+    if (from) restore(*from);
     position_.images = data.train->size();
     curve_.emplace(options.csv, position_.epoch);
     // As the curve: what other runs had of these epochs does not count.
@@ -99,11 +66,12 @@ class Training {
   }
 
   Trained run() {
+    // Before any checkpoint: whenever the program is killed, there is what it needs to go on or begin again.
     if (!options_.options_text.empty()) save_options(options_.checkpoint, options_.options_text);
     Trained result{.test = {.confusion = lm::train::ConfusionMatrix(
                                 static_cast<std::int64_t>(data_.format.classes.size()))}};
     lm::train::Step step(*network_, *optimizer_, step_options());
-    for (; position_.epoch < recipe_.epochs; ++position_.epoch, position_.batches = 0) {
+    for (; position_.epoch < recipe_.epochs; position_ = begin_of_next_epoch()) {
       Curve::Line line = train_epoch(step);
       if (!interrupted()) result.test = evaluate(ema_ ? ema_->module() : *network_, test_images_);
       result.interrupted = interrupted();
@@ -113,9 +81,15 @@ class Training {
       std::fflush(stdout);
       line.test_accuracy = result.test.confusion.accuracy();
       line.test_loss = result.test.loss;
-      curve_->add(line);
-      if (events_) add_events(line);
+      std::exception_ptr failure;
+      try {
+        curve_->add(line);
+        if (events_) add_events(line);
+      } catch (const lm::IoError&) {
+        failure = std::current_exception();  // that they cannot be written must not cost the epoch's work
+      }
       save_epoch(line.test_accuracy);
+      if (failure) std::rethrow_exception(failure);
     }
     const bool untested = result.test.confusion.total() == 0;  // it was over when it was resumed
     if (!options_.report.empty() && untested && !result.interrupted) {
@@ -150,6 +124,7 @@ class Training {
     return {.loss = [loss](const lm::Tensor& output,
                            const lm::Tensor& target) { return lm::cross_entropy(output, target, loss); },
             .clip_grad_norm = recipe_.clip_grad_norm,
+            .accumulate = static_cast<int>(accumulate_),
             .check_every = device_.is_cuda() ? 100 : 1,  // each waits for the GPU
             .scheduler = &*scheduler_,
             .ema = ema_.get(),
@@ -164,40 +139,58 @@ class Training {
     lm::set_allow_tf32(recipe_.precision == "tf32");
   }
 
+  /// Batches of an epoch that make whole updates. A last few that do not are left out, as images are that
+  /// make no whole batch: the next epoch has them elsewhere.
+  std::int64_t batches_per_epoch() const { return updates_ * accumulate_; }
+
+  /// What is left of the epoch; its figures are those of the whole of it.
   Curve::Line train_epoch(lm::train::Step& step) {
     const auto start = std::chrono::steady_clock::now();
     begin_training();
     train_images_.set_epoch(position_.epoch);
     train_images_.set_position(position_.batches);
-    const std::int64_t images_left = (train_images_.size() - position_.batches) * recipe_.batch;
+    const std::int64_t batches_left = batches_per_epoch() - position_.batches;
     lm::train::Progress progress(
-        {.label = epoch_label(), .total = std::min(images_left, data_.train->size())});
-    lm::train::Average loss, accuracy;
-    double rate = optimizer_->lr(), trained = 0;
+        {.label = epoch_label(), .total = std::min(batches_left * recipe_.batch, data_.train->size())});
+    const EpochSums before = position_.so_far;
+    RunningSum loss(before.loss, device_), right(before.right, device_);
+    double images_seen = before.images, rate = before.learning_rate;
     const auto figures = [&] {
-      return lm::train::Progress::Figures{{"loss", number(loss.value())},
-                                          {"accuracy", number(100 * accuracy.value(), "%.1f %%")},
+      return lm::train::Progress::Figures{{"loss", number(loss.value() / images_seen)},
+                                          {"accuracy", number(100 * right.value() / images_seen, "%.1f %%")},
                                           {"lr", number(optimizer_->lr(), "%.4f")}};
     };
-    for (const auto& [images, labels] : train_images_) {
+    const auto so_far = [&]() -> EpochSums {
+      const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
+      return {images_seen, loss.value(), right.value(), before.seconds + passed.count(), rate};
+    };
+    auto batch = train_images_.begin();
+    for (; position_.batches < batches_per_epoch() && batch != train_images_.end(); ++batch) {
+      const auto& [images, labels] = *batch;
       rate = optimizer_->lr();
       const lm::train::Step::Result result = step(images, labels);
       const auto count = images.size(0);
-      trained += static_cast<double>(count);
+      images_seen += static_cast<double>(count);
       position_.batches = train_images_.position();
       loss.add(result.loss, static_cast<double>(count));
-      accuracy.add(lm::train::accuracy(result.output, labels), static_cast<double>(count));
+      right.add(lm::train::accuracy(result.output, labels), static_cast<double>(count));
       progress.add(count, figures);
+      if (position_.batches % accumulate_ != 0) continue;  // checkpoints have no gradients
       if (interrupted()) break;
-      if (due()) save(position_);
+      if (due()) {
+        position_.so_far = so_far();
+        save(position_);
+      }
     }
     progress.finish();
+    position_.so_far = so_far();
     lm::set_allow_tf32(false);  // tests give what `eval` will
+    const EpochSums& sums = position_.so_far;
     return {.epoch = position_.epoch + 1,
-            .train_loss = loss.value(),
-            .seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
-            .learning_rate = rate,
-            .images = trained};
+            .train_loss = sums.loss / sums.images,
+            .seconds = sums.seconds,
+            .learning_rate = sums.learning_rate,
+            .images = sums.images};
   }
 
   void add_events(const Curve::Line& line) {
@@ -211,7 +204,7 @@ class Training {
 
   /// Whether --checkpoint-every says so.
   bool due() const {
-    const std::int64_t steps = position_.epoch * train_images_.size() + position_.batches;
+    const std::int64_t steps = position_.epoch * updates_ + position_.batches / accumulate_;
     return options_.checkpoint_every > 0 && steps % options_.checkpoint_every == 0;
   }
 
@@ -220,17 +213,22 @@ class Training {
     const std::int64_t finished = position_.epoch + 1;
     const bool best = position_.best_epoch == 0 || accuracy > position_.best_accuracy;
     if (best) position_.best_epoch = finished, position_.best_accuracy = accuracy;
-    TrainingPosition next = position_;
-    next.epoch = finished;
-    next.batches = 0;
-    save(next);
+    save(begin_of_next_epoch());
     if (best && keeps_best()) files_.mark_best();
   }
 
-  bool keeps_best() const { return options_.keep_best && !options_.checkpoint.empty(); }
+  TrainingPosition begin_of_next_epoch() const {
+    TrainingPosition next = position_;
+    ++next.epoch;
+    next.batches = 0;
+    next.so_far = {};
+    return next;
+  }
+
+  bool keeps_best() const { return options_.keep_best && files_.writes(); }
 
   void save(TrainingPosition position) {
-    if (options_.checkpoint.empty()) return;
+    if (!files_.writes()) return;
     const std::string bad = lm::train::first_non_finite(*network_);
     if (!bad.empty())
       throw lm::train::NonFiniteError("train: " + bad + " is not finite after step " +
@@ -259,6 +257,10 @@ class Training {
                         " does not fit the training that it describes: " + error.what());
     }
     position_ = checkpoint.position;
+    if (position_.batches > batches_per_epoch() || position_.batches % accumulate_ != 0)
+      throw lm::IoError(checkpoint.path.string() + " goes on behind batch " +
+                        std::to_string(position_.batches) + ", and an epoch has " + std::to_string(updates_) +
+                        " updates of " + std::to_string(accumulate_));
     lm::set_random_state(position_.random);
     // Killed between the two, the best epoch's checkpoint was written but not marked.
     if (keeps_best() && position_.best_epoch == position_.epoch && position_.batches == 0 &&
@@ -270,10 +272,12 @@ class Training {
   const TrainOptions& options_;
   const Recipe recipe_;
   const lm::Device device_;
-  const CheckpointFiles files_;
+  const CheckpointFiles& files_;
   std::optional<lm::train::Profile> profile_;  // from before the network, to know what its memory is for
   lm::data::DataLoader train_images_;
   lm::data::DataLoader test_images_;
+  const std::int64_t accumulate_;  ///< batches that make an update
+  const std::int64_t updates_;     ///< in an epoch
   std::unique_ptr<lm::Module> network_;
   std::unique_ptr<lm::optim::Optimizer> optimizer_;
   std::optional<lm::optim::LrScheduler> scheduler_;
@@ -286,83 +290,14 @@ class Training {
 
 }  // namespace
 
-Trained train(const ImageData& data, const TrainOptions& options) {
+Trained train(const ImageData& data, const TrainOptions& options, const CheckpointFiles& files,
+              std::optional<Checkpoint> from) {
   check(options.recipe);
-  return Training(data, options).run();
+  return Training(data, options, files, std::move(from)).run();
 }
 
-bool profile_training(const ImageData& data, const TrainOptions& options) {
+bool profile_training(const ImageData& data, const TrainOptions& options, std::optional<Checkpoint> from) {
   check(options.recipe);
-  return Training(data, options).profile();
-}
-
-/// Says before the training, not after its first epoch, that nothing can be saved there.
-void check_place(const std::filesystem::path& path) {
-  namespace fs = std::filesystem;
-  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
-  const std::string what = "train: cannot save to " + path.string() + ": ";
-  if (!path.has_filename() || fs::is_directory(path)) throw lm::IoError(what + "it is a folder; name a file");
-  if (!fs::is_directory(folder)) throw lm::IoError(what + "there is no folder " + folder.string());
-  if (access(folder.c_str(), W_OK) != 0)
-    throw lm::IoError(what + "no permission to write in " + folder.string());
-}
-
-/// Says on standard error what trains, so that nobody waits for a GPU that is not used.
-void say_where(const TrainOptions& options) {
-  const lm::Device device(options.run.device);
-  std::string where = device.to_string();
-  if (device.is_cpu()) where += " (" + std::to_string(lm::num_threads()) + " threads)";
-  const bool is_chosen = options.run.device != "auto";
-  const std::string why = is_chosen || device.is_cuda() ? "" : "; no GPU: " + lm::why_no_gpu();
-  const bool has_precision = device.is_cuda() || options.recipe.precision != "tf32";
-  std::fprintf(stderr, "training on %s, %s%s\n", where.c_str(),
-               has_precision ? options.recipe.precision.c_str() : "float32", why.c_str());
-  if (!has_precision) std::fprintf(stderr, "warning: only GPUs have tf32; on the CPU it is float32\n");
-}
-
-int run_train(TrainOptions options) {
-  const bool profiles = !options.profile.folder.empty();
-  check(options.profile);
-  if (!profiles || options.resume) check_place(options.checkpoint);
-  if (!options.csv.empty()) check_place(options.csv);
-  if (!options.report.empty()) check_place(options.report);
-  if (options.checkpoint_every < 0)
-    throw lm::Error("checkpoint-every is " + std::to_string(options.checkpoint_every) +
-                    ", must be 0 or more");
-  if (options.capture && !lm::Device(options.run.device).is_cuda())
-    throw lm::DeviceError("train: --capture records a GPU's launches, and this is " +
-                          lm::Device(options.run.device).to_string() + "; leave it out");
-  Checkpoint checkpoint;
-  if (options.resume) {
-    checkpoint = load_checkpoint(options.checkpoint);
-    checkpoint.tensors = {};  // read again when their turn comes
-    options.recipe = checkpoint.recipe;
-    if (options.data.empty()) options.data = checkpoint.source;
-  }
-  check(options.recipe);
-  const ImageData data = open_images(options.data, options.recipe);
-  if (options.resume) check_resumes(checkpoint, data, options.data);
-  const bool finished = options.resume && checkpoint.position.epoch >= options.recipe.epochs;
-  if (!finished) say_where(options);
-  if (profiles) {
-    if (options.capture) std::fprintf(stderr, "profile: of steps whose launches are not captured\n");
-    options.csv.clear(), options.events.clear();
-    return profile_training(data, options) ? 0 : 130;
-  }
-  const Trained trained = train(data, options);
-  if (trained.interrupted) {
-    std::printf("stopped; go on with: lamella-mobilenet train --resume --checkpoint %s\n",
-                options.checkpoint.c_str());
-    return 130;
-  }
-  if (finished)
-    std::printf("nothing is left to train: all %d epochs of %s are done\n", options.recipe.epochs,
-                options.checkpoint.c_str());
-  else
-    std::printf("saved %s\n", options.checkpoint.c_str());
-  if (!options.report.empty()) {
-    write_report(options.report, report_html(data, options, trained));
-    std::printf("saved %s\n", options.report.c_str());
-  }
-  return 0;
+  const CheckpointFiles none;
+  return Training(data, options, none, std::move(from)).profile();
 }

@@ -3,9 +3,12 @@
 #include <lamella/lamella.h>
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "checkpoint.h"
+#include "checkpoint_files.h"
 #include "curve.h"
 #include "dataset.h"
 #include "evaluate.h"
@@ -44,11 +47,14 @@ struct Trained {
   std::vector<Curve::Line> history = {};  ///< of the epochs trained, and those before that the CSV file had
 };
 
-/// Trains as `options` say. Progress goes to standard error, a line per epoch to standard output. Throws
+/// Trains as `options` say, from the beginning or from a checkpoint of this training, and keeps it in
+/// `files`. Progress goes to standard error, a line per epoch to standard output. Throws
 /// lamella::train::NonFiniteError when the loss or a parameter is no longer finite: the checkpoint is then
 /// still the last good one.
-Trained train(const ImageData& data, const TrainOptions& options);
+Trained train(const ImageData& data, const TrainOptions& options, const CheckpointFiles& files = {},
+              std::optional<Checkpoint> from = std::nullopt);
 
 /// Profiles steps of that training: see profile_steps(). Steps are launched one by one, whatever
-/// TrainOptions::capture says.
-bool profile_training(const ImageData& data, const TrainOptions& options);
+/// TrainOptions::capture says, and nothing is saved.
+bool profile_training(const ImageData& data, const TrainOptions& options,
+                      std::optional<Checkpoint> from = std::nullopt);

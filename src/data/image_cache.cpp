@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <string>
 #include <system_error>
@@ -70,17 +71,28 @@ const char* fault(std::span<const std::uint8_t> bytes, const FolderScan& scan, s
   return nullptr;
 }
 
+// Runs what reads or writes the cache's own file.
+template <class Run>
+void on_cache(Run&& run) {
+  try {
+    run();
+  } catch (const IoError& error) {
+    throw CacheError(error.what());
+  }
+}
+
 void build(const std::filesystem::path& path, const FolderScan& scan, std::uint64_t fingerprint) {
-  lamella::detail::AtomicFile file(path);
+  std::optional<lamella::detail::AtomicFile> file;
+  on_cache([&] { file.emplace(path); });
   std::uint64_t offset = sizeof(CacheHeader);
   std::uint32_t checksum = 0;
   const auto append = [&](const void* data, std::size_t bytes) {
-    file.write(data, bytes);
+    on_cache([&] { file->write(data, bytes); });
     checksum = crc(checksum, data, bytes);
     offset += bytes;
   };
   CacheHeader header{};
-  file.write(&header, sizeof header);
+  on_cache([&] { file->write(&header, sizeof header); });
 
   // Decoded by all threads, a group at a time so that memory stays small.
   constexpr std::size_t kGroup = 256;
@@ -115,8 +127,10 @@ void build(const std::filesystem::path& path, const FolderScan& scan, std::uint6
   append(names.data(), names.size());
   header.file_bytes = offset;
   header.checksum = header_crc(checksum, header);
-  file.rewrite(0, &header, sizeof header);
-  file.commit();
+  on_cache([&] {
+    file->rewrite(0, &header, sizeof header);
+    file->commit();
+  });
 }
 
 }  // namespace
@@ -128,7 +142,8 @@ ImageCache ImageCache::open_or_build(const std::filesystem::path& path, const Fo
   std::error_code error;
   const char* why = "there is none yet";
   if (std::filesystem::exists(path, error)) {
-    cache.file_ = lamella::detail::MappedFile(path);
+    // One that cannot be read is not replaced: it may be some other file.
+    on_cache([&] { cache.file_ = lamella::detail::MappedFile(path); });
     const auto bytes = cache.file_.bytes();
     LAMELLA_CHECK(
         IoError,
@@ -140,7 +155,7 @@ ImageCache ImageCache::open_or_build(const std::filesystem::path& path, const Fo
     log_message(LogLevel::Info, lamella::detail::concat("decoding ", scan.files.size(), " images into ",
                                                         path.string(), ": ", why));
     build(path, scan, expected);
-    cache.file_ = lamella::detail::MappedFile(path);
+    on_cache([&] { cache.file_ = lamella::detail::MappedFile(path); });
     const char* still = fault(cache.file_.bytes(), scan, expected);
     LAMELLA_CHECK(IoError, still == nullptr, "image_folder: ", path.string(), " was written, but ", still);
   }

@@ -5,9 +5,16 @@
 
 #include "data/folder_scan.h"
 #include "io/mapped_file.h"
+#include "lamella/core/error.h"
 #include "lamella/data/image.h"
 
 namespace lamella::data::detail {
+
+/// The file of a cache cannot be read or written; the images themselves may be sound.
+class CacheError : public IoError {
+ public:
+  using IoError::IoError;
+};
 
 /// The images of a folder, decoded, in one file:
 ///
@@ -20,7 +27,7 @@ namespace lamella::data::detail {
 class ImageCache {
  public:
   /// Opens `path`, or builds it if it is missing, stale or damaged. Throws IoError if an image is corrupt or
-  /// the file cannot be written, or if `path` is some other file, which is left alone.
+  /// `path` is some other file, which is left alone; CacheError if it cannot be read or written.
   static ImageCache open_or_build(const std::filesystem::path& path, const FolderScan& scan);
 
   Image image(std::int64_t index) const;

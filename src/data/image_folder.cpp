@@ -1,10 +1,12 @@
 #include "lamella/data/image_folder.h"
 
 #include <optional>
+#include <string>
 
 #include "core/check.h"
 #include "data/folder_scan.h"
 #include "data/image_cache.h"
+#include "lamella/core/log.h"
 
 namespace lamella::data {
 namespace {
@@ -14,14 +16,21 @@ class ImageFolder final : public Dataset {
   ImageFolder(const std::filesystem::path& path, const ImageFolderOptions& options)
       : scan_(detail::scan_folder(path)) {
     if (!options.decode_once) return;
-    std::filesystem::path cache = options.cache;
-    if (cache.empty()) {
-      // "train/" and "." have no name of their own to put the ending behind.
-      cache = std::filesystem::absolute(path).lexically_normal();
-      if (!cache.has_filename()) cache = cache.parent_path();
-      cache += ".lamella-cache";
+    if (!options.cache.empty()) {
+      cache_ = detail::ImageCache::open_or_build(options.cache, scan_);
+      return;
     }
-    cache_ = detail::ImageCache::open_or_build(cache, scan_);
+    // "train/" and "." have no name of their own to put the ending behind.
+    std::filesystem::path cache = std::filesystem::absolute(path).lexically_normal();
+    if (!cache.has_filename()) cache = cache.parent_path();
+    cache += ".lamella-cache";
+    try {
+      cache_ = detail::ImageCache::open_or_build(cache, scan_);
+    } catch (const detail::CacheError& error) {
+      // Nobody asked for a file in this very place: on a read-only medium all is well without it.
+      log_message(LogLevel::Warning,
+                  std::string("images are decoded each time they are used: ") + error.what());
+    }
   }
   std::int64_t size() const override { return static_cast<std::int64_t>(scan_.files.size()); }
   const std::vector<std::string>& classes() const override { return scan_.classes; }

@@ -239,6 +239,32 @@ TEST(ImageCacheTest, does_not_trust_numbers_under_a_right_checksum) {
   EXPECT_EQ(counter.builds(), changes - 2 * 4);
 }
 
+TEST(ImageCacheTest, does_without_where_there_can_be_none) {
+  const test::TempFolder folder;
+  test::make_image_folder(folder / "set", {"a", "b"}, 2, 3, 3);
+  const DatasetPtr plain = image_folder(folder / "set");
+  const auto cache = folder / "set.lamella-cache";
+  fs::create_directories(cache / "taken");  // as good as a read-only medium, for root too
+  std::vector<std::string> warnings;
+  set_log_sink([&](LogLevel level, const std::string& text) {
+    if (level == LogLevel::Warning) warnings.push_back(text);
+  });
+  expect_same(*plain, *image_folder(folder / "set", {.decode_once = true}));
+  set_log_sink({});
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_TRUE(warnings[0].starts_with("images are decoded each time they are used: ")) << warnings[0];
+  EXPECT_NE(warnings[0].find(cache.string()), std::string::npos) << warnings[0];
+  EXPECT_TRUE(fs::exists(cache / "taken"));
+  EXPECT_EQ(test::count_entries(folder.path()), 2u);
+  // Where it was asked for, it must be.
+  EXPECT_THROW_WITH(image_folder(folder / "set", {.decode_once = true, .cache = cache}), IoError,
+                    cache.string());
+  // A corrupt image is no fault of the cache.
+  fs::remove_all(cache);
+  test::put_file(folder / "set/b/cut.png", std::vector<std::uint8_t>(20, 1));
+  EXPECT_THROW_WITH(image_folder(folder / "set", {.decode_once = true}), IoError, "set/b/cut.png");
+}
+
 TEST(ImageCacheTest, leaves_other_files_alone) {
   const test::TempFolder folder;
   test::make_image_folder(folder / "set", {"a"}, 1, 3, 3);

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Kills a training at random moments and lets it go on: at the end there must be the bits of one that nobody killed.
+"""Kills a training at random moments and lets it go on: at the end there must be the bits of one that nobody killed,
+and its curve but for the times.
 
     kill_and_resume.py build/release/examples/mobilenet/lamella-mobilenet --times 200 --seed 7
 
@@ -23,13 +24,20 @@ KEPT = 3
 
 def options_of_training(folder):
     """Two seconds of training with everything that a checkpoint must bring back: average, momentum, schedule, the
-    scale of a loss in float16, and random numbers for images, dropout and mixup."""
+    scale of a loss in float16, random numbers for images, dropout and mixup, and an epoch's figures so far. Each step
+    is made of two batches."""
     return [
-        "train", "--data", "digits", "--checkpoint", folder / "net.safetensors", "--width", "0.1", "--stem", "imagenet",
-        "--batch", "64", "--epochs", "2", "--lr", "0.02", "--schedule", "one-cycle", "--ema", "0.95", "--dropout", "0.2",
+        "train", "--data", "digits", "--checkpoint", folder / "net.safetensors", "--csv", folder / "curve.csv",
+        "--width", "0.1", "--stem", "imagenet", "--batch", "32", "--accumulate", "2", "--epochs", "2", "--lr", "0.02", "--schedule", "one-cycle", "--ema", "0.95", "--dropout", "0.2",
         "--drop-path", "0.1", "--mixup", "0.2", "--flip", "0", "--crop-padding", "1", "--precision", "float16",
         "--device", "cpu", "--threads", "1", "--workers", "1",
     ]
+
+
+def figures(folder):
+    """The lines of the curve, without the times."""
+    lines = [line.split(",") for line in (folder / "curve.csv").read_text().splitlines()]
+    return [line[:3] + line[4:] for line in lines]
 
 
 def half_written(folder):
@@ -70,7 +78,7 @@ class Trial:
         start = options_of_training(folder)
         extras = ["--checkpoint-every", self.random.choice([1, 2]), "--keep", KEPT, "--keep-best"]
         net = folder / "net.safetensors"
-        on = ["train", "--resume", "--checkpoint", net, "--device", "cpu", "--threads", "1", "--workers", "1"]
+        on = ["train", "--resume", "--checkpoint", net, "--csv", folder / "curve.csv", "--device", "cpu", "--threads", "1", "--workers", "1"]
         while kills > 0:
             gentle = self.random.random() < 0.25
             arguments = (on if net.exists() else start) + extras
@@ -91,12 +99,14 @@ class Trial:
         self.must((on if net.exists() else start) + extras)
         return kills
 
-    def check(self, folder, expected):
+    def check(self, folder, expected, curve):
         if (folder / "net.safetensors").read_bytes() != expected:
             raise SystemExit(f"training {self.trainings}: the weights differ from those of a run that nobody killed")
+        if figures(folder) != curve:
+            raise SystemExit(f"training {self.trainings}: its curve is {figures(folder)}, should be {curve}")
         # Nothing is left of what was half-written, and what is kept is whole.
         older = [f"net.{i}.safetensors" for i in range(1, KEPT)]
-        allowed = {"net.safetensors", "net.safetensors.toml", "net.best.safetensors", *older}
+        allowed = {"curve.csv", "net.safetensors", "net.safetensors.toml", "net.best.safetensors", *older}
         strange = [name for name in sorted(os.listdir(folder)) if name not in allowed]
         if strange:
             raise SystemExit(f"training {self.trainings}: left {', '.join(strange)}")
@@ -109,7 +119,7 @@ class Trial:
             whole = pathlib.Path(place) / "whole"
             whole.mkdir()
             self.must(options_of_training(whole))
-            expected = (whole / "net.safetensors").read_bytes()
+            expected, curve = (whole / "net.safetensors").read_bytes(), figures(whole)
             seconds = time.monotonic() - begin
             self.say(f"a run that nobody kills takes {seconds:.1f} s")
             left = times
@@ -117,7 +127,7 @@ class Trial:
                 folder = pathlib.Path(place) / f"killed-{self.trainings}"
                 folder.mkdir()
                 left = self.train_with_kills(folder, left, seconds)
-                self.check(folder, expected)
+                self.check(folder, expected, curve)
                 self.say(f"training {self.trainings}: same bits; {times - left} of {times} ended early")
         print(
             f"{self.kills} kills ({self.in_the_middle} of them while a file was written) and {self.interrupts} interrupts of "

@@ -1,5 +1,4 @@
 #include <gmock/gmock.h>
-#include <unistd.h>
 
 #include <map>
 
@@ -119,20 +118,6 @@ TEST_F(MobileNetCheckpointTest, marks_the_best_that_a_kill_left_unmarked) {
   ASSERT_FALSE(fs::exists(best));
   ASSERT_EQ(resume(net_, {"--keep-best"}).status, 0);
   EXPECT_EQ(get_file(best), get_file(net_));
-}
-
-TEST_F(MobileNetCheckpointTest, removes_what_killed_writers_left) {
-  const std::string living = net_.string() + ".tmp-" + std::to_string(::getpid()) + "-0";
-  // No process has so large a number.
-  const std::string left = net_.string() + ".tmp-2000000000-0",
-                    spare = net_.string() + ".tmp-2000000000-spare";
-  const std::string others = net_.string() + ".tmp-backup";
-  for (const std::string& path : {living, left, spare, others}) put_file(path, {});
-  ASSERT_EQ(train().status, 0);
-  EXPECT_TRUE(fs::exists(living));
-  EXPECT_TRUE(fs::exists(others));
-  EXPECT_FALSE(fs::exists(left));
-  EXPECT_FALSE(fs::exists(spare));
 }
 
 TEST_F(MobileNetCheckpointTest, keeps_files_beside_the_one_behind_a_link) {

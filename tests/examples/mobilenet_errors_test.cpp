@@ -1,4 +1,5 @@
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 
@@ -45,6 +46,10 @@ TEST(MobileNetErrorsTest, command_line) {
   expect_error({"eval"}, "--checkpoint is required", 2);
   expect_error({"predict", "--checkpoint", "x"}, "images", 2);
   expect_error({"train", "--data", "digits", "--epochs", "many"}, "--epochs", 2);
+  for (const char* top : {"0", "-1", "1000001"})
+    expect_error({"predict", "--checkpoint", "x", "--top", top, "y"},
+                 "--top: Value " + std::string(top) + " not in range 1 to 1000000", 2);
+  expect_error({"train", "--data", ""}, "--data is empty");
   expect_error({"train", "--resume", "--lr", "1"}, "--lr excludes --resume", 2);
   EXPECT_EQ(mobilenet({"--help"}).status, 0);
   EXPECT_THAT(mobilenet({"train", "--help"}).out, HasSubstr("--weight-decay"));
@@ -162,6 +167,29 @@ TEST(MobileNetErrorsTest, a_place_for_the_curve_is_looked_for_first) {
                "there is no folder");
   expect_error(train(temp / "images", temp / "net", {"--csv", temp / "images"}), "name a file");
   EXPECT_FALSE(std::filesystem::exists(temp / "net"));
+}
+
+TEST(MobileNetErrorsTest, outputs_need_files_of_their_own) {
+  const TempFolder temp;
+  make_small_dataset(temp / "images");
+  const auto net = temp / "net.safetensors";
+  const auto expect = [&](const std::vector<std::string>& more, const std::string& message) {
+    expect_error(train(temp / "images", net, more), message);
+    EXPECT_EQ(count_entries(temp.path()), 1u) << message;
+  };
+  expect({"--csv", net}, "--csv and --checkpoint are one file");
+  expect({"--report", temp / "images/../net.safetensors"}, "--report and --checkpoint are one file");
+  expect({"--report", temp / "a", "--csv", temp / "a"}, "--report and --csv are one file");
+  expect({"--csv", net.string() + ".toml"}, "--csv and the options beside --checkpoint are one file");
+  expect({"--keep-best", "--csv", temp / "net.best.safetensors"},
+         "--csv and that of --keep-best are one file");
+  expect({"--keep", "3", "--report", temp / "net.2.safetensors"}, "--report and one of --keep are one file");
+  // A file would take the place of a device.
+  const auto pipe = temp / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  expect_error(train(temp / "images", pipe), "pipe: it is not a regular file");
+  expect_error(train(temp / "images", net, {"--report", pipe}), "pipe: it is not a regular file");
+  EXPECT_TRUE(std::filesystem::is_fifo(pipe));
 }
 
 TEST(MobileNetErrorsTest, only_a_gpu_captures) {

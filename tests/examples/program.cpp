@@ -40,6 +40,7 @@ Outcome mobilenet(const std::vector<std::string>& arguments, const RunConditions
       const rlimit limit{conditions.largest_file, conditions.largest_file};
       setrlimit(RLIMIT_FSIZE, &limit);
     }
+    if (conditions.first) conditions.first();
     // The program that is started has no more than this set.
     if (conditions.as_user && geteuid() == 0)
       for (const int right : {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER})
@@ -67,7 +68,8 @@ Outcome mobilenet(const std::vector<std::string>& arguments, const RunConditions
       }
     }
     if (!sent && outcome.out.find(conditions.interrupt_after) != std::string::npos) {
-      kill(child, SIGINT);
+      if (conditions.then) conditions.then();
+      kill(child, conditions.signal);
       sent = true;
     }
   }

@@ -18,8 +18,13 @@ std::ostream& operator<<(std::ostream& stream, const Outcome& outcome);
 
 struct RunConditions {
   std::uint64_t largest_file = 0;    ///< bytes that a file may grow to, as on a full disk; 0: any
-  std::string interrupt_after = {};  ///< SIGINT is sent when standard output has held this text
-  bool as_user = false;              ///< without root's right to write everywhere
+  std::string interrupt_after = {};  ///< a signal is sent when standard output has held this text
+  int signal = 2;                    ///< which: SIGINT
+  /// Called at that moment, before the signal.
+  std::function<void()> then = nullptr;
+  /// Called in the program's process, whose number it has already, before the program.
+  std::function<void()> first = nullptr;
+  bool as_user = false;  ///< without root's right to write everywhere
 };
 
 /// Runs the example with `arguments`.

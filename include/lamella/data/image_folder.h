@@ -13,15 +13,16 @@ struct ImageFolderOptions {
   /// processes that use it). It is rebuilt when the list of files, a size or a modification time has changed,
   /// or when it is damaged.
   bool decode_once = false;
-  /// The cache file; empty: the folder's path with ".lamella-cache" behind it.
+  /// The cache file; empty: the folder's path with ".lamella-cache" behind it. Where that cannot be written
+  /// or read, as on a read-only medium, a warning is logged and images are decoded each time.
   std::filesystem::path cache = {};
 };
 
 /// Labelled images on disk: one folder for each class, its name the class, in byte order; in it .jpg, .jpeg
 /// and .png files (any case), in byte order of their names. Names that begin with a dot, other files and
 /// deeper folders are passed over; symbolic links are followed. Files are decoded by their content, whatever
-/// the name says. Throws IoError naming the folder that is missing or empty, or the cache file that cannot be
-/// written or holds something else.
+/// the name says. Throws IoError naming the folder that is missing or empty, or the cache file that holds
+/// something else or, where `cache` names it, cannot be written.
 LAMELLA_API DatasetPtr image_folder(const std::filesystem::path& path,
                                     const ImageFolderOptions& options = {});
 

@@ -1,0 +1,126 @@
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "commands.h"
+#include "replace_file.h"
+#include "report.h"
+
+namespace lm = lamella;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// Says before the training, not after its first epoch, that nothing can be saved there.
+void check_place(const fs::path& path, bool replaces = true) {
+  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  const std::string what = "train: cannot save to " + path.string() + ": ";
+  std::error_code error;
+  if (!path.has_filename() || fs::is_directory(path, error))
+    throw lm::IoError(what + "it is a folder; name a file");
+  // Written anew and renamed, a file would take the place of a device such as /dev/null.
+  if (replaces && fs::exists(path, error) && !fs::is_regular_file(path, error))
+    throw lm::IoError(what + "it is not a regular file");
+  if (!fs::is_directory(folder, error)) throw lm::IoError(what + "there is no folder " + folder.string());
+  if (access(folder.c_str(), W_OK) != 0)
+    throw lm::IoError(what + "no permission to write in " + folder.string());
+}
+
+/// Of two outputs with one name, one would be lost.
+void check_distinct(const TrainOptions& options) {
+  std::vector<std::pair<std::string, fs::path>> outputs;
+  const auto add = [&](const std::string& name, const fs::path& path) {
+    if (path.empty()) return;
+    std::error_code error;
+    const fs::path real = fs::weakly_canonical(fs::absolute(path, error), error);
+    for (const auto& [other, taken] : outputs)
+      if (taken == real)
+        throw lm::Error("train: " + name + " and " + other + " are one file, " + path.string() +
+                        "; name two");
+    outputs.emplace_back(name, real);
+  };
+  add("--checkpoint", options.checkpoint);
+  fs::path options_file = options.checkpoint;
+  add("the options beside --checkpoint", options_file += ".toml");
+  for (int i = 1; i < std::min(options.keep, 100); ++i)
+    add("one of --keep", CheckpointFiles::beside(options.checkpoint, std::to_string(i)));
+  if (options.keep_best) add("that of --keep-best", CheckpointFiles::beside(options.checkpoint, "best"));
+  add("--csv", options.csv);
+  add("--report", options.report);
+}
+
+/// Says on standard error what trains, so that nobody waits for a GPU that is not used.
+void say_where(const TrainOptions& options) {
+  const lm::Device device(options.run.device);
+  std::string where = device.to_string();
+  if (device.is_cpu()) where += " (" + std::to_string(lm::num_threads()) + " threads)";
+  const bool is_chosen = options.run.device != "auto";
+  const std::string why = is_chosen || device.is_cuda() ? "" : "; no GPU: " + lm::why_no_gpu();
+  const bool has_precision = device.is_cuda() || options.recipe.precision != "tf32";
+  std::fprintf(stderr, "training on %s, %s%s\n", where.c_str(),
+               has_precision ? options.recipe.precision.c_str() : "float32", why.c_str());
+  if (!has_precision) std::fprintf(stderr, "warning: only GPUs have tf32; on the CPU it is float32\n");
+}
+
+}  // namespace
+
+int run_train(TrainOptions options) {
+  const bool profiles = !options.profile.folder.empty();
+  check(options.profile);
+  if (!profiles) {
+    check_place(options.checkpoint);
+    if (!options.csv.empty()) check_place(options.csv, false);
+    if (!options.report.empty()) check_place(options.report);
+    check_distinct(options);
+  }
+  if (options.checkpoint_every < 0)
+    throw lm::Error("checkpoint-every is " + std::to_string(options.checkpoint_every) +
+                    ", must be 0 or more");
+  if (options.capture && !lm::Device(options.run.device).is_cuda())
+    throw lm::DeviceError("train: --capture records a GPU's launches, and this is " +
+                          lm::Device(options.run.device).to_string() + "; leave it out");
+  if (!options.resume) check(options.recipe);
+  // Before the checkpoint is read: nobody may replace it from here on.
+  std::optional<CheckpointFiles> files;
+  if (profiles)
+    files.emplace();
+  else
+    files.emplace(options.checkpoint, options.keep);
+  std::optional<Checkpoint> from;
+  if (options.resume) {
+    from = load_checkpoint(options.checkpoint);
+    options.recipe = from->recipe;
+    if (options.data.empty()) options.data = from->source;
+  }
+  const ImageData data = open_images(options.data, options.recipe);
+  if (from) check_resumes(*from, data, options.data);
+  const bool finished = from && from->position.epoch >= options.recipe.epochs;
+  if (!finished) say_where(options);
+  if (profiles) {
+    if (options.capture) std::fprintf(stderr, "profile: of steps whose launches are not captured\n");
+    options.csv.clear(), options.events.clear();
+    return profile_training(data, options, std::move(from)) ? 0 : 130;
+  }
+  const Trained trained = train(data, options, *files, std::move(from));
+  if (trained.interrupted) {
+    std::printf("stopped; go on with: lamella-mobilenet train --resume --checkpoint %s\n",
+                options.checkpoint.c_str());
+    return 130;
+  }
+  if (finished)
+    std::printf("nothing is left to train: all %d epochs of %s are done\n", options.recipe.epochs,
+                options.checkpoint.c_str());
+  else
+    std::printf("saved %s\n", options.checkpoint.c_str());
+  if (!options.report.empty()) {
+    replace_file(options.report, report_html(data, options, trained));
+    std::printf("saved %s\n", options.report.c_str());
+  }
+  return 0;
+}
