@@ -84,6 +84,15 @@ class GradientContext {
   /// Hands over a gradient that exists already (often a view of grad()): kept as it is where possible, added
   /// otherwise. It must have the input's shape and type. Does nothing if the input wants none.
   virtual void add(int input, const Tensor& gradient) = 0;
+
+  /// Whether the gradient of input i goes to the operator that made it and is seen by nobody else: then
+  /// where that operator's slope is 0 or 1 it may be applied already.
+  virtual bool is_between_operators(int input) const = 0;
+  /// Leaves sums with what has just been written, as the first contribution, to target(input). They are gone
+  /// when anything is added.
+  virtual void leave_sums(int input, const Tensor& sums) = 0;
+  /// What was left with the gradient of an output; undefined: nothing.
+  virtual Tensor sums(int output = 0) const = 0;
 };
 
 using Gradient = std::function<void(GradientContext&)>;

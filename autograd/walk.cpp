@@ -25,6 +25,7 @@ GradientWrite prepare(Slot& slot, const Edge& edge) {
     slot.written = true;
     return GradientWrite::Overwrite;
   }
+  slot.sums = Tensor();
   if (slot.borrowed) {
     Tensor own = allocate(edge.shape, edge.dtype, edge.device, edge.format);
     copy_into(slot.buffer, own, GradientWrite::Overwrite);
@@ -46,8 +47,8 @@ void add_to_grad(TensorImpl& tensor, const Slot& slot) {
 
 class WalkContext final : public GradientContext {
  public:
-  WalkContext(Walk& walk, Node& node, std::vector<Tensor> gradients)
-      : walk_(walk), node_(node), gradients_(std::move(gradients)) {}
+  WalkContext(Walk& walk, Node& node, std::vector<Tensor> gradients, std::vector<Tensor> sums)
+      : walk_(walk), node_(node), gradients_(std::move(gradients)), sums_(std::move(sums)) {}
 
   const Tensor& grad(int output) const override { return gradients_[static_cast<std::size_t>(output)]; }
   int outputs() const override { return static_cast<int>(gradients_.size()); }
@@ -75,12 +76,18 @@ class WalkContext final : public GradientContext {
     copy_into(gradient, buffer, mode);
   }
 
+  bool is_between_operators(int input) const override {
+    return needs(input) && walk_.is_between_operators(edge(input));
+  }
+  void leave_sums(int input, const Tensor& sums) override { walk_.leave_sums(edge(input), sums); }
+  Tensor sums(int output) const override { return sums_[static_cast<std::size_t>(output)]; }
+
  private:
   const Edge& edge(int input) const { return node_.inputs[static_cast<std::size_t>(input)]; }
 
   Walk& walk_;
   Node& node_;
-  std::vector<Tensor> gradients_;
+  std::vector<Tensor> gradients_, sums_;
 };
 
 }  // namespace
@@ -167,8 +174,18 @@ bool Walk::hand_over(const Edge& edge, const Tensor& gradient) {
   if (!edge.node) return false;
   Slot& slot = *slot_of(edge);
   if (slot.written) return false;
-  slot = {gradient.detach(), true, true};
+  slot = {gradient.detach(), true, true, {}};
   return true;
+}
+
+bool Walk::is_between_operators(const Edge& edge) {
+  if (!edge.node || around_ != nullptr || collected_outputs_.contains(edge.node.get())) return false;
+  const NodeOutput& output = edge.node->outputs[static_cast<std::size_t>(edge.output)];
+  return output.hooks.empty() && output.retained.expired();
+}
+
+void Walk::leave_sums(const Edge& edge, const Tensor& sums) {
+  if (Slot* const slot = slot_of(edge)) slot->sums = sums;
 }
 
 Tensor Walk::arrived(const Edge& edge) {
@@ -234,13 +251,13 @@ void Walk::run_hooks(const std::vector<GradientHook>& hooks, Slot& slot, const S
                   " for a gradient of shape ", shape.to_string());
     LAMELLA_CHECK(DTypeError, changed.dtype() == dtype, "backward: a hook returned ", changed.describe(),
                   " for a gradient of type ", name(dtype));
-    slot = {changed.detach(), true, true};
+    slot = {changed.detach(), true, true, {}};
   }
 }
 
 void Walk::visit(Arrival& arrival) {
   Node& node = *arrival.node;
-  std::vector<Tensor> gradients;
+  std::vector<Tensor> gradients, sums;
   gradients.reserve(arrival.slots.size());
   for (std::size_t i = 0; i < arrival.slots.size(); ++i) {
     Slot& slot = arrival.slots[i];
@@ -253,6 +270,7 @@ void Walk::visit(Arrival& arrival) {
       }
     }
     gradients.push_back(std::move(slot.buffer));
+    sums.push_back(std::move(slot.sums));
   }
   arrival.slots.clear();
   if (const auto it = collected_outputs_.find(&node); it != collected_outputs_.end())
@@ -276,7 +294,7 @@ void Walk::visit(Arrival& arrival) {
   current_walk = this;
   current_sequence = node.sequence;
   const profiling::PassScope pass(profiling::Pass::Gradient, node.name);
-  WalkContext context(*this, node, std::move(gradients));
+  WalkContext context(*this, node, std::move(gradients), std::move(sums));
   if (retain_graph_) {
     node.gradient(context);
   } else {

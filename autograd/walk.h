@@ -17,6 +17,7 @@ struct Slot {
   Tensor buffer;
   bool written = false;
   bool borrowed = false;
+  Tensor sums;  ///< left with the gradient: see GradientContext::leave_sums()
 };
 
 /// One walk over the graph.
@@ -42,6 +43,8 @@ class Walk {
   /// Takes a finished tensor as the first contribution to a result of an operator, without a copy. False: not
   /// possible.
   bool hand_over(const Edge& edge, const Tensor& gradient);
+  bool is_between_operators(const Edge& edge);
+  void leave_sums(const Edge& edge, const Tensor& sums);
   /// What has arrived at `edge` so far; undefined if nothing.
   Tensor arrived(const Edge& edge);
 

@@ -47,7 +47,7 @@ PendingView view_of(const Pending& pending, const Geometry& of, const Storage& s
                 name(of.dtype), ": the values it is computed from were changed in place by ",
                 storage.last_change.load());
   return {stored_view(of, storage), vector_data(pending.scale), vector_data(pending.shift),
-          pending.activation};
+          pending.activation, vector_data(pending.center)};
 }
 
 /// Whether work on what is stored is ordered by the stream it was allocated for. What a recording made is
@@ -154,7 +154,7 @@ PendingView read_pending(const Tensor& tensor) {
 }
 
 Tensor make_pending(const Tensor& stored, const Tensor& scale, const Tensor& shift,
-                    PendingActivation activation) {
+                    PendingActivation activation, const Tensor& center) {
   Tensor result = alias(stored);
   TensorImpl& impl = TensorDoor::impl(result);
   LAMELLA_CHECK(Error, !impl.pending, "make_pending: ", stored.describe(), " is pending already");
@@ -166,6 +166,7 @@ Tensor make_pending(const Tensor& stored, const Tensor& scale, const Tensor& shi
   impl.pending->scale = scale;
   impl.pending->shift = shift;
   impl.pending->activation = activation;
+  impl.pending->center = center;
   impl.pending->stored_version = impl.storage->version.load(std::memory_order_relaxed);
   remember_debt(impl);
   return result;

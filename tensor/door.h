@@ -29,13 +29,15 @@ struct PendingView {
   const void* scale = nullptr;  ///< [C] or null: 1
   const void* shift = nullptr;  ///< [C] or null: 0
   PendingActivation activation = PendingActivation::None;
+  const void* center = nullptr;  ///< [C] or null: see Pending
 };
 PendingView read_pending(const Tensor& tensor);
 /// True if the tensor owes something nobody has applied yet.
 bool is_pending(const Tensor& tensor);
-/// The tensor with a debt on top: shares `stored`'s memory. `stored` must not be pending.
+/// The tensor with a debt on top: shares `stored`'s memory. `stored` must not be pending. `center`: see
+/// Pending.
 Tensor make_pending(const Tensor& stored, const Tensor& scale, const Tensor& shift,
-                    PendingActivation activation);
+                    PendingActivation activation, const Tensor& center = {});
 /// Adds an activation to a tensor that owes none yet (pending or not).
 Tensor with_activation(const Tensor& tensor, PendingActivation activation);
 

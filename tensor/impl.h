@@ -50,8 +50,10 @@ enum class PendingActivation : std::uint8_t { None, Relu, Relu6, Hardswish, Silu
 /// every alias of the tensor, so that it is applied at most once. See docs/architecture.md, "Pending
 /// tensors".
 struct Pending {
-  Tensor scale;  ///< [C], float32 (float64 for float64 values); undefined: 1
-  Tensor shift;  ///< [C], likewise; undefined: 0
+  Tensor scale;   ///< [C], float32 (float64 for float64 values); undefined: 1
+  Tensor shift;   ///< [C], likewise; undefined: 0
+  Tensor center;  ///< [C], likewise: of a norm that wants sums with its gradient, what `stored` is taken
+                  ///< relative to
   PendingActivation activation = PendingActivation::None;
   std::uint64_t stored_version = 0;  ///< version of the stored values when the debt was made
 
@@ -67,6 +69,8 @@ struct TensorImpl {
   Strides strides;
   std::int64_t offset = 0;  ///< elements before the first one
   DType dtype = DType::Float32;
+  Tensor moments;  ///< see leave_moments()
+  std::uint64_t moments_version = 0;
 
   bool requires_grad = false;       ///< of a leaf; results of operators have a node instead
   std::shared_ptr<Node> node;       ///< the operator that made this tensor, if recorded

@@ -4,8 +4,10 @@
 #include "lamella/layers/depthwise_conv2d.h"
 #include "layers/conv/check.h"
 #include "layers/conv/kernels.h"
+#include "layers/conv/pending.h"
 #include "layers/dense.h"
 #include "tensor/dispatch.h"
+#include "tensor/moments.h"
 
 namespace lamella {
 
@@ -13,12 +15,27 @@ using detail::ConstTensorView;
 using detail::DenseTarget;
 using detail::GradientContext;
 using detail::GradientTarget;
+using detail::GradientWrite;
 using detail::Output;
 using detail::read;
+using detail::read_pending;
 using detail::Saved;
+using detail::TensorView;
+
+namespace {
+
+constexpr const char* kName = "conv2d";
+
+/// Whether there may be kernels that fold a pending input: for 1x1 convolutions in sixteen bits, channels
+/// last, of a GPU.
+bool folds(const Conv2dGeometry& g, const Tensor& x) {
+  return x.device().is_cuda() && size_of(x.dtype()) == 2 && x.memory_format() == MemoryFormat::ChannelsLast &&
+         g.kernel == Size2(1) && g.groups == 1;
+}
+
+}  // namespace
 
 Tensor conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options) {
-  constexpr const char* kName = "conv2d";
   detail::check_conv_operands(kName, input, weight, bias);
   const Conv2dGeometry geometry = detail::conv_geometry(kName, input.shape(), weight.shape(), options);
   if (geometry.is_depthwise() && geometry.groups > 1)
@@ -27,24 +44,54 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias, con
   const Tensor x = detail::as_dense(detail::lowered(input)), w = detail::lowered_parameter(x, weight);
   const MemoryFormat format = x.memory_format();
   const Output y(geometry.output_shape(), x.dtype(), x.device(), format);
-  LAMELLA_KERNEL(x.device(), conv2d_forward(geometry, read(x), read(w),
-                                            bias.defined() ? read(bias) : ConstTensorView{}, y.write()));
+  const ConstTensorView b = bias.defined() ? read(bias) : ConstTensorView{};
+  const bool with_moments = detail::take_moments_request(), owes = detail::is_pending(x);
+  bool done = false;
+  if (folds(geometry, x) && (with_moments || owes)) {
+    Tensor moments;
+    TensorView left;
+    if (with_moments) {
+      moments = detail::allocate({2, geometry.out_channels}, DType::Float64, x.device());
+      left = detail::write(moments, kName);
+    }
+    LAMELLA_KERNEL(x.device(),
+                   conv2d_forward_pending(geometry, read_pending(x), read(w), b, y.write(), left, done));
+    if (done && with_moments) detail::leave_moments(y.unrecorded(), moments);
+    if (done && owes) detail::count_folded();
+  }
+  if (!done) LAMELLA_KERNEL(x.device(), conv2d_forward(geometry, read(x), read(w), b, y.write()));
   return detail::record(
       kName, {x, weight, bias}, y,
       [geometry, format, x = Saved::when(detail::wants_gradient(weight), x),
        weight = Saved::when(detail::wants_gradient(x), w)](GradientContext& context) {
-        const Tensor grad = context.grad().contiguous(format);
+        const Tensor grad = context.grad().contiguous(format), input = x.get();
+        const bool owes = input.defined() && detail::is_pending(input) && folds(geometry, input);
+        bool done = false;
         if (DenseTarget dx(context, 0, format); dx) {
-          LAMELLA_KERNEL(grad.device(), conv2d_backward_input(geometry, read(grad), read(weight.get()),
-                                                              dx.view(), dx.write()));
+          if (owes && dx.write() == GradientWrite::Overwrite && context.is_between_operators(0)) {
+            const Tensor sums = detail::allocate({2, geometry.in_channels}, DType::Float64, grad.device());
+            LAMELLA_KERNEL(grad.device(), conv2d_backward_input_pending(
+                                              geometry, read(grad), read(weight.get()), read_pending(input),
+                                              dx.view(), detail::write(sums, kName), done));
+            if (done) context.leave_sums(0, sums);
+          }
+          if (!done)
+            LAMELLA_KERNEL(grad.device(), conv2d_backward_input(geometry, read(grad), read(weight.get()),
+                                                                dx.view(), dx.write()));
           dx.finish();
         }
         const bool with_weight = context.needs(1), with_bias = context.needs(2);
         if (!with_weight && !with_bias) return;
         const GradientTarget dw = context.target(1), db = context.target(2);
-        LAMELLA_KERNEL(grad.device(), conv2d_backward_weight(geometry, read(grad),
-                                                             with_weight ? read(x.get()) : ConstTensorView{},
-                                                             dw.view, dw.write, db.view, db.write));
+        done = false;
+        if (owes && with_weight)
+          LAMELLA_KERNEL(grad.device(),
+                         conv2d_backward_weight_pending(geometry, read(grad), read_pending(input), dw.view,
+                                                        dw.write, db.view, db.write, done));
+        if (!done)
+          LAMELLA_KERNEL(grad.device(), conv2d_backward_weight(geometry, read(grad),
+                                                               with_weight ? read(input) : ConstTensorView{},
+                                                               dw.view, dw.write, db.view, db.write));
       });
 }
 

@@ -12,6 +12,7 @@
 #include "layers/module/folded.h"
 #include "layers/module/observe.h"
 #include "layers/norm/norm_activate.h"
+#include "tensor/moments.h"
 
 namespace lamella {
 
@@ -95,7 +96,12 @@ Tensor norm_and_activate(BatchNorm2d& norm, const Tensor& x, Activation activati
 
 Tensor conv_norm_activate(Conv2d& conv, BatchNorm2d& norm, const Tensor& x, Activation activation) {
   if (detail::is_folded(conv, norm)) return activate(detail::folded_conv(conv, norm, x), activation);
-  return norm_and_activate(norm, conv(x), activation);
+  Tensor z;
+  {
+    const detail::MomentsRequest request(norm.is_training());
+    z = conv(x);
+  }
+  return norm_and_activate(norm, z, activation);
 }
 
 /// Names the activation in the printed tree; the block itself calls activate().

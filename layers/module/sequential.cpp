@@ -5,6 +5,7 @@
 #include "core/check.h"
 #include "layers/module/folded.h"
 #include "layers/module/state.h"
+#include "tensor/moments.h"
 
 namespace lamella {
 
@@ -25,9 +26,11 @@ Tensor Sequential::forward(const Tensor& x) {
   const auto& children = state_->children;
   for (std::size_t i = 0; i < children.size(); ++i) {
     Module& module = *children[i].second.module;
+    bool before_norm = false;
     if (i + 1 < children.size() && typeid(module) == typeid(Conv2d)) {
       const Module& next = *children[i + 1].second.module;
       const auto& conv = static_cast<const Conv2d&>(module);
+      before_norm = typeid(next) == typeid(BatchNorm2d) && next.is_training();
       if (typeid(next) == typeid(BatchNorm2d) &&
           detail::is_folded(conv, static_cast<const BatchNorm2d&>(next))) {
         y = detail::folded_conv(conv, static_cast<const BatchNorm2d&>(next), y);
@@ -35,6 +38,7 @@ Tensor Sequential::forward(const Tensor& x) {
         continue;
       }
     }
+    const detail::MomentsRequest request(before_norm);
     y = module(y);
   }
   return y;

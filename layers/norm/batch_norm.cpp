@@ -7,6 +7,7 @@
 #include "layers/norm/kernels.h"
 #include "layers/norm/operands.h"
 #include "tensor/kernels/pending.h"
+#include "tensor/moments.h"
 
 namespace lamella {
 
@@ -21,13 +22,14 @@ TensorView running_to_write(const Tensor& running) {
 }
 
 /// y = activation(x · scale + shift), left to whoever reads it where fusion is on.
-Output affine(const Tensor& x, const Tensor& scale, const Tensor& shift, PendingActivation activation) {
+Output affine(const Tensor& x, const Tensor& scale, const Tensor& shift, PendingActivation activation,
+              const Tensor& center) {
   const Tensor settled = alias(x, x.shape(), x.strides(), 0);
   // make_pending() wants the tensor to begin where its storage does.
   if (fusion_enabled() && TensorDoor::impl(settled).offset == 0)
-    return Output::of(make_pending(settled, scale, shift, activation));
+    return Output::of(make_pending(settled, scale, shift, activation, center));
   const Output y = Output::like(x);
-  const PendingView owed{read(settled), read(scale).data, read(shift).data, activation};
+  const PendingView owed{read(settled), read(scale).data, read(shift).data, activation, nullptr};
   LAMELLA_KERNEL(x.device(), apply_pending(owed, y.write()));
   return y;
 }
@@ -64,24 +66,33 @@ Tensor detail::batch_norm_activate(const Tensor& input, const Tensor& weight, co
   const Tensor statistics = allocate({2, channels}, DType::Float64, device);
   if (training) {
     const TensorView mean = running_to_write(running_mean), var = running_to_write(running_var);
-    LAMELLA_KERNEL(device, batch_norm_statistics(read(x), layout, options.eps, options.momentum,
-                                                 write(statistics, "batch_norm"), mean, var));
+    if (const Tensor left = moments_of(x); left.defined())
+      LAMELLA_KERNEL(device,
+                     batch_norm_statistics_of(read(left), layout.count(), options.eps, options.momentum,
+                                              write(statistics, "batch_norm"), mean, var));
+    else
+      LAMELLA_KERNEL(device, batch_norm_statistics(read(x), layout, options.eps, options.momentum,
+                                                   write(statistics, "batch_norm"), mean, var));
   } else {
     LAMELLA_KERNEL(device, batch_norm_running_statistics(read(running_mean), read(running_var), options.eps,
                                                          write(statistics, "batch_norm")));
   }
   const DType compute = x.dtype() == DType::Float64 ? DType::Float64 : DType::Float32;
   const Tensor scale = allocate({channels}, compute, device), shift = allocate({channels}, compute, device);
+  Tensor center;
+  if (fusion_enabled() && wants_gradient(x)) center = allocate({channels}, compute, device);
   LAMELLA_KERNEL(device, batch_norm_affine(read(statistics), view_or_none(weight), view_or_none(bias),
-                                           write(scale, "batch_norm"), write(shift, "batch_norm")));
+                                           write(scale, "batch_norm"), write(shift, "batch_norm"),
+                                           center.defined() ? write(center, "batch_norm") : TensorView{}));
   return record(
-      "batch_norm", {x, weight, bias}, affine(x, scale, shift, activation),
+      "batch_norm", {x, weight, bias}, affine(x, scale, shift, activation, center),
       [x = Saved(x), weight = Saved(weight), statistics, scale, shift, layout, training,
        activation](GradientContext& context) {
         const Tensor input = x.get(), w = weight.get();
         const MemoryFormat format = input.memory_format();
         const Tensor grad = context.grad().contiguous(format);
-        const Tensor sums = allocate({2, layout.channels}, DType::Float64, grad.device());
+        const Tensor sums = allocate({2, layout.channels}, DType::Float64, grad.device()),
+                     known = context.sums();
         DenseTarget dx(context, 0, format);
         detail::ActivationSlope slope{activation, read(scale).data, read(shift).data, dx.view()};
         Tensor passed;  // where dx cannot hold the gradient in between
@@ -89,9 +100,10 @@ Tensor detail::batch_norm_activate(const Tensor& input, const Tensor& weight, co
           passed = allocate(input.shape(), input.dtype(), input.device(), format);
           slope.passed = write(passed, "batch_norm");
         }
-        LAMELLA_KERNEL(grad.device(), batch_norm_backward(
-                                          read(grad), read(input), layout, read(statistics), view_or_none(w),
-                                          training, write(sums, "batch_norm"), dx.view(), dx.write(), slope));
+        LAMELLA_KERNEL(grad.device(),
+                       batch_norm_backward(read(grad), read(input), layout, read(statistics), view_or_none(w),
+                                           training, view_or_none(known), write(sums, "batch_norm"),
+                                           dx.view(), dx.write(), slope));
         dx.finish();
         write_parameter_gradients(context, sums);
       });

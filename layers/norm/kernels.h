@@ -25,22 +25,32 @@ void batch_norm_statistics(const detail::ConstTensorView& x, const detail::Chann
                            double momentum, const detail::TensorView& statistics,
                            const detail::TensorView& running_mean, const detail::TensorView& running_var);
 
+/// The same from what was left with x ([2,C], float64: mean and biased variance) of `count` numbers a
+/// channel.
+void batch_norm_statistics_of(const detail::ConstTensorView& moments, std::int64_t count, double eps,
+                              double momentum, const detail::TensorView& statistics,
+                              const detail::TensorView& running_mean, const detail::TensorView& running_var);
+
 /// The same from the running estimates.
 void batch_norm_running_statistics(const detail::ConstTensorView& running_mean,
                                    const detail::ConstTensorView& running_var, double eps,
                                    const detail::TensorView& statistics);
 
 /// scale = weight / σ, shift = bias − mean · scale; weight and bias may have no data (1, 0). shift is taken
-/// in float64 with scale as rounded, so that only shift's own rounding is left where mean ≫ σ.
+/// in float64 with scale as rounded, so that only shift's own rounding is left where mean ≫ σ. center, if it
+/// has data: mean, rounded.
 void batch_norm_affine(const detail::ConstTensorView& statistics, const detail::ConstTensorView& weight,
                        const detail::ConstTensorView& bias, const detail::TensorView& scale,
-                       const detail::TensorView& shift);
+                       const detail::TensorView& shift, const detail::TensorView& center);
 
 /// sums ([2,C], float64) = Σ g and Σ g · (x − mean) / σ, the gradients of bias and weight, and dx where its
-/// data is set, after going back through `slope`. `training`: the statistics depend on x.
+/// data is set, after going back through `slope`. `training`: the statistics depend on x. `known`, if it has
+/// data: Σ g and Σ g · (x − center) ([2,C], float64), which need not be taken then; grad has gone back
+/// through `slope`, which is 0 or 1, already.
 void batch_norm_backward(const detail::ConstTensorView& grad, const detail::ConstTensorView& x,
                          const detail::ChannelLayout& layout, const detail::ConstTensorView& statistics,
-                         const detail::ConstTensorView& weight, bool training, const detail::TensorView& sums,
+                         const detail::ConstTensorView& weight, bool training,
+                         const detail::ConstTensorView& known, const detail::TensorView& sums,
                          const detail::TensorView& dx, detail::GradientWrite write,
                          const detail::ActivationSlope& slope);
 
@@ -86,6 +96,7 @@ void write_parameter_gradient(const detail::ConstTensorView& sums, const detail:
 namespace lamella::cuda {
 
 decltype(cpu::batch_norm_statistics) batch_norm_statistics;
+decltype(cpu::batch_norm_statistics_of) batch_norm_statistics_of;
 decltype(cpu::batch_norm_running_statistics) batch_norm_running_statistics;
 decltype(cpu::batch_norm_affine) batch_norm_affine;
 decltype(cpu::batch_norm_backward) batch_norm_backward;

@@ -46,6 +46,21 @@ void batch_norm_statistics(const ConstTensorView& x, const ChannelLayout& layout
     spread[c] = 1 / std::sqrt((count > 0 ? spread[c] / count : 0) + eps);
 }
 
+void batch_norm_statistics_of(const ConstTensorView& moments, std::int64_t count, double eps, double momentum,
+                              const TensorView& statistics, const TensorView& running_mean,
+                              const TensorView& running_var) {
+  const std::int64_t channels = statistics.shape[1];
+  const double* const mean = moments.as<double>();
+  const double* const variance = mean + channels;
+  const auto n = static_cast<double>(count);
+  move_running(running_mean, momentum, mean, 1);
+  move_running(running_var, momentum, variance, n / (n - 1));
+  for (std::int64_t c = 0; c < channels; ++c) {
+    statistics.as<double>()[c] = mean[c];
+    statistics.as<double>()[channels + c] = 1 / std::sqrt(variance[c] + eps);
+  }
+}
+
 void batch_norm_running_statistics(const ConstTensorView& running_mean, const ConstTensorView& running_var,
                                    double eps, const TensorView& statistics) {
   const std::int64_t channels = statistics.shape[1];
@@ -58,7 +73,8 @@ void batch_norm_running_statistics(const ConstTensorView& running_mean, const Co
 }
 
 void batch_norm_affine(const ConstTensorView& statistics, const ConstTensorView& weight,
-                       const ConstTensorView& bias, const TensorView& scale, const TensorView& shift) {
+                       const ConstTensorView& bias, const TensorView& scale, const TensorView& shift,
+                       const TensorView& center) {
   const std::int64_t channels = statistics.shape[1];
   const std::vector<double> w = load_parameter(weight, channels, 1), b = load_parameter(bias, channels, 0);
   const double* const mean = statistics.as<double>();
@@ -70,14 +86,15 @@ void batch_norm_affine(const ConstTensorView& statistics, const ConstTensorView&
       const auto rounded = static_cast<C>(w[i] * mean[channels + c]);
       scale.as<T>()[c] = static_cast<T>(rounded);
       shift.as<T>()[c] = static_cast<T>(static_cast<C>(b[i] - mean[c] * static_cast<double>(rounded)));
+      if (center.data != nullptr) center.as<T>()[c] = static_cast<T>(static_cast<C>(mean[c]));
     }
   });
 }
 
 void batch_norm_backward(const ConstTensorView& grad, const ConstTensorView& x, const ChannelLayout& layout,
                          const ConstTensorView& statistics, const ConstTensorView& weight, bool training,
-                         const TensorView& sums, const TensorView& dx, GradientWrite write,
-                         const detail::ActivationSlope& slope) {
+                         const ConstTensorView& /*known*/, const TensorView& sums, const TensorView& dx,
+                         GradientWrite write, const detail::ActivationSlope& slope) {
   const std::int64_t channels = layout.channels;
   const auto n = static_cast<std::size_t>(channels);
   const std::vector<double> w = load_parameter(weight, channels, 1);

@@ -36,6 +36,13 @@ struct BatchStatistics {
   }
 };
 
+/// Of numbers that somebody else has added up: done(c, pair) for each channel.
+template <class Done>
+__global__ void for_each_channel(const double* pairs, std::int64_t channels, double factor, const Done done) {
+  const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (c < channels) done(c, Pair{pairs[c], pairs[channels + c] * factor});
+}
+
 /// From the sums of a channel its parameters' gradients and the factors of dx.
 template <class C>
 struct BatchGradient {
@@ -74,12 +81,13 @@ __global__ void running_statistics(const ChannelNumbers mean, const ChannelNumbe
 /// C: what the arithmetic rounds to.
 template <class C>
 __global__ void affine(const double* statistics, const ChannelNumbers weight, const ChannelNumbers bias,
-                       std::int64_t channels, DType dtype, void* scale, void* shift) {
+                       std::int64_t channels, DType dtype, void* scale, void* shift, void* center) {
   const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (c >= channels) return;
   const double rounded = static_cast<C>(weight.at(c) * statistics[channels + c]);
   detail::cuda::store_number(dtype, rounded, scale, c);
   detail::cuda::store_number(dtype, bias.at(c) - statistics[c] * rounded, shift, c);
+  if (center != nullptr) detail::cuda::store_number(dtype, statistics[c], center, c);
 }
 
 constexpr int kChannelThreads = 128;
@@ -102,6 +110,17 @@ void batch_norm_statistics(const ConstTensorView& x, const ChannelLayout& layout
                              layout.channels, done);
 }
 
+void batch_norm_statistics_of(const ConstTensorView& moments, std::int64_t count, double eps, double momentum,
+                              const TensorView& statistics, const TensorView& running_mean,
+                              const TensorView& running_var) {
+  const std::int64_t channels = statistics.shape[1];
+  const auto n = static_cast<double>(count);
+  const BatchStatistics done{statistics.as<double>(), channels, n, eps, momentum, Running(running_mean),
+                             Running(running_var)};
+  detail::cuda::launch("batch_norm_statistics", statistics.device, channel_blocks(channels), kChannelThreads,
+                       0, for_each_channel<BatchStatistics>, moments.as<double>(), channels, n, done);
+}
+
 void batch_norm_running_statistics(const ConstTensorView& running_mean, const ConstTensorView& running_var,
                                    double eps, const TensorView& statistics) {
   const std::int64_t channels = statistics.shape[1];
@@ -111,24 +130,26 @@ void batch_norm_running_statistics(const ConstTensorView& running_mean, const Co
 }
 
 void batch_norm_affine(const ConstTensorView& statistics, const ConstTensorView& weight,
-                       const ConstTensorView& bias, const TensorView& scale, const TensorView& shift) {
+                       const ConstTensorView& bias, const TensorView& scale, const TensorView& shift,
+                       const TensorView& center) {
   const std::int64_t channels = statistics.shape[1];
   detail::dispatch_compute_floating(scale.dtype, [&](auto tag) {
     using C = typename decltype(tag)::type;
     detail::cuda::launch("batch_norm_affine", scale.device, channel_blocks(channels), kChannelThreads, 0,
                          affine<C>, statistics.as<double>(), ChannelNumbers(weight, 1),
-                         ChannelNumbers(bias, 0), channels, scale.dtype, scale.data, shift.data);
+                         ChannelNumbers(bias, 0), channels, scale.dtype, scale.data, shift.data, center.data);
   });
 }
 
 void batch_norm_backward(const ConstTensorView& grad, const ConstTensorView& x, const ChannelLayout& layout,
                          const ConstTensorView& statistics, const ConstTensorView& weight, bool training,
-                         const TensorView& sums, const TensorView& dx, GradientWrite write,
-                         const ActivationSlope& slope) {
+                         const ConstTensorView& known, const TensorView& sums, const TensorView& dx,
+                         GradientWrite write, const ActivationSlope& slope) {
   const ChannelCut cut(layout, x.dtype);
-  const detail::Workspace pairs(x.device, cut.pair_bytes());
+  const detail::Workspace pairs(x.device, known.data == nullptr ? cut.pair_bytes() : 0);
   // Both passes go back through the activation themselves, so that nothing has to lie in slope.passed.
-  channel_products(grad, x, cut, Means{statistics.as<double>()}, slope, pairs.as<Pair>());
+  if (known.data == nullptr)
+    channel_products(grad, x, cut, Means{statistics.as<double>()}, slope, pairs.as<Pair>());
   detail::dispatch_compute_floating(x.dtype, [&](auto tag) {
     using C = typename decltype(tag)::type;
     const detail::Workspace factors(x.device, 4 * layout.channels * static_cast<std::int64_t>(sizeof(C)));
@@ -139,8 +160,13 @@ void batch_norm_backward(const ConstTensorView& grad, const ConstTensorView& x, 
                                 training,
                                 sums.as<double>(),
                                 factors.as<C>()};
-    finish_parts<SumsTally>("batch_norm_backward", x.device, pairs.as<Pair>(), cut.counts(), layout.channels,
-                            done);
+    if (known.data != nullptr)
+      detail::cuda::launch("batch_norm_backward", x.device, channel_blocks(layout.channels), kChannelThreads,
+                           0, for_each_channel<BatchGradient<C>>, known.as<double>(), layout.channels, 1.0,
+                           done);
+    else
+      finish_parts<SumsTally>("batch_norm_backward", x.device, pairs.as<Pair>(), cut.counts(),
+                              layout.channels, done);
     if (dx.data != nullptr) channel_gradient(grad, x, cut, factors.as<C>(), slope, dx, write);
   });
 }

@@ -1,0 +1,92 @@
+#include "layers/conv/pending.h"
+
+#include <limits>
+#include <optional>
+
+#include "layers/conv/cuda/pointwise/pointwise.h"
+
+namespace lamella::cuda {
+
+using detail::ConstTensorView;
+using detail::GradientWrite;
+using detail::PendingActivation;
+using detail::PendingView;
+using detail::TensorView;
+
+namespace {
+
+bool is_pointwise(const Conv2dGeometry& g) {
+  return g.batch > 0 && g.groups == 1 && g.kernel == Size2(1) && g.stride == Size2(1) &&
+         g.padding == Size2(0) && g.in == g.out;
+}
+
+/// None: no kernel folds it.
+std::optional<pointwise::Transform> transform_of(const PendingView& input) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  pointwise::Transform t;
+  if (input.scale == nullptr && input.shift == nullptr && input.activation == PendingActivation::None)
+    return t;
+  if (input.scale == nullptr || input.shift == nullptr) return std::nullopt;
+  t.scale = static_cast<const float*>(input.scale);
+  t.shift = static_cast<const float*>(input.shift);
+  t.load = pointwise::Load::Clamp;
+  t.low = -kInfinity, t.high = kInfinity;
+  switch (input.activation) {
+    case PendingActivation::None:
+      return t;
+    case PendingActivation::Relu:
+      t.low = 0;
+      return t;
+    case PendingActivation::Relu6:
+      t.low = 0, t.high = 6;
+      return t;
+    case PendingActivation::Hardswish:
+      t.load = pointwise::Load::HardSwish;
+      return t;
+    case PendingActivation::Silu:
+      break;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+void conv2d_forward_pending(const Conv2dGeometry& geometry, const PendingView& input,
+                            const ConstTensorView& weight, const ConstTensorView& bias,
+                            const TensorView& output, const TensorView& moments, bool& done) {
+  done = false;
+  const auto transform = transform_of(input);
+  if (!is_pointwise(geometry) || !transform) return;
+  pointwise::ForwardOperands o;
+  o.input = input.stored, o.weight = weight, o.bias = bias, o.output = output;
+  o.transform = *transform;
+  if (moments.data != nullptr)
+    o.moments = {moments.as<double>(), moments.as<double>() + geometry.out_channels};
+  done = pointwise::forward(o);
+}
+
+void conv2d_backward_input_pending(const Conv2dGeometry& geometry, const ConstTensorView& grad_output,
+                                   const ConstTensorView& weight, const PendingView& input,
+                                   const TensorView& grad_input, const TensorView& sums, bool& done) {
+  done = false;
+  const auto transform = transform_of(input);
+  if (!is_pointwise(geometry) || !transform || transform->load != pointwise::Load::Clamp ||
+      input.center == nullptr)
+    return;
+  const pointwise::NormSums norm{input.stored, *transform, static_cast<const float*>(input.center),
+                                 sums.as<double>()};
+  done = pointwise::backward_input({grad_output, weight, grad_input, &norm});
+}
+
+void conv2d_backward_weight_pending(const Conv2dGeometry& geometry, const ConstTensorView& grad_output,
+                                    const PendingView& input, const TensorView& grad_weight,
+                                    GradientWrite weight_write, const TensorView& grad_bias,
+                                    GradientWrite bias_write, bool& done) {
+  done = false;
+  const auto transform = transform_of(input);
+  if (!is_pointwise(geometry) || !transform || grad_weight.data == nullptr) return;
+  done = pointwise::backward_weight(
+      {grad_output, input.stored, *transform, grad_weight, weight_write, grad_bias, bias_write});
+}
+
+}  // namespace lamella::cuda

@@ -1,0 +1,33 @@
+#include "tensor/moments.h"
+
+#include <utility>
+
+#include "tensor/door.h"
+
+namespace lamella::detail {
+namespace {
+
+thread_local bool wanted_now = false;
+
+}  // namespace
+
+MomentsRequest::MomentsRequest(bool wanted)
+    : before_(std::exchange(wanted_now, wanted && fusion_enabled())) {}
+MomentsRequest::~MomentsRequest() { wanted_now = before_; }
+
+bool take_moments_request() { return std::exchange(wanted_now, false); }
+
+void leave_moments(const Tensor& tensor, const Tensor& moments) {
+  TensorImpl& impl = TensorDoor::impl(tensor);
+  impl.moments = moments;
+  impl.moments_version = impl.storage->version.load(std::memory_order_relaxed);
+}
+
+Tensor moments_of(const Tensor& tensor) {
+  const TensorImpl& impl = TensorDoor::impl(tensor);
+  const bool as_left = impl.moments.defined() && !impl.pending &&
+                       impl.moments_version == impl.storage->version.load(std::memory_order_relaxed);
+  return as_left ? impl.moments : Tensor();
+}
+
+}  // namespace lamella::detail

@@ -1,0 +1,30 @@
+#pragma once
+
+#include "lamella/tensor/tensor.h"
+
+/// Statistics that an operator leaves with its result for the norm behind it: see docs/architecture.md,
+/// "Training: what is folded where".
+namespace lamella::detail {
+
+/// While it lives, the next convolution of this thread that can is asked to leave moments. Of one operator:
+/// who takes the request ends it.
+class MomentsRequest {
+ public:
+  explicit MomentsRequest(bool wanted);
+  ~MomentsRequest();
+  MomentsRequest(const MomentsRequest&) = delete;
+  MomentsRequest& operator=(const MomentsRequest&) = delete;
+
+ private:
+  bool before_;
+};
+/// Whether moments are asked for; false from then on.
+bool take_moments_request();
+
+/// Leaves each channel's mean and biased variance, [2,C] float64, with a tensor of which nobody has another
+/// handle yet.
+void leave_moments(const Tensor& tensor, const Tensor& moments);
+/// What was left, if the tensor has not been written to since; else undefined.
+Tensor moments_of(const Tensor& tensor);
+
+}  // namespace lamella::detail
