@@ -1,0 +1,137 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "devices.h"
+#include "lamella/lamella.h"
+#include "tensor/door.h"
+
+// What operators leave for one another on a GPU, against the same without, and against float64.
+namespace lamella::test {
+namespace {
+
+using detail::FusionGuard;
+
+struct Gradients {
+  std::vector<std::pair<std::string, Tensor>>
+      tensors;  ///< output, running statistics, gradients; float64, CPU
+  detail::PendingCounters counted;
+};
+
+/// Some inverted residuals, with what stands between their operators given by `between`.
+template <class Between>
+Gradients run_blocks(Device device, DType dtype, bool fused, const Between& between) {
+  const FusionGuard guard(fused);
+  manual_seed(3);
+  const InvertedResidualOptions same{.kernel = 3, .stride = 1};
+  InvertedResidual first(16, 24, {.kernel = 3, .stride = 2}), second(24, 24, same), third(24, 32, same);
+  ConvNormActivation last(32, 64, {.kernel = 1, .activation = Activation::ReLU6});
+  Tensor x = testing::random_tensor({4, 16, 14, 10}, 7,
+                                    {.dtype = DType::Float64, .format = MemoryFormat::ChannelsLast})
+                 .to(DType::BFloat16)
+                 .to(dtype)
+                 .to(device)
+                 .clone();
+  x.set_requires_grad(true);
+  Gradients result;
+  std::vector<std::pair<std::string, Tensor>> parameters;
+  const auto use = [&](Module& module, const std::string& name) {
+    module.to(device);
+    // The same numbers in each type.
+    module.to(DType::BFloat16);
+    module.to(dtype);
+    for (const auto& [key, parameter] : module.named_parameters())
+      parameters.emplace_back(name + key, parameter);
+  };
+  use(first, "first."), use(second, "second."), use(third, "third."), use(last, "last.");
+  const detail::PendingCounters before = detail::pending_counters();
+  const Tensor y = last(between(third(between(second(between(first(x)))))));
+  const Tensor r =
+      testing::random_tensor(y.shape(), 99, {.dtype = DType::Float64, .format = y.memory_format()});
+  y.backward(r.to(DType::BFloat16).to(dtype).to(device));
+  const detail::PendingCounters after = detail::pending_counters();
+  result.counted = {after.folded - before.folded, after.applied - before.applied};
+  const auto keep = [&](const std::string& name, const Tensor& tensor) {
+    result.tensors.emplace_back(name, tensor.detach().to(Device::cpu()).to(DType::Float64));
+  };
+  keep("output", y);
+  keep("input's gradient", x.grad());
+  for (const auto& [name, parameter] : parameters) keep(name, parameter.grad());
+  for (const auto& [key, buffer] : last.state_dict())
+    if (key.find("running") != std::string::npos) keep(key, buffer);
+  return result;
+}
+
+double relative_error(const Tensor& actual, const Tensor& exact) {
+  const auto a = actual.to_vector<double>(), e = exact.to_vector<double>();
+  double difference = 0, size = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) difference += (a[i] - e[i]) * (a[i] - e[i]), size += e[i] * e[i];
+  return std::sqrt(difference / size);
+}
+
+template <class Between>
+void expect_as_good(const Between& between, bool folds) {
+  const Gradients exact = run_blocks(Device::cpu(), DType::Float64, false, between),
+                  apart = run_blocks(Device::cuda(), DType::BFloat16, false, between),
+                  fused = run_blocks(Device::cuda(), DType::BFloat16, true, between);
+  if (folds) {
+    EXPECT_GE(fused.counted.folded, 3u);
+  }
+  ASSERT_EQ(fused.tensors.size(), exact.tensors.size());
+  double sum_apart = 0, sum_fused = 0;
+  for (std::size_t i = 0; i < exact.tensors.size(); ++i) {
+    const auto& [name, tensor] = exact.tensors[i];
+    const double of_apart = relative_error(apart.tensors[i].second, tensor),
+                 of_fused = relative_error(fused.tensors[i].second, tensor);
+    // One tensor's rounding may fall out well by chance.
+    EXPECT_LE(of_fused, 1.5 * of_apart + 2e-3) << name << ", apart " << of_apart;
+    sum_apart += of_apart, sum_fused += of_fused;
+  }
+  EXPECT_LE(sum_fused, 1.1 * sum_apart);
+}
+
+TEST(GpuFusionTest, blocks_are_as_exact_as_operators_by_themselves) {
+  LAMELLA_NEEDS_GPU();
+  expect_as_good([](const Tensor& x) { return x; }, true);
+}
+
+TEST(GpuFusionTest, an_operator_of_ones_own_stands_in_between) {
+  LAMELLA_NEEDS_GPU();
+  expect_as_good([](const Tensor& x) { return x * 0.5 + x; }, true);
+}
+
+TEST(GpuFusionTest, who_looks_at_a_gradient_sees_all_of_it) {
+  LAMELLA_NEEDS_GPU();
+  const auto gradient = [](bool fused, bool hooked) {
+    const FusionGuard guard(fused);
+    manual_seed(5);
+    ConvNormActivation expand(16, 32, {.kernel = 1, .activation = Activation::ReLU6});
+    Conv2d project(32, 16, 1, {.bias = false});
+    expand.to(Device::cuda()), project.to(Device::cuda());
+    expand.to(DType::BFloat16), project.to(DType::BFloat16);
+    const Tensor x = testing::random_tensor({2, 16, 8, 8}, 1,
+                                            {.dtype = DType::BFloat16, .format = MemoryFormat::ChannelsLast})
+                         .to(Device::cuda());
+    Tensor a = expand(x);
+    Tensor seen;
+    if (hooked)
+      a.register_hook([&](const Tensor& g) {
+        seen = g.clone();
+        return Tensor();
+      });
+    else
+      a.retain_grad();
+    sum(project(a)).backward();
+    return (hooked ? seen : a.grad()).to(Device::cpu()).to(DType::Float32);
+  };
+  for (const bool hooked : {false, true}) {
+    const Tensor apart = gradient(false, hooked), fused = gradient(true, hooked);
+    EXPECT_LE(relative_error(fused.to(DType::Float64), apart.to(DType::Float64)), 5e-3) << hooked;
+  }
+}
+
+}  // namespace
+}  // namespace lamella::test
