@@ -17,7 +17,7 @@ int registers_wanted(const PointTileSizes& t, Load load, Hook hook) {
 }
 
 double cost_of(const Problem& p, const PointTileSizes& t, const Plan& plan) {
-  const double m = ceiling(t.outputs, 16), n = t.warp_pixels / 8, steps = ceiling(t.inputs, 16),
+  const double m = ceiling(t.outputs, 16), n = t.warp_pixels / 8.0, steps = ceiling(t.inputs, 16),
                chunks = ceiling(t.inputs, t.box), out_boxes = ceiling(t.outputs, t.store_box);
   const bool sums = has_sums(p.hook);
   const double pixels = static_cast<double>(p.pixels), slices = plan.work.slices;

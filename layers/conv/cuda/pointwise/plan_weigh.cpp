@@ -16,7 +16,7 @@ int registers_wanted(const WeighTileSizes& t, const Problem& p) {
 }
 
 double cost_of(const Problem& p, const WeighTileSizes& t, const Plan& plan) {
-  const double m = t.warp_outputs / 16, n = t.warp_inputs / 8, pixels = static_cast<double>(p.pixels);
+  const double m = t.warp_outputs / 16.0, n = t.warp_inputs / 8.0, pixels = static_cast<double>(p.pixels);
   const double rows = t.down() * t.warp_outputs, columns = t.across() * t.warp_inputs;
   const double x = 2 * pixels * p.in_channels, g = 2 * pixels * p.out_channels;
   const double tiles = plan.weigh.input_tiles * plan.weigh.output_tiles, resident = plan.blocks_of_sm;

@@ -128,7 +128,8 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
     barriers.wait_full(end);
     const unsigned page = base + end.slot * Sizes::kPageBytes;
 #pragma unroll(kM* kN <= 16 ? 2 : 1)
-    for (int step = depth; step < Tile::kPixels / 16; step += Tile::kDepths) {
+    for (int deep = 0; deep < Tile::kPixels / 16 / Tile::kDepths; ++deep) {
+      const int step = depth + deep * Tile::kDepths;
       unsigned x[kN][2];
 #pragma unroll
       for (int n = 0; n < kN; n += 2) {
