@@ -22,6 +22,7 @@
 #include "lamella/models/mobilenet_v3.h"
 #include "lamella/optim/sgd.h"
 #include "peer.h"
+#include "tensor/door.h"
 
 namespace {
 
@@ -196,7 +197,7 @@ struct Options {
   double width = 1, seconds = 1.5;
   int threads = lamella::num_threads(), rounds = 5;
   std::int64_t size = 0, batch = 0;
-  bool capture = false, tf32 = false, bf16 = false;
+  bool capture = false, tf32 = false, bf16 = false, apart = false;
 };
 
 /// The two configurations that the project is measured by, or the one that was asked for.
@@ -297,6 +298,7 @@ Json run_config(std::FILE* out, const Options& o, const Config& c, Peer* peer) {
 }
 
 int run(const Options& o) {
+  const lamella::detail::FusionGuard fusion(!o.apart);
   if ((o.capture || o.tf32 || o.bf16) && Device(o.device).is_cpu())
     throw std::runtime_error("--capture, --tf32 and --bf16 are for GPUs");
   lamella::set_allow_tf32(o.tf32);
@@ -354,6 +356,7 @@ int main(int argc, char** argv) {
   app.add_option("--device", o.device, "where to train: cpu or cuda")->capture_default_str();
   app.add_flag("--capture", o.capture, "replay recorded steps (GPU)");
   app.add_flag("--bf16", o.bf16, "mixed precision with bfloat16 (GPU)");
+  app.add_flag("--apart", o.apart, "each operator by itself: nothing is folded into another's kernel");
   app.add_flag("--tf32", o.tf32, "allow TF32 in matrix products (GPU)");
   app.add_option("--model", o.model, "v1, v2, v3-small, v3-large")
       ->capture_default_str()
