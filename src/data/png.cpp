@@ -60,8 +60,10 @@ struct Decoder {
     png_set_read_fn(png, this, &next_bytes);
     png_set_user_limits(png, static_cast<png_uint_32>(kMaxPixels), static_cast<png_uint_32>(kMaxPixels));
     // Text and colour profiles are of no use here, and may be packed to a thousandth of their size.
+    // Nor are most others that libpng knows, of which it takes some at the length they say they have.
     png_set_chunk_malloc_max(png, 1 << 20);
-    png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, nullptr, 0);
+    constexpr int kAllButPixels = -1;
+    png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, nullptr, kAllButPixels);
     png_read_info(png, info);
     width = png_get_image_width(png, info);
     height = png_get_image_height(png, info);
