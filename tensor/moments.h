@@ -21,8 +21,8 @@ class MomentsRequest {
 /// Whether moments are asked for; false from then on.
 bool take_moments_request();
 
-/// Leaves each channel's mean and biased variance, [2,C] float64, with a tensor of which nobody has another
-/// handle yet.
+/// Leaves each channel's mean and biased variance, [2,C] in float64 or float32, with a tensor of which nobody
+/// has another handle yet.
 void leave_moments(const Tensor& tensor, const Tensor& moments);
 /// What was left, if the tensor has not been written to since; else undefined.
 Tensor moments_of(const Tensor& tensor);

@@ -5,16 +5,21 @@
 #include "core/check.h"
 #include "layers/conv/check.h"
 #include "layers/depthwise_conv2d/kernels.h"
+#include "layers/depthwise_conv2d/pending.h"
 #include "tensor/dispatch.h"
+#include "tensor/moments.h"
 
 namespace lamella {
 
 using detail::ConstTensorView;
 using detail::GradientContext;
 using detail::GradientTarget;
+using detail::GradientWrite;
 using detail::Output;
 using detail::read;
+using detail::read_pending;
 using detail::Saved;
+using detail::TensorView;
 
 namespace {
 
@@ -35,6 +40,21 @@ void check_channels(const Tensor& input, const Tensor& weight) {
                 " input channels for each output channel, must be 1", operands());
 }
 
+/// Whether there may be kernels that fold a pending input.
+bool folds(const Tensor& x) { return x.device().is_cuda() && x.dtype() != DType::Float64; }
+
+/// Gradients of weight and bias, and of the input if it wants one.
+void backward_of(const Conv2dGeometry& geometry, const Tensor& grad, const Tensor& x, const Tensor& weight,
+                 const GradientTarget& dx, const GradientTarget& dw, const GradientTarget& db) {
+  if (dx)
+    LAMELLA_KERNEL(grad.device(),
+                   depthwise_conv2d_backward(geometry, read(grad), read(x), read(weight), dx.view, dx.write,
+                                             dw.view, dw.write, db.view, db.write));
+  else
+    LAMELLA_KERNEL(grad.device(), depthwise_conv2d_backward_weight(geometry, read(grad), read(x), dw.view,
+                                                                   dw.write, db.view, db.write));
+}
+
 }  // namespace
 
 Tensor depthwise_conv2d(const Tensor& given, const Tensor& weight, const Tensor& bias,
@@ -48,15 +68,49 @@ Tensor depthwise_conv2d(const Tensor& given, const Tensor& weight, const Tensor&
       kName, input.shape(), weight.shape(),
       {options.stride, options.padding, options.dilation, input.size(1), options.same_padding});
   const Output y(geometry.output_shape(), input.dtype(), input.device(), input.memory_format());
-  LAMELLA_KERNEL(input.device(),
-                 depthwise_conv2d_forward(geometry, read(input), read(w),
-                                          bias.defined() ? read(bias) : ConstTensorView{}, y.write()));
+  const ConstTensorView b = bias.defined() ? read(bias) : ConstTensorView{};
+  const bool with_moments = detail::take_moments_request(), owes = detail::is_pending(input);
+  bool done = false;
+  if (folds(input) && (with_moments || owes)) {
+    Tensor moments;
+    TensorView left;
+    if (with_moments) {
+      moments = detail::allocate({2, geometry.out_channels}, DType::Float32, input.device());
+      left = detail::write(moments, kName);
+    }
+    LAMELLA_KERNEL(input.device(), depthwise_conv2d_forward_pending(geometry, read_pending(input), read(w), b,
+                                                                    y.write(), left, done));
+    if (done && with_moments) detail::leave_moments(y.unrecorded(), moments);
+    if (done && owes) detail::count_folded();
+  }
+  if (!done)
+    LAMELLA_KERNEL(input.device(), depthwise_conv2d_forward(geometry, read(input), read(w), b, y.write()));
   return detail::record(
       kName, {input, weight, bias}, y,
       [geometry, input = Saved::when(detail::wants_gradient(weight) || detail::wants_gradient(bias), input),
        weight = Saved::when(detail::wants_gradient(input), w)](GradientContext& context) {
         const Tensor& grad = context.grad();
         const GradientTarget dx = context.target(0);
+        const Tensor x = input.get();
+        if (x.defined() && detail::is_pending(x) && folds(x)) {
+          Tensor sums;
+          TensorView left;
+          if (dx && dx.write == GradientWrite::Overwrite && context.is_between_operators(0) &&
+              read_pending(x).center != nullptr) {
+            sums = detail::allocate({2, geometry.in_channels}, DType::Float32, grad.device());
+            left = detail::write(sums, kName);
+          }
+          const GradientTarget dw = context.target(1), db = context.target(2);
+          bool done = false, summed = false;
+          LAMELLA_KERNEL(grad.device(), depthwise_conv2d_backward_pending(
+                                            geometry, read(grad), read_pending(x),
+                                            dx ? read(weight.get()) : ConstTensorView{}, dx.view, dx.write,
+                                            left, dw.view, dw.write, db.view, db.write, done, summed));
+          if (summed) context.leave_sums(0, sums);
+          if (done) return;
+          backward_of(geometry, grad, x, weight.get(), dx, dw, db);
+          return;
+        }
         if (!context.needs(1) && !context.needs(2)) {
           if (dx)
             LAMELLA_KERNEL(grad.device(), depthwise_conv2d_backward_input(
@@ -64,14 +118,7 @@ Tensor depthwise_conv2d(const Tensor& given, const Tensor& weight, const Tensor&
           return;
         }
         const GradientTarget dw = context.target(1), db = context.target(2);
-        if (dx)
-          LAMELLA_KERNEL(grad.device(), depthwise_conv2d_backward(geometry, read(grad), read(input.get()),
-                                                                  read(weight.get()), dx.view, dx.write,
-                                                                  dw.view, dw.write, db.view, db.write));
-        else
-          LAMELLA_KERNEL(grad.device(),
-                         depthwise_conv2d_backward_weight(geometry, read(grad), read(input.get()), dw.view,
-                                                          dw.write, db.view, db.write));
+        backward_of(geometry, grad, x, weight.get(), dx, dw, db);
       });
 }
 

@@ -25,8 +25,8 @@ void batch_norm_statistics(const detail::ConstTensorView& x, const detail::Chann
                            double momentum, const detail::TensorView& statistics,
                            const detail::TensorView& running_mean, const detail::TensorView& running_var);
 
-/// The same from what was left with x ([2,C], float64: mean and biased variance) of `count` numbers a
-/// channel.
+/// The same from what was left with x ([2,C], float64 or float32: mean and biased variance) of `count`
+/// numbers a channel.
 void batch_norm_statistics_of(const detail::ConstTensorView& moments, std::int64_t count, double eps,
                               double momentum, const detail::TensorView& statistics,
                               const detail::TensorView& running_mean, const detail::TensorView& running_var);
@@ -45,8 +45,8 @@ void batch_norm_affine(const detail::ConstTensorView& statistics, const detail::
 
 /// sums ([2,C], float64) = Σ g and Σ g · (x − mean) / σ, the gradients of bias and weight, and dx where its
 /// data is set, after going back through `slope`. `training`: the statistics depend on x. `known`, if it has
-/// data: Σ g and Σ g · (x − center) ([2,C], float64), which need not be taken then; grad has gone back
-/// through `slope`, which is 0 or 1, already.
+/// data: Σ g and Σ g · (x − center) ([2,C], float64 or float32), which need not be taken then; grad has gone
+/// back through `slope`, which is 0 or 1, already.
 void batch_norm_backward(const detail::ConstTensorView& grad, const detail::ConstTensorView& x,
                          const detail::ChannelLayout& layout, const detail::ConstTensorView& statistics,
                          const detail::ConstTensorView& weight, bool training,

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "depthwise_reference.h"
+#include "layers/depthwise_conv2d/cuda/cut_hooks.h"
 #include "layers/depthwise_conv2d/cuda/device/walk.cuh"
 
 /// A depthwise kernel on the emulated machine, and its results against the definition.
@@ -104,8 +105,9 @@ struct Case {
   Reference reference;
   Tensor<T> x, y, dx;
 
-  Case(Draw& draw, const Geometry& geometry, Layout layout, bool transforms = false)
-      : Case(draw, geometry, layout, transforms, skew(draw, layout.x_unit)) {}
+  /// `lift`: every bias, if not 0.
+  Case(Draw& draw, const Geometry& geometry, Layout layout, bool transforms = false, double lift = 0)
+      : Case(draw, geometry, layout, transforms, lift, skew(draw, layout.x_unit)) {}
 
   static constexpr KernelSizes kSizes{K::kH, K::kW, K::kStrideH, K::kStrideW, K::kRepeat};
   bool has_gaps() const { return g.stride_h != K::kStrideH || g.stride_w != K::kStrideW; }
@@ -151,14 +153,34 @@ struct Case {
                              std::numeric_limits<float>::quiet_NaN());
     work.parts = parts.data();
     run(launch, kernel);
-    if (of.input) dx.expect("dx", reference.input_gradient(), old, twice);
+    if (of.input)
+      dx.expect("dx", masks_ ? reference.masked_input_gradient() : reference.input_gradient(), old, twice);
     if (of.weight) expect_parts(parts, sums, of.bias);
   }
 
+  /// forward() of a kernel that leaves moments, without what it would add to.
+  template <class Work, class Kernel>
+  void forward_with_statistics(Work& work, const Launch& launch, const Kernel& kernel) {
+    never_add();
+    std::vector<float> parts = hook_parts(work, launch, bias_.size(), kMomentFloats);
+    forward(work, launch, false, kernel);
+    if (!::testing::Test::HasFailure()) expect_moments(parts);
+  }
+  /// backward() of a kernel that leaves norm sums, without what it would add to.
+  template <class Work, class Kernel>
+  void backward_with_sums(Work& work, const Launch& launch, Gradients of, bool clears, const Kernel& kernel) {
+    never_add();
+    std::vector<float> parts = hook_parts(work, launch, center_.size(), kNormSumFloats);
+    work.hook.center = center_.data();
+    masks_ = true;
+    backward(work, launch, of, clears, false, kernel);
+    if (!::testing::Test::HasFailure()) expect_norm_sums(parts);
+  }
+
  private:
-  Case(Draw& draw, const Geometry& geometry, Layout layout, bool transforms, int x_skew)
+  Case(Draw& draw, const Geometry& geometry, Layout layout, bool transforms, double lift, int x_skew)
       : g(geometry),
-        reference(draw, g, transforms),
+        reference(draw, g, transforms, lift),
         x(layout.channels_last, x_skew, apart(draw, layout.x_unit), g.batch, g.channels, g.h, g.w),
         y(layout.channels_last, skew(draw, layout.y_unit), apart(draw, layout.y_unit), g.batch,
           g.channels * g.repeat, g.out_h, g.out_w),
@@ -178,6 +200,7 @@ struct Case {
     parameters_.bias = keep(reference.bias, parameters_.bias_is_float32, bias_, narrow_bias_);
     scale_.assign(reference.scale.begin(), reference.scale.end());
     shift_.assign(reference.shift.begin(), reference.shift.end());
+    center_.assign(reference.center.begin(), reference.center.end());
   }
 
   static int skew(Draw& draw, int unit) { return draw(0, Tensor<T>::kNumbers / unit - 1) * unit; }
@@ -211,8 +234,66 @@ struct Case {
     }
   }
 
+  /// A part's sums are NaN before.
+  template <class Work>
+  static std::vector<float> hook_parts(Work& work, const Launch& launch, std::size_t channels, int floats) {
+    EXPECT_GT(launch.hook_parts, 0);
+    std::vector<float> parts(
+        static_cast<std::size_t>(launch.hook_parts) * channels * static_cast<std::size_t>(floats),
+        std::numeric_limits<float>::quiet_NaN());
+    work.hook.parts = parts.data();
+    return parts;
+  }
+  /// All parts together, in double.
+  void expect_moments(const std::vector<float>& parts) const {
+    const std::vector<double> results = reference.output();
+    const std::size_t channels = bias_.size();
+    const std::size_t plane = static_cast<std::size_t>(g.out_h) * static_cast<std::size_t>(g.out_w);
+    for (std::size_t c = 0; c < channels; ++c) {
+      double wanted[3] = {}, got[3] = {};  // the number, mean and squared differences
+      const auto merge = [](double(&to)[3], double count, double mean, double squares) {
+        if (count == 0) return;
+        const double both = to[0] + count, apart = mean - to[1];
+        to[1] += apart * count / both;
+        to[2] += squares + apart * apart * to[0] * count / both;
+        to[0] = both;
+      };
+      for (std::size_t i = 0; i < results.size(); ++i)
+        if (i / plane % channels == c) merge(wanted, 1, results[i], 0);
+      for (std::size_t at = c * 3; at < parts.size(); at += channels * 3)
+        merge(got, static_cast<double>(parts[at]), static_cast<double>(parts[at + 1]),
+              static_cast<double>(parts[at + 2]));
+      ASSERT_EQ(got[0], wanted[0]) << "results of channel " << c;
+      ASSERT_NEAR(got[1], wanted[1], 3e-7 * (std::abs(wanted[1]) + 1)) << "mean of channel " << c;
+      // Means are rounded to float; a thousand deviations from zero that is 2e-4 of the squares.
+      const double rounding =
+          std::abs(wanted[1]) * static_cast<double>(std::numeric_limits<float>::epsilon());
+      ASSERT_NEAR(got[2], wanted[2],
+                  1e-5 * wanted[2] + 2 * std::sqrt(wanted[2] * wanted[0]) * rounding +
+                      wanted[0] * rounding * rounding)
+          << "squares of channel " << c;
+    }
+  }
+  void expect_norm_sums(const std::vector<float>& parts) const {
+    const std::vector<double> gradient = reference.masked_input_gradient();
+    const std::size_t channels = center_.size();
+    const std::size_t plane = static_cast<std::size_t>(g.h) * static_cast<std::size_t>(g.w);
+    std::vector<double> wanted(channels * 2);
+    for (std::size_t i = 0; i < gradient.size(); ++i) {
+      const std::size_t c = i / plane % channels;
+      wanted[2 * c] += gradient[i];
+      wanted[2 * c + 1] += gradient[i] * (reference.x[i] - reference.center[c]);
+    }
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      double sum = 0;
+      for (std::size_t at = i; at < parts.size(); at += wanted.size()) sum += static_cast<double>(parts[at]);
+      ASSERT_EQ(sum, wanted[i]) << (i % 2 == 0 ? "sum" : "sum of products") << " of channel " << i / 2;
+    }
+  }
+
   Parameters parameters_;
-  std::vector<float> taps_, bias_, scale_, shift_;
+  bool masks_ = false;
+  std::vector<float> taps_, bias_, scale_, shift_, center_;
   std::vector<T> narrow_taps_, narrow_bias_;
   bool adds_;
   std::vector<double> old_x_, old_y_;

@@ -34,7 +34,7 @@ void forward() {
                                              {Tile::kRows, Tile::kColumns, Tile::kLanes}, kChannels, kStages,
                                              sizeof(T), kThreads, draw(1, 12));
     problem.forward(work, launch, false, [&] {
-      forward_pixels<T, K, Tile, kChannels, kTapRows, kStages, kChunk, kTransforms, kThreads, 1>(work);
+      forward_pixels<T, K, Tile, kChannels, kTapRows, kStages, kChunk, kTransforms, false, kThreads, 1>(work);
     });
     return true;
   });
@@ -56,6 +56,49 @@ void backward() {
     if (launch.blocks == 0) return false;
     problem.backward(work, launch, {kInput, kWeight, kBias}, problem.has_gaps(), false, [&] {
       backward_pixels<T, K, Tile, kChannels, kTapRows, kInput, kWeight, kBias, kStages, kChunk, kTransforms,
+                      false, kThreads, 1>(work);
+    });
+    return true;
+  });
+}
+
+template <class T, class K, class Tile, int kChannels, int kTapRows, int kStages, int kChunk,
+          bool kTransforms>
+void statistics(double lift) {
+  for_seeds(kSeeds, [lift](Draw& draw) {
+    const Layout layout = pixel_layout<T, K, Tile>(kChunk);
+    const Geometry g = pixel_geometry<T, K, Tile>(draw, layout);
+    SCOPED_TRACE(to_string(g));
+    Case<T, K> problem(draw, g, layout, kTransforms, lift);
+    PixelWork work;
+    problem.describe(work);
+    Launch launch = cut_forward_pixels(work, g.batch, g.channels, problem.kSizes,
+                                       {Tile::kRows, Tile::kColumns, Tile::kLanes}, kChannels, kStages,
+                                       sizeof(T), kThreads, draw(1, 12));
+    add_statistics_pixels(work.cut, kChannels, K::kRepeat, launch);
+    problem.forward_with_statistics(work, launch, [&] {
+      forward_pixels<T, K, Tile, kChannels, kTapRows, kStages, kChunk, kTransforms, true, kThreads, 1>(work);
+    });
+    return true;
+  });
+}
+
+template <class T, class K, class Tile, int kChannels, bool kWeight, bool kBias, int kStages, int kChunk>
+void norm_sums() {
+  for_seeds(kSeeds, [](Draw& draw) {
+    const Layout layout = pixel_layout<T, K, Tile>(kChunk);
+    const Geometry g = pixel_geometry<T, K, Tile>(draw, layout);
+    SCOPED_TRACE(to_string(g));
+    Case<T, K> problem(draw, g, layout, true);
+    PixelWork work;
+    problem.describe(work);
+    Launch launch = cut_backward_pixels(work, g.batch, g.channels, problem.kSizes,
+                                        {Tile::kRows, Tile::kColumns, Tile::kLanes}, kChannels, K::kH,
+                                        kStages, sizeof(T), kThreads, draw(1, 12), true, kBias, draw(1, 30));
+    if (launch.blocks == 0) return false;
+    add_norm_sums(kWeight, launch);
+    problem.backward_with_sums(work, launch, {true, kWeight, kBias}, problem.has_gaps(), [&] {
+      backward_pixels<T, K, Tile, kChannels, K::kH, true, kWeight, kBias, kStages, kChunk, kWeight, true,
                       kThreads, 1>(work);
     });
     return true;
@@ -114,6 +157,33 @@ TEST(Pixels, weight_gradient_groups_of_taps) {
 }
 TEST(Pixels, weight_gradient_multiplier_and_groups_of_taps) {
   backward<BFloat16, Kernel<7, 3, 2, 1, 2>, Tile<1, 2, 1>, 8, 4, false, true, true, 2, 4, false>();
+}
+
+TEST(Pixels, statistics) { statistics<float, Kernel<3, 3, 1, 1>, Tile<2, 3, 4>, 16, 3, 3, 16, true>(0); }
+TEST(Pixels, statistics_far_from_zero) {
+  statistics<float, Kernel<3, 3, 1, 1>, Tile<2, 3, 4>, 32, 3, 2, 16, false>(1000);
+}
+TEST(Pixels, statistics_stride_and_transform) {
+  statistics<BFloat16, Kernel<3, 3, 2, 2>, Tile<2, 2, 2>, 32, 3, 2, 16, true>(1000);
+}
+TEST(Pixels, statistics_multiplier_and_some_rows_of_taps) {
+  statistics<float, Kernel<5, 5, 1, 2, 2>, Tile<3, 2, 1>, 8, 2, 3, 4, false>(1000);
+}
+
+TEST(Pixels, both_gradients_and_sums) {
+  norm_sums<float, Kernel<3, 3, 1, 1>, Tile<2, 3, 4>, 16, true, true, 3, 16>();
+}
+TEST(Pixels, both_gradients_and_sums_stride) {
+  norm_sums<BFloat16, Kernel<3, 3, 2, 2>, Tile<2, 2, 2>, 32, true, true, 2, 16>();
+}
+TEST(Pixels, both_gradients_and_sums_multiplier) {
+  norm_sums<float, Kernel<5, 3, 2, 1, 2>, Tile<1, 3, 1>, 8, true, false, 3, 4>();
+}
+TEST(Pixels, input_gradient_and_sums) {
+  norm_sums<BFloat16, Kernel<3, 3, 1, 1>, Tile<2, 3, 4>, 16, false, false, 3, 8>();
+}
+TEST(Pixels, input_gradient_and_sums_stride) {
+  norm_sums<float, Kernel<3, 3, 2, 2>, Tile<2, 2, 2>, 8, false, false, 2, 8>();
 }
 
 }  // namespace

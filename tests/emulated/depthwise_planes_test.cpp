@@ -33,7 +33,8 @@ void forward() {
         is_dilated(work), has_edges_alone(work.w, problem.kSizes, Tile::kColumns),
         [&]<bool kDilated, bool kEdges>() {
           problem.forward(work, launch, true, [&] {
-            forward_planes<T, K, Tile, kTapRows, kDilated, kEdges, kDouble, kTransforms, kThreads, 1>(work);
+            forward_planes<T, K, Tile, kTapRows, kDilated, kEdges, kDouble, kTransforms, false, kThreads, 1>(
+                work);
           });
         });
     return true;
@@ -59,7 +60,58 @@ void backward() {
     with_constants(is_dilated(work), edges, [&]<bool kDilated, bool kEdges>() {
       problem.backward(work, launch, {kInput, kWeight, kBias}, kDirect && problem.has_gaps(), !kDirect, [&] {
         backward_planes<T, K, Tile, kTapRows, kInput, kWeight, kBias, kDilated, kEdges, kDouble, kDirect,
-                        kTransforms, kThreads, 1>(work);
+                        kTransforms, false, kThreads, 1>(work);
+      });
+    });
+    return true;
+  });
+}
+
+template <class T, class K, class Tile, int kTapRows, bool kDouble, bool kTransforms>
+void statistics(double lift) {
+  for_seeds(kSeeds, [lift](Draw& draw) {
+    const Geometry g = draw_geometry(draw, {Case<T, K>::kSizes});
+    SCOPED_TRACE(to_string(g));
+    Case<T, K> problem(draw, g, {}, kTransforms, lift);
+    PlaneWork work;
+    problem.describe(work);
+    Launch launch = cut_forward_planes(work, std::int64_t{g.batch} * g.channels, problem.kSizes,
+                                       {Tile::kRows, Tile::kColumns, 1}, sizeof(T), kThreads,
+                                       draw_bytes(draw), kDouble, kTapRows < K::kH, draw(1, 3));
+    if (launch.blocks == 0) return false;
+    add_statistics_planes(work.cut, g.batch, launch);
+    with_constants(
+        is_dilated(work), has_edges_alone(work.w, problem.kSizes, Tile::kColumns),
+        [&]<bool kDilated, bool kEdges>() {
+          problem.forward_with_statistics(work, launch, [&] {
+            forward_planes<T, K, Tile, kTapRows, kDilated, kEdges, kDouble, kTransforms, true, kThreads, 1>(
+                work);
+          });
+        });
+    return true;
+  });
+}
+
+template <class T, class K, class Tile, bool kWeight, bool kBias, bool kDouble, bool kDirect>
+void norm_sums() {
+  for_seeds(kSeeds, [](Draw& draw) {
+    Wanted wanted{Case<T, K>::kSizes};
+    wanted.may_have_gaps = false;
+    const Geometry g = draw_geometry(draw, wanted);
+    SCOPED_TRACE(to_string(g));
+    Case<T, K> problem(draw, g, {}, true);
+    PlaneWork work;
+    problem.describe(work);
+    Launch launch = cut_backward_planes(work, g.batch, g.channels, problem.kSizes,
+                                        {Tile::kRows, Tile::kColumns, 1}, K::kH, sizeof(T), kThreads,
+                                        draw_bytes(draw), kDouble, true, true, kBias, kDirect, draw(1, 30));
+    if (launch.blocks == 0) return false;
+    add_norm_sums(kWeight, launch);
+    const bool edges = has_edges_alone_backward(work.w, problem.kSizes, Tile::kColumns, kBias, work.owner_w);
+    with_constants(is_dilated(work), edges, [&]<bool kDilated, bool kEdges>() {
+      problem.backward_with_sums(work, launch, {true, kWeight, kBias}, false, [&] {
+        backward_planes<T, K, Tile, K::kH, true, kWeight, kBias, kDilated, kEdges, kDouble, kDirect, kWeight,
+                        true, kThreads, 1>(work);
       });
     });
     return true;
@@ -112,6 +164,33 @@ TEST(Planes, weight_gradient_groups_of_taps_stride) {
 }
 TEST(Planes, weight_gradient_even_without_bias) {
   backward<BFloat16, Kernel<2, 4, 1, 1>, Tile<4, 5, 1>, 2, false, true, false, true, false, false>();
+}
+
+TEST(Planes, statistics) { statistics<float, Kernel<3, 3, 1, 1>, Tile<4, 3, 1>, 3, true, true>(0); }
+TEST(Planes, statistics_far_from_zero) {
+  statistics<float, Kernel<3, 3, 1, 1>, Tile<4, 3, 1>, 3, false, false>(1000);
+}
+TEST(Planes, statistics_stride_and_transform) {
+  statistics<BFloat16, Kernel<3, 3, 2, 2>, Tile<2, 3, 1>, 3, false, true>(1000);
+}
+TEST(Planes, statistics_multiplier_and_some_rows_of_taps) {
+  statistics<float, Kernel<5, 5, 1, 1, 2>, Tile<2, 5, 1>, 2, true, false>(1000);
+}
+
+TEST(Planes, both_gradients_and_sums) {
+  norm_sums<float, Kernel<3, 3, 1, 1>, Tile<4, 3, 1>, true, true, true, false>();
+}
+TEST(Planes, both_gradients_and_sums_direct) {
+  norm_sums<BFloat16, Kernel<3, 3, 2, 2>, Tile<4, 1, 1>, true, false, true, true>();
+}
+TEST(Planes, input_gradient_and_sums) {
+  norm_sums<BFloat16, Kernel<3, 3, 1, 1>, Tile<2, 3, 1>, false, false, false, false>();
+}
+TEST(Planes, input_gradient_and_sums_stride) {
+  norm_sums<float, Kernel<3, 3, 2, 2>, Tile<2, 2, 1>, false, false, true, false>();
+}
+TEST(Planes, input_gradient_and_sums_direct) {
+  norm_sums<float, Kernel<4, 4, 3, 3>, Tile<1, 2, 1>, false, false, false, true>();
 }
 
 }  // namespace

@@ -56,7 +56,7 @@ Geometry draw_geometry(Draw& draw, const Wanted& wanted) {
   }
 }
 
-Reference::Reference(Draw& draw, const Geometry& geometry, bool with_transform)
+Reference::Reference(Draw& draw, const Geometry& geometry, bool with_transform, double lift)
     : g(geometry),
       transforms(with_transform),
       x(draw.numbers(std::int64_t{g.batch} * g.channels * g.h * g.w)),
@@ -64,7 +64,10 @@ Reference::Reference(Draw& draw, const Geometry& geometry, bool with_transform)
       taps(draw.numbers(std::int64_t{g.channels} * g.repeat * g.kernel_h * g.kernel_w)),
       bias(draw.numbers(std::int64_t{g.channels} * g.repeat)),
       scale(draw.numbers(g.channels, 4)),
-      shift(draw.numbers(g.channels)) {}
+      shift(draw.numbers(g.channels)),
+      center(draw.numbers(g.channels)) {
+  if (lift != 0) std::fill(bias.begin(), bias.end(), lift);
+}
 
 /// Calls visit(place in x, in y, in taps, output channel, input) for all that meet.
 template <class Visit>
@@ -114,6 +117,16 @@ std::vector<double> Reference::input_gradient() const {
   each_product([&](std::size_t in, std::size_t out, std::size_t tap, std::size_t, double) {
     sums[in] += taps[tap] * y[out];
   });
+  return sums;
+}
+std::vector<double> Reference::masked_input_gradient() const {
+  std::vector<double> sums = input_gradient();
+  const std::size_t plane = static_cast<std::size_t>(g.h) * static_cast<std::size_t>(g.w);
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    const std::size_t channel = i / plane % scale.size();
+    const double before = scale[channel] * x[i] + shift[channel];
+    if (!(before > kLow && before < kHigh)) sums[i] = 0;
+  }
   return sums;
 }
 std::vector<double> Reference::weight_gradient() const {

@@ -50,11 +50,15 @@ struct Reference {
   Geometry g;
   bool transforms;
   std::vector<double> x, y, taps, bias, scale, shift;
+  std::vector<double> center;  ///< of norm sums
   static constexpr double kLow = 0, kHigh = 1.5;
 
-  Reference(Draw& draw, const Geometry& geometry, bool transforms);
+  /// `lift`: every bias, if not 0.
+  Reference(Draw& draw, const Geometry& geometry, bool transforms, double lift = 0);
   std::vector<double> output() const;
   std::vector<double> input_gradient() const;
+  /// The same, masked by the derivative of the transform's clamp.
+  std::vector<double> masked_input_gradient() const;
   std::vector<double> weight_gradient() const;
 
  private:

@@ -14,7 +14,8 @@ struct Launch {
   std::int64_t blocks = 0;
   int threads = 0;
   std::int64_t shared_bytes = 0;
-  std::int64_t parts = 0;  ///< of a weight gradient
+  std::int64_t parts = 0;       ///< of a weight gradient
+  std::int64_t hook_parts = 0;  ///< of statistics or norm sums: see cut_hooks.h
 };
 
 inline constexpr std::int64_t kMostItems = std::int64_t{1} << 30;

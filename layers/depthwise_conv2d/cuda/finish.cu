@@ -2,6 +2,7 @@
 
 #include "core/cuda/launch.cuh"
 #include "core/cuda/number.cuh"
+#include "layers/depthwise_conv2d/cuda/cut_hooks.h"
 #include "layers/depthwise_conv2d/cuda/problem.h"
 
 namespace lamella::cuda::depthwise {
@@ -73,6 +74,93 @@ __global__ void __launch_bounds__(kLanes* kSlices)
   }
 }
 
+/// What a thread makes of parts, whole or of a chunk of them: of Moments, by Chan et al.'s formula for all of
+/// them at once, with the first part's mean as what means are measured from.
+struct MomentSums {
+  static constexpr int kFloats = lamella::depthwise::kMomentFloats;
+  double count = 0, sum = 0, squares = 0, pivot = 0;
+
+  __device__ void begin(const float* first) { pivot = static_cast<double>(first[1]); }
+  __device__ void add(const float* part) {
+    const double number = static_cast<double>(part[0]), apart = static_cast<double>(part[1]) - pivot;
+    count += number;
+    sum += number * apart;
+    squares += static_cast<double>(part[2]) + number * apart * apart;
+  }
+  __device__ void add(const MomentSums& other) {
+    count += other.count, sum += other.sum, squares += other.squares;
+  }
+  __device__ double mean() const { return count > 0 ? pivot + sum / count : 0; }
+  __device__ double apart() const { return count > 0 ? max(squares - sum * (sum / count), 0.0) : 0; }
+  __device__ void keep(float* part) const {
+    part[0] = static_cast<float>(count), part[1] = static_cast<float>(mean());
+    part[2] = static_cast<float>(apart());
+  }
+  __device__ void write(std::int64_t channel, const HookResults& to) const {
+    to.mean[channel] = static_cast<float>(mean());
+    to.variance[channel] = count > 0 ? static_cast<float>(apart() / count) : 0.0f;
+  }
+};
+struct NormSumSums {
+  static constexpr int kFloats = lamella::depthwise::kNormSumFloats;
+  double sum = 0, product = 0;
+
+  __device__ void begin(const float*) {}
+  __device__ void add(const float* part) {
+    sum += static_cast<double>(part[0]), product += static_cast<double>(part[1]);
+  }
+  __device__ void add(const NormSumSums& other) { sum += other.sum, product += other.product; }
+  __device__ void keep(float* part) const {
+    part[0] = static_cast<float>(sum), part[1] = static_cast<float>(product);
+  }
+  __device__ void write(std::int64_t channel, const HookResults& to) const {
+    to.sum[channel] = static_cast<float>(sum), to.product[channel] = static_cast<float>(product);
+  }
+};
+
+/// Merges [part][channel] of a hook, threads as in add_rows(); blocks side by side (y) have a chunk of the
+/// parts each, and keep it as one of `chunks`, unless there is one.
+template <class Sums>
+__global__ void __launch_bounds__(kLanes* kSlices)
+    merge_parts(const float* parts, std::int64_t count, std::int64_t of_chunk, std::int64_t channels,
+                float* chunks, const HookResults to) {
+  __shared__ Sums slices[kSlices][kLanes];
+  const std::int64_t channel = std::int64_t{blockIdx.x} * kLanes + threadIdx.x;
+  const std::int64_t begin = blockIdx.y * of_chunk, end = min(count, begin + of_chunk);
+  Sums sums;
+  if (channel < channels) {
+    sums.begin(parts + channel * Sums::kFloats);
+#pragma unroll 4
+    for (std::int64_t part = begin + threadIdx.y; part < end; part += kSlices)
+      sums.add(parts + (part * channels + channel) * Sums::kFloats);
+  }
+  slices[threadIdx.y][threadIdx.x] = sums;
+  __syncthreads();
+  if (threadIdx.y > 0 || channel >= channels) return;
+#pragma unroll
+  for (int slice = 1; slice < kSlices; ++slice) sums.add(slices[slice][threadIdx.x]);
+  if (gridDim.y > 1)
+    sums.keep(chunks + (blockIdx.y * channels + channel) * Sums::kFloats);
+  else
+    sums.write(channel, to);
+}
+
+template <class Sums>
+void launch_merge(float* parts, std::int64_t count, std::int64_t channels, Device device,
+                  const HookResults& to) {
+  const dim3 threads(kLanes, kSlices);
+  const auto blocks = static_cast<unsigned>((channels + kLanes - 1) / kLanes);
+  if (const std::int64_t wanted = lamella::depthwise::hook_chunks(count); wanted > 0) {
+    const std::int64_t of_chunk = (count + wanted - 1) / wanted, chunks = (count + of_chunk - 1) / of_chunk;
+    float* const kept = parts + count * channels * Sums::kFloats;
+    detail::cuda::launch("depthwise_conv2d", device, dim3(blocks, static_cast<unsigned>(chunks)), threads, 0,
+                         merge_parts<Sums>, parts, count, of_chunk, channels, kept, to);
+    parts = kept, count = chunks;
+  }
+  detail::cuda::launch("depthwise_conv2d", device, dim3(blocks), threads, 0, merge_parts<Sums>, parts, count,
+                       count, channels, parts, to);
+}
+
 std::pair<Destination, Destination> destinations(const Parts& to) {
   Destination weight{}, bias{};
   if (to.weight.data != nullptr)
@@ -108,6 +196,16 @@ void finish_rows(const float* sums, std::int64_t parts, const Parts& to) {
   detail::cuda::launch("depthwise_conv2d_backward_weight", to.device,
                        dim3(static_cast<unsigned>((count + kLanes - 1) / kLanes)), dim3(kLanes, kSlices), 0,
                        add_rows, sums, parts, count, taps, to.kernel.w, weight, bias);
+}
+
+void finish_statistics(float* parts, std::int64_t count, std::int64_t channels, Device device,
+                       const HookResults& to) {
+  launch_merge<MomentSums>(parts, count, channels, device, to);
+}
+
+void finish_norm_sums(float* parts, std::int64_t count, std::int64_t channels, Device device,
+                      const HookResults& to) {
+  launch_merge<NormSumSums>(parts, count, channels, device, to);
 }
 
 }  // namespace lamella::cuda::depthwise

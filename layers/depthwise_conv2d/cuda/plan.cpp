@@ -11,11 +11,11 @@ bool operator==(const Problem& a, const Problem& b) {
   const Conv2dGeometry &g = a.geometry, &h = b.geometry;
   return a.pass == b.pass && a.dtype == b.dtype && a.channels_last == b.channels_last &&
          a.input_alignment == b.input_alignment && a.output_alignment == b.output_alignment &&
-         a.bias == b.bias && a.transforms == b.transforms && a.accumulate == b.accumulate &&
-         a.boxes == b.boxes && a.exact_taps == b.exact_taps && g.batch == h.batch &&
-         g.in_channels == h.in_channels && g.out_channels == h.out_channels && g.in == h.in &&
-         g.out == h.out && g.kernel == h.kernel && g.stride == h.stride && g.padding == h.padding &&
-         g.dilation == h.dilation;
+         a.bias == b.bias && a.transforms == b.transforms && a.hook == b.hook &&
+         a.accumulate == b.accumulate && a.boxes == b.boxes && a.exact_taps == b.exact_taps &&
+         g.batch == h.batch && g.in_channels == h.in_channels && g.out_channels == h.out_channels &&
+         g.in == h.in && g.out == h.out && g.kernel == h.kernel && g.stride == h.stride &&
+         g.padding == h.padding && g.dilation == h.dilation;
 }
 
 std::vector<Plan> plans_for(const Problem& p) {
@@ -38,8 +38,9 @@ std::vector<Plan> plans_for(const Problem& p) {
   if (std::max(s.kernel.stride_h, s.kernel.stride_w) > kLargestStride) return plans;
   if (std::max(s.h.output_step, s.w.output_step) > kMostClasses) return plans;
   const bool all_are_read = g.stride == Size2(s.kernel.stride_h, s.kernel.stride_w);
-  s.forward =
-      p.pass == Pass::Forward || (p.pass == Pass::Input && g.stride == Size2(1) && g.multiplier() == 1);
+  // What makes norm sums has the input at hand, as a walk over it does.
+  const bool turns = p.pass == Pass::Input && p.hook == Hook::None;
+  s.forward = p.pass == Pass::Forward || (turns && g.stride == Size2(1) && g.multiplier() == 1);
   s.turned = s.forward && p.pass == Pass::Input;
   if (s.turned)
     for (Axis* axis : {&s.h, &s.w}) {
@@ -48,10 +49,10 @@ std::vector<Plan> plans_for(const Problem& p) {
                       axis->padding;
     }
 
-  add_run_plans(p, s, plans);
-  const bool reads_some = p.pass == Pass::Both && !all_are_read;
+  if (p.hook == Hook::None) add_run_plans(p, s, plans);
+  const bool reads_some = (p.pass == Pass::Both || p.hook == Hook::NormSums) && !all_are_read;
   if (!reads_some) {
-    add_box_plans(p, s, plans);
+    if (p.hook == Hook::None) add_box_plans(p, s, plans);
     p.channels_last ? add_pixel_plans(p, s, plans) : add_plane_plans(p, s, plans);
   }
   // Estimates of planes do not compare with those of runs, which have come out ahead.

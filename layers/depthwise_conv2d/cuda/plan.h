@@ -7,9 +7,14 @@
 #include "lamella/core/dtype.h"
 #include "lamella/layers/conv_geometry.h"
 #include "layers/depthwise_conv2d/cuda/cut.h"
+#include "layers/depthwise_conv2d/cuda/cut_hooks.h"
 
 /// Which kernel does a problem's work, with what tile, and how the work is shared out.
 namespace lamella::depthwise {
+
+/// What a kernel leaves beside its results: nothing, the output's moments (forward), or, of the input's
+/// gradient masked by the transform's clamp, the sums for a batch norm's gradient. See device/hooks.cuh.
+enum class Hook : std::uint8_t { None, Statistics, NormSums };
 
 /// What is computed: the output, the input's gradient, the weight's (and bias's), or both gradients at once.
 enum class Pass : std::uint8_t { Forward, Input, Weight, Both };
@@ -24,6 +29,7 @@ struct Problem {
   int input_alignment = 16, output_alignment = 16;
   bool bias = false;        ///< its gradient is wanted, too
   bool transforms = false;  ///< the input passes through a Transform
+  Hook hook = Hook::None;
   bool accumulate = false;  ///< the input's gradient is added to what is there
   bool boxes = false;       ///< the GPU has the copy engine and matrix units that boxes.cuh and runs.cuh need
   bool exact_taps = false;  ///< taps are float32 and must not be rounded to the type of the other tensors
@@ -45,8 +51,15 @@ struct Plan {
   PlaneWork planes;
   double cost = 0;  ///< estimated milliseconds
 
-  std::int64_t workspace_bytes(const Conv2dGeometry& geometry) const {
-    return launch.parts * geometry.out_channels * (geometry.kernel.h * geometry.kernel.w + 1) *
+  /// Floats of the parts of a weight gradient; those of a hook lie behind.
+  std::int64_t part_floats(const Conv2dGeometry& geometry) const {
+    return launch.parts * geometry.out_channels * (geometry.kernel.h * geometry.kernel.w + 1);
+  }
+  std::int64_t workspace_bytes(const Conv2dGeometry& geometry, Hook hook) const {
+    const std::int64_t of_part = hook == Hook::Statistics ? geometry.out_channels * kMomentFloats
+                                 : hook == Hook::NormSums ? geometry.in_channels * kNormSumFloats
+                                                          : 0;
+    return (part_floats(geometry) + (launch.hook_parts + hook_chunks(launch.hook_parts)) * of_part) *
            static_cast<std::int64_t>(sizeof(float));
   }
 };

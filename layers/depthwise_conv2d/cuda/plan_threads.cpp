@@ -35,16 +35,19 @@ int registers(const Problem& p, const Shape& s, const Config& c) {
     const int window = ((c.tile.columns - 1) * k.stride_w + k.kernel_w) * c.tile.lanes;
     const int live =
         is_long ? c.tile.rows : std::min(c.tile.rows, (k.kernel_h + k.stride_h - 1) / k.stride_h);
-    return 40 + part + live * c.tile.columns * out + window;
+    const int hook = has_statistics(p) ? 3 * out + 1 : 0;
+    return 40 + part + live * c.tile.columns * out + window + hook;
   }
   const int window = (c.tile.columns + k.reach_w() - 1) * out;
   const int width = c.tile.columns * k.stride_w * c.tile.lanes;
+  const int hook = has_norm_sums(p) ? 5 * c.tile.lanes + 2 : 0;
   if (p.pass == Pass::Input) {
     if (is_long) return 40 + part + c.tile.rows * k.stride_h * width + window;
-    return 40 + part + k.reach_h() * window + width;
+    return 40 + part + k.reach_h() * window + width + hook;
   }
   const int reach = (c.tap_rows + k.stride_h - 1) / k.stride_h;
-  return 44 + part * (p.pass == Pass::Both ? 2 : 1) + reach * window + width * (p.pass == Pass::Both ? 2 : 1);
+  return 44 + hook + part * (p.pass == Pass::Both ? 2 : 1) + reach * window +
+         width * (p.pass == Pass::Both ? 2 : 1);
 }
 
 /// Multiply-adds of a thread and step: the length of its code.
@@ -200,7 +203,7 @@ bool plan_pixels(const Problem& p, const Shape& s, const Config& c, bool named, 
   const KernelSizes& k = s.kernel;
   const int chunk = s.forward && p.pass == Pass::Input ? p.output_alignment : p.input_alignment;
   const int both = std::min(p.input_alignment, p.output_alignment);
-  const int copied = s.forward ? chunk : p.pass == Pass::Input ? p.output_alignment : both;
+  const int copied = s.forward ? chunk : reads_input(p) ? both : p.output_alignment;
   plan = {};
   plan.pixels.h = s.h;
   plan.pixels.w = s.w;
@@ -211,19 +214,24 @@ bool plan_pixels(const Problem& p, const Shape& s, const Config& c, bool named, 
   if (s.forward) {
     plan.launch = cut_forward_pixels(plan.pixels, s.images, s.channels, k, c.tile, c.channels, c.stages,
                                      s.number, c.threads, c.strip);
+    if (has_statistics(p)) add_statistics_pixels(plan.pixels.cut, c.channels, k.repeat, plan.launch);
     if (named)
-      plan.kernel = expression(p, s, c, "forward_pixels",
-                               rest() + std::to_string(c.stages) + ", " + std::to_string(copied) + ", " +
-                                   word(p.transforms) + ", " + bounds());
+      plan.kernel =
+          expression(p, s, c, "forward_pixels",
+                     rest() + std::to_string(c.stages) + ", " + std::to_string(copied) + ", " +
+                         word(loads_transformed(p)) + ", " + word(has_statistics(p)) + ", " + bounds());
   } else {
     const bool weight = p.pass != Pass::Input, input = p.pass != Pass::Weight;
-    plan.launch = cut_backward_pixels(plan.pixels, s.images, s.channels, k, c.tile, c.channels, c.tap_rows,
-                                      c.stages, s.number, c.threads, c.strip, weight, p.bias, kPartsBlocks);
+    plan.launch =
+        cut_backward_pixels(plan.pixels, s.images, s.channels, k, c.tile, c.channels, c.tap_rows, c.stages,
+                            s.number, c.threads, c.strip, reads_input(p), p.bias, kPartsBlocks);
+    if (has_norm_sums(p)) add_norm_sums(weight, plan.launch);
     if (named)
-      plan.kernel = expression(p, s, c, "backward_pixels",
-                               rest() + word(input) + ", " + word(weight) + ", " + word(p.bias) + ", " +
-                                   std::to_string(c.stages) + ", " + std::to_string(copied) + ", " +
-                                   word(p.transforms) + ", " + bounds());
+      plan.kernel =
+          expression(p, s, c, "backward_pixels",
+                     rest() + word(input) + ", " + word(weight) + ", " + word(p.bias) + ", " +
+                         std::to_string(c.stages) + ", " + std::to_string(copied) + ", " +
+                         word(loads_transformed(p)) + ", " + word(has_norm_sums(p)) + ", " + bounds());
     if (plan.launch.blocks == 0) return false;
   }
   const PixelCut& cut = plan.pixels.cut;
@@ -231,7 +239,7 @@ bool plan_pixels(const Problem& p, const Shape& s, const Config& c, bool named, 
   const int numbers = copied / s.number, pixels = c.threads / (c.channels * k.repeat / numbers);
   const std::int64_t columns = (std::int64_t{cut.groups} * c.tile.columns + k.kernel_w) * k.stride_w;
   if (pixels < 1 || c.threads < c.channels / numbers || columns > std::int64_t{32} * pixels) return false;
-  plan.cost = pixel_cost(p, s, c, plan, copied);
+  plan.cost = pixel_cost(p, s, c, plan, copied) + hook_cost(p, s, plan.launch);
   if (s.forward || p.pass == Pass::Input) plan.launch.parts = 0;
   if (named)
     plan.what = "pixels " + std::to_string(c.tile.rows) + "x" + std::to_string(c.tile.columns) + "x" +
@@ -256,18 +264,21 @@ bool plan_planes(const Problem& p, const Shape& s, const Config& c, bool named, 
   if (s.forward) {
     plan.launch = cut_forward_planes(plan.planes, s.images * s.channels, k, c.tile, s.number, c.threads,
                                      c.bytes, c.is_double, is_long, c.rounds);
+    if (has_statistics(p) && plan.launch.blocks > 0)
+      add_statistics_planes(plan.planes.cut, s.images, plan.launch);
     const bool edges = has_edges_alone(s.w, k, c.tile.columns);
     if (named)
       plan.kernel = expression(p, s, c, "forward_planes",
                                std::to_string(c.tap_rows) + ", " + word(is_dilated) + ", " + word(edges) +
-                                   ", " + word(c.is_double) + ", " + word(p.transforms) + ", " + bounds());
+                                   ", " + word(c.is_double) + ", " + word(loads_transformed(p)) + ", " +
+                                   word(has_statistics(p)) + ", " + bounds());
     if (!edges) used *= 0.85;
   } else {
     const bool weight = p.pass != Pass::Input, input = p.pass != Pass::Weight;
     bool direct = false;
     const auto cut = [&] {
       return cut_backward_planes(plan.planes, s.images, s.channels, k, c.tile, c.tap_rows, s.number,
-                                 c.threads, c.bytes, c.is_double, input, weight, p.bias, direct,
+                                 c.threads, c.bytes, c.is_double, input, reads_input(p), p.bias, direct,
                                  kPartsBlocks);
     };
     plan.launch = cut();
@@ -278,13 +289,14 @@ bool plan_planes(const Problem& p, const Shape& s, const Config& c, bool named, 
     }
     const bool edges = has_edges_alone_backward(s.w, k, c.tile.columns, p.bias, plan.planes.owner_w);
     if (!edges) used *= 0.85;
+    if (has_norm_sums(p)) add_norm_sums(weight, plan.launch);
     plan.clears = direct;
     if (named)
-      plan.kernel = expression(p, s, c, "backward_planes",
-                               std::to_string(c.tap_rows) + ", " + word(input) + ", " + word(weight) + ", " +
-                                   word(p.bias) + ", " + word(is_dilated) + ", " + word(edges) + ", " +
-                                   word(c.is_double) + ", " + word(direct) + ", " + word(p.transforms) +
-                                   ", " + bounds());
+      plan.kernel = expression(
+          p, s, c, "backward_planes",
+          std::to_string(c.tap_rows) + ", " + word(input) + ", " + word(weight) + ", " + word(p.bias) + ", " +
+              word(is_dilated) + ", " + word(edges) + ", " + word(c.is_double) + ", " + word(direct) + ", " +
+              word(loads_transformed(p)) + ", " + word(has_norm_sums(p)) + ", " + bounds());
   }
   if (plan.launch.blocks == 0) return false;
   const PlaneCut& cut = plan.planes.cut;
@@ -301,7 +313,7 @@ bool plan_planes(const Problem& p, const Shape& s, const Config& c, bool named, 
       s.forward ? static_cast<double>(ceiling(s.h.output, s.h.output_step))
                 : static_cast<double>(ceiling(s.h.input, std::int64_t{s.h.output_step} * k.stride_h));
   used *= std::min(1.0, rows / (static_cast<double>(cut.bands) * cut.row_groups * c.tile.rows));
-  plan.cost = plane_cost(p, s, c, plan.launch, used);
+  plan.cost = plane_cost(p, s, c, plan.launch, used) + hook_cost(p, s, plan.launch);
   if (s.forward || p.pass == Pass::Input) plan.launch.parts = 0;
   if (named)
     plan.what = "planes " + std::to_string(c.tile.rows) + "x" + std::to_string(c.tile.columns) + ", " +
@@ -316,7 +328,7 @@ std::vector<int> tap_rows_of(const Problem& p, const Shape& s) {
   const KernelSizes& k = s.kernel;
   std::vector<int> choices;
   if (taps_of(k) <= 49) choices.push_back(k.kernel_h);
-  if (taps_of(k) < 25 || p.pass == Pass::Both) return choices;
+  if (taps_of(k) < 25 || p.pass == Pass::Both || has_norm_sums(p)) return choices;
   const int unit = s.forward ? 1 : k.stride_h;
   for (const int rows : {unit, 2 * unit, 4 * unit})
     if (rows < k.kernel_h && rows * k.kernel_w <= 49) choices.push_back(rows);

@@ -41,6 +41,25 @@ inline const char* type_name(DType dtype) {
 }
 inline const char* word(bool value) { return value ? "true" : "false"; }
 
+/// Whether what is read of the input passes through the transform; the input's gradient alone reads none of
+/// it but for norm sums, which want it raw.
+inline bool loads_transformed(const Problem& p) { return p.transforms && p.pass != Pass::Input; }
+inline bool has_statistics(const Problem& p) { return p.hook == Hook::Statistics; }
+inline bool has_norm_sums(const Problem& p) { return p.hook == Hook::NormSums; }
+/// Whether a walk over x has it in shared memory.
+inline bool reads_input(const Problem& p) { return p.pass != Pass::Input || has_norm_sums(p); }
+/// Milliseconds for what a hook reads and leaves.
+inline double hook_cost(const Problem& p, const Shape& s, const Launch& launch) {
+  constexpr double kRead = 4.15e9, kParts = 3e9;  // bytes a millisecond
+  if (p.hook == Hook::None) return 0;
+  const double floats =
+      static_cast<double>(has_statistics(p) ? s.out_channels * kMomentFloats : s.channels * kNormSumFloats);
+  const double input = has_norm_sums(p) && p.pass == Pass::Input
+                           ? static_cast<double>(s.images * s.channels * s.h.input) * s.w.input * s.number
+                           : 0;
+  return static_cast<double>(launch.hook_parts) * floats * 8 / kParts + input / kRead;
+}
+
 /// Adds the plans of the cheapest pairs (estimated milliseconds, configuration), in order:
 /// plan_of(configuration, plan). Configurations that come to the same plan, as strips of any size do on a
 /// small map, give it once.

@@ -45,11 +45,24 @@ struct Parts {
   bool add_weight = false, add_bias = false;
 };
 
+/// Where what a store hook leaves goes to: float32, side by side.
+struct HookResults {
+  float *mean = nullptr, *variance = nullptr;  ///< of Statistics: [out channels], the variance biased
+  const float* center = nullptr;               ///< of NormSums: [in channels], as are the following
+  float *sum = nullptr, *product = nullptr;    ///< Σ g, and Σ g · (z - center)
+};
+
 /// Adds the parts in their order and writes the gradients. `sums` are floats, or doubles for float64.
 void finish_parts(const void* sums, std::int64_t parts, DType dtype, const Parts& to);
 
 /// The same for sums that lie [part][channel][taps + 1].
 void finish_rows(const float* sums, std::int64_t parts, const Parts& to);
+
+/// Merges the parts of a store hook in their order. Behind them is place for those of hook_chunks().
+void finish_statistics(float* parts, std::int64_t count, std::int64_t channels, Device device,
+                       const HookResults& to);
+void finish_norm_sums(float* parts, std::int64_t count, std::int64_t channels, Device device,
+                      const HookResults& to);
 
 /// Anything.
 void correlate_generic(const Correlation& problem);

@@ -25,7 +25,7 @@
 
 namespace lamella::depthwise {
 
-extern const detail::cuda::SourceFile kDeviceSources[10];
+extern const detail::cuda::SourceFile kDeviceSources[11];
 
 }  // namespace lamella::depthwise
 
@@ -35,6 +35,7 @@ namespace {
 using detail::ConstTensorView;
 using lamella::depthwise::BoxSizes;
 using lamella::depthwise::BoxWork;
+using lamella::depthwise::Hook;
 using lamella::depthwise::Pass;
 using lamella::depthwise::Plan;
 using lamella::depthwise::Problem;
@@ -153,8 +154,9 @@ struct Hash {
     const Conv2dGeometry& g = p.geometry;
     for (const std::int64_t part :
          {static_cast<std::int64_t>(p.pass), static_cast<std::int64_t>(p.dtype),
-          std::int64_t{p.channels_last}, g.batch, g.in_channels, g.out_channels, g.in.h, g.in.w, g.kernel.h,
-          g.kernel.w, g.stride.h, g.padding.h, g.dilation.h})
+          std::int64_t{p.channels_last}, std::int64_t{p.transforms}, static_cast<std::int64_t>(p.hook),
+          g.batch, g.in_channels, g.out_channels, g.in.h, g.in.w, g.kernel.h, g.kernel.w, g.stride.h,
+          g.padding.h, g.dilation.h})
       hash = hash * 0x9e3779b97f4a7c15u + static_cast<std::size_t>(part);
     return hash;
   }
@@ -221,7 +223,8 @@ struct Bound {
 /// False: the plan does not suit these operands.
 bool bind(const Plan& plan, const Operands& o, Bound& bound) {
   const bool forward = o.output.data != nullptr;
-  const ConstTensorView x = forward || o.to != nullptr ? o.input : ConstTensorView(o.grad_input);
+  const ConstTensorView x =
+      forward || o.to != nullptr || o.hook == Hook::NormSums ? o.input : ConstTensorView(o.grad_input);
   const ConstTensorView y = forward ? ConstTensorView(o.output) : o.grad_output;
   if (plan.clears && !o.accumulate && !is_run(o.grad_input)) return false;
   bound.from = plan.turned ? y : x;
@@ -240,7 +243,8 @@ bool describe_problem(const Conv2dGeometry& geometry, const Operands& o, Problem
   problem.pass = forward ? Pass::Forward
                  : input ? (o.to != nullptr ? Pass::Both : Pass::Input)
                          : Pass::Weight;
-  const ConstTensorView x = forward || problem.pass != Pass::Input ? o.input : ConstTensorView(o.grad_input);
+  const bool reads_input = problem.pass != Pass::Input || o.hook == Hook::NormSums;
+  const ConstTensorView x = reads_input ? o.input : ConstTensorView(o.grad_input);
   const ConstTensorView y = forward ? ConstTensorView(o.output) : o.grad_output;
   problem.dtype = y.dtype;
   problem.geometry = geometry;
@@ -263,6 +267,8 @@ bool describe_problem(const Conv2dGeometry& geometry, const Operands& o, Problem
   if (geometry.batch * geometry.out_channels > kMost || largest > kMost / 2) return false;
   problem.bias = o.to != nullptr && o.to->bias.data != nullptr;
   problem.accumulate = o.accumulate;
+  problem.transforms = o.transform.scale != nullptr;
+  problem.hook = o.hook;
 
   problem.boxes = has_copy_engine(y.device);
   problem.exact_taps = problem.pass != Pass::Weight && o.weight.dtype == DType::Float32;
@@ -279,7 +285,10 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
     const std::size_t bytes = static_cast<std::size_t>(o.grad_input.numel()) * size_of(o.grad_input.dtype);
     detail::cuda::check(cudaMemsetAsync(o.grad_input.data, 0, bytes, stream), "depthwise_conv2d");
   }
-  const detail::Workspace sums(device, plan.workspace_bytes(geometry));
+  const detail::Workspace sums(device, plan.workspace_bytes(geometry, o.hook));
+  lamella::depthwise::StoreHook hook;
+  if (o.hook != Hook::None) hook.parts = sums.as<float>() + plan.part_floats(geometry);
+  hook.center = o.results.center;
 
   lamella::depthwise::Parameters parameters;
   parameters.taps = o.weight.data;
@@ -301,6 +310,8 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
                                                                                     : geometry.in_channels);
     planes.taps = parameters;
     planes.accumulate = o.accumulate;
+    planes.transform = o.transform;
+    planes.hook = hook;
     planes.parts = sums.as<float>();
   } else {
     pixels.x = pixels_of(from);
@@ -308,6 +319,8 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
     if (input) pixels.dx = pixels_of(o.grad_input);
     pixels.taps = parameters;
     pixels.accumulate = o.accumulate;
+    pixels.transform = o.transform;
+    pixels.hook = hook;
     pixels.parts = sums.as<float>();
     work = &pixels;
     if (plan.family == Plan::Family::Boxes) work = &boxes;
@@ -318,6 +331,10 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
                                        static_cast<std::size_t>(plan.launch.shared_bytes), stream),
                       "depthwise_conv2d");
   if (o.to != nullptr) finish_rows(sums.as<float>(), plan.launch.parts, *o.to);
+  if (o.hook == Hook::Statistics)
+    finish_statistics(hook.parts, plan.launch.hook_parts, geometry.out_channels, device, o.results);
+  if (o.hook == Hook::NormSums)
+    finish_norm_sums(hook.parts, plan.launch.hook_parts, geometry.in_channels, device, o.results);
   return true;
 }
 
@@ -334,7 +351,7 @@ std::optional<std::int64_t> planned_workspace(const Conv2dGeometry& geometry, co
   const Chosen* const chosen = choose(problem, operands.device());
   Bound bound;
   if (chosen == nullptr || !bind(chosen->plan, operands, bound)) return std::nullopt;
-  return chosen->plan.workspace_bytes(geometry);
+  return chosen->plan.workspace_bytes(geometry, operands.hook);
 }
 
 }  // namespace lamella::cuda::depthwise

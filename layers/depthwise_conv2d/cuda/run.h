@@ -18,8 +18,11 @@ struct Operands {
   detail::ConstTensorView input, weight, bias;
   detail::ConstTensorView grad_output;
   detail::TensorView output, grad_input;
-  bool accumulate = false;    ///< adds to grad_input
-  const Parts* to = nullptr;  ///< where the gradients of weight and bias go
+  bool accumulate = false;                  ///< adds to grad_input
+  const Parts* to = nullptr;                ///< where the gradients of weight and bias go
+  lamella::depthwise::Transform transform;  ///< of the input, which is given raw; no scale: none
+  lamella::depthwise::Hook hook = lamella::depthwise::Hook::None;
+  HookResults results;  ///< of the hook
   Device device() const { return output.data != nullptr ? output.device : grad_output.device; }
 };
 

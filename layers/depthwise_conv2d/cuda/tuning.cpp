@@ -36,6 +36,7 @@ bool two_passes_are_faster(Problem problem, const std::vector<Plan>& plans) {
   double sum = 0;
   for (const Pass pass : {Pass::Input, Pass::Weight}) {
     problem.pass = pass;
+    if (pass == Pass::Weight) problem.hook = Hook::None;
     const std::vector<Plan> single = plans_for(problem);
     if (single.empty()) return false;
     sum += single.front().cost;
@@ -56,6 +57,8 @@ std::string text_of(const Problem& p) {
        << g.dilation.w << " aligned " << p.input_alignment << ',' << p.output_alignment;
   if (p.bias) text << " bias";
   if (p.transforms) text << " transforms";
+  if (p.hook == Hook::Statistics) text << " statistics";
+  if (p.hook == Hook::NormSums) text << " norm_sums";
   if (p.accumulate) text << " accumulate";
   if (p.boxes) text << " boxes";
   if (p.exact_taps) text << " exact_taps";

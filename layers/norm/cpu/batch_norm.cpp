@@ -50,7 +50,9 @@ void batch_norm_statistics_of(const ConstTensorView& moments, std::int64_t count
                               const TensorView& statistics, const TensorView& running_mean,
                               const TensorView& running_var) {
   const std::int64_t channels = statistics.shape[1];
-  const double* const mean = moments.as<double>();
+  const ConstTensorView row{moments.data, {2 * channels}, {1}, moments.dtype, moments.device};
+  const std::vector<double> both = load_parameter(row, 2 * channels, 0);
+  const double* const mean = both.data();
   const double* const variance = mean + channels;
   const auto n = static_cast<double>(count);
   move_running(running_mean, momentum, mean, 1);

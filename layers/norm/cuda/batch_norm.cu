@@ -162,8 +162,8 @@ void batch_norm_backward(const ConstTensorView& grad, const ConstTensorView& x, 
                                 factors.as<C>()};
     if (known.data != nullptr)
       detail::cuda::launch("batch_norm_backward", x.device, channel_blocks(layout.channels), kChannelThreads,
-                           0, for_each_channel<BatchGradient<C>>, known.as<double>(), layout.channels, 1.0,
-                           done);
+                           0, for_each_channel<BatchGradient<C>>, known.dtype, known.data, layout.channels,
+                           1.0, done);
     else
       finish_parts<SumsTally>("batch_norm_backward", x.device, pairs.as<Pair>(), cut.counts(),
                               layout.channels, done);

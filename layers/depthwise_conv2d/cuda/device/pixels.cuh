@@ -1,5 +1,6 @@
 #pragma once
 
+#include "hooks.cuh"
 #include "transform.cuh"
 #include "vector.cuh"
 #include "walk.cuh"
@@ -126,9 +127,9 @@ __device__ __forceinline__ void put(T* to, const float (&values)[kCount], bool a
 template <class K, class Tile, int kStages>
 inline constexpr int kForwardSlots = kInputRows<K, Tile> + (kStages - 1) * Tile::kRows* K::kStrideH;
 
-/// A block has kChannels of x. kTapRows < kH: taps stay in shared memory.
+/// A block has kChannels of x. kTapRows < kH: taps stay in shared memory. kStatistics: blocks leave moments.
 template <class T, class K, class Tile, int kChannels, int kTapRows, int kStages, int kChunk,
-          bool kTransforms, int kThreads, int kBlocks>
+          bool kTransforms, bool kStatistics, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelWork work) {
   constexpr int kOut = Tile::kLanes * K::kRepeat, kStep = Tile::kRows * K::kStrideH;
   constexpr int kSlots = kForwardSlots<K, Tile, kStages>, kVectors = kChannels / Tile::kLanes;
@@ -139,12 +140,21 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelW
   const int first_channel =
       static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * kChannels;
   const int channels = min(kChannels, cut.channels - first_channel);
-  const PixelItem at(work, blockIdx.x / static_cast<unsigned>(cut.channel_blocks));
+  const unsigned part = blockIdx.x / static_cast<unsigned>(cut.channel_blocks);
+  const PixelItem at(work, part);
   const int block_columns = cut.groups * Tile::kColumns;
   const int first_row = at.strip * cut.strip_rows, first_column = at.tile * block_columns;
   const int rows = min(cut.strip_rows, work.h.outputs(at.class_h) - first_row);
   const int columns = work.w.outputs(at.class_w) - first_column;
-  if (rows <= 0 || columns <= 0) return;
+  Moments* const moments = reinterpret_cast<Moments*>(work.hook.parts) +
+                           (static_cast<Int64>(part) * cut.channels + first_channel) * K::kRepeat;
+  if (rows <= 0 || columns <= 0) {
+    if constexpr (kStatistics) {
+      for (int i = static_cast<int>(threadIdx.x); i < channels * K::kRepeat; i += kThreads)
+        moments[i] = {0, 0, 0};
+    }
+    return;
+  }
 
   T* const ring = reinterpret_cast<T*>(shared);
   const int in_columns = (block_columns - 1) * K::kStrideW + K::kW;
@@ -196,6 +206,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelW
            (at.class_h + first_row * work.h.output_step) * work.y.row;
   const Int64 out_row = work.h.output_step * work.y.row, out_pixel = work.w.output_step * work.y.pixel;
 
+  ThreadMoments<kStatistics, kOut> statistics;
   int slot = 0, ahead = kInputRows<K, Tile> + (kStages - 2) * kStep;
 #pragma unroll 1
   for (int first = 0; first < rows; first += Tile::kRows) {
@@ -222,9 +233,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelW
       const auto row_done = [&](int r, const float(&y)[Tile::kColumns][kOut]) {
         if (first + r >= rows) return;
         T* to = out + r * out_row;
+        statistics.first(y[0]);
 #pragma unroll
         for (int c = 0; c < Tile::kColumns; ++c) {
-          if (c < left) put<T>(to, y[c], work.accumulate);
+          if (c < left) {
+            put<T>(to, y[c], work.accumulate);
+            statistics.add(y[c]);
+          }
           to += out_pixel;
         }
       };
@@ -258,6 +273,19 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelW
     slot += kStep;
     if (slot >= kSlots) slot -= kSlots;
   }
+  if constexpr (kStatistics) {
+    wait_for_copies<0>();
+    __syncthreads();
+    Moments* const list = reinterpret_cast<Moments*>(shared);  // [group][channel]
+    if (works) {
+#pragma unroll
+      for (int o = 0; o < kOut; ++o) list[group * kOutChannels + out_channel + o] = statistics.of(o);
+    }
+    merge_all(list, cut.groups, kOutChannels, channels * K::kRepeat, 1, static_cast<int>(threadIdx.x),
+              kThreads, [] { __syncthreads(); });
+    for (int i = static_cast<int>(threadIdx.x); i < channels * K::kRepeat; i += kThreads)
+      moments[i] = list[i];
+  }
 }
 
 template <class K, class Tile, int kStages>
@@ -268,9 +296,10 @@ inline constexpr int kInputSlots = Tile::kRows* K::kStrideH* kStages;
 /// dx, the parts of dw, or both from the same walk. With kBias the sums of g are added up, too: of all rows
 /// and columns of the window it is the one `owner_h`, `owner_w` before a unit that counts, so that each g
 /// counts once. kTapRows < kH: dx alone takes its taps from shared memory; for dw alone the rows of taps are
-/// shared out among groups of threads.
+/// shared out among groups of threads. kNormSums: dx is masked, and blocks leave its sums; x passes through
+/// the ring then, too.
 template <class T, class K, class Tile, int kChannels, int kTapRows, bool kInput, bool kWeight, bool kBias,
-          int kStages, int kChunk, bool kTransforms, int kThreads, int kBlocks>
+          int kStages, int kChunk, bool kTransforms, bool kNormSums, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const PixelWork work) {
   constexpr int kOut = Tile::kLanes * K::kRepeat, kWidth = Tile::kColumns * K::kStrideW;
   constexpr int kGSlots = kGradientSlots<K, Tile, kStages>, kXSlots = kInputSlots<K, Tile, kStages>;
@@ -278,6 +307,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
   constexpr int kOutChannels = kChannels * K::kRepeat, kVectors = kChannels / Tile::kLanes;
   constexpr bool kLong = kTapRows < K::kH;
   static_assert(!kLong || (kInput != kWeight && kTapRows % K::kStrideH == 0));
+  static_assert(!kNormSums || (kInput && !kLong));
   // What a thread has of the kernel for dw.
   using Part = Kernel<kTapRows, K::kW, K::kStrideH, K::kStrideW, K::kRepeat>;
   constexpr int kTapGroups = kWeight ? (K::kH + kTapRows - 1) / kTapRows : 1;
@@ -323,6 +353,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
   }
   Lanes<kTransforms, Tile::kLanes> lanes;
   lanes.begin(work.transform, first_channel + (works ? channel : 0));
+  ThreadNormSums<kNormSums, Tile::kLanes> norm;
+  norm.begin(work.transform, work.hook, first_channel + (works ? channel : 0));
 
   const int last = min(work.items, (part + 1) * work.items_per_part);
 #pragma unroll 1
@@ -351,7 +383,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
     // A step is kRows units: so many new rows of g, and `stride` times as many of x.
     const auto fetch = [&](int g_first, int g_count, int g_slot, int x_first, int x_slot) {
       g_copies.fetch(g_ring, kGSlots, g_slot, g_first, min(g_count, rows + K::kReachH - 1 - g_first));
-      if constexpr (kWeight)
+      if constexpr (kWeight || kNormSums)
         x_copies.fetch(x_ring, kXSlots, x_slot, x_first, min(kXStep, rows * K::kStrideH - x_first));
       end_copies();
     };
@@ -432,9 +464,21 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
           const int y = in_row + (first * K::kStrideH + i) * work.h.input_step;
           if (first * K::kStrideH + i >= rows * K::kStrideH || y < 0 || y >= work.h.input) return;
           T* to = out + y * work.dx.row;
+          const T* const z_row = my_x + (x_slot + i) * x_columns * kChannels;
 #pragma unroll
           for (int j = 0; j < kWidth; ++j) {
-            if (x_inside >> j & 1) put<T>(to, dx[j], work.accumulate);
+            if (x_inside >> j & 1) {
+              if constexpr (kNormSums) {
+                float masked[Tile::kLanes], z[Tile::kLanes];
+#pragma unroll
+                for (int l = 0; l < Tile::kLanes; ++l) masked[l] = dx[j][l];
+                load<T>(z_row + j * kChannels, z);
+                norm.pass(masked, z);
+                put<T>(to, masked, work.accumulate);
+              } else {
+                put<T>(to, dx[j], work.accumulate);
+              }
+            }
             to += work.w.input_step * work.dx.pixel;
           }
         };
@@ -497,6 +541,20 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
         to[c * kAll + tap] = sum;
       }
     }
+  }
+  if constexpr (kNormSums) {
+    wait_for_copies<0>();
+    __syncthreads();
+    NormSums* const list = reinterpret_cast<NormSums*>(shared);  // [group][channel]
+    if (works) {
+#pragma unroll
+      for (int l = 0; l < Tile::kLanes; ++l) list[group * kChannels + channel + l] = norm.of(l);
+    }
+    merge_all(list, cut.groups, kChannels, channels, 1, static_cast<int>(threadIdx.x), kThreads,
+              [] { __syncthreads(); });
+    NormSums* const to = reinterpret_cast<NormSums*>(work.hook.parts) +
+                         static_cast<Int64>(part) * cut.channels + first_channel;
+    for (int i = static_cast<int>(threadIdx.x); i < channels; i += kThreads) to[i] = list[i];
   }
 }
 

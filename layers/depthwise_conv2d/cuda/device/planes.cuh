@@ -1,5 +1,6 @@
 #pragma once
 
+#include "hooks.cuh"
 #include "transform.cuh"
 #include "vector.cuh"
 #include "walk.cuh"
@@ -119,9 +120,10 @@ __device__ __forceinline__ void load_channel_taps(const Parameters& parameters, 
 
 /// kEdges: every group of columns is full; the last of a row begins early and leaves out what it shares with
 /// the one before. kDilated: columns of a class are not neighbours. kTapRows < kH: taps lie in shared memory.
-/// kDouble: two runs of x, so that the next item's is on its way.
+/// kDouble: two runs of x, so that the next item's is on its way. kStatistics: blocks leave the moments of
+/// each plane, or of its bands.
 template <class T, class K, class Tile, int kTapRows, bool kDilated, bool kEdges, bool kDouble,
-          bool kTransforms, int kThreads, int kBlocks>
+          bool kTransforms, bool kStatistics, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneWork work) {
   constexpr bool kLong = kTapRows < K::kH;
   constexpr int kWindow = kInputWindow<K, Tile>;
@@ -216,6 +218,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
     T* const run =
         static_cast<T*>(work.y) + static_cast<Int64>(out_first) * out_plane + at.first_row * work.w.output;
     const int phase = phase_of<T>(run);
+    ThreadMoments<kStatistics, 1> statistics;
     const int row = thread.row_group * Tile::kRows;  // of the class, in the band
     const int out_row = thread.class_h + row * work.h.output_step;
     if (exists && left > 0 && out_row < at.rows) {
@@ -232,10 +235,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
       const auto row_done = [&](int r, const float(&y)[Tile::kColumns][1]) {
         if (out_row + r * work.h.output_step >= at.rows) return;
         T* const to = out + r * work.h.output_step * work.w.output;
+        statistics.first(y[kEdges ? Tile::kColumns - 1 : 0]);
 #pragma unroll
         for (int c = 0; c < Tile::kColumns; ++c)
-          if (kEdges ? c >= skipped : c < left)
+          if (kEdges ? c >= skipped : c < left) {
             to[c * (kDilated ? work.w.output_step : 1)] = narrow<T>(y[c][0]);
+            statistics.add(y[c]);
+          }
       };
       if constexpr (kLong) {
         const auto load_taps = [&](int kh, float(&some)[kTapRows * K::kW][1]) {
@@ -259,17 +265,37 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
     }
     const int numbers = cut.bands > 1 ? at.rows * work.w.output : at.planes * K::kRepeat * out_plane;
     put_run<T, kThreads>(run, outputs, phase, numbers, work.accumulate);
+    if constexpr (kStatistics) {
+      // The threads of a plane are neighbours.
+      Moments* const list =
+          reinterpret_cast<Moments*>(block_taps + (kLong ? cut.planes * K::kRepeat * K::kTaps : 0));
+      const int of_plane = cut.column_groups * cut.row_groups * work.h.output_step * work.w.output_step;
+      const int planes = at.planes * K::kRepeat, band = item % cut.bands;
+      list[threadIdx.x] = statistics.of(0);
+      merge_all(list, of_plane, 1, planes, of_plane, static_cast<int>(threadIdx.x), kThreads,
+                [] { __syncthreads(); });
+      for (int i = static_cast<int>(threadIdx.x); i < planes; i += kThreads) {
+        const int image = (out_first + i) / out_channels, channel = out_first + i - image * out_channels;
+        reinterpret_cast<Moments*>(
+            work.hook.parts)[(static_cast<Int64>(image) * cut.bands + band) * out_channels + channel] =
+            list[i * of_plane];
+      }
+      __syncthreads();
+    }
   }
 }
 
 /// dx, the parts of dw, or both from the same walk, for channels (blockIdx.x % channel blocks) of several
 /// images. Runs of x become runs of dx in place. kDirect: dx goes to memory number by number, because a
-/// band's rows are no run. kTapRows as in backward_pixels.
+/// band's rows are no run. kTapRows and kNormSums as in backward_pixels.
 template <class T, class K, class Tile, int kTapRows, bool kInput, bool kWeight, bool kBias, bool kDilated,
-          bool kEdges, bool kDouble, bool kDirect, bool kTransforms, int kThreads, int kBlocks>
+          bool kEdges, bool kDouble, bool kDirect, bool kTransforms, bool kNormSums, int kThreads,
+          int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const PlaneWork work) {
   constexpr bool kLong = kTapRows < K::kH;
+  constexpr bool kReadsInput = kWeight || kNormSums;
   static_assert(K::kRepeat == 1 && (!kLong || (kInput != kWeight && kTapRows % K::kStrideH == 0)));
+  static_assert(!kNormSums || (kInput && !kLong));
   using Part = Kernel<kTapRows, K::kW, K::kStrideH, K::kStrideW>;  // what a thread has of the kernel for dw
   constexpr int kTapGroups = kWeight ? (K::kH + kTapRows - 1) / kTapRows : 1;
   constexpr int kSums = kWeight ? Part::kTaps : 1;
@@ -341,6 +367,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
   }
   Lanes<kTransforms, 1> lanes;
   lanes.begin(work.transform, channel);
+  ThreadNormSums<kNormSums, 1> norm;
+  norm.begin(work.transform, work.hook, channel);
 
   struct Item {
     Int64 plane;
@@ -386,7 +414,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
     return static_cast<T*>(work.dx) + at.plane * in_plane + at.x_low * work.w.input;
   };
   const auto fetch = [&](const Item& at, T* to) {
-    if constexpr (kWeight) fetch_run<T, kThreads>(to, x_run(at), at.x_numbers);
+    if constexpr (kReadsInput) fetch_run<T, kThreads>(to, x_run(at), at.x_numbers);
     fetch_run<T, kThreads>(to + cut.input_numbers, g_run(at), at.g_numbers);
   };
   const int begin = part * work.items_per_part, end = min(begin + work.items_per_part, work.items);
@@ -398,14 +426,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
     T* const input = buffers + (kDouble ? (item - begin) % 2 * buffer : 0);
     const T* const gradient = input + cut.input_numbers;
     // dx takes the place of x; alone, it is as far behind sixteen bytes as its run is.
-    const int phase = kWeight ? phase_of<T>(x_run(at)) : phase_of<T>(dx_run(at));
+    const int phase = kReadsInput ? phase_of<T>(x_run(at)) : phase_of<T>(dx_run(at));
     wait_for_copies<0>();
     __syncthreads();
     if constexpr (kDouble) {
       if (item + 1 < end) fetch(item_at(item + 1), buffers + (item + 1 - begin) % 2 * buffer);
       end_copies();
     }
-    if (kInput && !kWeight && !kDirect && work.h.stride * work.w.stride != K::kStrideH * K::kStrideW) {
+    if (kInput && !kReadsInput && !kDirect && work.h.stride * work.w.stride != K::kStrideH * K::kStrideW) {
       // Some inputs are read by no output.
       for (int i = static_cast<int>(threadIdx.x); i < at.x_numbers; i += kThreads) input[phase + i] = T{};
       __syncthreads();
@@ -456,6 +484,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
         for (int j = 0; j < kWidth; ++j) {
           if (!(x_inside >> j & 1)) continue;
           T& to = my_dx[i * x_step + j * (kDilated ? work.w.input_step : 1)];
+          if constexpr (kNormSums) {
+            float masked[1] = {dx[j][0]};
+            const float z[1] = {widen(my_x[i * x_step + j * (kDilated ? work.w.input_step : 1)])};
+            norm.pass(masked, z);
+            to = narrow<T>(kDirect && work.accumulate ? widen(to) + masked[0] : masked[0]);
+            continue;
+          }
           to = narrow<T>(kDirect && work.accumulate ? widen(to) + dx[j][0] : dx[j][0]);
         }
       };
@@ -513,6 +548,18 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
         work.parts[(static_cast<Int64>(part) * work.channels + first_channel + c) * kAll + tap] = sum;
       }
     }
+  }
+  if constexpr (kNormSums) {
+    NormSums* const list = reinterpret_cast<NormSums*>(buffers);
+    const int of_plane = cut.members / cut.planes;
+    wait_for_copies<0>();
+    __syncthreads();
+    list[threadIdx.x] = norm.of(0);
+    merge_all(list, of_plane, 1, planes, of_plane, static_cast<int>(threadIdx.x), kThreads,
+              [] { __syncthreads(); });
+    for (int i = static_cast<int>(threadIdx.x); i < planes; i += kThreads)
+      reinterpret_cast<NormSums*>(
+          work.hook.parts)[static_cast<Int64>(part) * work.channels + first_channel + i] = list[i * of_plane];
   }
 }
 

@@ -63,6 +63,13 @@ struct Transform {
   float low = 0, high = 0;
 };
 
+/// What a kernel leaves beside its results (hooks.cuh), if it is one that does. A part is what a block, or
+/// the threads of a plane, had of a channel.
+struct StoreHook {
+  float* parts = nullptr;         ///< [part][channel]: Moments of the output, or NormSums
+  const float* center = nullptr;  ///< [channels], of NormSums
+};
+
 /// Taps [channels][kh][kw] and a bias [channels], without gaps, each float32 or the type of the other
 /// tensors.
 struct Parameters {
@@ -95,6 +102,7 @@ struct PixelWork {
   Parameters taps;
   bool accumulate = false;  ///< adds to dx
   Transform transform;
+  StoreHook hook;
   PixelCut cut;
   // Weight gradient.
   float* parts = nullptr;  ///< [part][channel][taps + 1]
@@ -125,6 +133,7 @@ struct PlaneWork {
   Parameters taps;
   bool accumulate = false;  ///< adds to the result (forward) or to dx
   Transform transform;
+  StoreHook hook;
   PlaneCut cut;
   int items = 0,
       items_per_part = 1;  ///< forward: of all blocks, of one; weight gradient: images x bands, of a part

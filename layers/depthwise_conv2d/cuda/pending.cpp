@@ -1,0 +1,114 @@
+#include "layers/depthwise_conv2d/pending.h"
+
+#include <limits>
+#include <optional>
+
+#include "layers/depthwise_conv2d/cuda/run.h"
+#include "layers/depthwise_conv2d/kernels.h"
+
+namespace lamella::cuda {
+
+using depthwise::Operands;
+using depthwise::Parts;
+using detail::ConstTensorView;
+using detail::GradientWrite;
+using detail::PendingActivation;
+using detail::PendingView;
+using detail::TensorView;
+using lamella::depthwise::Hook;
+using lamella::depthwise::Transform;
+
+namespace {
+
+/// None: no kernel folds it. Without a scale: nothing is owed.
+std::optional<Transform> transform_of(const PendingView& input) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  Transform t;
+  if (input.scale == nullptr && input.shift == nullptr && input.activation == PendingActivation::None)
+    return t;
+  if (input.scale == nullptr || input.shift == nullptr) return std::nullopt;
+  t.scale = static_cast<const float*>(input.scale), t.shift = static_cast<const float*>(input.shift);
+  t.low = -kInfinity, t.high = kInfinity;
+  switch (input.activation) {
+    case PendingActivation::None:
+      return t;
+    case PendingActivation::Relu:
+      t.low = 0;
+      return t;
+    case PendingActivation::Relu6:
+      t.low = 0, t.high = 6;
+      return t;
+    case PendingActivation::Hardswish:
+    case PendingActivation::Silu:
+      break;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+void depthwise_conv2d_forward_pending(const Conv2dGeometry& geometry, const PendingView& input,
+                                      const ConstTensorView& weight, const ConstTensorView& bias,
+                                      const TensorView& output, const TensorView& moments, bool& done) {
+  done = false;
+  const auto transform = transform_of(input);
+  if (!transform || output.numel() == 0) return;
+  Operands o;
+  o.input = input.stored, o.weight = weight, o.bias = bias, o.output = output;
+  o.transform = *transform;
+  if (moments.data != nullptr) {
+    o.hook = Hook::Statistics;
+    o.results.mean = moments.as<float>();
+    o.results.variance = moments.as<float>() + geometry.out_channels;
+  }
+  done = run_planned(geometry, o);
+}
+
+void depthwise_conv2d_backward_pending(const Conv2dGeometry& geometry, const ConstTensorView& grad_output,
+                                       const PendingView& input, const ConstTensorView& weight,
+                                       const TensorView& grad_input, GradientWrite input_write,
+                                       const TensorView& sums, const TensorView& grad_weight,
+                                       GradientWrite weight_write, const TensorView& grad_bias,
+                                       GradientWrite bias_write, bool& done, bool& summed) {
+  done = summed = false;
+  const auto transform = transform_of(input);
+  if (!transform || geometry.batch == 0) return;
+  Parts to;
+  to.device = grad_output.device;
+  to.channels = geometry.out_channels;
+  to.kernel = geometry.kernel;
+  to.weight = grad_weight, to.bias = grad_bias;
+  to.add_weight = weight_write == GradientWrite::Accumulate;
+  to.add_bias = bias_write == GradientWrite::Accumulate;
+  Operands both;
+  both.input = input.stored, both.weight = weight, both.grad_output = grad_output;
+  both.grad_input = grad_input;
+  both.accumulate = input_write == GradientWrite::Accumulate;
+  both.to = &to;
+  both.transform = *transform;
+  if (sums.data != nullptr) {
+    both.hook = Hook::NormSums;
+    both.results.center = static_cast<const float*>(input.center);
+    both.results.sum = sums.as<float>();
+    both.results.product = sums.as<float>() + geometry.in_channels;
+  }
+  if (grad_input.data != nullptr && run_planned(geometry, both)) {
+    done = true;
+    summed = sums.data != nullptr;
+    return;
+  }
+  // One after the other. Only the weight's gradient needs the input's values, so it goes first: where it
+  // cannot fold them, nothing has been written.
+  Operands weights = both;
+  weights.grad_input = {};
+  weights.accumulate = false;
+  weights.hook = Hook::None;
+  if (!run_planned(geometry, weights)) return;
+  done = true;
+  if (grad_input.data == nullptr) return;
+  both.to = nullptr;
+  summed = sums.data != nullptr && run_planned(geometry, both);
+  if (!summed) depthwise_conv2d_backward_input(geometry, grad_output, weight, grad_input, input_write);
+}
+
+}  // namespace lamella::cuda
