@@ -38,9 +38,11 @@ struct BatchStatistics {
 
 /// Of numbers that somebody else has added up: done(c, pair) for each channel.
 template <class Done>
-__global__ void for_each_channel(const double* pairs, std::int64_t channels, double factor, const Done done) {
+__global__ void for_each_channel(DType dtype, const void* pairs, std::int64_t channels, double factor,
+                                 const Done done) {
   const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (c < channels) done(c, Pair{pairs[c], pairs[channels + c] * factor});
+  const auto number = [&](std::int64_t at) { return detail::cuda::load_number<double>(dtype, pairs, at); };
+  if (c < channels) done(c, Pair{number(c), number(channels + c) * factor});
 }
 
 /// From the sums of a channel its parameters' gradients and the factors of dx.
@@ -118,7 +120,7 @@ void batch_norm_statistics_of(const ConstTensorView& moments, std::int64_t count
   const BatchStatistics done{statistics.as<double>(), channels, n, eps, momentum, Running(running_mean),
                              Running(running_var)};
   detail::cuda::launch("batch_norm_statistics", statistics.device, channel_blocks(channels), kChannelThreads,
-                       0, for_each_channel<BatchStatistics>, moments.as<double>(), channels, n, done);
+                       0, for_each_channel<BatchStatistics>, moments.dtype, moments.data, channels, n, done);
 }
 
 void batch_norm_running_statistics(const ConstTensorView& running_mean, const ConstTensorView& running_var,
