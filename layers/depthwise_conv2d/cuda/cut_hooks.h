@@ -31,6 +31,14 @@ inline void add_statistics_planes(const PlaneCut& cut, std::int64_t images, Laun
   launch.shared_bytes = round_up(launch.shared_bytes, 4) + std::int64_t{launch.threads} * kMomentFloats * 4;
 }
 
+/// The sums of a block lie where its pages were.
+inline void add_statistics_runs(const PlaneWork& work, int number_bytes, Launch& launch) {
+  launch.hook_parts = launch.blocks / ceiling(work.channels, work.cut.planes);
+  launch.shared_bytes =
+      std::max<std::int64_t>(launch.shared_bytes, std::int64_t{work.cut.zeros} * number_bytes +
+                                                      std::int64_t{launch.threads} * kMomentFloats * 4);
+}
+
 /// Of any family. `weight`: its gradient is really made.
 inline void add_norm_sums(bool weight, Launch& launch) {
   launch.hook_parts = launch.parts;

@@ -51,7 +51,7 @@ std::vector<Plan> plans_for(const Problem& p) {
 
   // Where the copy engine can move the tensors, kernels that leave that to it have come out ahead of the
   // others.
-  if (p.hook == Hook::None) add_run_plans(p, s, plans);
+  add_run_plans(p, s, plans);
   const bool reads_some = (p.pass == Pass::Both || p.hook == Hook::NormSums) && !all_are_read;
   if (!reads_some) {
     if (p.hook == Hook::None) add_box_plans(p, s, plans);
