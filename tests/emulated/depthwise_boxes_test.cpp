@@ -1,5 +1,6 @@
 #include "depthwise_case.h"
-#include "layers/depthwise_conv2d/cuda/device/boxes.cuh"
+#include "layers/depthwise_conv2d/cuda/device/boxes_backward.cuh"
+#include "layers/depthwise_conv2d/cuda/device/boxes_forward.cuh"
 
 namespace lamella::depthwise::checks {
 namespace {
@@ -49,52 +50,66 @@ Geometry box_geometry(Draw& draw) {
   return draw_geometry(draw, wanted);
 }
 
-template <class T, class K, class Tile>
-void forward() {
-  for_seeds(kSeeds, [](Draw& draw) {
+template <class T, class K, class Tile, bool kTransforms = false, bool kStatistics = false>
+void forward(double lift = 0) {
+  for_seeds(kSeeds, [lift](Draw& draw) {
     const Geometry g = box_geometry<T, K>(draw);
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, kLayout);
+    Case<T, K> problem(draw, g, kLayout, kTransforms, lift);
     problem.never_add();
     Boxes boxes;
     problem.describe(boxes.work.work);
-    const BoxPlan plan =
-        cut_forward_boxes(boxes.work.work, g.batch, g.channels, problem.kSizes, kTileSizes<Tile>,
-                          Tile::kWhole ? Tile::kStepRows : draw(1, 12), draw(1, 40));
+    BoxPlan plan = cut_forward_boxes(boxes.work.work, g.batch, g.channels, problem.kSizes, kTileSizes<Tile>,
+                                     Tile::kWhole ? Tile::kStepRows : draw(1, 12), draw(1, 40));
     if (plan.launch.blocks == 0) return false;
     using Sizes = ForwardBoxes<K, Tile>;
     EXPECT_EQ(plan.launch.shared_bytes, Sizes::kSharedBytes);
     EXPECT_EQ(plan.launch.threads, Sizes::kThreads);
     boxes.describe(g, plan);
-    problem.forward(boxes.work.work, plan.launch, false,
-                    [&] { forward_boxes<T, K, Tile, false, 1>(boxes.work); });
+    const auto run = [&] { forward_boxes<T, K, Tile, kTransforms, kStatistics, 1>(boxes.work); };
+    if constexpr (kStatistics) {
+      add_statistics_boxes(kTileSizes<Tile>, plan.launch);
+      problem.forward_with_statistics(boxes.work.work, plan.launch, run);
+    } else {
+      problem.forward(boxes.work.work, plan.launch, false, run);
+    }
     return true;
   });
 }
 
-template <class T, class K, class Tile, bool kInput, bool kWeight, bool kBias>
+template <class T, class K, class Tile, bool kInput, bool kWeight, bool kBias, bool kTransforms = false,
+          bool kNormSums = false>
 void backward() {
   for_seeds(kSeeds, [](Draw& draw) {
     const Geometry g = box_geometry<T, K>(draw);
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, kLayout);
+    Case<T, K> problem(draw, g, kLayout, kTransforms || kNormSums);
     problem.never_add();
     Boxes boxes;
     PixelWork& work = boxes.work.work;
     problem.describe(work);
-    const BoxPlan plan =
-        cut_backward_boxes(work, g.batch, g.channels, problem.kSizes, kTileSizes<Tile>,
-                           Tile::kWhole ? Tile::kStepRows : draw(1, 12), kInput, kWeight, kBias, draw(1, 30));
+    BoxPlan plan = cut_backward_boxes(work, g.batch, g.channels, problem.kSizes, kTileSizes<Tile>,
+                                      Tile::kWhole ? Tile::kStepRows : draw(1, 12), kInput,
+                                      kWeight || kNormSums, kBias, draw(1, 30));
     if (plan.launch.blocks == 0) return false;
     boxes.describe(g, plan);
     const auto run = [&]<int kPhaseH, int kPhaseW>() {
-      using Sizes = BackwardBoxes<K, Tile, kInput, kWeight, kPhaseH, kPhaseW>;
+      using Sizes = BackwardBoxes<K, Tile, kInput, kWeight || kNormSums, kPhaseH, kPhaseW>;
       if constexpr (Tile::kPages >= (Sizes::kGRows + Sizes::kPageRows - 1) / Sizes::kPageRows) {
         EXPECT_EQ(plan.launch.shared_bytes, Sizes::kSharedBytes);
         EXPECT_EQ(plan.launch.threads, Sizes::kThreads);
-        problem.backward(work, plan.launch, {kInput, kWeight, kBias}, problem.has_gaps(), false, [&] {
-          backward_boxes<T, K, Tile, kInput, kWeight, kBias, kPhaseH, kPhaseW, false, 1>(boxes.work);
-        });
+        const Gradients of{kInput, kWeight, kBias};
+        const auto kernel = [&] {
+          backward_boxes<T, K, Tile, kInput, kWeight, kBias, kPhaseH, kPhaseW, kTransforms, kNormSums, 1>(
+              boxes.work);
+        };
+        if constexpr (kNormSums) {
+          add_norm_sums(kWeight, plan.launch);
+          add_norm_table_boxes(kTileSizes<Tile>, plan.launch);
+          problem.backward_with_sums(work, plan.launch, of, problem.has_gaps(), kernel);
+        } else {
+          problem.backward(work, plan.launch, of, problem.has_gaps(), false, kernel);
+        }
       } else {
         FAIL() << "the plan has fewer pages than a step reads";
       }
@@ -169,6 +184,51 @@ TEST(Boxes, weight_gradient_large_kernel) {
 }
 TEST(Boxes, weight_gradient_even) {
   backward<BFloat16, Kernel<4, 2, 2, 2>, BoxTile<8, 2, 2, 16, 8, 2, 4, false>, false, true, true>();
+}
+
+TEST(Boxes, statistics) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 2, 4, 32, 16, 3, 3, false>, false, true>();
+}
+TEST(Boxes, statistics_far_from_zero) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 1, 4, 64, 16, 3, 2, true>, false, true>(1000);
+}
+TEST(Boxes, statistics_stride_and_transform) {
+  forward<BFloat16, Kernel<3, 3, 2, 2>, BoxTile<16, 1, 2, 16, 8, 3, 3, false>, true, true>(1000);
+}
+TEST(Boxes, statistics_narrow_blocks) {
+  forward<Float16, Kernel<3, 3, 1, 1>, BoxTile<8, 3, 2, 32, 16, 3, 3, false>, false, true>(1000);
+}
+
+TEST(Boxes, both_gradients_and_transform) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 2, 4, 32, 16, 3, 2, false>, true, true, true, true>();
+}
+TEST(Boxes, both_gradients_and_sums) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 2, 4, 32, 16, 3, 2, false>, true, true, true, true,
+           true>();
+}
+TEST(Boxes, both_gradients_and_sums_stride) {
+  backward<BFloat16, Kernel<3, 3, 2, 2>, BoxTile<16, 1, 2, 16, 8, 3, 3, false>, true, true, true, true,
+           true>();
+}
+TEST(Boxes, both_gradients_and_sums_narrow_blocks) {
+  backward<Float16, Kernel<3, 3, 1, 1>, BoxTile<8, 2, 2, 32, 16, 3, 3, false>, true, true, false, true,
+           true>();
+}
+TEST(Boxes, both_gradients_and_sums_whole_maps) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 1, 4, 64, 16, 3, 2, true>, true, true, true, true,
+           true>();
+}
+TEST(Boxes, both_gradients_and_sums_stride_of_three) {
+  backward<BFloat16, Kernel<5, 4, 3, 3>, BoxTile<8, 1, 2, 16, 16, 5, 3, false>, true, true, true, true,
+           true>();
+}
+TEST(Boxes, input_gradient_and_sums) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 1, 2, 64, 16, 3, 4, false>, true, false, false, false,
+           true>();
+}
+TEST(Boxes, input_gradient_and_sums_stride) {
+  backward<BFloat16, Kernel<5, 5, 2, 2>, BoxTile<16, 2, 2, 16, 8, 5, 2, false>, true, false, false, false,
+           true>();
 }
 
 }  // namespace

@@ -21,6 +21,9 @@ Problem draw_problem(Draw& draw) {
   p.dtype = draw.one_in(3) ? DType::Float32 : draw.one_in(2) ? DType::BFloat16 : DType::Float16;
   p.channels_last = draw.one_in(2), p.boxes = draw(0, 3) > 0, p.transforms = draw.one_in(10);
   p.accumulate = p.pass != Pass::Weight && draw.one_in(8), p.exact_taps = draw.one_in(8);
+  if (p.pass == Pass::Forward && draw.one_in(4)) p.hook = Hook::Statistics;
+  if ((p.pass == Pass::Input || p.pass == Pass::Both) && draw.one_in(4))
+    p.hook = Hook::NormSums, p.transforms = true;
   p.bias = (p.pass == Pass::Weight || p.pass == Pass::Both) && draw.one_in(2);
   Conv2dGeometry& g = p.geometry;
   g.batch = up_to(300), g.in_channels = g.groups = up_to(130) * (draw.one_in(3) ? 1 : 8);
@@ -84,7 +87,7 @@ int read_expression(std::string_view& text) {
 /// Parameters of the kernels' templates.
 const std::map<std::string, int, std::less<>> kParameters{
     {"forward_pixels", 11}, {"backward_pixels", 14}, {"forward_planes", 11}, {"backward_planes", 15},
-    {"forward_boxes", 5},   {"backward_boxes", 10},  {"forward_runs", 10},   {"backward_runs", 13}};
+    {"forward_boxes", 6},   {"backward_boxes", 11},  {"forward_runs", 11},   {"backward_runs", 14}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -97,6 +100,9 @@ void expect_fits(const Problem& problem, const Plan& plan) {
   EXPECT_GE(plan.launch.shared_bytes, 0);
   EXPECT_LE(plan.launch.shared_bytes, 227 << 10);
   EXPECT_EQ(plan.launch.parts > 0, has_parts);
+  EXPECT_EQ(plan.launch.hook_parts > 0, problem.hook != Hook::None);
+  EXPECT_EQ(plan.workspace_bytes(problem.geometry, problem.hook) > 0,
+            has_parts || problem.hook != Hook::None);
   EXPECT_TRUE(std::isfinite(plan.cost) && plan.cost > 0) << plan.cost;
 
   static constexpr const char* kFamilies[] = {"pixels", "planes", "boxes", "runs"};

@@ -10,9 +10,10 @@ constexpr int kRunThreads = kThreads + 32;  // and the warp that asks for runs
 
 /// kInside > 0: of a thread's window only the first kPadding columns and those from kInside on can be
 /// outside.
-template <class T, class K, class S, class Tile, bool kMasks, int kPadding, int kInside>
-void forward(int padding) {
-  for_seeds(kSeeds, [padding](Draw& draw) {
+template <class T, class K, class S, class Tile, bool kMasks, int kPadding, int kInside,
+          bool kTransforms = false, bool kStatistics = false>
+void forward(int padding, double lift = 0) {
+  for_seeds(kSeeds, [=](Draw& draw) {
     Wanted wanted{Case<T, K>::kSizes};
     wanted.width = Tile::kVector, wanted.out_width = kInside > 0 ? Tile::kColumns : Tile::kVectorOut;
     wanted.padding_w = padding, wanted.spread_h = S::kHeight, wanted.spread_w = S::kWidth;
@@ -22,24 +23,30 @@ void forward(int padding) {
     do g = draw_geometry(draw, wanted);
     while (kInside > 0 && inside() != kInside);
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, {false, Tile::kVector, Tile::kVectorOut});
+    Case<T, K> problem(draw, g, {false, Tile::kVector, Tile::kVectorOut}, kTransforms, lift);
     problem.never_add();
     PlaneWork work;
     problem.describe(work, false);
-    const Launch launch = cut_forward_runs(
-        work, g.batch, g.channels, problem.kSizes, S::kHeight,
+    Launch launch = cut_forward_runs(
+        work, g.batch, std::int64_t{g.channels} * g.repeat, problem.kSizes, S::kHeight,
         {Tile::kColumns, Tile::kRows, Tile::kVector, Tile::kVectorOut, Tile::kOffset, Tile::kPages},
         sizeof(T), kRunThreads, draw(1, 6) * std::int64_t{2000}, draw(1, 20));
     if (launch.blocks == 0) return false;
-    problem.forward(work, launch, false, [&] {
-      forward_runs<T, K, S, Tile, kMasks, kPadding, kInside, false, kRunThreads, 1>(work);
-    });
+    const auto run = [&] {
+      forward_runs<T, K, S, Tile, kMasks, kPadding, kInside, kTransforms, kStatistics, kRunThreads, 1>(work);
+    };
+    if constexpr (kStatistics) {
+      add_statistics_runs(work, sizeof(T), launch);
+      problem.forward_with_statistics(work, launch, run);
+    } else {
+      problem.forward(work, launch, false, run);
+    }
     return true;
   });
 }
 
 template <class T, class K, class S, class Tile, bool kInput, bool kWeight, bool kBias, int kPhaseH,
-          int kPhaseW>
+          int kPhaseW, bool kNormSums = false>
 void backward(int padding_h, int padding_w) {
   static_assert(kPhaseH < K::kStrideH && kPhaseW < K::kStrideW);
   for_seeds(kSeeds, [=](Draw& draw) {
@@ -49,19 +56,26 @@ void backward(int padding_h, int padding_w) {
     wanted.spread_h = S::kHeight, wanted.spread_w = S::kWidth;
     const Geometry g = draw_geometry(draw, wanted);
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, {false, Tile::kVectorX, Tile::kVectorG});
+    Case<T, K> problem(draw, g, {false, Tile::kVectorX, Tile::kVectorG}, kNormSums);
     problem.never_add();
     PlaneWork work;
     problem.describe(work, false);
-    const Launch launch = cut_backward_runs(
+    Launch launch = cut_backward_runs(
         work, g.batch, g.channels, problem.kSizes, S::kHeight, S::kWidth,
         {Tile::kColumns, Tile::kRows, Tile::kVectorX, Tile::kVectorG, Tile::kOffset, Tile::kPages}, sizeof(T),
-        kRunThreads, draw(1, 6) * std::int64_t{4000}, kInput, kWeight, kBias, draw(1, 20));
+        kRunThreads, draw(1, 6) * std::int64_t{4000}, kInput, kWeight || kNormSums, kBias, draw(1, 20));
     if (launch.blocks == 0) return false;
-    problem.backward(work, launch, {kInput, kWeight, kBias}, false, false, [&] {
-      backward_runs<T, K, S, Tile, kInput, kWeight, kBias, kPhaseH, kPhaseW, true, false, kRunThreads, 1>(
-          work);
-    });
+    const Gradients of{kInput, kWeight, kBias};
+    const auto run = [&] {
+      backward_runs<T, K, S, Tile, kInput, kWeight, kBias, kPhaseH, kPhaseW, true, kNormSums && kWeight,
+                    kNormSums, kRunThreads, 1>(work);
+    };
+    if constexpr (kNormSums) {
+      add_norm_sums(kWeight, launch);
+      problem.backward_with_sums(work, launch, of, false, run);
+    } else {
+      problem.backward(work, launch, of, false, false, run);
+    }
     return true;
   });
 }
@@ -141,6 +155,47 @@ TEST(Runs, weight_gradient_wide_kernel) {
 TEST(Runs, weight_gradient_stride_of_three) {
   backward<BFloat16, Kernel<5, 3, 3, 3>, Spread<1, 1>, UnitTile<3, 2, 1, 1, 0, 4>, false, true, true, 2, 1>(
       2, 1);
+}
+
+TEST(Runs, statistics_vectors) {
+  forward<float, Kernel<3, 3, 1, 1>, Spread<1, 1>, RunTile<4, 4, 4, 4, 3, 2>, true, 1, 5, false, true>(1);
+}
+TEST(Runs, statistics_far_from_zero) {
+  forward<float, Kernel<3, 3, 1, 1>, Spread<1, 1>, RunTile<3, 4, 1, 1, 0, 2>, true, 0, 0, false, true>(1,
+                                                                                                       1000);
+}
+TEST(Runs, statistics_stride_and_transform) {
+  forward<BFloat16, Kernel<3, 3, 2, 2>, Spread<1, 1>, RunTile<5, 3, 1, 1, 0, 2>, true, 0, 0, true, true>(
+      1, 1000);
+}
+TEST(Runs, statistics_multiplier) {
+  forward<BFloat16, Kernel<3, 3, 1, 1, 2>, Spread<1, 1>, RunTile<3, 2, 1, 1, 0, 2>, true, 0, 0, true, true>(
+      1);
+}
+
+TEST(Runs, both_gradients_and_sums) {
+  backward<float, Kernel<3, 3, 1, 1>, Spread<1, 1>, UnitTile<4, 4, 4, 4, 3, 2>, true, true, true, 0, 0, true>(
+      1, 1);
+}
+TEST(Runs, both_gradients_and_sums_stride) {
+  backward<BFloat16, Kernel<3, 3, 2, 2>, Spread<1, 1>, UnitTile<4, 2, 4, 2, 0, 2>, true, true, true, 1, 1,
+           true>(1, 1);
+}
+TEST(Runs, both_gradients_and_sums_odd_rows) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, Spread<1, 1>, UnitTile<7, 3, 1, 1, 0, 2>, true, true, false, 0, 0,
+           true>(1, 1);
+}
+TEST(Runs, both_gradients_and_sums_inputs_that_none_reads) {
+  backward<float, Kernel<2, 3, 2, 2>, Spread<2, 2>, UnitTile<3, 2, 1, 1, 0, 3>, true, true, true, 0, 1, true>(
+      0, 1);
+}
+TEST(Runs, input_gradient_and_sums) {
+  backward<float, Kernel<3, 3, 1, 1>, Spread<1, 1>, UnitTile<6, 2, 2, 2, 1, 2>, true, false, false, 0, 0,
+           true>(1, 1);
+}
+TEST(Runs, input_gradient_and_sums_stride) {
+  backward<BFloat16, Kernel<3, 3, 2, 2>, Spread<1, 1>, UnitTile<4, 2, 8, 4, 0, 2>, true, false, false, 1, 1,
+           true>(1, 1);
 }
 
 }  // namespace

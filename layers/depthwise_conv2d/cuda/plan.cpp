@@ -49,10 +49,10 @@ std::vector<Plan> plans_for(const Problem& p) {
                       axis->padding;
     }
 
-  if (p.hook == Hook::None) add_run_plans(p, s, plans);
+  add_run_plans(p, s, plans);
   const bool reads_some = (p.pass == Pass::Both || p.hook == Hook::NormSums) && !all_are_read;
   if (!reads_some) {
-    if (p.hook == Hook::None) add_box_plans(p, s, plans);
+    add_box_plans(p, s, plans);
     p.channels_last ? add_pixel_plans(p, s, plans) : add_plane_plans(p, s, plans);
   }
   // Estimates of planes do not compare with those of runs, which have come out ahead.

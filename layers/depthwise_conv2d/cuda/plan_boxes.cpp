@@ -20,9 +20,11 @@ struct BoxConfig {
 int box_registers(const Problem& p, const Shape& s, const BoxTileSizes& t) {
   const KernelSizes& k = s.kernel;
   const int eights = t.warp_channels / 8, taps = taps_of(k);
+  const int statistics = has_statistics(p) ? 6 * eights + 6 : 0;
   if (s.forward)
-    return 44 + t.tap_rows * k.kernel_w * eights + t.rows * eights * 4 + 8 * (k.kernel_w + 1) / 2 * eights;
-  int count = 52 + 8 * eights + (k.reach_w() / 2) * eights;
+    return statistics + 44 + t.tap_rows * k.kernel_w * eights + t.rows * eights * 4 +
+           8 * (k.kernel_w + 1) / 2 * eights;
+  int count = (has_norm_sums(p) ? 8 * eights + 6 : 0) + 52 + 8 * eights + (k.reach_w() / 2) * eights;
   if (p.pass != Pass::Weight) count += taps * eights + t.rows * k.stride_h * k.stride_w * eights * 4;
   if (p.pass != Pass::Input)
     count += t.tap_rows * k.stride_w * ((k.reach_w() + 1) / 2) * eights * 4 +
@@ -131,23 +133,26 @@ bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named
   plan.pixels.w = s.w;
   const BoxPlan boxes =
       s.forward ? cut_forward_boxes(plan.pixels, s.images, s.channels, s.kernel, t, c.strip, c.wanted_blocks)
-                : cut_backward_boxes(plan.pixels, s.images, s.channels, s.kernel, t, c.strip, input, weight,
-                                     p.bias, c.wanted_blocks);
+                : cut_backward_boxes(plan.pixels, s.images, s.channels, s.kernel, t, c.strip, input,
+                                     reads_input(p), p.bias, c.wanted_blocks);
   plan.launch = boxes.launch;
   plan.x_box = boxes.x, plan.y_box = boxes.y, plan.dx_box = boxes.dx;
+  if (has_statistics(p)) add_statistics_boxes(t, plan.launch);
+  if (has_norm_sums(p)) add_norm_sums(weight, plan.launch), add_norm_table_boxes(t, plan.launch);
   if (s.forward) plan.launch.parts = 0;
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks || plan.launch.shared_bytes > kSharedBytes)
     return false;
   // A few numbers that do not find a register cost less than a block that is not there.
   constexpr int kSpilled = 24;
   constexpr int kTransformed = 18;  // of eight channels
-  const int wanted = box_registers(p, s, t) + (p.transforms ? kTransformed : 0) - kSpilled;
+  const int wanted =
+      box_registers(p, s, t) + (loads_transformed(p) && !has_norm_sums(p) ? kTransformed : 0) - kSpilled;
   std::int64_t blocks_of_sm =
       std::min(kSharedBytes / (plan.launch.shared_bytes + 1024), kResidentThreads / plan.launch.threads);
   while (blocks_of_sm > 0 && registers_of(plan.launch.threads, static_cast<int>(blocks_of_sm)) < wanted)
     --blocks_of_sm;
   if (blocks_of_sm < 1) return false;
-  plan.cost = box_cost(p, s, t, plan, static_cast<int>(blocks_of_sm));
+  plan.cost = box_cost(p, s, t, plan, static_cast<int>(blocks_of_sm)) + hook_cost(p, s, plan.launch);
   if (!named) return true;
   const KernelSizes& k = s.kernel;
   std::array<char, 320> text{};
@@ -161,7 +166,9 @@ bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named
     plan.kernel += std::string(word(input)) + ", " + word(weight) + ", " + word(p.bias) + ", " +
                    std::to_string(phase_of(s.h, k.stride_h)) + ", " +
                    std::to_string(phase_of(s.w, k.stride_w)) + ", ";
-  plan.kernel += std::string(word(p.transforms)) + ", " + std::to_string(blocks_of_sm) + ">";
+  plan.kernel += std::string(word(loads_transformed(p))) + ", " +
+                 word(s.forward ? has_statistics(p) : has_norm_sums(p)) + ", " +
+                 std::to_string(blocks_of_sm) + ">";
   plan.what = "boxes of " + std::to_string(t.blocks) + " x " + std::to_string(t.columns) + " columns, " +
               std::to_string(t.step_rows()) + " rows, " + std::to_string(t.channels) + " channels (" +
               std::to_string(t.warp_channels) + " to a warp), strips of " +

@@ -122,14 +122,15 @@ int registers(const Problem& p, const Shape& s, const RunShape& r, const RunConf
   if (s.forward) {
     const RunTileSizes& t = c.tile;
     const int window = (t.columns - 1) * k.stride_w + (k.kernel_w - 1) * r.distance_w + 1;
-    return 40 + taps + t.rows * t.columns + window + t.vector + (r.w.padding > 0 ? window / 2 : 0);
+    return 40 + taps + t.rows * t.columns + window + t.vector + (r.w.padding > 0 ? window / 2 : 0) +
+           (has_statistics(p) ? 4 : 0);
   }
   const UnitTileSizes& t = c.units;
   const int passes = p.pass == Pass::Both ? 2 : 1;
   const UnitReachSizes reach_w(k.kernel_w, k.stride_w, r.distance_w, r.w.padding % k.stride_w);
   const int window = t.columns + reach_w.span - 1, width = t.columns * k.stride_w;
   return 48 + (taps * k.repeat + t.rows * k.stride_h * width) * passes + 2 * window +
-         (p.pass != Pass::Input ? width / 2 : 0);
+         (p.pass != Pass::Input ? width / 2 : 0) + (has_norm_sums(p) ? 5 + width : 0);
 }
 
 /// Estimated milliseconds: four limits, of which the largest counts most. Their weights were fitted to some
@@ -174,11 +175,13 @@ bool plan_runs(const Problem& p, const Shape& s, const RunShape& r, const RunCon
   plan.family = Plan::Family::Runs;
   plan.planes.h = r.h;
   plan.planes.w = r.w;
-  plan.launch =
-      s.forward ? cut_forward_runs(plan.planes, s.images, s.out_channels, k, r.distance_h, c.tile, s.number,
-                                   c.threads, c.bytes, c.wanted_blocks)
-                : cut_backward_runs(plan.planes, s.images, s.channels, k, r.distance_h, r.distance_w, c.units,
-                                    s.number, c.threads, c.bytes, input, weight, p.bias, c.wanted_blocks);
+  plan.launch = s.forward ? cut_forward_runs(plan.planes, s.images, s.out_channels, k, r.distance_h, c.tile,
+                                             s.number, c.threads, c.bytes, c.wanted_blocks)
+                          : cut_backward_runs(plan.planes, s.images, s.channels, k, r.distance_h,
+                                              r.distance_w, c.units, s.number, c.threads, c.bytes, input,
+                                              reads_input(p), p.bias, c.wanted_blocks);
+  if (plan.launch.blocks > 0 && has_statistics(p)) add_statistics_runs(plan.planes, s.number, plan.launch);
+  if (has_norm_sums(p)) add_norm_sums(weight, plan.launch);
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks || plan.launch.shared_bytes > kSharedBytes)
     return false;
   constexpr double kLeastAtWork = 0.7;
@@ -193,7 +196,7 @@ bool plan_runs(const Problem& p, const Shape& s, const RunShape& r, const RunCon
       std::min<std::int64_t>(kMostThreads / c.threads, kSharedBytes / (plan.launch.shared_bytes + 1024));
   while (resident >= kLeastBlocks && registers_of(c.threads, static_cast<int>(resident)) < wanted) --resident;
   if (resident < kLeastBlocks) return false;
-  plan.cost = cost(p, s, r, c, plan, static_cast<double>(resident));
+  plan.cost = cost(p, s, r, c, plan, static_cast<double>(resident)) + hook_cost(p, s, plan.launch);
   if (!named) return true;
 
   const RunTileSizes& t = c.tile;
@@ -212,14 +215,15 @@ bool plan_runs(const Problem& p, const Shape& s, const RunShape& r, const RunCon
                      ? r.w.input - ((r.w.output - t.columns) * k.stride_w - r.w.padding)
                      : 0;
     inside = std::max(inside, 0);
-    std::snprintf(rest, left, "RunTile<%d, %d, %d, %d, %d, %d>, %s, %d, %d, %s, %d, %d>", t.columns, t.rows,
-                  t.vector, t.vector_out, t.offset, t.pages, word(masks), inside > 0 ? r.w.padding : 0,
-                  inside, word(p.transforms), c.threads, static_cast<int>(resident));
-  } else {
-    std::snprintf(rest, left, "UnitTile<%d, %d, %d, %d, %d, %d>, %s, %s, %s, %d, %d, true, %s, %d, %d>",
-                  u.columns, u.rows, u.vector_x, u.vector_g, u.offset, u.pages, word(input), word(weight),
-                  word(p.bias), r.h.padding % k.stride_h, r.w.padding % k.stride_w, word(p.transforms),
+    std::snprintf(rest, left, "RunTile<%d, %d, %d, %d, %d, %d>, %s, %d, %d, %s, %s, %d, %d>", t.columns,
+                  t.rows, t.vector, t.vector_out, t.offset, t.pages, word(masks),
+                  inside > 0 ? r.w.padding : 0, inside, word(loads_transformed(p)), word(has_statistics(p)),
                   c.threads, static_cast<int>(resident));
+  } else {
+    std::snprintf(rest, left, "UnitTile<%d, %d, %d, %d, %d, %d>, %s, %s, %s, %d, %d, true, %s, %s, %d, %d>",
+                  u.columns, u.rows, u.vector_x, u.vector_g, u.offset, u.pages, word(input), word(weight),
+                  word(p.bias), r.h.padding % k.stride_h, r.w.padding % k.stride_w,
+                  word(loads_transformed(p)), word(has_norm_sums(p)), c.threads, static_cast<int>(resident));
   }
   plan.kernel = text.data();
   plan.what = "runs of " + std::to_string(cut.planes) + " planes in " + std::to_string(cut.bands) +

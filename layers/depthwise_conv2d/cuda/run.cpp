@@ -25,7 +25,7 @@
 
 namespace lamella::depthwise {
 
-extern const detail::cuda::SourceFile kDeviceSources[11];
+extern const detail::cuda::SourceFile kDeviceSources[14];
 
 }  // namespace lamella::depthwise
 

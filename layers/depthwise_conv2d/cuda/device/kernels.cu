@@ -1,5 +1,6 @@
 // All kernels: what is compiled at run time.
-#include "boxes.cuh"
+#include "boxes_backward.cuh"
+#include "boxes_forward.cuh"
 #include "pixels.cuh"
 #include "planes.cuh"
 #include "runs.cuh"

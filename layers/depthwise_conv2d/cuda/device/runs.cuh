@@ -1,6 +1,7 @@
 #pragma once
 
 #include "boxes.cuh"
+#include "hooks.cuh"
 #include "transform.cuh"
 
 /// Dense planes (NCHW), whose rows are one run of memory, whatever their width: for GPUs of compute
@@ -83,9 +84,10 @@ struct RunBytes {
 };
 
 /// kMasks: columns beside the rows are read, and count as zero. Of them only the first kPadding and those
-/// behind column kInside - 1 of a thread's window can be outside, unless kInside is 0.
+/// behind column kInside - 1 of a thread's window can be outside, unless kInside is 0. kStatistics: blocks
+/// leave moments.
 template <class T, class K, class S, class Tile, bool kMasks, int kPadding, int kInside, bool kTransforms,
-          int kThreads, int kBlocks>
+          bool kStatistics, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWork work) {
   constexpr int kColumns = Tile::kColumns, kRows = Tile::kRows, kPages = Tile::kPages;
   constexpr int kWindow = (kColumns - 1) * K::kStrideW + (K::kW - 1) * S::kWidth + 1;
@@ -182,6 +184,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
       masks[i] = in_column + i >= 0 && in_column + i < work.w.input ? 0xffffffffu : 0u;
   }
 
+  ThreadMoments<kStatistics, 1> statistics;
   int result = 0;
 #pragma unroll 1
   for (int i = first_item; i < last_item; ++i, item.advance(cut.bands)) {
@@ -234,7 +237,18 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
         T* to = mine + row * work.w.output;
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
-          if (row + r < band.rows) keep_row<T, Tile::kVectorOut>(to, sums[r], left);
+          if (row + r < band.rows) {
+            keep_row<T, Tile::kVectorOut>(to, sums[r], left);
+            if constexpr (kStatistics) {
+              const float begin[1] = {sums[r][0]};
+              statistics.first(begin);
+#pragma unroll
+              for (int c = 0; c < kColumns; ++c) {
+                const float y[1] = {sums[r][c]};
+                if (c < left) statistics.add(y);
+              }
+            }
+          }
           to += work.w.output;
         }
       }
@@ -261,6 +275,17 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
     result ^= 1;
   }
   if (thread == 0) wait_until_stores_have_read();
+  if constexpr (kStatistics) {
+    // The threads of a plane are neighbours.
+    const auto synchronize = [] { synchronize_some(1, kWorkers); };
+    Moments* const list = reinterpret_cast<Moments*>(bytes);
+    synchronize();
+    list[thread] = statistics.of(0);
+    merge_all(list, per_plane, 1, planes, per_plane, thread, kWorkers, synchronize);
+    Moments* const to = reinterpret_cast<Moments*>(work.hook.parts) +
+                        static_cast<Int64>(part) * work.channels + first_channel;
+    for (int i = thread; i < planes; i += kWorkers) to[i] = list[i * per_plane];
+  }
 }
 
 /// One axis of the walk over x, in units of `stride` inputs: unit u has inputs stride · u … stride · u +
@@ -297,9 +322,10 @@ struct UnitTile {
 
 /// dx, the parts of dw, or both. kMasks: columns of g beside its rows are read, or of x behind its own. The
 /// bias's sum is that of output u + q - owner of every unit u. Channels are those of x; kRepeat planes of g
-/// belong to each, side by side, in bands cut.run_numbers apart.
+/// belong to each, side by side, in bands cut.run_numbers apart. kNormSums: dx is masked, and blocks leave
+/// its sums; pages have x then, too.
 template <class T, class K, class S, class Tile, bool kInput, bool kWeight, bool kBias, int kPhaseH,
-          int kPhaseW, bool kMasks, bool kTransforms, int kThreads, int kBlocks>
+          int kPhaseW, bool kMasks, bool kTransforms, bool kNormSums, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWork work) {
   using ReachH = UnitReach<K::kH, K::kStrideH, S::kHeight, kPhaseH>;
   using ReachW = UnitReach<K::kW, K::kStrideW, S::kWidth, kPhaseW>;
@@ -308,6 +334,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
   constexpr int kWidth = kColumns * K::kStrideW, kHeight = kRows * K::kStrideH, kAll = K::kTaps + 1;
   constexpr int kConsumers = kThreads / 32 - 1, kWorkers = 32 * kConsumers;
   constexpr int kRepeat = K::kRepeat;
+  constexpr bool kReadsInput = kWeight || kNormSums;
+  static_assert(kInput || !kNormSums);
   static_assert(kColumns % Tile::kVectorG == 0 && kWidth % Tile::kVectorX == 0);
   extern __shared__ uint4 shared[];
   const PlaneCut& cut = work.cut;
@@ -315,7 +343,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
   const unsigned pages = shared_address(bytes);
   const int g_bytes = cut.output_numbers * static_cast<int>(sizeof(T));
   const int x_bytes = cut.input_numbers * static_cast<int>(sizeof(T));
-  const int page_bytes = g_bytes + (kWeight ? x_bytes : 0), result_bytes = kInput ? x_bytes : 0;
+  const int page_bytes = g_bytes + (kReadsInput ? x_bytes : 0), result_bytes = kInput ? x_bytes : 0;
   const unsigned full = pages + kPages * page_bytes + 2 * result_bytes, empty = full + 8 * kPages;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   if (threadIdx.x == 0) {
@@ -379,6 +407,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
   }
   const int thread = static_cast<int>(threadIdx.x), per_plane = cut.column_groups * cut.row_groups;
   const int plane = thread / per_plane, place = thread - plane * per_plane;
+  ThreadNormSums<kNormSums, 1> norm;
+  norm.begin(work.transform, work.hook, first_channel + (plane < planes ? plane : 0));
 
   if (warp == kConsumers) {
 #pragma unroll 1
@@ -391,7 +421,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
         g_count += static_cast<unsigned>(RunBytes<T>(g + j * out_plane, g_numbers).loaded()) * sizeof(T);
       const T* const x = static_cast<const T*>(work.x) + x_at(item, band);
       const RunBytes<T> x_run(x, numbers_of(band.x_rows, work.w.input, in_plane));
-      const unsigned x_count = kWeight ? static_cast<unsigned>(x_run.loaded()) * sizeof(T) : 0u;
+      const unsigned x_count = kReadsInput ? static_cast<unsigned>(x_run.loaded()) * sizeof(T) : 0u;
       const unsigned barrier = full + 8 * cursor.slot, to = pages + cursor.slot * page_bytes;
       wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
       expect_bytes(barrier, g_count + x_count);
@@ -527,7 +557,21 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
             T* to = results + of.phase + plane * in_plane + row * K::kStrideH * work.w.input + x_column;
 #pragma unroll
             for (int r = 0; r < kHeight; ++r) {
-              if (row * K::kStrideH + r < band.x_rows) keep_row<T, Tile::kVectorX>(to, results_of[r], left);
+              if (row * K::kStrideH + r < band.x_rows) {
+                if constexpr (kNormSums) {
+                  float z[kWidth];
+                  load_window<T, Tile::kVectorX, 0>(x_page + (row * K::kStrideH + r) * work.w.input, z);
+#pragma unroll
+                  for (int c = 0; c < kWidth; ++c) {
+                    if (c >= left) continue;
+                    float masked[1] = {results_of[r][c]};
+                    const float before[1] = {z[c]};
+                    norm.pass(masked, before);
+                    results_of[r][c] = masked[0];
+                  }
+                }
+                keep_row<T, Tile::kVectorX>(to, results_of[r], left);
+              }
               to += work.w.input;
             }
           }
@@ -587,6 +631,15 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
         to[p * kRepeat * kAll + k0 + k] = sum;
       }
     }
+  }
+  if constexpr (kNormSums) {
+    NormSums* const list = reinterpret_cast<NormSums*>(bytes);
+    __syncthreads();
+    if (warp < kConsumers) list[thread] = norm.of(0);
+    merge_all(list, per_plane, 1, planes, per_plane, thread, kThreads, [] { __syncthreads(); });
+    NormSums* const to = reinterpret_cast<NormSums*>(work.hook.parts) +
+                         static_cast<Int64>(part) * work.channels + first_channel;
+    for (int i = thread; i < planes; i += kThreads) to[i] = list[i * per_plane];
   }
 }
 

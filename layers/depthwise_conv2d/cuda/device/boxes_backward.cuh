@@ -1,0 +1,500 @@
+#pragma once
+
+#include "boxes.cuh"
+#include "boxes_hooks.cuh"
+
+/// The gradients, from boxes.
+namespace lamella::depthwise {
+
+/// One axis of the walk over x, in units of `stride` inputs: unit u has inputs stride · u + kPhase and on.
+/// The copy engine stores no box that begins before its tensor, so the phase is that of the first input.
+///
+/// Input stride · u + kPhase + a meets tap k = s % stride + stride · i, s = kPhase + a, in output u + s /
+/// stride - i.
+template <int kKernel, int kStride, int kPhase>
+struct UnitWindow {
+  static constexpr int kLow1 = -((kKernel - 1 - kPhase) / kStride), kLow2 = 1 - (kKernel - 1) / kStride;
+  /// Outputs that a unit's inputs meet: from u + kLow on, kSpan of them.
+  static constexpr int kLow = kKernel - 1 < kPhase ? kLow2 : kPhase > 0 && kLow2 < kLow1 ? kLow2 : kLow1;
+  static constexpr int kSpan = (kPhase > 0 ? 1 : 0) - kLow + 1;
+  /// The tap by which input a of a unit meets output q of its window; it may not exist.
+  __device__ static constexpr int tap(int a, int q) {
+    return (kPhase + a) % kStride + kStride * ((kPhase + a) / kStride - kLow - q);
+  }
+};
+LAMELLA_ANYWHERE inline Units units_of(const Axis& axis, int residue, int stride, int phase, bool owns,
+                                       int owner) {
+  Units units{Axis::floor(axis.input_begin(residue) - phase, stride),
+              Axis::ceiling(axis.input_end(residue) - phase, stride)};
+  if (owns) {
+    units.begin = units.begin < owner ? units.begin : owner;
+    const int end = axis.outputs(residue) + owner;
+    units.end = units.end > end ? units.end : end;
+  }
+  return units;
+}
+
+template <class K, class Tile, bool kInput, bool kWeight, int kPhaseH, int kPhaseW>
+struct BackwardBoxes {
+  using WindowH = UnitWindow<K::kH, K::kStrideH, kPhaseH>;
+  using WindowW = UnitWindow<K::kW, K::kStrideW, kPhaseW>;
+  static constexpr int kGRows = Tile::kStepRows + WindowH::kSpan - 1;
+  static constexpr int kPageRows = Tile::kWhole ? kGRows : Tile::kStepRows;  ///< of g
+  static constexpr int kReach = (kGRows + kPageRows - 1) / kPageRows;
+  static constexpr int kXRows = Tile::kStepRows * K::kStrideH;
+  static constexpr int kGColumns = Tile::round_columns(Tile::kUnits + WindowW::kSpan - 1);
+  static constexpr int kXColumns = Tile::round_columns(Tile::kUnits);
+  static constexpr int kGRowBytes = kGColumns * Tile::kPixelBytes, kXRowBytes = kXColumns * Tile::kPixelBytes;
+  static constexpr int kGBytes = Tile::box_bytes(kPageRows * kGColumns);
+  static constexpr int kPlaneBytes = Tile::box_bytes(kXRows * kXColumns);
+  static constexpr int kPageBytes = kGBytes + (kWeight ? K::kStrideW * kPlaneBytes : 0);
+  static constexpr int kResultColumns = Tile::kColumns * K::kStrideW;
+  static constexpr int kResultBytes = kInput ? Tile::box_bytes(kXRows * kResultColumns) : 0;
+  static constexpr int kBarriers = Tile::kPages * kPageBytes + 2 * Tile::kBlocks * kResultBytes;
+  static constexpr int kTapGroups = kWeight ? (K::kH + Tile::kTapRows - 1) / Tile::kTapRows : 1;
+  static constexpr int kTapSums = kBarriers + 16 * Tile::kPages;
+  static constexpr int kSharedBytes =
+      1024 + kTapSums + (kWeight ? Tile::kBlocks * (K::kTaps + 1) * Tile::kChannels * 4 : 0);
+  static constexpr int kConsumers = Tile::kBlocks * Tile::kWarpGroups * kTapGroups;
+  static constexpr int kThreads = 32 * (kConsumers + 1);
+  static_assert(Tile::kPages >= kReach);
+  static_assert(Tile::kTapRows == K::kH || (!kInput && Tile::kTapRows % K::kStrideH == 0));
+};
+
+/// dx of a tile, the parts of dw, or both, in units of the stride. kNormSums: dx is masked, and blocks leave
+/// its sums; pages have x then, too, which stays as it is.
+template <class T, class K, class Tile, bool kInput, bool kWeight, bool kBias, int kPhaseH, int kPhaseW,
+          bool kTransforms, bool kNormSums, int kBlocksOfSm>
+__global__ void __launch_bounds__(
+    (BackwardBoxes<K, Tile, kInput, kWeight || kNormSums, kPhaseH, kPhaseW>::kThreads), kBlocksOfSm)
+    backward_boxes(const __grid_constant__ BoxWork boxes) {
+  constexpr bool kReadsInput = kWeight || kNormSums, kTransformsPages = kTransforms && kWeight && !kNormSums;
+  using Sizes = BackwardBoxes<K, Tile, kInput, kReadsInput, kPhaseH, kPhaseW>;
+  using WindowH = typename Sizes::WindowH;
+  using WindowW = typename Sizes::WindowW;
+  constexpr int kStrideH = K::kStrideH, kStrideW = K::kStrideW, kSpan = WindowW::kSpan;
+  constexpr int kEights = Tile::kEights, kPages = Tile::kPages, kReach = Sizes::kReach,
+                kTapRows = Tile::kTapRows;
+  constexpr int kTapGroups = Sizes::kTapGroups, kConsumers = Sizes::kConsumers, kAll = K::kTaps + 1;
+  constexpr int kPairs = kSpan / 2, kPlaces = (kSpan + 1) / 2, kDown = Tile::kDown;
+  static_assert(K::kRepeat == 1 && (kInput || !kNormSums));
+  extern __shared__ uint4 shared[];
+  const PixelWork& work = boxes.work;
+  const PixelCut& cut = work.cut;
+  const int first_channel =
+      static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * Tile::kChannels;
+  const int part = static_cast<int>(blockIdx.x / static_cast<unsigned>(cut.channel_blocks));
+  const int first_item = part * work.items_per_part,
+            last_item = min(work.items, first_item + work.items_per_part);
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+
+  const unsigned base = shared_address(shared), pages = (base + 1023u) & ~1023u;
+  const unsigned full = pages + Sizes::kBarriers, empty = full + 8 * kPages;
+  float* const tap_sums =
+      reinterpret_cast<float*>(reinterpret_cast<char*>(shared) + (pages - base) + Sizes::kTapSums);
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < kPages; ++s) make_barrier(full + 8 * s, 1), make_barrier(empty + 8 * s, kConsumers);
+  }
+  if constexpr (kWeight) {
+    for (int i = static_cast<int>(threadIdx.x); i < Tile::kBlocks * kAll * Tile::kChannels;
+         i += Sizes::kThreads)
+      tap_sums[i] = 0;
+  }
+  float* const norm_table =
+      reinterpret_cast<float*>(reinterpret_cast<char*>(shared) + (pages - base) + Sizes::kSharedBytes - 1024);
+  if constexpr (kNormSums)
+    fill_norm_table<Tile, Sizes::kThreads>(norm_table, work.transform, work.hook, first_channel,
+                                           cut.channels);
+  __syncthreads();
+
+  struct Item {
+    int image, class_h, class_w, row, column, steps;  ///< the first units
+  };
+  const auto item_of = [&](const PixelItem& at) {
+    const Units rows = units_of(work.h, at.class_h, kStrideH, kPhaseH, kBias, work.owner_h);
+    const Units columns = units_of(work.w, at.class_w, kStrideW, kPhaseW, kBias, work.owner_w);
+    const int row = rows.begin + at.strip * cut.strip_rows, column = columns.begin + at.tile * Tile::kUnits;
+    const int count = column < columns.end ? max(min(cut.strip_rows, rows.end - row), 0) : 0;
+    return Item{at.image, at.class_h, at.class_w,
+                row,      column,     (count + Tile::kStepRows - 1) / Tile::kStepRows};
+  };
+
+  const int channel = warp % Tile::kWarpGroups * Tile::kWarpChannels;
+  const int block = warp / (Tile::kWarpGroups * kTapGroups);
+  LaneNormSums<kNormSums, kEights> norm;
+  if constexpr (kNormSums) norm.begin();
+  PageCursor<kPages> cursor;
+  if (warp == kConsumers) {
+    PixelItem at(work, static_cast<unsigned>(first_item));
+#pragma unroll 1
+    for (int number = first_item; lane == 0 && number < last_item; ++number, at.advance(work)) {
+      const Item item = item_of(at);
+      if (item.steps == 0) continue;
+      int g_row = item.class_h + (item.row + WindowH::kLow) * work.h.output_step;
+      const int g_column = item.class_w + (item.column + WindowW::kLow) * work.w.output_step;
+      int x_row = work.h.origin(item.class_h) + (item.row * kStrideH + kPhaseH) * work.h.input_step;
+      const int x_column =
+          work.w.origin(item.class_w) + (item.column * kStrideW + kPhaseW) * work.w.input_step;
+#pragma unroll 1
+      for (int page = 0; page < item.steps + kReach - 1; ++page) {
+        const unsigned barrier = full + 8 * cursor.slot, to = pages + cursor.slot * Sizes::kPageBytes;
+        const bool has_x = kReadsInput && page < item.steps;
+        wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
+        expect_bytes(barrier, Sizes::kPageRows * Sizes::kGRowBytes +
+                                  (has_x ? kStrideW * Sizes::kXRows * Sizes::kXRowBytes : 0));
+        load_box(to, boxes.y, first_channel, g_column, g_row, item.image, barrier);
+        if (has_x) {
+#pragma unroll
+          for (int plane = 0; plane < kStrideW; ++plane)
+            load_box(to + Sizes::kGBytes + plane * Sizes::kPlaneBytes, boxes.x, first_channel,
+                     x_column + plane * work.w.input_step, x_row, item.image, barrier);
+        }
+        g_row += Sizes::kPageRows * work.h.output_step;
+        x_row += Sizes::kXRows * work.h.input_step;
+        cursor.next();
+      }
+    }
+  } else {
+    const int chunk = channel / 8;
+    const int tap_group = kTapGroups > 1 ? warp / Tile::kWarpGroups % kTapGroups : 0;
+    const bool works = first_channel + channel < cut.channels;
+    // Of a part of the taps' rows: the row of the window that is row 0 of the part's.
+    using PartH = UnitWindow<kTapRows, kStrideH, kPhaseH>;
+    const int down = PartH::kLow - WindowH::kLow - tap_group * (kTapRows / kStrideH);
+    const int owner_row = -work.owner_h - WindowH::kLow;  // of the window
+    const int owner_group = kTapGroups > 1 ? work.owner_h * kStrideH / kTapRows : 0;
+    TapRows<T, K, kInput ? K::kH : 1> taps[kInput ? kEights : 1];
+    if constexpr (kInput) {
+#pragma unroll
+      for (int e = 0; e < kEights; ++e)
+        taps[e].load(work.taps, first_channel + channel + e * 8, cut.channels, 0);
+    }
+    const auto g_place = [&](int pixel, int shift, int of) {
+      const int column = block * Tile::kColumns + pixel % Tile::kColumns + min(shift, kSpan - 1);
+      return Tile::at(pixel / Tile::kColumns * Sizes::kGColumns + column, of);
+    };
+    ShiftPlaces<Tile, kSpan> to_input, to_weight;
+    if constexpr (kInput) to_input.template find<false>(chunk, g_place);
+    if constexpr (kWeight) to_weight.template find<true>(chunk, g_place);
+    const int mate = lane % 16;
+    const unsigned my_x = Tile::at(
+        mate / Tile::kColumns * kStrideH * Sizes::kXColumns + block * Tile::kColumns + mate % Tile::kColumns,
+        chunk + (kEights > 1 ? lane / 16 : 0));
+    unsigned my_result[kStrideW];
+#pragma unroll
+    for (int b = 0; b < kStrideW; ++b)
+      my_result[b] = Tile::at(
+          mate / Tile::kColumns * kStrideH * Sizes::kResultColumns + mate % Tile::kColumns * kStrideW + b,
+          chunk + (kEights > 1 ? lane / 16 : 0));
+    const unsigned results = pages + kPages * Sizes::kPageBytes + 2 * block * Sizes::kResultBytes;
+    const bool stores = kInput && warp % Tile::kWarpGroups == 0 && lane == 0;
+
+    unsigned result = results;
+    BoxTransform<T, Tile, kTransformsPages> transform;
+    transform.begin(work.transform, first_channel, cut.channels);
+    LaneTransform<T, kTransforms && kWeight && kNormSums, kEights> lane_transform;
+    lane_transform.begin(norm_table + channel + lane / 4, Tile::kChannels, work.transform);
+    PageCursor<kPages> awaited;
+    const auto wait_for_page = [&] {
+      wait_for_phase(full + 8 * awaited.slot, awaited.parity);
+      awaited.next();
+    };
+    PixelItem at(work, static_cast<unsigned>(first_item));
+#pragma unroll 1
+    for (int number = first_item; number < last_item; ++number, at.advance(work)) {
+      const Item item = item_of(at);
+      if (item.steps == 0) continue;
+#pragma unroll
+      for (int p = 0; p < kReach - 1; ++p) wait_for_page();
+      float sums[kWeight ? kTapRows : 1][kStrideW][kPlaces][kEights][4], total[kEights][4];
+#pragma unroll
+      for (int e = 0; e < kEights; ++e)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          total[e][i] = 0;
+#pragma unroll
+          for (int k = 0; k < (kWeight ? kTapRows : 1); ++k)
+#pragma unroll
+            for (int b = 0; b < kStrideW; ++b)
+#pragma unroll
+              for (int p = 0; p < kPlaces; ++p) sums[k][b][p][e][i] = 0;
+        }
+      int out_row = work.h.origin(item.class_h) + (item.row * kStrideH + kPhaseH) * work.h.input_step;
+      const int out_column =
+          work.w.origin(item.class_w) +
+          ((item.column + block * Tile::kColumns) * kStrideW + kPhaseW) * work.w.input_step;
+      // Columns of the input that exist: bit 4 · b + 2 · m + i for the transform, 2 · b + half for the sums.
+      unsigned x_columns = 0, dx_columns = 0;
+      if constexpr (kNormSums) {
+        const auto exists = [&](int pixel, int b) {
+          const int column = out_column + (pixel % Tile::kColumns * kStrideW + b) * work.w.input_step;
+          return column >= 0 && column < work.w.input ? 1u : 0u;
+        };
+#pragma unroll
+        for (int b = 0; b < kStrideW; ++b) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) x_columns |= exists(i / 2 * 8 + lane % 4 * 2 + i % 2, b) << (4 * b + i);
+#pragma unroll
+          for (int half = 0; half < 2; ++half) dx_columns |= exists(lane / 4 + half * 8, b) << (2 * b + half);
+        }
+      }
+      // Of sub-row a of the two rows of a product r that a step has; they may be the same.
+      const auto rows_exist = [&](int r, int a) {
+        const int first = out_row + (r * kDown * kStrideH + a) * work.h.input_step;
+        const int second = first + (kDown - 1) * kStrideH * work.h.input_step;
+        return LanePixels{first >= 0 && first < work.h.input, second >= 0 && second < work.h.input};
+      };
+      BoxAxes axes{out_row, work.h.input_step, work.h.input, 0, kStrideW * work.w.input_step, work.w.input};
+#pragma unroll 1
+      for (int step = 0; step < item.steps; ++step) {
+        wait_for_page();
+        if constexpr (kTransformsPages) {
+          uint4* const x_page =
+              shared + (pages - base + cursor.slot * Sizes::kPageBytes + Sizes::kGBytes) / 16;
+#pragma unroll
+          for (int plane = 0; plane < kStrideW; ++plane) {
+            axes.column =
+                work.w.origin(item.class_w) + (item.column * kStrideW + kPhaseW + plane) * work.w.input_step;
+            transform.template apply<32 * kConsumers, Sizes::kXRows, Sizes::kXColumns>(
+                x_page + plane * Sizes::kPlaneBytes / 16, axes);
+          }
+          axes.row += Sizes::kXRows * work.h.input_step;
+          synchronize_some(1 + Tile::kBlocks, 32 * kConsumers);
+        }
+        if (works) {
+          unsigned page[kReach];
+#pragma unroll
+          for (int p = 0; p < kReach; ++p) {
+            const int slot = cursor.slot + p >= kPages ? cursor.slot + p - kPages : cursor.slot + p;
+            page[p] = pages + slot * Sizes::kPageBytes;
+          }
+          unsigned x[kWeight ? Tile::kRows : 1][kStrideH][kStrideW][2 * kEights];
+          if constexpr (kWeight) {
+#pragma unroll
+            for (int r = 0; r < Tile::kRows; ++r)
+#pragma unroll
+              for (int a = 0; a < kStrideH; ++a)
+#pragma unroll
+                for (int b = 0; b < kStrideW; ++b) {
+                  load_matrices_transposed(x[r][a][b], page[0] + Sizes::kGBytes + my_x +
+                                                           b * Sizes::kPlaneBytes +
+                                                           (r * kDown * kStrideH + a) * Sizes::kXRowBytes);
+                  if constexpr (kNormSums) {
+                    const LanePixels rows = rows_exist(r, a);
+                    lane_transform.apply(
+                        x[r][a][b], x_columns >> 4 * b & ((rows.first ? 3u : 0u) | (rows.second ? 12u : 0u)));
+                  }
+                }
+          }
+          float dx[kInput ? Tile::kRows : 1][kStrideH][kStrideW][kEights][4];
+          if constexpr (kInput) {
+#pragma unroll
+            for (int r = 0; r < Tile::kRows; ++r)
+#pragma unroll
+              for (int a = 0; a < kStrideH; ++a)
+#pragma unroll
+                for (int b = 0; b < kStrideW; ++b)
+#pragma unroll
+                  for (int e = 0; e < kEights; ++e)
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) dx[r][a][b][e][i] = 0;
+          }
+#pragma unroll
+          for (int j = 0; j < (Tile::kRows - 1) * kDown + PartH::kSpan; ++j) {
+            const int row = j + down;
+            if (kTapGroups > 1 && row < 0) continue;
+            // A product's second row may lie in the next page.
+            unsigned from = page[0];
+#pragma unroll
+            for (int p = 1; p < kReach; ++p) from = row / Sizes::kPageRows == p ? page[p] : from;
+            from += row % Sizes::kPageRows * Sizes::kGRowBytes;
+            const auto of_lane = [&](int second) {
+              if (kDown == 1 || second == 0 || row % Sizes::kPageRows + 1 < Sizes::kPageRows) return from;
+              unsigned next = page[0];
+#pragma unroll
+              for (int p = 1; p < kReach; ++p) next = row / Sizes::kPageRows + 1 == p ? page[p] : next;
+              return next - Sizes::kGRowBytes;
+            };
+            if constexpr (kInput) {
+              const unsigned mine = of_lane(lane % 16 / Tile::kColumns);
+#pragma unroll
+              for (int p = 0; p < kPlaces; ++p) {
+                // Shifts 2 · p and 2 · p + 1, of which the last may be alone.
+                unsigned g[kEights][4];
+                if (p < kPairs) {
+#pragma unroll
+                  for (int e = 0; e < kEights; ++e)
+                    load_matrices(g[e], mine + to_input.pair[p < kPairs ? p : 0][e]);
+                } else {
+                  unsigned some[2 * kEights];
+                  load_matrices(some, mine + to_input.last);
+#pragma unroll
+                  for (int e = 0; e < kEights; ++e) g[e][0] = some[2 * e], g[e][1] = some[2 * e + 1];
+                }
+#pragma unroll
+                for (int r = 0; r < Tile::kRows; ++r) {
+#pragma unroll
+                  for (int a = 0; a < kStrideH; ++a) {
+                    const int kh = WindowH::tap(a, j - r * kDown);
+                    if (kh < 0 || kh >= K::kH || j < r * kDown) continue;
+#pragma unroll
+                    for (int b = 0; b < kStrideW; ++b) {
+                      const int first = WindowW::tap(b, 2 * p),
+                                second = WindowW::tap(b, 2 * p + 1);  // columns of taps
+                      const bool has_first = first >= 0 && first < K::kW;
+                      const bool has_second = p < kPairs && second >= 0 && second < K::kW;
+#pragma unroll
+                      for (int e = 0; e < kEights; ++e) {
+                        const unsigned* const of = taps[e].tap + kh * K::kW;
+                        if (has_first && has_second)
+                          multiply_add(dx[r][a][b][e], g[e][0], g[e][1], g[e][2], g[e][3],
+                                       of[has_first ? first : 0], of[has_second ? second : 0], T{});
+                        else if (has_first)
+                          multiply_add(dx[r][a][b][e], g[e][0], g[e][1], of[has_first ? first : 0], T{});
+                        else if (has_second)
+                          multiply_add(dx[r][a][b][e], g[e][2], g[e][3], of[has_second ? second : 0], T{});
+                      }
+                    }
+                  }
+                }
+              }
+            }
+            if constexpr (kWeight) {
+              const unsigned mine = of_lane((lane % 8 + lane / 16 * 8) / Tile::kColumns);
+#pragma unroll
+              for (int p = 0; p < kPlaces; ++p) {
+                unsigned g[kEights][4];
+#pragma unroll
+                for (int e = 0; e < kEights; ++e)
+                  load_matrices_transposed(g[e], mine + (p < kPairs ? to_weight.pair[p < kPairs ? p : 0][e]
+                                                                    : to_weight.last ^ 16 * e));
+#pragma unroll
+                for (int r = 0; r < Tile::kRows; ++r) {
+#pragma unroll
+                  for (int a = 0; a < kStrideH; ++a) {
+                    const int k = PartH::tap(a, j - r * kDown);
+                    if (k < 0 || k >= kTapRows || j < r * kDown) continue;
+#pragma unroll
+                    for (int b = 0; b < kStrideW; ++b) {
+                      const int first = WindowW::tap(b, 2 * p), second = WindowW::tap(b, 2 * p + 1);
+                      if ((first < 0 || first >= K::kW) && (p >= kPairs || second < 0 || second >= K::kW))
+                        continue;
+#pragma unroll
+                      for (int e = 0; e < kEights; ++e)
+                        multiply_add(sums[k][b][p][e], g[e][0], g[e][1], g[e][2], g[e][3], x[r][a][b][2 * e],
+                                     x[r][a][b][2 * e + 1], T{});
+                    }
+                  }
+                }
+                if constexpr (kBias) {
+                  // Each gradient counts once: for the unit whose it is.
+                  const int own = row - owner_row, column = -work.owner_w - WindowW::kLow;
+                  if (own >= 0 && own % kDown == 0 && own < Tile::kStepRows && tap_group == owner_group &&
+                      column / 2 == p) {
+                    const unsigned ones = static_cast<unsigned>(narrow<T>(1.0f).bits) * 0x10001u;
+#pragma unroll
+                    for (int e = 0; e < kEights; ++e)
+                      multiply_add(total[e], g[e][column % 2], 0u, g[e][2 + column % 2], 0u, ones, ones, T{});
+                  }
+                }
+              }
+            }
+          }
+          if constexpr (kInput) {
+#pragma unroll
+            for (int r = 0; r < Tile::kRows; ++r)
+#pragma unroll
+              for (int a = 0; a < kStrideH; ++a)
+#pragma unroll
+                for (int b = 0; b < kStrideW; ++b) {
+                  if constexpr (kNormSums) {
+                    unsigned z[2 * kEights];
+                    load_matrices(z, page[0] + Sizes::kGBytes + my_x + b * Sizes::kPlaneBytes +
+                                         (r * kDown * kStrideH + a) * Sizes::kXRowBytes);
+                    const LanePixels rows = rows_exist(r, a);
+                    norm.template pass<T, Tile>(dx[r][a][b], z, norm_table + channel + lane % 4 * 2,
+                                                work.transform.low, work.transform.high,
+                                                {rows.first && (dx_columns >> 2 * b & 1) != 0,
+                                                 rows.second && (dx_columns >> (2 * b + 1) & 1) != 0});
+                  }
+                  store_sums<T>(dx[r][a][b],
+                                result + my_result[b] +
+                                    (r * kDown * kStrideH + a) * Sizes::kResultColumns * Tile::kPixelBytes);
+                }
+          }
+        }
+        if constexpr (kInput || kTransforms) hand_to_copy_engine();
+        if (stores) wait_until_stores_have_read();  // the other place for results is free
+        synchronize_warp();
+        if (lane == 0) arrive(empty + 8 * cursor.slot);
+        cursor.next();
+        if constexpr (kInput) {
+          if constexpr (Tile::kWarpGroups > 1) synchronize_some(1 + block, 32 * Tile::kWarpGroups);
+          if (stores && out_row < work.h.input && out_column < work.w.input) {
+            store_box(boxes.dx, result, first_channel, out_column, out_row, item.image, work.accumulate);
+            end_stores();
+          }
+          result = result == results ? results + Sizes::kResultBytes : results;
+          out_row += Sizes::kXRows * work.h.input_step;
+        }
+      }
+#pragma unroll
+      for (int p = 0; p < kReach - 1; ++p) {
+        if (lane == 0) arrive(empty + 8 * cursor.slot);
+        cursor.next();
+      }
+      if constexpr (kWeight) {
+        // The matrix units do not round sums to nearest: long sums are kept elsewhere. Of a product, lane l
+        // has columns 2 · (l % 4) and the next of rows l / 4 and l / 4 + 8; wanted are the diagonals.
+        if (works && lane / 8 == lane % 4) {
+          const int odd = lane / 4 % 2;
+          float* const mine = tap_sums + block * kAll * Tile::kChannels + channel + lane / 4;
+#pragma unroll
+          for (int e = 0; e < kEights; ++e) {
+#pragma unroll
+            for (int k = 0; k < kTapRows; ++k) {
+              const int kh = tap_group * kTapRows + k;
+              if (kTapGroups > 1 && kh >= K::kH) continue;
+#pragma unroll
+              for (int b = 0; b < kStrideW; ++b)
+#pragma unroll
+                for (int q = 0; q < kSpan; ++q) {
+                  const int kw = WindowW::tap(b, q);
+                  if (kw < 0 || kw >= K::kW) continue;
+                  const float(&sum)[4] = sums[k][b][q / 2][e];
+                  mine[(kh * K::kW + kw) * Tile::kChannels + e * 8] +=
+                      odd == 0 ? sum[q % 2 * 2] : sum[q % 2 * 2 + 1];
+                }
+            }
+            if (kBias && tap_group == owner_group)
+              mine[K::kTaps * Tile::kChannels + e * 8] += odd == 0 ? total[e][0] : total[e][1];
+          }
+        }
+      }
+    }
+    if (stores) wait_until_stores_have_read();
+  }
+
+  if constexpr (kWeight) {
+    __syncthreads();
+    const int channels = min(Tile::kChannels, cut.channels - first_channel);
+    float* const to = work.parts + (static_cast<Int64>(part) * cut.channels + first_channel) * kAll;
+    for (int i = static_cast<int>(threadIdx.x); i < channels * kAll; i += Sizes::kThreads) {
+      const int c = i / kAll, k = i - c * kAll;
+      float sum = 0;
+#pragma unroll
+      for (int p = 0; p < Tile::kBlocks; ++p) sum += tap_sums[(p * kAll + k) * Tile::kChannels + c];
+      to[i] = sum;
+    }
+  }
+  if constexpr (kNormSums) {
+    NormSums* const to = reinterpret_cast<NormSums*>(work.hook.parts) +
+                         static_cast<Int64>(part) * cut.channels + first_channel;
+    leave_part<Tile>(norm, reinterpret_cast<NormSums*>(reinterpret_cast<char*>(shared) + (pages - base)),
+                     warp < kConsumers, block, channel, to,
+                     min(Tile::kChannels, cut.channels - first_channel), Sizes::kThreads,
+                     [] { __syncthreads(); });
+  }
+}
+
+}  // namespace lamella::depthwise

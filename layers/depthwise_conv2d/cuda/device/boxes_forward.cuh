@@ -1,0 +1,286 @@
+#pragma once
+
+#include "boxes.cuh"
+#include "boxes_hooks.cuh"
+
+/// The output, from boxes.
+namespace lamella::depthwise {
+
+template <class K, class Tile>
+struct ForwardBoxes {
+  static constexpr int kInRows = (Tile::kStepRows - 1) * K::kStrideH + K::kH;
+  static constexpr int kPageRows = Tile::kWhole ? kInRows : Tile::kStepRows * K::kStrideH;
+  static constexpr int kReach = (kInRows + kPageRows - 1) / kPageRows;  ///< pages that a step reads
+  static constexpr int kXColumns = Tile::round_columns(Tile::kUnits + (K::kW - 1) / K::kStrideW);
+  static constexpr int kRowBytes = kXColumns * Tile::kPixelBytes;
+  static constexpr int kPlaneBytes = Tile::box_bytes(kPageRows * kXColumns);
+  static constexpr int kPageBytes = K::kStrideW * kPlaneBytes;
+  static constexpr int kResultBytes = Tile::box_bytes(16 * Tile::kRows);  ///< of 16 columns
+  static constexpr int kBarriers = Tile::kPages * kPageBytes + 2 * Tile::kBlocks * kResultBytes;
+  static constexpr int kSharedBytes = 1024 + kBarriers + 16 * Tile::kPages;
+  static constexpr int kThreads = 32 * (Tile::kBlocks * Tile::kWarpGroups + 1);
+  static_assert(Tile::kPages >= kReach);
+};
+
+/// y of a tile, all steps of all items of a block. kStatistics: it leaves their moments.
+template <class T, class K, class Tile, bool kTransforms, bool kStatistics, int kBlocksOfSm>
+__global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm)
+    forward_boxes(const __grid_constant__ BoxWork boxes) {
+  using Sizes = ForwardBoxes<K, Tile>;
+  constexpr int kEights = Tile::kEights, kPages = Tile::kPages, kReach = Sizes::kReach,
+                kTapRows = Tile::kTapRows;
+  constexpr int kConsumers = Tile::kBlocks * Tile::kWarpGroups;
+  constexpr bool kLong = kTapRows < K::kH;
+  static_assert(K::kRepeat == 1 && !(kLong && Tile::kDown > 1));
+  extern __shared__ uint4 shared[];
+  const PixelWork& work = boxes.work;
+  const PixelCut& cut = work.cut;
+  const int first_channel =
+      static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * Tile::kChannels;
+  const int part = static_cast<int>(blockIdx.x / static_cast<unsigned>(cut.channel_blocks));
+  const int first_item = part * work.items_per_part,
+            last_item = min(work.items, first_item + work.items_per_part);
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+
+  const unsigned pages = (shared_address(shared) + 1023u) & ~1023u, full = pages + Sizes::kBarriers,
+                 empty = full + 8 * kPages;
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < kPages; ++s) make_barrier(full + 8 * s, 1), make_barrier(empty + 8 * s, kConsumers);
+  }
+  __syncthreads();
+  const auto steps_of = [&](const PixelItem& at) {
+    const int rows = min(cut.strip_rows, work.h.outputs(at.class_h) - at.strip * cut.strip_rows);
+    if (rows <= 0 || at.tile * Tile::kUnits >= work.w.outputs(at.class_w)) return 0;
+    return (rows + Tile::kStepRows - 1) / Tile::kStepRows;
+  };
+
+  PageCursor<kPages> cursor;
+  if (warp == kConsumers) {
+    if (lane != 0) return;
+    PixelItem at(work, static_cast<unsigned>(first_item));
+#pragma unroll 1
+    for (int item = first_item; item < last_item; ++item, at.advance(work)) {
+      const int steps = steps_of(at);
+      if (steps == 0) continue;
+      int row = work.h.origin(at.class_h) + at.strip * cut.strip_rows * K::kStrideH * work.h.input_step;
+      const int column = work.w.origin(at.class_w) + at.tile * Tile::kUnits * K::kStrideW * work.w.input_step;
+#pragma unroll 1
+      for (int page = 0; page < steps + kReach - 1; ++page) {
+        const unsigned barrier = full + 8 * cursor.slot, to = pages + cursor.slot * Sizes::kPageBytes;
+        wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
+        expect_bytes(barrier, K::kStrideW * Sizes::kPageRows * Sizes::kRowBytes);
+#pragma unroll
+        for (int plane = 0; plane < K::kStrideW; ++plane)
+          load_box(to + plane * Sizes::kPlaneBytes, boxes.x, first_channel,
+                   column + plane * work.w.input_step, row, at.image, barrier);
+        row += Sizes::kPageRows * work.h.input_step;
+        cursor.next();
+      }
+    }
+    return;
+  }
+
+  const int channel = warp % Tile::kWarpGroups * Tile::kWarpChannels, block = warp / Tile::kWarpGroups;
+  const bool works = first_channel + channel < cut.channels;
+  TapRows<T, K, kTapRows> taps[kEights];
+  float bias[kEights][2];
+#pragma unroll
+  for (int e = 0; e < kEights; ++e) {
+    const int eight = first_channel + channel + e * 8;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int out = eight + lane % 4 * 2 + i;
+      bias[e][i] = out < cut.channels ? load_bias<T>(work.taps, out) : 0.0f;
+    }
+    if (!kLong) taps[e].load(work.taps, eight, cut.channels, 0);
+  }
+  using Places = ShiftPlaces<Tile, K::kW>;
+  Places places;
+  places.template find<false>(channel / 8, [&](int pixel, int shift, int chunk) {
+    const int column = block * Tile::kColumns + pixel % Tile::kColumns + shift / K::kStrideW;
+    return Tile::at(pixel / Tile::kColumns * K::kStrideH * Sizes::kXColumns + column, chunk) +
+           shift % K::kStrideW * Sizes::kPlaneBytes;
+  });
+  const unsigned results = pages + kPages * Sizes::kPageBytes + 2 * block * Sizes::kResultBytes;
+  const unsigned my_result = Tile::at(lane % 16, channel / 8 + (kEights > 1 ? lane / 16 : 0));
+  const bool stores = warp % Tile::kWarpGroups == 0 && lane == 0;
+
+  LaneMoments<kStatistics, kEights> statistics;
+  unsigned result = results;
+  BoxTransform<T, Tile, kTransforms> transform;
+  transform.begin(work.transform, first_channel, cut.channels);
+  BoxAxes axes{0, work.h.input_step, work.h.input, 0, K::kStrideW * work.w.input_step, work.w.input};
+  PageCursor<kPages> awaited;
+  const auto wait_for_page = [&] {
+    wait_for_phase(full + 8 * awaited.slot, awaited.parity);
+    if constexpr (kTransforms) {
+      uint4* const page = shared + (pages - shared_address(shared) + awaited.slot * Sizes::kPageBytes) / 16;
+#pragma unroll
+      for (int plane = 0; plane < K::kStrideW; ++plane) {
+        BoxAxes of = axes;
+        of.column += plane * work.w.input_step;
+        transform.template apply<32 * kConsumers, Sizes::kPageRows, Sizes::kXColumns>(
+            page + plane * Sizes::kPlaneBytes / 16, of);
+      }
+      axes.row += Sizes::kPageRows * work.h.input_step;
+      synchronize_some(1 + Tile::kBlocks, 32 * kConsumers);
+    }
+    awaited.next();
+  };
+  PixelItem at(work, static_cast<unsigned>(first_item));
+#pragma unroll 1
+  for (int item = first_item; item < last_item; ++item, at.advance(work)) {
+    const int steps = steps_of(at);
+    if (steps == 0) continue;
+    axes.row = work.h.origin(at.class_h) + at.strip * cut.strip_rows * K::kStrideH * work.h.input_step;
+    axes.column = work.w.origin(at.class_w) + at.tile * Tile::kUnits * K::kStrideW * work.w.input_step;
+#pragma unroll
+    for (int p = 0; p < kReach - 1; ++p) wait_for_page();
+    int out_row = at.class_h + at.strip * cut.strip_rows * work.h.output_step;
+    const int out_column =
+        at.class_w + (at.tile * Tile::kUnits + block * Tile::kColumns) * work.w.output_step;
+    // Of the class, behind the block's and the step's first.
+    const int columns_left = work.w.outputs(at.class_w) - at.tile * Tile::kUnits - block * Tile::kColumns;
+    int rows_left = work.h.outputs(at.class_h) - at.strip * cut.strip_rows;
+#pragma unroll 1
+    for (int step = 0; step < steps; ++step) {
+      wait_for_page();
+      if (works) {
+        unsigned page[kReach];
+#pragma unroll
+        for (int p = 0; p < kReach; ++p) {
+          const int slot = cursor.slot + p >= kPages ? cursor.slot + p - kPages : cursor.slot + p;
+          page[p] = pages + slot * Sizes::kPageBytes;
+        }
+        float sums[Tile::kRows][kEights][4];
+#pragma unroll
+        for (int r = 0; r < Tile::kRows; ++r)
+#pragma unroll
+          for (int e = 0; e < kEights; ++e)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sums[r][e][i] = bias[e][i % 2];
+        constexpr int kRowStep = Tile::kDown * K::kStrideH, kRead = (Tile::kRows - 1) * kRowStep + kTapRows;
+        struct Row {
+          unsigned pair[Places::kPairs > 0 ? Places::kPairs : 1][kEights][4], last[2 * kEights];
+        };
+        const auto load = [&](Row& x, unsigned row) {
+#pragma unroll
+          for (int p = 0; p < Places::kPairs; ++p)
+#pragma unroll
+            for (int e = 0; e < kEights; ++e) load_matrices(x.pair[p][e], row + places.pair[p][e]);
+          if constexpr (Places::kOdd) load_matrices(x.last, row + places.last);
+        };
+        const auto multiply = [&](const Row& x, int i) {
+        // Neighbouring products have sums of their own, so that none waits for another.
+#pragma unroll
+          for (int p = 0; p < Places::kPairs; ++p)
+#pragma unroll
+            for (int r = 0; r < Tile::kRows; ++r) {
+              const int tap_row = i - r * kRowStep;
+              if (tap_row < 0 || tap_row >= kTapRows) continue;
+#pragma unroll
+              for (int e = 0; e < kEights; ++e) {
+                const unsigned(&four)[4] = x.pair[p][e];
+                multiply_add(sums[r][e], four[0], four[1], four[2], four[3],
+                             taps[e].tap[tap_row * K::kW + 2 * p], taps[e].tap[tap_row * K::kW + 2 * p + 1],
+                             T{});
+              }
+            }
+          if constexpr (Places::kOdd) {
+#pragma unroll
+            for (int r = 0; r < Tile::kRows; ++r) {
+              const int tap_row = i - r * kRowStep;
+              if (tap_row < 0 || tap_row >= kTapRows) continue;
+#pragma unroll
+              for (int e = 0; e < kEights; ++e)
+                multiply_add(sums[r][e], x.last[2 * e], x.last[2 * e + 1],
+                             taps[e].tap[(tap_row + 1) * K::kW - 1], T{});
+            }
+          }
+        };
+        if constexpr (kLong) {
+#pragma unroll 1
+          for (int kh = 0; kh < K::kH; kh += kTapRows) {
+#pragma unroll
+            for (int e = 0; e < kEights; ++e)
+              taps[e].load(work.taps, first_channel + channel + e * 8, cut.channels, kh);
+#pragma unroll
+            for (int i = 0; i < kRead; ++i) {
+              // Rows behind the last that is read meet taps of zero.
+              const int row = min(kh + i, kReach * Sizes::kPageRows - 1 - (Tile::kDown - 1) * K::kStrideH);
+              unsigned from = page[0];
+#pragma unroll
+              for (int p = 1; p < kReach; ++p) from = row / Sizes::kPageRows == p ? page[p] : from;
+              Row x;
+              load(x, from + row % Sizes::kPageRows * Sizes::kRowBytes);
+              multiply(x, i);
+            }
+          }
+        } else {
+          const auto row_at = [&](int i) {
+            constexpr int kPageRows = Sizes::kPageRows;
+            const unsigned here = page[i / kPageRows] + i % kPageRows * Sizes::kRowBytes;
+            if constexpr (Tile::kDown == 1) return here;
+            // A product's second row may lie in the next page.
+            const int second = i + K::kStrideH;
+            if (second / kPageRows == i / kPageRows || second / kPageRows >= kReach ||
+                lane % 16 < Tile::kColumns)
+              return here;
+            return page[second / kPageRows] -
+                   static_cast<unsigned>(kPageRows - i % kPageRows) * Sizes::kRowBytes;
+          };
+          // The next row is on its way while one is multiplied.
+          Row x[2];
+          load(x[0], row_at(0));
+#pragma unroll
+          for (int i = 0; i < kRead; ++i) {
+            if (i + 1 < kRead) load(x[(i + 1) % 2], row_at(i + 1));
+            multiply(x[i % 2], i);
+          }
+        }
+#pragma unroll
+        for (int r = 0; r < Tile::kRows; ++r)
+          store_sums<T>(sums[r], result + my_result + r * 16 * Tile::kPixelBytes);
+        if constexpr (kStatistics) {
+          constexpr int kRight = Tile::kColumns == 16 ? 8 : 0, kBelow = Tile::kColumns == 16 ? 0 : 1;
+          const bool first = lane / 4 < columns_left, second = lane / 4 + kRight < columns_left;
+          statistics.first(sums[0]);
+#pragma unroll
+          for (int r = 0; r < Tile::kRows; ++r)
+            statistics.add(sums[r], {first && r * Tile::kDown < rows_left,
+                                     second && r * Tile::kDown + kBelow < rows_left});
+          rows_left -= Tile::kStepRows;
+        }
+      }
+      hand_to_copy_engine();
+      if (stores) wait_until_stores_have_read();  // the other place for results is free
+      synchronize_warp();
+      if (lane == 0) arrive(empty + 8 * cursor.slot);
+      cursor.next();
+      if constexpr (Tile::kWarpGroups > 1) synchronize_some(1 + block, 32 * Tile::kWarpGroups);
+      if (stores && out_column < work.w.output) {
+        store_box(boxes.y, result, first_channel, out_column, out_row, at.image, work.accumulate);
+        end_stores();
+      }
+      result = result == results ? results + Sizes::kResultBytes : results;
+      out_row += Tile::kStepRows * work.h.output_step;
+    }
+#pragma unroll
+    for (int p = 0; p < kReach - 1; ++p) {
+      if (lane == 0) arrive(empty + 8 * cursor.slot);
+      cursor.next();
+    }
+  }
+  if (stores) wait_until_stores_have_read();
+  if constexpr (kStatistics) {
+    Moments* const list =
+        reinterpret_cast<Moments*>(reinterpret_cast<char*>(shared) + (pages - shared_address(shared)));
+    Moments* const to =
+        reinterpret_cast<Moments*>(work.hook.parts) + static_cast<Int64>(part) * cut.channels + first_channel;
+    leave_part<Tile>(statistics, list, true, block, channel, to,
+                     min(Tile::kChannels, cut.channels - first_channel), 32 * kConsumers,
+                     [] { synchronize_some(1 + Tile::kBlocks, 32 * kConsumers); });
+  }
+}
+
+}  // namespace lamella::depthwise
