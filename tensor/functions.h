@@ -140,6 +140,7 @@ struct ChooseGradient {
 // ---- Pending operands ----
 
 struct AddPending {
+  static constexpr bool kByRows = true;  ///< most of its operands repeat a row
   template <class C>
   LAMELLA_HOST_DEVICE C operator()(C stored, C scale, C shift, C other) const {
     return stored * scale + shift + other;

@@ -90,6 +90,7 @@ class OptionsFile : public CLI::ConfigTOML {
         std::replace(value.begin(), value.end(), kQuote, '"');
         std::replace(value.begin(), value.end(), kBackslash, '\\');
       }
+      check_value(command, item);
       items.push_back(std::move(item));
     }
     // The file of a recipe is read when its turn comes: the settings beside it are to override it.
@@ -102,6 +103,12 @@ class OptionsFile : public CLI::ConfigTOML {
     const auto commands =
         app_.get_subcommands([&](const CLI::App* command) { return command->get_name() == name; });
     return !commands.empty();
+  }
+  /// CLI11 reads the first value of an option that takes one, whether or not there is one.
+  static void check_value(const CLI::App& command, const CLI::ConfigItem& item) {
+    const CLI::Option* const option = command.get_option_no_throw("--" + item.name);
+    if (option != nullptr && item.inputs.empty() && option->get_expected_max() <= 1)
+      throw CLI::ConfigError::NotConfigurable(item.name + " has no value");
   }
   /// With --resume, the recipe and the weights are those of the checkpoint.
   static bool is_in_checkpoint(const CLI::App& command, const std::string& name) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "core/cuda/divisor.cuh"
 #include "core/cuda/launch.cuh"
 #include "core/cuda/number.cuh"
 #include "core/cuda/packet.cuh"
@@ -144,6 +145,86 @@ bool lies_alike(const detail::StridedPlan<N + 1>& plan, const detail::TensorView
   return alike;
 }
 
+template <class T, int N>
+struct RowArguments {
+  T* out;
+  const void* in[N];  ///< as `out` lies, or one row of floats for all
+  bool repeats[N];
+  std::int64_t packets;
+  detail::cuda::Divisor row;  ///< packets
+  bool accumulate;
+};
+
+/// Operands that lie alike, and rows of float32 that repeat: sixteen bytes of the result at a time.
+template <class T, int N, class F>
+__global__ void map_rows(const RowArguments<T, N> args, const F f) {
+  using detail::cuda::from_compute;
+  using detail::cuda::to_compute;
+  constexpr int kSize = Packet<T>::kSize;
+  const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
+  for (std::int64_t p = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; p < args.packets; p += step) {
+    const auto at = static_cast<std::uint32_t>(p);
+    const std::uint32_t in_row = at - args.row.divide(at) * args.row.value;
+    alignas(16) float in[N][kSize];
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+      if (args.repeats[n]) {
+#pragma unroll
+        for (int k = 0; k < kSize; k += 4)
+          *reinterpret_cast<float4*>(in[n] + k) =
+              reinterpret_cast<const float4*>(args.in[n])[(in_row * kSize + k) / 4];
+      } else {
+        const Packet<T> packet = reinterpret_cast<const Packet<T>*>(args.in[n])[p];
+#pragma unroll
+        for (int k = 0; k < kSize; ++k) in[n][k] = to_compute(packet.at[k]);
+      }
+    }
+    Packet<T> out;
+    if (args.accumulate) out = reinterpret_cast<const Packet<T>*>(args.out)[p];
+#pragma unroll
+    for (int k = 0; k < kSize; ++k) {
+      float one[N];
+#pragma unroll
+      for (int n = 0; n < N; ++n) one[n] = in[n][k];
+      const float value = map_call<float, N>(f, one, std::make_index_sequence<N>());
+      out.at[k] = from_compute<T>(args.accumulate ? value + to_compute(out.at[k]) : value);
+    }
+    reinterpret_cast<Packet<T>*>(args.out)[p] = out;
+  }
+}
+
+/// Launches map_rows() if the operands lie so; else nothing is done.
+template <class T, class F, int N>
+bool try_rows(const detail::StridedPlan<N + 1>& plan, const detail::TensorView& out, bool accumulate,
+              const std::array<MapOperand, N>& in, const F& f) {
+  using detail::cuda::is_aligned;
+  constexpr std::int64_t kSize = Packet<T>::kSize, kMost = std::int64_t{1} << 31;
+  if (plan.axes != 2 || plan.size[1] % kSize != 0 || plan.total / kSize >= kMost || !is_aligned(out.data))
+    return false;
+  RowArguments<T, N> args{};
+  args.out = out.as<T>();
+  args.accumulate = accumulate;
+  args.packets = plan.total / kSize;
+  args.row = detail::cuda::Divisor(static_cast<std::uint32_t>(plan.size[1] / kSize));
+  if (plan.stride[0][0] != plan.size[1] || plan.stride[0][1] != 1) return false;
+  for (std::size_t n = 0; n < N; ++n) {
+    const detail::ConstTensorView& view = in[n].view;
+    const auto& stride = plan.stride[n + 1];
+    if (view.data == nullptr || !is_aligned(view.data) || stride[1] != 1) return false;
+    args.in[n] = view.data;
+    args.repeats[n] = stride[0] == 0;
+    const bool fits =
+        args.repeats[n] ? view.dtype == DType::Float32 : stride[0] == plan.size[1] && view.dtype == out.dtype;
+    if (!fits) return false;
+  }
+  detail::cuda::launch("map_rows", out.device, detail::cuda::blocks_for(args.packets, kMapThreads),
+                       kMapThreads, 0, map_rows<T, N, F>, args, f);
+  return true;
+}
+
+template <class F>
+concept ByRows = F::kByRows;
+
 /// out = or += f(views…), computed in C: float, double or std::int64_t.
 template <class C, class F, class... Views>
 void map_each(const detail::TensorView& out, detail::GradientWrite write, const F& f, const Views&... views) {
@@ -162,6 +243,11 @@ void map_each(const detail::TensorView& out, detail::GradientWrite write, const 
       if (out.dtype == DType::Float32) return launch_dense<float, F, N>(out, accumulate, in, f);
       if (out.dtype == DType::BFloat16) return launch_dense<BFloat16, F, N>(out, accumulate, in, f);
       if (out.dtype == DType::Float16) return launch_dense<Float16, F, N>(out, accumulate, in, f);
+    }
+    if constexpr (ByRows<F>) {
+      if (out.dtype == DType::Float32 && try_rows<float, F, N>(plan, out, accumulate, in, f)) return;
+      if (out.dtype == DType::BFloat16 && try_rows<BFloat16, F, N>(plan, out, accumulate, in, f)) return;
+      if (out.dtype == DType::Float16 && try_rows<Float16, F, N>(plan, out, accumulate, in, f)) return;
     }
   }
   MapArguments<C, N> args{};

@@ -89,6 +89,11 @@ void expect_as_good(const Between& between, bool folds) {
     const auto& [name, tensor] = exact.tensors[i];
     const double of_apart = relative_error(apart.tensors[i].second, tensor),
                  of_fused = relative_error(fused.tensors[i].second, tensor);
+    // A bias ahead of another norm has no gradient but what rounding leaves.
+    if (of_apart > 0.5) {
+      EXPECT_LE(of_fused, 2 * of_apart) << name;
+      continue;
+    }
     // One tensor's rounding may fall out well by chance.
     EXPECT_LE(of_fused, 1.5 * of_apart + 2e-3) << name << ", apart " << of_apart;
     sum_apart += of_apart, sum_fused += of_fused;
