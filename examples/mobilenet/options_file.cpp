@@ -108,7 +108,7 @@ class OptionsFile : public CLI::ConfigTOML {
   static void check_value(const CLI::App& command, const CLI::ConfigItem& item) {
     const CLI::Option* const option = command.get_option_no_throw("--" + item.name);
     if (option != nullptr && item.inputs.empty() && option->get_expected_max() <= 1)
-      throw CLI::ConfigError::NotConfigurable(item.name + " has no value");
+      throw CLI::ConfigError(item.name + " has no value");
   }
   /// With --resume, the recipe and the weights are those of the checkpoint.
   static bool is_in_checkpoint(const CLI::App& command, const std::string& name) {
