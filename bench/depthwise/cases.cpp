@@ -132,11 +132,34 @@ bool Case::is_in(const std::string& set) const {
   return std::find(sets.begin(), sets.end(), set) != sets.end();
 }
 
+const char* name(With with) {
+  static constexpr const char* kNames[] = {"", "transform", "statistics", "sums"};
+  return kNames[static_cast<int>(with)];
+}
+
+bool Cell::exists() const {
+  switch (with) {
+    case With::Transform:
+      return pass != Pass::Input;
+    case With::Statistics:
+      return pass == Pass::Forward;
+    case With::Sums:
+      return pass == Pass::Input || pass == Pass::Both;
+    default:
+      return true;
+  }
+}
+
+std::string Cell::label() const {
+  return with == With::Nothing ? name(pass) : std::string(name(pass)) + "+" + name(with);
+}
+
 double Cell::bytes() const {
   const Conv2dGeometry& g = what->geometry;
   const auto x = static_cast<double>(g.input_shape().product()),
              y = static_cast<double>(g.output_shape().product());
-  return (pass == Pass::Both ? 2 * x + y : x + y) * static_cast<double>(size_of(dtype));
+  const bool masks = pass == Pass::Input && with == With::Sums;  // by the input
+  return (pass == Pass::Both || masks ? 2 * x + y : x + y) * static_cast<double>(size_of(dtype));
 }
 
 double Cell::multiply_adds() const {

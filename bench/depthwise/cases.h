@@ -18,6 +18,12 @@ inline constexpr Pass kPasses[] = {Pass::Forward, Pass::Input, Pass::Weight, Pas
 /// "forward", "input", "weight", "both".
 const char* name(Pass pass);
 
+/// What a batch norm and ReLU6 have a pass do beside: transform the input; that, and the statistics of the
+/// output; or that, mask the input's gradient and leave its sums.
+enum class With : std::uint8_t { Nothing, Transform, Statistics, Sums };
+/// "", "transform", "statistics", "sums".
+const char* name(With with);
+
 struct Case {
   std::string name;
   std::vector<std::string> sets;  ///< core, source, kernelbench, mobilenet, multiplier, batch1, random
@@ -34,7 +40,12 @@ struct Cell {
   DType dtype = DType::Float32;
   MemoryFormat format = MemoryFormat::Contiguous;
   Pass pass = Pass::Forward;
+  With with = With::Nothing;
 
+  /// Whether there is such a pass.
+  bool exists() const;
+  /// Of the table: "forward+statistics".
+  std::string label() const;
   /// Each input read once and each output written once; without the taps.
   double bytes() const;
   /// Those of the useful multiply-adds: with taps that lie in the input.

@@ -31,7 +31,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> only, passes{"forward", "input", "weight", "both"}, types{"float32", "bfloat16"},
-      formats{"NCHW", "NHWC"};
+      formats{"NCHW", "NHWC"}, with;
   int random = 0, repetitions = 21;
   std::uint64_t seed = 1;
   std::string peer, json, tune;
@@ -75,6 +75,10 @@ std::vector<Case> cases_of(const Options& options, const std::vector<DType>& typ
   return cases;
 }
 
+bool has(const std::vector<std::string>& words, const char* word) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
 /// Those of a shape, type and format one after the other.
 std::vector<Cell> cells_of(const Options& options, const std::vector<Case>& cases,
                            const std::vector<DType>& types, const std::vector<MemoryFormat>& formats) {
@@ -82,9 +86,13 @@ std::vector<Cell> cells_of(const Options& options, const std::vector<Case>& case
   for (const Case& some : cases)
     for (const DType dtype : some.dtype ? std::vector<DType>{*some.dtype} : types)
       for (const MemoryFormat format : some.format ? std::vector<MemoryFormat>{*some.format} : formats)
-        for (const Pass pass : kPasses)
-          if (std::find(options.passes.begin(), options.passes.end(), name(pass)) != options.passes.end())
-            cells.push_back({&some, dtype, format, pass});
+        for (const Pass pass : kPasses) {
+          if (!has(options.passes, name(pass))) continue;
+          for (const With with : {With::Nothing, With::Transform, With::Statistics, With::Sums})
+            if (const Cell cell{&some, dtype, format, pass, with};
+                cell.exists() && (with == With::Nothing || has(options.with, name(with))))
+              cells.push_back(cell);
+        }
   return cells;
 }
 
@@ -121,6 +129,7 @@ class Rival {
   Rival(Peer& peer, const std::vector<std::string>& passes, int repetitions)
       : peer_(peer), passes_(passes), repetitions_(repetitions) {}
   std::optional<double> time(const Cell& cell) {
+    if (cell.with != With::Nothing) return std::nullopt;
     const auto key = std::make_tuple(cell.what, cell.dtype, cell.format);
     auto found = times_.find(key);
     if (found == times_.end()) found = times_.emplace(key, ask(cell)).first;
@@ -238,6 +247,10 @@ int run(int argc, char** argv) {
       ->delimiter(',')
       ->check(CLI::IsMember({"forward", "input", "weight", "both"}))
       ->capture_default_str();
+  app.add_option("--with", options.with,
+                 "transform, statistics, sums: passes once more with a batch norm and ReLU6 folded in")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"transform", "statistics", "sums"}));
   app.add_option("--random", options.random, "so many random geometries, too")->check(CLI::Range(0, 100000));
   app.add_option("--seed", options.seed, "of the random geometries")->capture_default_str();
   app.add_option("--repetitions", options.repetitions, "replays of which the median is taken")
@@ -281,8 +294,8 @@ int run(int argc, char** argv) {
   if (options.list) {
     for (const Cell& cell : cells) {
       const std::vector<depthwise::Plan> plans = plans_of(cell, {}, architecture);
-      std::printf("%-11s %-8s %-9s %-5s %8.4f GB %8.3f G  %s\n", cell.what->name.c_str(), name(cell.pass),
-                  lamella::name(cell.dtype), letters(cell.format), cell.bytes() * 1e-9,
+      std::printf("%-11s %-18s %-9s %-5s %8.4f GB %8.3f G  %s\n", cell.what->name.c_str(),
+                  cell.label().c_str(), lamella::name(cell.dtype), letters(cell.format), cell.bytes() * 1e-9,
                   cell.multiply_adds() * 1e-9, plans.empty() ? "none" : plans.front().what.c_str());
     }
     return 0;

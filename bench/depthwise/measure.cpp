@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "layers/depthwise_conv2d/kernels.h"
-
 namespace lamella::bench {
 namespace {
 
@@ -16,17 +14,29 @@ std::size_t padded(std::int64_t count, DType dtype) {
   return (static_cast<std::size_t>(count) * size_of(dtype) + kLine - 1) / kLine * kLine;
 }
 
+/// Whether the input and its gradient have places of their own.
+bool has_both(const Cell& cell) {
+  return cell.pass == Pass::Both || (cell.pass == Pass::Input && cell.with == With::Sums);
+}
+
 std::size_t set_bytes(const Cell& cell) {
   const Conv2dGeometry& g = cell.what->geometry;
   const std::size_t x = padded(g.input_shape().product(), cell.dtype),
                     y = padded(g.output_shape().product(), cell.dtype);
-  return cell.pass == Pass::Both ? 2 * x + y : x + y;
+  return has_both(cell) ? 2 * x + y : x + y;
+}
+
+/// Of what a batch norm has: scale, shift, and up to three that hooks read and write.
+constexpr std::size_t kVectors = 5;
+std::size_t vector_bytes(const Cell& cell) {
+  return padded(cell.what->geometry.out_channels, DType::Float32);
 }
 
 }  // namespace
 
 std::size_t Tensors::bytes(const Cell& cell, std::size_t buffers) {
-  return buffers * set_bytes(cell) + 2 * padded(cell.what->geometry.weight_shape().product(), cell.dtype);
+  return buffers * set_bytes(cell) + 2 * padded(cell.what->geometry.weight_shape().product(), cell.dtype) +
+         kVectors * vector_bytes(cell);
 }
 
 Tensors::Tensors(const Cell& cell)
@@ -47,11 +57,25 @@ Tensors::Tensors(const Cell& cell, std::byte* base, std::size_t buffers) : cell_
   for (Set& set : sets_) {
     set.x = view(g.input_shape(), cell.format);
     set.y = view(g.output_shape(), cell.format);
-    if (cell.pass == Pass::Both) set.dx = view(g.input_shape(), cell.format);
-    if (cell.pass == Pass::Input) std::swap(set.x, set.dx);
+    if (has_both(cell))
+      set.dx = view(g.input_shape(), cell.format);
+    else if (cell.pass == Pass::Input)
+      std::swap(set.x, set.dx);
   }
   weight_ = view(g.weight_shape(), MemoryFormat::Contiguous);
   dweight_ = view(g.weight_shape(), MemoryFormat::Contiguous);
+  if (cell.with != With::Nothing) {
+    const auto floats = [&] {
+      auto* const made = reinterpret_cast<float*>(base);
+      base += vector_bytes(cell);
+      return made;
+    };
+    constexpr float kMost = 6;  // of ReLU6
+    fusion_.scale = floats(), fusion_.shift = floats(), fusion_.low = 0, fusion_.high = kMost;
+    if (cell.with == With::Statistics) fusion_.mean = floats(), fusion_.variance = floats();
+    if (cell.with == With::Sums)
+      fusion_.center = floats(), fusion_.sum = floats(), fusion_.product = floats();
+  }
   to_.device = Device::cuda();
   to_.channels = g.out_channels;
   to_.kernel = g.kernel;
@@ -61,6 +85,7 @@ Tensors::Tensors(const Cell& cell, std::byte* base, std::size_t buffers) : cell_
 void Tensors::run(std::size_t i) const { run(i, cell_.pass); }
 
 void Tensors::run(std::size_t i, Pass pass) const {
+  if (fusion_.any()) return run_fused(i, pass);
   const Set& set = sets_[i % sets_.size()];
   const Conv2dGeometry& g = cell_.what->geometry;
   constexpr auto kWrite = GradientWrite::Overwrite;
@@ -77,6 +102,17 @@ void Tensors::run(std::size_t i, Pass pass) const {
   }
 }
 
+void Tensors::run_fused(std::size_t i, Pass pass) const {
+  const Set& set = sets_[i % sets_.size()];
+  const Conv2dGeometry& g = cell_.what->geometry;
+  constexpr auto kWrite = GradientWrite::Overwrite;
+  if (pass == Pass::Forward)
+    return cuda::depthwise_conv2d_forward_fused(g, fusion_, set.x, weight_, {}, set.y);
+  const bool input = pass != Pass::Weight, weight = pass != Pass::Input;
+  cuda::depthwise_conv2d_backward_fused(g, fusion_, set.y, set.x, weight_, input ? set.dx : TensorView{},
+                                        kWrite, weight ? dweight_ : TensorView{}, kWrite, {}, kWrite);
+}
+
 bool Tensors::run(std::size_t i, const cuda::depthwise::Chosen& chosen) const {
   return cuda::depthwise::run_plan(chosen.plan, chosen.kernel, cell_.what->geometry, operands(i));
 }
@@ -85,8 +121,15 @@ cuda::depthwise::Operands Tensors::operands(std::size_t i) const {
   const Set& set = sets_[i % sets_.size()];
   cuda::depthwise::Operands operands;
   const bool forward = cell_.pass == Pass::Forward;
+  const bool sums = fusion_.sum != nullptr && (cell_.pass == Pass::Input || cell_.pass == Pass::Both);
   if (cell_.pass != Pass::Weight) operands.weight = weight_;
-  if (cell_.pass != Pass::Input) operands.input = set.x;
+  if (cell_.pass != Pass::Input || sums) {
+    operands.input = set.x;
+    operands.transform = {fusion_.scale, fusion_.shift, fusion_.low, fusion_.high};
+  }
+  if (forward && fusion_.mean != nullptr) operands.hook = depthwise::Hook::Statistics;
+  if (sums) operands.hook = depthwise::Hook::NormSums;
+  operands.results = {fusion_.mean, fusion_.variance, fusion_.center, fusion_.sum, fusion_.product};
   if (forward) operands.output = set.y;
   if (!forward) operands.grad_output = set.y;
   if (cell_.pass == Pass::Input || cell_.pass == Pass::Both) operands.grad_input = set.dx;

@@ -7,6 +7,7 @@
 #include "cases.h"
 #include "layers/depthwise_conv2d/cuda/run.h"
 #include "layers/depthwise_conv2d/cuda/tuning.h"
+#include "layers/depthwise_conv2d/kernels.h"
 #include "machine.h"
 
 /// One cell's buffers and its times.
@@ -36,10 +37,12 @@ class Tensors {
   };
   Tensors(const Cell& cell, std::byte* base, std::size_t buffers);
   cuda::depthwise::Operands operands(std::size_t i) const;
+  void run_fused(std::size_t i, Pass pass) const;
 
   Cell cell_;
   std::vector<Set> sets_;
   detail::TensorView weight_, dweight_;
+  detail::DepthwiseFusion fusion_;
   cuda::depthwise::Parts to_;
 };
 

@@ -190,7 +190,7 @@ void print_peer(const std::vector<Result>& results, json& report) {
 const char* letters(MemoryFormat format) { return format == MemoryFormat::Contiguous ? "NCHW" : "NHWC"; }
 
 void print_head(int name_width, bool peer) {
-  std::printf("%-*s %-8s %-9s %-5s %9s %8s %6s", name_width, "shape", "pass", "type", "", "ms", "GB",
+  std::printf("%-*s %-18s %-9s %-5s %9s %8s %6s", name_width, "shape", "pass", "type", "", "ms", "GB",
               "share");
   if (peer) std::printf(" %9s %9s %7s", "torch ms", "other ms", "ratio");
   std::printf("  plan\n");
@@ -198,9 +198,9 @@ void print_head(int name_width, bool peer) {
 
 void print_row(const Result& result, int name_width, bool peer) {
   const Cell& cell = result.cell;
-  std::printf("%-*s %-8s %-9s %-5s %9.4f %8.4f %5.1f%%", name_width, cell.what->name.c_str(), name(cell.pass),
-              lamella::name(cell.dtype), letters(cell.format), result.ms, cell.bytes() * 1e-9,
-              100 * result.share());
+  std::printf("%-*s %-18s %-9s %-5s %9.4f %8.4f %5.1f%%", name_width, cell.what->name.c_str(),
+              cell.label().c_str(), lamella::name(cell.dtype), letters(cell.format), result.ms,
+              cell.bytes() * 1e-9, 100 * result.share());
   const auto print_time = [](const std::optional<double>& ms) {
     ms ? std::printf(" %9.4f", *ms) : std::printf(" %9s", "-");
   };
@@ -214,7 +214,9 @@ void print_row(const Result& result, int name_width, bool peer) {
   std::fflush(stdout);
 }
 
-json print_groups(const std::vector<Result>& results) {
+json print_groups(const std::vector<Result>& all) {
+  std::vector<Result> results = all;  // but those with something
+  std::erase_if(results, [](const Result& result) { return result.cell.with != With::Nothing; });
   json report = json::array();
   print_shares(results, report);
   print_both(results, report);
@@ -236,6 +238,7 @@ json json_of(const std::vector<Result>& results) {
              {"padding", {g.padding.h, g.padding.w}},
              {"dilation", {g.dilation.h, g.dilation.w}},
              {"pass", name(cell.pass)},
+             {"with", name(cell.with)},
              {"dtype", lamella::name(cell.dtype)},
              {"format", letters(cell.format)},
              {"ms", result.ms},

@@ -44,9 +44,9 @@ void tune(const std::vector<Cell>& cells, const std::string& file, std::size_t p
     }
   int width = 8;
   for (const Cell& cell : cells) width = std::max(width, static_cast<int>(cell.what->name.size()));
-  std::printf("%-*s %-8s %-9s %-5s %9s %9s %5s  %s\n", width, "shape", "pass", "type", "", "first ms",
+  std::printf("%-*s %-18s %-9s %-5s %9s %9s %5s  %s\n", width, "shape", "pass", "type", "", "first ms",
               "best ms", "of", "best plan");
-  std::map<Pass, double> best;  // of this shape, type and format
+  std::map<std::pair<Pass, With>, double> best;  // of this shape, type and format
   for (std::size_t i = 0; i < cells.size(); ++i) {
     const Cell& cell = cells[i];
     if (i == 0 || cells[i - 1].what != cell.what || cells[i - 1].dtype != cell.dtype ||
@@ -81,13 +81,15 @@ void tune(const std::vector<Cell>& cells, const std::string& file, std::size_t p
                       {"estimate_ms", plan.cost},
                       {"ms", ms}});
     }
-    const auto input = best.find(Pass::Input), weight = best.find(Pass::Weight);
+    const auto input = best.find({Pass::Input, cell.with}),
+               weight = best.find({Pass::Weight, cell.with == With::Sums ? With::Transform : cell.with});
     if (cell.pass == Pass::Both && input != best.end() && weight != best.end())
       consider(input->second + weight->second, depthwise::kTwoPasses, depthwise::kTwoPasses);
     if (measured == 0) continue;
-    best[cell.pass] = fastest;
-    std::printf("%-*s %-8s %-9s %-5s %9.4f %9.4f %5zu  %s\n", width, cell.what->name.c_str(), name(cell.pass),
-                lamella::name(cell.dtype), letters(cell.format), first, fastest, measured, what.c_str());
+    best[{cell.pass, cell.with}] = fastest;
+    std::printf("%-*s %-18s %-9s %-5s %9.4f %9.4f %5zu  %s\n", width, cell.what->name.c_str(),
+                cell.label().c_str(), lamella::name(cell.dtype), letters(cell.format), first, fastest,
+                measured, what.c_str());
     std::fflush(stdout);
     if (i + 1 == cells.size() || cells[i + 1].what != cell.what) {
       depthwise::write_tuning(file, machine.gpu, tuning);

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -14,6 +15,7 @@ namespace lamella::kernels {
 namespace {
 
 using detail::ConstTensorView;
+using detail::DepthwiseFusion;
 using detail::GradientWrite;
 using detail::TensorView;
 
@@ -89,17 +91,38 @@ class Views {
     grad_input = view("grad_input", call.grad_input, g.input_shape(), call.dtype);
     grad_weight = view("grad_weight", call.grad_weight, g.weight_shape(), call.parameter_dtype);
     grad_bias = view("grad_bias", call.grad_bias, bias_shape, call.parameter_dtype);
+    if (call.transform.scale != nullptr) {
+      need("transform.shift", call.transform.shift);
+      fusion.scale = call.transform.scale, fusion.shift = call.transform.shift;
+      fusion.low = call.transform.low, fusion.high = call.transform.high;
+    }
   }
 
   bool weighs() const { return grad_weight.data != nullptr || grad_bias.data != nullptr; }
 
-  void check_forward() const {
+  void check_forward() {
+    if (call_.statistics.mean != nullptr || call_.statistics.variance != nullptr) {
+      need("statistics.mean", call_.statistics.mean);
+      need("statistics.variance", call_.statistics.variance);
+      fusion.mean = call_.statistics.mean, fusion.variance = call_.statistics.variance;
+    }
     if (call_.geometry.batch == 0) return;
     need("input", input.data);
     need("weight", weight.data);
     need("output", output.data);
   }
-  void check_backward() const {
+  void check_backward() {
+    if (call_.sums.sum != nullptr || call_.sums.product != nullptr) {
+      need("sums.sum", call_.sums.sum);
+      need("sums.product", call_.sums.product);
+      need("sums.center", call_.sums.center);
+      need("transform.scale, which sums need,", fusion.scale);
+      fusion.center = call_.sums.center, fusion.sum = call_.sums.sum, fusion.product = call_.sums.product;
+      if (call_.geometry.batch > 0) {
+        need("grad_input, which sums need,", grad_input.data);
+        need("input", input.data);
+      }
+    }
     if (call_.geometry.batch == 0 || (grad_input.data == nullptr && !weighs())) return;
     need("grad_output", grad_output.data);
     if (grad_input.data != nullptr) need("weight", weight.data);
@@ -108,6 +131,7 @@ class Views {
 
   ConstTensorView input, weight, bias, grad_output;
   TensorView output, grad_input, grad_weight, grad_bias;
+  DepthwiseFusion fusion;  ///< what the checked pass has of it
 
  private:
   ConstTensorView view(const char* what, const Operand& from, const Shape& shape, DType dtype) const {
@@ -152,19 +176,37 @@ GradientWrite write_of(const DepthwiseConv2d& call) {
 std::int64_t prepare(const DepthwiseConv2d& call, const Views& v) {
   std::int64_t bytes = 0;
   LAMELLA_KERNEL(call.device,
-                 depthwise_conv2d_prepare(call.geometry, v.input, v.weight, v.output, v.grad_output,
+                 depthwise_conv2d_prepare(call.geometry, v.fusion, v.input, v.weight, v.output, v.grad_output,
                                           v.grad_input, write_of(call), v.grad_weight, v.grad_bias, bytes));
   return bytes;
+}
+
+std::int64_t prepare_here(const DepthwiseConv2d& call, const Views& v) {
+  const Borrowed borrowed(call);
+  return prepare(call, v);
+}
+
+void check_workspace(const char* op, const DepthwiseConv2d& call, std::int64_t bytes) {
+  LAMELLA_CHECK(Error, bytes == 0 || (call.workspace != nullptr && call.workspace_bytes >= bytes), op, ": ",
+                bytes, " bytes of workspace are needed, and ",
+                call.workspace != nullptr ? call.workspace_bytes : 0, " are given", describe(call));
+  LAMELLA_CHECK(Error, reinterpret_cast<std::uintptr_t>(call.workspace) % 16 == 0 || bytes == 0, op,
+                ": the workspace must be aligned to 16 bytes", describe(call));
 }
 
 }  // namespace
 
 void depthwise_conv2d_forward(const DepthwiseConv2d& call) {
-  const Views v(kForward, call);
+  Views v(kForward, call);
   v.check_forward();
-  if (v.output.data == nullptr) return;
+  if (v.output.data == nullptr && v.fusion.mean == nullptr) return;
   const Borrowed borrowed(call);
-  LAMELLA_KERNEL(call.device, depthwise_conv2d_forward(call.geometry, v.input, v.weight, v.bias, v.output));
+  if (v.fusion.mean != nullptr) check_workspace(kForward, call, prepare(call, v));
+  if (v.fusion.any())
+    LAMELLA_KERNEL(call.device, depthwise_conv2d_forward_fused(call.geometry, v.fusion, v.input, v.weight,
+                                                               v.bias, v.output));
+  else
+    LAMELLA_KERNEL(call.device, depthwise_conv2d_forward(call.geometry, v.input, v.weight, v.bias, v.output));
 }
 
 void depthwise_conv2d_backward(const DepthwiseConv2d& call) {
@@ -173,19 +215,18 @@ void depthwise_conv2d_backward(const DepthwiseConv2d& call) {
   v.output = {};
   const Borrowed borrowed(call);
   const GradientWrite write = write_of(call);
-  if (!v.weighs()) {
+  if (!v.weighs() && v.fusion.sum == nullptr) {
     if (v.grad_input.data != nullptr)
       LAMELLA_KERNEL(call.device, depthwise_conv2d_backward_input(call.geometry, v.grad_output, v.weight,
                                                                   v.grad_input, write));
     return;
   }
-  const std::int64_t bytes = prepare(call, v);
-  LAMELLA_CHECK(Error, bytes == 0 || (call.workspace != nullptr && call.workspace_bytes >= bytes), kBackward,
-                ": ", bytes, " bytes of workspace are needed, and ",
-                call.workspace != nullptr ? call.workspace_bytes : 0, " are given", describe(call));
-  LAMELLA_CHECK(Error, reinterpret_cast<std::uintptr_t>(call.workspace) % 16 == 0 || bytes == 0, kBackward,
-                ": the workspace must be aligned to 16 bytes", describe(call));
-  if (v.grad_input.data != nullptr)
+  check_workspace(kBackward, call, prepare(call, v));
+  if (v.fusion.any())
+    LAMELLA_KERNEL(call.device, depthwise_conv2d_backward_fused(call.geometry, v.fusion, v.grad_output,
+                                                                v.input, v.weight, v.grad_input, write,
+                                                                v.grad_weight, write, v.grad_bias, write));
+  else if (v.grad_input.data != nullptr)
     LAMELLA_KERNEL(call.device,
                    depthwise_conv2d_backward(call.geometry, v.grad_output, v.input, v.weight, v.grad_input,
                                              write, v.grad_weight, write, v.grad_bias, write));
@@ -196,21 +237,26 @@ void depthwise_conv2d_backward(const DepthwiseConv2d& call) {
 
 std::int64_t depthwise_conv2d_workspace_bytes(const DepthwiseConv2d& call) {
   Views v(kBackward, call);
-  v.check_backward();
-  if (!v.weighs()) return 0;
-  v.output = {};
-  const Borrowed borrowed(call);
-  return prepare(call, v);
+  std::int64_t bytes = 0;
+  // A call that is set up for the forward may name sums, too.
+  if (v.grad_input.data != nullptr || v.weighs()) {
+    v.check_backward();
+    v.output = {};
+    if (v.weighs() || v.fusion.sum != nullptr) bytes = prepare_here(call, v);
+  }
+  if (call.output.data == nullptr || call.statistics.mean == nullptr) return bytes;
+  Views forward(kForward, call);
+  forward.check_forward();
+  return std::max(bytes, prepare_here(call, forward));
 }
 
 void depthwise_conv2d_prepare(const DepthwiseConv2d& call) {
-  const Views v(call.output.data != nullptr ? kForward : kBackward, call);
+  Views v(call.output.data != nullptr ? kForward : kBackward, call);
   if (call.output.data != nullptr)
     v.check_forward();
   else
     v.check_backward();
-  const Borrowed borrowed(call);
-  prepare(call, v);
+  prepare_here(call, v);
 }
 
 }  // namespace lamella::kernels

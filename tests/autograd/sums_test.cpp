@@ -27,7 +27,8 @@ Tensor asks(const Tensor& x, bool& came) {
 Tensor leaves(const Tensor& x, bool& may) {
   return detail::record("leaves", {x}, Output::of(x.clone().detach()), [&may](GradientContext& context) {
     const GradientTarget dx = context.target(0);
-    const detail::ConstTensorView g = detail::read(context.grad());
+    const Tensor dense = context.grad().contiguous();
+    const detail::ConstTensorView g = detail::read(dense);
     for (std::int64_t i = 0; i < dx.view.numel(); ++i) {
       double& to = dx.view.as<double>()[i];
       to = g.as<double>()[i] + (dx.write == detail::GradientWrite::Accumulate ? to : 0);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "lamella/core/device.h"
 #include "lamella/core/dtype.h"
@@ -44,6 +45,35 @@ struct Result {
   Strides strides;       ///< in elements, one for each axis; empty: dense and row-major
 };
 
+/// What happens to the input where it is read, as by a batch norm and an activation of the ReLU family that
+/// nobody has applied yet: with z at call.input, the convolution's input is clamp(scale[c] · z + shift[c],
+/// low, high), which may be rounded to the type of z. Padding is zero all the same, not transformed zeros.
+/// The bounds of ReLU are 0 and infinity, those of ReLU6 0 and 6, and those here let all numbers pass.
+struct InputTransform {
+  const float* scale = nullptr;  ///< [C], of the device, without gaps; null: the input is taken as it is
+  const float* shift = nullptr;  ///< [C]
+  float low = -std::numeric_limits<float>::infinity();
+  float high = std::numeric_limits<float>::infinity();
+};
+
+/// What a batch norm of the output needs, left by the forward: of each channel the mean and the biased
+/// variance, over N, OH and OW, of the results with their bias and before they are rounded to the output's
+/// type. An empty batch has zeros.
+struct OutputStatistics {
+  float* mean = nullptr;      ///< [C·m], of the device; null: not wanted
+  float* variance = nullptr;  ///< [C·m], both or none
+};
+
+/// What the gradient of the batch norm before the InputTransform needs, left by the backward that makes
+/// grad_input. That is masked by the clamp's derivative then: it is g where low < scale[c] · z + shift[c] <
+/// high, and zero elsewhere and where that is NaN. Sums are over N, H and W, of g before it is rounded, and
+/// of this call alone where it accumulates.
+struct InputGradientSums {
+  const float* center = nullptr;  ///< [C], of the device: what z is measured from, as its mean
+  float* sum = nullptr;           ///< [C]: Σ g; null: not wanted, and grad_input is not masked
+  float* product = nullptr;       ///< [C]: Σ g · (z - center[c])
+};
+
 /// Arguments of all functions here; each says which of them it reads. Dense NCHW and NHWC are fast, in one of
 /// the two throughout; other strides are right. Addresses need no alignment but that of their type; those of
 /// 16 bytes are fastest.
@@ -69,26 +99,33 @@ struct DepthwiseConv2d {
   /// Gradients are added to what the results hold, in place of replacing it.
   bool accumulate = false;
 
-  /// Memory of the device for sums on the way to grad_weight and grad_bias, aligned to 16 bytes: as many
-  /// bytes as depthwise_conv2d_workspace_bytes() says. May be used again by later work on the stream.
+  InputTransform transform;     ///< of all passes that read the input
+  OutputStatistics statistics;  ///< of the forward
+  InputGradientSums sums;       ///< of the backward: needs grad_input, input and a transform
+
+  /// Memory of the device for sums on the way to grad_weight, grad_bias, statistics and sums, aligned to 16
+  /// bytes: as many bytes as depthwise_conv2d_workspace_bytes() says. May be used again by later work on the
+  /// stream.
   void* workspace = nullptr;
   std::int64_t workspace_bytes = 0;  ///< how many bytes there are
 };
 
-/// Writes `output`, completely, from `input`, `weight` and `bias`. Throws ShapeError, DTypeError or
-/// DeviceError, naming sizes and types, where arguments do not fit or are missing, or the device is not
-/// there; nothing is written then.
+/// Writes `output`, completely, from `input`, `weight` and `bias`, and `statistics` if wanted. Throws
+/// ShapeError, DTypeError or DeviceError, naming sizes and types, where arguments do not fit or are missing,
+/// or the device is not there, and Error where the workspace is too small for `statistics`; nothing is
+/// written then.
 LAMELLA_API void depthwise_conv2d_forward(const DepthwiseConv2d& call);
 
 /// Writes those of `grad_input`, `grad_weight` and `grad_bias` that are not null: the first from
 /// `grad_output` and `weight`, the others from `grad_output` and `input`; in one pass over `grad_output`
-/// where that is faster. With none of them it does nothing. Throws as depthwise_conv2d_forward(), and Error
-/// where the workspace is too small.
+/// where that is faster. With none of them it does nothing. Writes `sums` if wanted, from `input` too. Throws
+/// as depthwise_conv2d_forward(), and Error where the workspace is too small.
 LAMELLA_API void depthwise_conv2d_backward(const DepthwiseConv2d& call);
 
-/// The bytes of workspace that depthwise_conv2d_backward() needs for the same arguments; often 0. Of
-/// addresses, only which are null and how the others are aligned matters, and the workspace's may be null.
-/// Throws as depthwise_conv2d_forward().
+/// The bytes of workspace that depthwise_conv2d_backward() needs for the same arguments, and
+/// depthwise_conv2d_forward(), if there are an output and statistics; often 0. Of addresses, only which are
+/// null and how the others are aligned matters, and the workspace's may be null. Throws as
+/// depthwise_conv2d_forward().
 LAMELLA_API std::int64_t depthwise_conv2d_workspace_bytes(const DepthwiseConv2d& call);
 
 /// Chooses and compiles the kernels for the same arguments, whatever their addresses of the same alignment:

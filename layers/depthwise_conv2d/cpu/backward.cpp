@@ -13,11 +13,11 @@ void depthwise_conv2d_backward(const Conv2dGeometry& geometry, const detail::Con
                                    bias_write);
 }
 
-void depthwise_conv2d_prepare(const Conv2dGeometry&, const detail::ConstTensorView&,
-                              const detail::ConstTensorView&, const detail::TensorView&,
-                              const detail::ConstTensorView&, const detail::TensorView&,
-                              detail::GradientWrite, const detail::TensorView&, const detail::TensorView&,
-                              std::int64_t& workspace_bytes) {
+void depthwise_conv2d_prepare(const Conv2dGeometry&, const detail::DepthwiseFusion&,
+                              const detail::ConstTensorView&, const detail::ConstTensorView&,
+                              const detail::TensorView&, const detail::ConstTensorView&,
+                              const detail::TensorView&, detail::GradientWrite, const detail::TensorView&,
+                              const detail::TensorView&, std::int64_t& workspace_bytes) {
   workspace_bytes = 0;
 }
 

@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(kLanes* kSlices)
   const std::int64_t channel = std::int64_t{blockIdx.x} * kLanes + threadIdx.x;
   const std::int64_t begin = blockIdx.y * of_chunk, end = min(count, begin + of_chunk);
   Sums sums;
-  if (channel < channels) {
+  if (channel < channels && count > 0) {
     sums.begin(parts + channel * Sums::kFloats);
 #pragma unroll 4
     for (std::int64_t part = begin + threadIdx.y; part < end; part += kSlices)

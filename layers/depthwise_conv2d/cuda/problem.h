@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "lamella/layers/conv_geometry.h"
+#include "layers/depthwise_conv2d/cuda/device/work.cuh"
 #include "tensor/view.h"
 
 /// What the generic kernels are told. Sizes of the geometry but those of tensors fit into 32 bits.
@@ -33,6 +34,26 @@ struct Correlation {
 struct Weighing {
   Conv2dGeometry geometry;
   detail::ConstTensorView input, gradient;
+  lamella::depthwise::Transform transform;  ///< of the input; no scale: none
+};
+
+/// Where what a store hook leaves goes to: float32, side by side.
+struct HookResults {
+  float *mean = nullptr, *variance = nullptr;  ///< of Statistics: [out channels], the variance biased
+  const float* center = nullptr;               ///< of NormSums: [in channels], as are the following
+  float *sum = nullptr, *product = nullptr;    ///< Σ g, and Σ g · (z - center)
+};
+
+/// A pass with a transform or a store hook, where no planned kernel can do it.
+struct Fused {
+  Conv2dGeometry geometry;
+  detail::ConstTensorView source;  ///< the input, or the output's gradient
+  detail::TensorView target;       ///< the output, or the input's gradient
+  detail::ConstTensorView input;   ///< of the input's gradient: raw, for the mask
+  TapView taps;
+  lamella::depthwise::Transform transform;
+  HookResults results;  ///< no addresses: no hook
+  bool backward = false, accumulate = false;
 };
 
 /// Where the parts of a weight gradient go: sum k of channel c, of part p, is at
@@ -43,13 +64,6 @@ struct Parts {
   Size2 kernel;
   detail::TensorView weight, bias;  ///< no data: not wanted
   bool add_weight = false, add_bias = false;
-};
-
-/// Where what a store hook leaves goes to: float32, side by side.
-struct HookResults {
-  float *mean = nullptr, *variance = nullptr;  ///< of Statistics: [out channels], the variance biased
-  const float* center = nullptr;               ///< of NormSums: [in channels], as are the following
-  float *sum = nullptr, *product = nullptr;    ///< Σ g, and Σ g · (z - center)
 };
 
 /// Adds the parts in their order and writes the gradients. `sums` are floats, or doubles for float64.
@@ -67,6 +81,10 @@ void finish_norm_sums(float* parts, std::int64_t count, std::int64_t channels, D
 /// Anything.
 void correlate_generic(const Correlation& problem);
 void weigh_generic(const Weighing& problem, const Parts& to);
+/// By the definition, a result to a thread.
+void fused_generic(const Fused& problem);
+/// What fused_generic() takes as Workspace for a hook.
+std::int64_t fused_generic_workspace(const Conv2dGeometry& geometry, bool backward);
 /// What weigh_generic() takes as Workspace.
 std::int64_t weigh_generic_workspace(const Weighing& problem);
 

@@ -25,6 +25,7 @@ struct GenericWeighing {
   Axis h, w;
   std::int64_t channels, repeat, taps, tap_groups, channel_groups, parts, length, pixels;
   std::int64_t input_stride[4], gradient_stride[4];
+  lamella::depthwise::Transform transform;
   void* sums;
 };
 
@@ -60,9 +61,10 @@ __global__ void __launch_bounds__(kThreads) weigh_anything(const GenericWeighing
           const std::int64_t h = ih + kh * work.h.dilation, w = iw + kw * work.w.dilation;
           if (h >= 0 && h < work.h.in && w >= 0 && w < work.w.in)
             sums[k] +=
-                g *
-                detail::cuda::to_compute(
-                    input[n * work.input_stride[0] + h * work.input_stride[2] + w * work.input_stride[3]]);
+                g * transformed(
+                        work.transform, channel / work.repeat,
+                        detail::cuda::to_compute(input[n * work.input_stride[0] + h * work.input_stride[2] +
+                                                       w * work.input_stride[3]]));
           if (++kw == work.w.kernel) {
             kw = 0;
             ++kh;
@@ -99,6 +101,7 @@ std::pair<GenericWeighing, unsigned> cut(const Weighing& p) {
   work.gradient = p.gradient.data;
   work.h = {g.in.h, g.out.h, g.kernel.h, g.stride.h, g.padding.h, g.dilation.h};
   work.w = {g.in.w, g.out.w, g.kernel.w, g.stride.w, g.padding.w, g.dilation.w};
+  work.transform = p.transform;
   work.channels = g.out_channels;
   work.repeat = g.multiplier();
   work.taps = g.kernel.h * g.kernel.w;
