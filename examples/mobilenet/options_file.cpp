@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -13,6 +14,9 @@
 namespace lm = lamella;
 
 namespace {
+
+/// How what options_text() makes begins.
+constexpr char kBegin[] = "# lamella-mobilenet ";
 
 // CLI11's reader takes a # for a comment and a " for an end wherever they stand, and keeps backslashes.
 // Inside of quotes these stand for them until it is through.
@@ -128,7 +132,7 @@ void add_options_file(CLI::App& app) {
 }
 
 std::string options_text(const CLI::App& train, const Recipe& recipe, lm::Device device) {
-  std::string text = "# lamella-mobilenet " LAMELLA_VERSION " on " + device.to_string() +
+  std::string text = std::string(kBegin) + LAMELLA_VERSION " on " + device.to_string() +
                      "; to do the same again: train --config THIS_FILE\n[train]\n";
   for (const CLI::Option* option : train.get_options()) {
     if (option->count() == 0 || !option->get_configurable() || option->get_group() == kRecipeOptions)
@@ -149,8 +153,17 @@ std::string options_text(const CLI::App& train, const Recipe& recipe, lm::Device
   return text;
 }
 
-void save_options(const std::filesystem::path& checkpoint, const std::string& text) {
+std::filesystem::path options_path(const std::filesystem::path& checkpoint) {
   std::filesystem::path path = checkpoint;
-  path += ".toml";
-  replace_file(path, text);
+  return path += ".toml";
+}
+
+bool is_options_text(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  std::string line;
+  return std::getline(file, line) && line.starts_with(kBegin);
+}
+
+void save_options(const std::filesystem::path& checkpoint, const std::string& text) {
+  replace_file(options_path(checkpoint), text);
 }

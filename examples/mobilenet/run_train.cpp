@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "commands.h"
+#include "options_file.h"
 #include "replace_file.h"
 #include "report.h"
 
@@ -32,6 +33,33 @@ void check_place(const fs::path& path, bool replaces = true) {
     throw lm::IoError(what + "no permission to write in " + folder.string());
 }
 
+/// What is replaced must be what an earlier training left, or empty.
+void check_content(const fs::path& path, bool (*is_ours)(const fs::path&), const std::string& what) {
+  std::error_code error;
+  if (fs::is_regular_file(path, error) && fs::file_size(path, error) > 0 && !is_ours(path))
+    throw lm::IoError("train: " + path.string() + " is there and " + what + "; name another file");
+}
+
+/// The same of the checkpoints and of what is written beside them.
+void check_contents(const TrainOptions& options) {
+  const std::string none = "no checkpoint of this program";
+  const auto check = [&](const fs::path& path) { check_content(path, is_checkpoint, none); };
+  // One that goes on is read, with its own errors.
+  if (!options.resume) {
+    check(options.checkpoint);
+    check_content(options_path(options.checkpoint), is_options_text,
+                  "no options of a training, which are kept beside its checkpoint");
+  }
+  // Up to the first gap, as CheckpointFiles moves them.
+  for (int i = 1; i < options.keep; ++i) {
+    const fs::path older = CheckpointFiles::beside(options.checkpoint, std::to_string(i));
+    if (!fs::exists(older)) break;
+    check(older);
+  }
+  if (options.keep_best) check(CheckpointFiles::beside(options.checkpoint, "best"));
+  if (!options.report.empty()) check_content(options.report, is_report, "no report of a training");
+}
+
 /// Of two outputs with one name, one would be lost.
 void check_distinct(const TrainOptions& options) {
   std::vector<std::pair<std::string, fs::path>> outputs;
@@ -46,8 +74,7 @@ void check_distinct(const TrainOptions& options) {
     outputs.emplace_back(name, real);
   };
   add("--checkpoint", options.checkpoint);
-  fs::path options_file = options.checkpoint;
-  add("the options beside --checkpoint", options_file += ".toml");
+  add("the options beside --checkpoint", options_path(options.checkpoint));
   for (int i = 1; i < std::min(options.keep, 100); ++i)
     add("one of --keep", CheckpointFiles::beside(options.checkpoint, std::to_string(i)));
   if (options.keep_best) add("that of --keep-best", CheckpointFiles::beside(options.checkpoint, "best"));
@@ -78,6 +105,7 @@ int run_train(TrainOptions options) {
     if (!options.csv.empty()) check_place(options.csv, false);
     if (!options.report.empty()) check_place(options.report);
     check_distinct(options);
+    check_contents(options);
   }
   if (options.checkpoint_every < 0)
     throw lm::Error("checkpoint-every is " + std::to_string(options.checkpoint_every) +

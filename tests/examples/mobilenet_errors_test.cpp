@@ -192,6 +192,39 @@ TEST(MobileNetErrorsTest, outputs_need_files_of_their_own) {
   EXPECT_TRUE(std::filesystem::is_fifo(pipe));
 }
 
+TEST(MobileNetErrorsTest, nothing_is_replaced_but_what_a_training_left) {
+  const TempFolder temp;
+  make_small_dataset(temp / "images");
+  const auto net = temp / "net", report = temp / "report.html";
+  const auto expect = [&](const std::filesystem::path& path, const std::vector<std::string>& more,
+                          const std::string& message) {
+    const std::string length("\x0f\0\0\0\0\0\0\0", 8);  // of a safetensors header
+    for (const std::string& text : {std::string("a note"), std::string("{}"), length + R"({"a":"lamella"})"}) {
+      put_text(path, text);
+      const auto before = get_file(path);
+      const std::size_t files = count_entries(temp.path());
+      expect_error(train(temp / "images", net, more), path.string() + " is there and " + message);
+      EXPECT_EQ(get_file(path), before);
+      EXPECT_EQ(count_entries(temp.path()), files);
+    }
+    std::filesystem::remove(path);
+  };
+  expect(net, {}, "no checkpoint of this program; name another file");
+  expect(net.string() + ".toml", {}, "no options of a training");
+  expect(temp / "net.best", {"--keep-best"}, "no checkpoint");
+  expect(temp / "net.1", {"--keep", "2"}, "no checkpoint");
+  expect(report, {"--report", report}, "no report of a training; name another file");
+  expect(temp / "images/train/dark/image0.png", {"--report", temp / "images/train/dark/image0.png"},
+         "no report");
+  // What a training left is, and what is empty, as a file that was made to have a name.
+  for (const auto& path : {net, report}) put_text(path, "");
+  for (int i = 0; i < 2; ++i) {
+    const Outcome outcome = mobilenet(
+        train(temp / "images", net, {"--report", report, "--keep", "3", "--keep-best", "--seed", std::to_string(i)}));
+    EXPECT_EQ(outcome.status, 0) << outcome;
+  }
+}
+
 TEST(MobileNetErrorsTest, only_a_gpu_captures) {
   const TempFolder temp;
   make_small_dataset(temp / "images");
