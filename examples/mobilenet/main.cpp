@@ -53,7 +53,10 @@ int run(int argc, char** argv) {
   train.add_option("--checkpoint", train_options.checkpoint, "the file that is written")
       ->capture_default_str();
   CLI::Option* resume =
-      train.add_flag("--resume", train_options.resume, "go on where the checkpoint was written");
+      train.add_flag("--resume", train_options.resume,
+                     "go on where the checkpoint was written, with its recipe (options of the recipe are "
+                     "refused), and with the same --csv, --events, --report, --checkpoint-every, --keep and "
+                     "--keep-best, if the .toml beside it is there");
   const auto add = [&train](const char* name, auto& value, const char* help) {
     train.add_option(name, value, help)->capture_default_str();
   };
@@ -137,6 +140,9 @@ int run(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : 2;
   }
 
+  if (train.parsed() && train_options.resume && train_options.profile.folder.empty())
+    if (const std::string taken = take_up_outputs(train, train_options.checkpoint); !taken.empty())
+      std::fprintf(stderr, "resume: as before with%s\n", taken.c_str());
   if (threads != 0) lamella::set_num_threads(threads);
   catch_interrupts();
   if (demo.parsed()) return run_demo(demo_options);
