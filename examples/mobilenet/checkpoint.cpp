@@ -157,6 +157,15 @@ Checkpoint load_checkpoint(const std::filesystem::path& path) {
   }
 }
 
+std::string source_of_images(const std::string& given, const Checkpoint& checkpoint) {
+  if (!given.empty()) return given;
+  const std::string& source = checkpoint.source;
+  if (source != "digits" && !std::filesystem::is_directory(source))
+    throw lm::IoError(source + ": there is no such folder; it is what " + checkpoint.path.string() +
+                      " was trained on: name another with --data");
+  return source;
+}
+
 void check_resumes(const Checkpoint& checkpoint, const ImageData& data, const std::string& source) {
   const auto fail = [&](const std::string& here, const std::string& there) {
     throw lm::Error("train: " + checkpoint.path.string() + " cannot go on with " + source + ", which has " +

@@ -97,7 +97,10 @@ int run(int argc, char** argv) {
   EvalOptions eval_options;
   CLI::App& eval = *app.add_subcommand("eval", "test a saved network");
   eval.add_option("--checkpoint", eval_options.checkpoint, "the saved network")->required();
-  eval.add_option("--data", eval_options.data, "images, as in train; by default those it was trained on");
+  eval.add_option(
+      "--data", eval_options.data,
+      "images, as in train, of which only those to test on need be there, or a folder of images per "
+      "class; by default what it was trained on");
   add_profile(eval, eval_options.profile,
               "instead of testing, say where the time and the memory of a batch go, as in train");
   eval.add_flag("--confusion", eval_options.confusion, "print how often each class was taken for each");

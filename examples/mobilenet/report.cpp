@@ -91,8 +91,7 @@ std::string report_html(const ImageData& data, const TrainOptions& options, cons
   const std::string title = escape(model_name(options.recipe) + " on " + options.data);
   std::string out =
       kBegin +
-      std::string(
-          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>") +
+      std::string("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>") +
       title + "</title>\n<style>" + kReportStyle + "</style>\n</head>\n<body>\n<h1>" + title +
       "</h1>\n<p class=\"quiet\">" + std::to_string(data.train->size()) + " training images, " +
       std::to_string(data.test->size()) + " test images, " + std::to_string(data.format.classes.size()) +

@@ -124,7 +124,7 @@ int run_train(TrainOptions options) {
   if (options.resume) {
     from = load_checkpoint(options.checkpoint);
     options.recipe = from->recipe;
-    if (options.data.empty()) options.data = from->source;
+    options.data = source_of_images(options.data, *from);
   }
   const ImageData data = open_images(options.data, options.recipe);
   if (from) check_resumes(*from, data, options.data);

@@ -91,8 +91,8 @@ class Reader {
     const auto length = std::bit_cast<std::uint64_t>(prefix);
     // Eight bytes of any other file make a number like that, too.
     LAMELLA_CHECK(IoError, length <= detail::kMaxHeader, where_,
-                  ": it is no safetensors file: its header would have ", length, " bytes, and one has at most ",
-                  detail::kMaxHeader);
+                  ": it is no safetensors file: its header would have ", length,
+                  " bytes, and one has at most ", detail::kMaxHeader);
     LAMELLA_CHECK(IoError, length <= bytes_ - prefix.size(), where_, ": its header has ", length,
                   " bytes, but the file ", bytes_);
     std::string text(length, '\0');

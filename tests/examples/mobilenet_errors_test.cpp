@@ -118,7 +118,10 @@ TEST(MobileNetErrorsTest, images) {
 
   make_small_dataset(temp / "other");
   std::filesystem::rename(temp / "other" / "test" / "dark", temp / "other" / "test" / "grey");
-  expect_error(train(temp / "other", net), "train/ and test/ hold different classes");
+  expect_error(train(temp / "other", net),
+               "train/ and test/ hold different classes: test/ lacks dark; train/ lacks grey");
+  std::filesystem::rename(temp / "other/test/grey", temp / "grey");
+  expect_error(train(temp / "other", net), "hold different classes: test/ lacks dark\n");
   put_text(temp / "cifar" / "data_batch_1.bin", "not a record");
   expect_error(train(temp / "cifar", net), "data_batch_1.bin");
   put_text(temp / "mnist" / "train-images-idx3-ubyte", "idx?");
@@ -199,7 +202,8 @@ TEST(MobileNetErrorsTest, nothing_is_replaced_but_what_a_training_left) {
   const auto expect = [&](const std::filesystem::path& path, const std::vector<std::string>& more,
                           const std::string& message) {
     const std::string length("\x0f\0\0\0\0\0\0\0", 8);  // of a safetensors header
-    for (const std::string& text : {std::string("a note"), std::string("{}"), length + R"({"a":"lamella"})"}) {
+    for (const std::string& text :
+         {std::string("a note"), std::string("{}"), length + R"({"a":"lamella"})"}) {
       put_text(path, text);
       const auto before = get_file(path);
       const std::size_t files = count_entries(temp.path());
@@ -219,8 +223,9 @@ TEST(MobileNetErrorsTest, nothing_is_replaced_but_what_a_training_left) {
   // What a training left is, and what is empty, as a file that was made to have a name.
   for (const auto& path : {net, report}) put_text(path, "");
   for (int i = 0; i < 2; ++i) {
-    const Outcome outcome = mobilenet(
-        train(temp / "images", net, {"--report", report, "--keep", "3", "--keep-best", "--seed", std::to_string(i)}));
+    const Outcome outcome =
+        mobilenet(train(temp / "images", net,
+                        {"--report", report, "--keep", "3", "--keep-best", "--seed", std::to_string(i)}));
     EXPECT_EQ(outcome.status, 0) << outcome;
   }
 }
@@ -286,7 +291,16 @@ TEST(MobileNetErrorsTest, checkpoints) {
   make_small_dataset(temp / "more");
   put_file(temp / "more/train/zebra/image.png", encode_png(pattern(8, 8)));
   put_file(temp / "more/test/zebra/image.png", encode_png(pattern(8, 8)));
-  expect_error({"eval", "--checkpoint", net, "--data", temp / "more"}, "other classes or channels");
+  expect_error({"eval", "--checkpoint", net, "--data", temp / "more"},
+               "more has classes that the network was not trained on: zebra; it knows bars, dark, light");
+  expect_error({"eval", "--checkpoint", net, "--data", "digits"}, "was not trained on: 0, 1");
+  std::filesystem::rename(temp / "images", temp / "moved");
+  for (const char* command : {"eval", "train"}) {
+    std::vector<std::string> arguments = {command, "--checkpoint", net};
+    if (*command == 't') arguments.push_back("--resume");
+    expect_error(arguments, "images: there is no such folder; it is what " + net.string() +
+                                " was trained on: name another with --data");
+  }
 }
 
 }  // namespace

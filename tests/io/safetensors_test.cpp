@@ -145,7 +145,8 @@ TEST_F(SafetensorsTest, says_what_is_wrong) {
   put("");
   EXPECT_THAT(load_error(), HasSubstr("only 0 bytes"));
   put(std::string(8, '\xff'));
-  EXPECT_THAT(load_error(), HasSubstr("it is no safetensors file: its header would have 18446744073709551615"));
+  EXPECT_THAT(load_error(),
+              HasSubstr("it is no safetensors file: its header would have 18446744073709551615"));
   const auto wrong = [this](const std::string& header, std::size_t bytes) {
     put(header, bytes);
     return load_error();
