@@ -101,6 +101,9 @@ class OptionsFile : public CLI::ConfigTOML {
     std::vector<CLI::ConfigItem> items;
     const auto commands = app_.get_subcommands();
     if (commands.empty()) return items;  // --help, or an error that is told later
+    if ((input >> std::ws).peek() == '{')
+      throw CLI::FileError(app_.get_config_ptr()->as<std::string>() +
+                           ": is JSON; the file of a recipe goes with --recipe");
     CLI::App& command = *commands.front();
     for (CLI::ConfigItem& item : read_items(input)) {
       if (item.parents.empty()) item.parents = {command.get_name()};

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "lamella/core/device.h"
+#include "lamella/core/version.h"
 #include "program.h"
 #include "tests/data/encode.h"
 #include "tests/support/temp_folder.h"
@@ -41,7 +43,9 @@ std::vector<std::string> train(const std::filesystem::path& data, const std::fil
 
 TEST(MobileNetErrorsTest, command_line) {
   expect_error({}, "A subcommand is required", 2);
-  expect_error({"fly"}, "A subcommand is required", 2);
+  expect_error({"fly"}, "there is no command fly; there are demo, train, eval, predict, summary, info\n", 2);
+  expect_error({"fly", "--data", "digits"}, "there is no command fly; ", 2);
+  expect_error({"--data", "digits"}, "A subcommand is required", 2);
   expect_error({"train"}, "--data is required", 2);
   expect_error({"eval"}, "--checkpoint is required", 2);
   expect_error({"predict", "--checkpoint", "x"}, "images", 2);
@@ -52,6 +56,9 @@ TEST(MobileNetErrorsTest, command_line) {
   expect_error({"train", "--data", ""}, "--data is empty");
   expect_error({"train", "--resume", "--lr", "1"}, "--lr excludes --resume", 2);
   EXPECT_EQ(mobilenet({"--help"}).status, 0);
+  const Outcome version = mobilenet({"--version"});
+  EXPECT_EQ(version.status, 0);
+  EXPECT_EQ(version.out, "lamella-mobilenet " LAMELLA_VERSION "\n");
   EXPECT_THAT(mobilenet({"train", "--help"}).out, HasSubstr("--weight-decay"));
 }
 
@@ -75,7 +82,8 @@ TEST(MobileNetErrorsTest, settings_out_of_range) {
   expect("--precision", "half", "precision is 'half', must be one of float32, tf32, bfloat16, float16");
   expect("--memory-format", "NHWC", "memory_format is 'NHWC', must be one of channels_last, contiguous");
   expect("--workers", "-1", "workers");
-  expect("--threads", "-1", "threads");
+  expect("--threads", "-1", "threads is -1, must be 1 or more");
+  expect("--threads", "0", "threads is 0, must be 1 or more");
   expect("--device", "tpu", "tpu");
   EXPECT_EQ(count_entries(temp.path()), 0u);
 }
@@ -95,6 +103,12 @@ TEST(MobileNetErrorsTest, recipe_files) {
   expect(R"({"seed": -1})", "seed cannot be -1");
   expect(R"({"model": 2})", "model cannot be 2");
   expect_error({"train", "--data", "digits", "--recipe", temp / "none.json"}, "none.json: cannot be opened");
+  put_text(temp / "net.toml", "[train]\nlr = 1\n");
+  expect_error({"train", "--data", "digits", "--recipe", temp / "net.toml"},
+               "net.toml: is no JSON; a file of options goes with --config");
+  put_text(recipe, " {}");
+  expect_error({"train", "--data", "digits", "--config", recipe},
+               "recipe.json: is JSON; the file of a recipe goes with --recipe", 2);
 }
 
 TEST(MobileNetErrorsTest, images) {
@@ -238,6 +252,23 @@ TEST(MobileNetErrorsTest, only_a_gpu_captures) {
   EXPECT_FALSE(std::filesystem::exists(temp / "net"));
 }
 
+TEST(MobileNetErrorsTest, a_gpu_that_is_not_there) {
+  const TempFolder temp;
+  make_small_dataset(temp / "images");
+  const std::string gpu = cuda_device_count() == 0 ? "cuda" : "cuda:99";
+  for (const std::string command : {"train", "eval", "predict", "demo"}) {
+    std::vector<std::string> arguments = {command, "--device", gpu};
+    if (command == "train") arguments = train(temp / "images", temp / "net", {"--device", gpu});
+    if (command == "eval" || command == "predict")
+      arguments.insert(arguments.end(), {"--checkpoint", temp / "net"});
+    if (command == "predict") arguments.push_back(temp / "a.png");
+    const Outcome outcome = mobilenet(arguments);
+    EXPECT_EQ(outcome.status, 1) << outcome;
+    EXPECT_THAT(outcome.error, ::testing::StartsWith("error: --device " + gpu + ": "));
+    EXPECT_THAT(outcome.error, Not(HasSubstr("training on")));
+  }
+}
+
 TEST(MobileNetErrorsTest, tf32_on_the_cpu_is_float32_and_says_so) {
   const TempFolder temp;
   make_small_dataset(temp / "images");
@@ -280,6 +311,10 @@ TEST(MobileNetErrorsTest, checkpoints) {
   *(found + static_cast<std::ptrdiff_t>(name.size()) - 1) = '9';  // another network than the tensors are of
   put_file(bad, changed);
   expect_error({"eval", "--checkpoint", bad}, "bad: ");
+
+  put_file(temp / "photo.jpg", encode_jpeg(pattern(8, 8)));
+  expect_error({"predict", "--checkpoint", temp / "photo.jpg", temp / "no.jpg"},
+               "photo.jpg: it is no safetensors file");
 
   put_text(temp / "no.jpg", "no image");
   const Outcome outcome = mobilenet({"predict", "--checkpoint", net, temp / "no.jpg",
