@@ -143,6 +143,17 @@ TEST_F(MobileNetImagesTest, eval_wants_test_images_alone) {
   for (const char* name : {"dark", "light"}) EXPECT_EQ(line(fewer.out, name), line(tested, name));
 }
 
+TEST_F(MobileNetImagesTest, too_few_steps_for_the_norms_are_told) {
+  make_small_dataset(images_);
+  const std::string warning =
+      "hardly better than guessing in the test, after 48 steps: the running statistics";
+  // Its norms follow by a hundredth each step: they are still what they began with.
+  const Outcome young = train_well(images_, {"--model", "v3-small", "--epochs", "16"});
+  EXPECT_THAT(young.error, HasSubstr(warning));
+  EXPECT_THAT(train_well(images_, {"--model", "v3-small"}).error, Not(HasSubstr("warning")))
+      << "nothing was learned";
+}
+
 TEST_F(MobileNetImagesTest, a_folder_that_may_only_be_read_stays_as_it_is) {
   make_small_dataset(images_);
   std::vector<fs::path> folders = {images_};
