@@ -1,5 +1,9 @@
 #include "checkpoint.h"
 
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "network.h"
@@ -12,6 +16,8 @@ namespace {
 
 /// Of the format. 1 had no checksum.
 constexpr int kVersion = 2;
+/// Of the metadata that has the version.
+constexpr char kVersionName[] = "lamella.mobilenet";
 
 json to_json(const InputFormat& format) {
   return {{"channels", format.channels},     {"size", format.size},
@@ -67,7 +73,7 @@ const std::string& text(const lm::io::Metadata& metadata, const std::string& nam
 }
 
 void check_version(const lm::io::SafetensorsFile& file) {
-  const std::string& version = text(file.metadata, "lamella.mobilenet");
+  const std::string& version = text(file.metadata, kVersionName);
   if (version == "1") return;
   const bool number = version.find_first_not_of("0123456789") == std::string::npos;
   if (number && version != std::to_string(kVersion))
@@ -109,13 +115,28 @@ void add_part(lm::StateDict& tensors, const std::string& prefix, const lm::State
 void save_checkpoint(const std::filesystem::path& path, const Checkpoint& checkpoint) {
   const json recipe = checkpoint.recipe;
   const bool plain = is_utf8(checkpoint.source);
-  lm::io::Metadata metadata = {{"lamella.mobilenet", std::to_string(kVersion)},
+  lm::io::Metadata metadata = {{kVersionName, std::to_string(kVersion)},
                                {"source", plain ? checkpoint.source : visible(checkpoint.source)},
                                {"recipe", recipe.dump()},
                                {"format", to_json(checkpoint.format).dump()},
                                {"position", to_json(checkpoint.position).dump()}};
   if (!plain) metadata[kSourceBytes] = to_hex(checkpoint.source);
   lm::io::save_safetensors(path, checkpoint.tensors, metadata, {.checksum = true});
+}
+
+bool is_checkpoint(const std::filesystem::path& path) {
+  // The header's length, and the header, as JSON: what is none has another length or another first byte.
+  constexpr std::uint64_t kLongest = 100'000'000;
+  std::ifstream file(path, std::ios::binary);
+  std::array<char, 8> prefix{};
+  if (!file.read(prefix.data(), prefix.size())) return false;
+  const auto length = std::bit_cast<std::uint64_t>(prefix);
+  if (length > kLongest || file.peek() != '{') return false;
+  std::error_code error;
+  std::string header(std::min<std::uint64_t>(length, std::filesystem::file_size(path, error)), '\0');
+  if (error) return false;
+  file.read(header.data(), static_cast<std::streamsize>(header.size()));
+  return header.find('"' + std::string(kVersionName) + '"') != std::string::npos;
 }
 
 Checkpoint load_checkpoint(const std::filesystem::path& path) {
@@ -134,6 +155,15 @@ Checkpoint load_checkpoint(const std::filesystem::path& path) {
   } catch (const std::exception& error) {
     throw lm::IoError(path.string() + " is not a checkpoint of this program: " + error.what());
   }
+}
+
+std::string source_of_images(const std::string& given, const Checkpoint& checkpoint) {
+  if (!given.empty()) return given;
+  const std::string& source = checkpoint.source;
+  if (source != "digits" && !std::filesystem::is_directory(source))
+    throw lm::IoError(source + ": there is no such folder; it is what " + checkpoint.path.string() +
+                      " was trained on: name another with --data");
+  return source;
 }
 
 void check_resumes(const Checkpoint& checkpoint, const ImageData& data, const std::string& source) {

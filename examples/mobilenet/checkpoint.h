@@ -44,8 +44,15 @@ void add_part(lamella::StateDict& tensors, const std::string& prefix, const lame
 /// file still there, if a tensor of the network is not finite.
 void save_checkpoint(const std::filesystem::path& path, const Checkpoint& checkpoint);
 
+/// Whether the file begins as a checkpoint does, of any version, whole or not.
+bool is_checkpoint(const std::filesystem::path& path);
+
 /// Throws lamella::IoError naming the path where it is no checkpoint, one of a newer program, or damaged.
 Checkpoint load_checkpoint(const std::filesystem::path& path);
+
+/// `given`, or where it is empty the folder that `checkpoint` was trained on. Throws lamella::IoError where
+/// that is no longer there.
+std::string source_of_images(const std::string& given, const Checkpoint& checkpoint);
 
 /// Throws lamella::Error, saying what differs, where the training of `checkpoint` cannot go on with `data`,
 /// the images of `source`.

@@ -46,24 +46,93 @@ ImageData digits() {
   return data;
 }
 
+fs::path test_folder(const fs::path& folder) {
+  return fs::is_directory(folder / "test") ? folder / "test" : folder / "val";
+}
+
+/// "bars, dark"; the first few of many. `all` without `known`.
+std::string listed(const std::vector<std::string>& all, const std::vector<std::string>& known = {}) {
+  constexpr std::size_t kMost = 8;
+  std::string list;
+  std::size_t count = 0;
+  for (const std::string& name : all) {
+    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+    if (++count <= kMost) list += (count == 1 ? "" : ", ") + visible(name);
+  }
+  return count > kMost ? list + " and " + std::to_string(count - kMost) + " more" : list;
+}
+
 ImageData image_folders(const fs::path& folder) {
-  const fs::path test = fs::is_directory(folder / "test") ? folder / "test" : folder / "val";
+  const fs::path test = test_folder(folder);
   if (!fs::is_directory(test))
     throw lm::IoError(folder.string() + ": holds no folder test/ (or val/) beside train/");
   ImageData data;
   data.train = lm::data::image_folder(folder / "train", {.decode_once = true});
   data.test = lm::data::image_folder(test, {.decode_once = true});
-  if (data.train->classes() != data.test->classes())
-    throw lm::IoError(folder.string() + ": train/ and " + test.filename().string() +
-                      "/ hold different classes");
+  const auto &trained = data.train->classes(), &tested = data.test->classes();
+  if (trained != tested) {
+    const std::string name = test.filename().string() + '/';
+    const std::string lacking = listed(trained, tested), more = listed(tested, trained);
+    throw lm::IoError(folder.string() + ": train/ and " + name +
+                      " hold different classes: " + (lacking.empty() ? "" : name + " lacks " + lacking) +
+                      (lacking.empty() || more.empty() ? "" : "; ") +
+                      (more.empty() ? "" : "train/ lacks " + more));
+  }
   return data;
+}
+
+/// A dataset whose classes have other numbers.
+class Renumbered final : public lm::data::Dataset {
+ public:
+  /// Class i of `of` is `numbers`[i] of `classes`.
+  Renumbered(lm::data::DatasetPtr of, std::vector<std::int64_t> numbers, std::vector<std::string> classes)
+      : of_(std::move(of)), numbers_(std::move(numbers)), classes_(std::move(classes)) {}
+
+  std::int64_t size() const override { return of_->size(); }
+  const std::vector<std::string>& classes() const override { return classes_; }
+  lm::data::Example get(std::int64_t index) const override {
+    lm::data::Example example = of_->get(index);
+    example.label = number(example.label);
+    return example;
+  }
+  std::int64_t label(std::int64_t index) const override { return number(of_->label(index)); }
+  std::string describe(std::int64_t index) const override { return of_->describe(index); }
+
+ private:
+  std::int64_t number(std::int64_t label) const { return numbers_[static_cast<std::size_t>(label)]; }
+
+  lm::data::DatasetPtr of_;
+  std::vector<std::int64_t> numbers_;
+  std::vector<std::string> classes_;
+};
+
+void check_folder(const std::string& source) {
+  if (source.empty()) throw lm::IoError("--data is empty, must be digits or a folder");
+  if (!fs::is_directory(source)) throw lm::IoError(source + ": there is no such folder");
+}
+
+/// As they lie there.
+TestImages find_test_images(const std::string& source) {
+  if (source == "digits") {
+    const ImageData data = digits();
+    return {data.test, data.format.normalize.scale};
+  }
+  check_folder(source);
+  const fs::path folder = source;
+  if (fs::exists(folder / "test_batch.bin")) return {lm::data::cifar10(folder, /*train=*/false)};
+  if (fs::exists(idx_file(folder, "t10k-images-idx3-ubyte")))
+    return {lm::data::idx_dataset(idx_file(folder, "t10k-images-idx3-ubyte"),
+                                  idx_file(folder, "t10k-labels-idx1-ubyte"))};
+  const fs::path test = test_folder(folder);
+  if (!fs::is_directory(test) && fs::is_directory(folder / "train"))
+    throw lm::IoError(source + ": holds no folder test/ (or val/) beside train/");
+  return {lm::data::image_folder(fs::is_directory(test) ? test : folder, {.decode_once = true})};
 }
 
 ImageData find(const std::string& source) {
   if (source == "digits") return digits();
+  check_folder(source);
   const fs::path folder = source;
-  if (source.empty()) throw lm::IoError("--data is empty, must be digits or a folder");
-  if (!fs::is_directory(folder)) throw lm::IoError(source + ": there is no such folder");
   ImageData data;
   if (fs::exists(folder / "data_batch_1.bin")) {
     data.train = lm::data::cifar10(folder, /*train=*/true);
@@ -152,6 +221,25 @@ ImageData open_images(const std::string& source, const Recipe& recipe) {
     data.format.size = side <= kLargestSmall ? side : 224;
   }
   return data;
+}
+
+TestImages open_test_images(const std::string& source, const InputFormat& format) {
+  TestImages found = find_test_images(source);
+  if (found.images->size() == 0) throw lm::IoError(source + ": holds no images");
+  std::vector<std::string> names;
+  for (const std::string& name : found.images->classes()) names.push_back(visible(name));
+  if (const std::string unknown = listed(names, format.classes); !unknown.empty())
+    throw lm::Error("eval: " + source + " has classes that the network was not trained on: " + unknown +
+                    "; it knows " + listed(format.classes));
+  std::vector<std::int64_t> numbers;
+  for (const std::string& name : names)
+    numbers.push_back(std::find(format.classes.begin(), format.classes.end(), name) - format.classes.begin());
+  const int channels = found.images->get(0).image.channels;
+  if (channels != format.channels)
+    throw lm::Error("eval: the images of " + source + " have " + std::to_string(channels) +
+                    " channels, and the network was trained on " + std::to_string(format.channels));
+  found.images = std::make_shared<Renumbered>(found.images, std::move(numbers), format.classes);
+  return found;
 }
 
 lm::data::DataLoader train_loader(const ImageData& data, const Recipe& recipe, int workers,

@@ -30,6 +30,16 @@ struct ImageData {
 /// visible(). Throws lamella::IoError saying what is missing.
 ImageData open_images(const std::string& source, const Recipe& recipe);
 
+/// The images to test on of such a source, or those of a folder that has a folder of images per class:
+/// labelled as a network of `format` numbers its classes, found by their names. Training images need not be
+/// there. Also says the largest value of a pixel. Throws lamella::IoError saying what is missing,
+/// lamella::Error naming classes that the network does not know.
+struct TestImages {
+  lamella::data::DatasetPtr images;
+  float brightest = 255;
+};
+TestImages open_test_images(const std::string& source, const InputFormat& format);
+
 /// What the recipe says of images and weights.
 lamella::MemoryFormat memory_format(const Recipe& recipe);
 

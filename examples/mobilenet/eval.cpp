@@ -14,15 +14,10 @@ int run_eval(const EvalOptions& options) {
   std::optional<lm::train::Profile> profile;
   if (!options.profile.folder.empty()) profile.emplace(device);
   const auto network = trained_network(checkpoint, device);
-  ImageData data = open_images(options.data.empty() ? checkpoint.source : options.data, checkpoint.recipe);
-  if (data.format.classes != checkpoint.format.classes || data.format.channels != checkpoint.format.channels)
-    throw lm::Error("eval: the images of " + (options.data.empty() ? checkpoint.source : options.data) +
-                    " have other classes or channels than " + options.checkpoint.string() +
-                    " was trained on");
+  const TestImages test = open_test_images(source_of_images(options.data, checkpoint), checkpoint.format);
+  ImageData data{.train = nullptr, .test = test.images, .format = checkpoint.format};
   // How bright its pixels are is a matter of the set, such as 16 in the digits and 255 in MNIST.
-  const float brightest = data.format.normalize.scale;
-  data.format = checkpoint.format;
-  data.format.normalize.scale = brightest;
+  data.format.normalize.scale = test.brightest;
 
   lm::data::DataLoader loader = test_loader(data, checkpoint.recipe, options.run.workers, device);
   if (profile) {

@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <optional>
+#include <string>
 
 #include "commands.h"
 #include "interrupt.h"
@@ -12,10 +14,35 @@
 
 namespace {
 
-void add_run(CLI::App& app, RunOptions& run, int& threads) {
+void add_run(CLI::App& app, RunOptions& run, std::optional<int>& threads) {
   app.add_option("--device", run.device, "auto, cpu, cuda or cuda:1")->capture_default_str();
   app.add_option("--workers", run.workers, "threads that load images")->capture_default_str();
   app.add_option("--threads", threads, "threads that compute; by default all cores");
+}
+
+/// Says before anything else that there is no such GPU.
+void check_device(const std::string& name) {
+  if (name == "auto") return;
+  const lamella::Device device(name);
+  const int count = lamella::cuda_device_count();
+  if (device.is_cpu() || device.index < count) return;
+  throw lamella::DeviceError(
+      "--device " + name + ": " +
+      (count > 0 ? "there are " + std::to_string(count) + " GPUs, numbered from 0" : lamella::why_no_gpu()));
+}
+
+/// What was given in the place of a subcommand; empty: nothing.
+std::string unknown_command(const CLI::App& app) {
+  if (!app.get_subcommands().empty() || app.remaining_size() == 0) return "";
+  const std::string first = app.remaining().front();
+  return first.starts_with('-') ? "" : first;
+}
+
+std::string names_of_commands(const CLI::App& app) {
+  std::string names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
+    names += (names.empty() ? "" : ", ") + command->get_name();
+  return names;
 }
 
 void add_summary(CLI::App& app, SummaryOptions& options) {
@@ -35,9 +62,10 @@ void add_summary(CLI::App& app, SummaryOptions& options) {
 int run(int argc, char** argv) {
   CLI::App app{"Trains MobileNets, tests them and predicts with them."};
   app.require_subcommand(1);
+  app.set_version_flag("--version", "lamella-mobilenet " LAMELLA_VERSION, "print the version");
   app.option_defaults()->take_last();  // of an option given twice
   add_options_file(app);
-  int threads = 0;
+  std::optional<int> threads;
 
   RunOptions demo_options;
   CLI::App& demo =
@@ -53,7 +81,10 @@ int run(int argc, char** argv) {
   train.add_option("--checkpoint", train_options.checkpoint, "the file that is written")
       ->capture_default_str();
   CLI::Option* resume =
-      train.add_flag("--resume", train_options.resume, "go on where the checkpoint was written");
+      train.add_flag("--resume", train_options.resume,
+                     "go on where the checkpoint was written, with its recipe (options of the recipe are "
+                     "refused), and with the same --csv, --events, --report, --checkpoint-every, --keep and "
+                     "--keep-best, if the .toml beside it is there");
   const auto add = [&train](const char* name, auto& value, const char* help) {
     train.add_option(name, value, help)->capture_default_str();
   };
@@ -94,7 +125,10 @@ int run(int argc, char** argv) {
   EvalOptions eval_options;
   CLI::App& eval = *app.add_subcommand("eval", "test a saved network");
   eval.add_option("--checkpoint", eval_options.checkpoint, "the saved network")->required();
-  eval.add_option("--data", eval_options.data, "images, as in train; by default those it was trained on");
+  eval.add_option(
+      "--data", eval_options.data,
+      "images, as in train, of which only those to test on need be there, or a folder of images per "
+      "class; by default what it was trained on");
   add_profile(eval, eval_options.profile,
               "instead of testing, say where the time and the memory of a batch go, as in train");
   eval.add_flag("--confusion", eval_options.confusion, "print how often each class was taken for each");
@@ -134,10 +168,24 @@ int run(int argc, char** argv) {
           options_text(train, train_options.recipe, lamella::Device(train_options.run.device));
     if (train.parsed() && !train_options.resume && data->count() == 0) throw CLI::RequiredError("--data");
   } catch (const CLI::ParseError& error) {
+    if (const std::string unknown = unknown_command(app); !unknown.empty() && error.get_exit_code() != 0) {
+      std::fprintf(stderr, "there is no command %s; there are %s\nRun with --help for more information.\n",
+                   unknown.c_str(), names_of_commands(app).c_str());
+      return 2;
+    }
     return app.exit(error) == 0 ? 0 : 2;
   }
 
-  if (threads != 0) lamella::set_num_threads(threads);
+  if (train.parsed() && train_options.resume && train_options.profile.folder.empty())
+    if (const std::string taken = take_up_outputs(train, train_options.checkpoint); !taken.empty())
+      std::fprintf(stderr, "resume: as before with%s\n", taken.c_str());
+  if (threads) {
+    if (*threads < 1) throw lamella::Error("threads is " + std::to_string(*threads) + ", must be 1 or more");
+    lamella::set_num_threads(*threads);
+  }
+  for (const RunOptions* options :
+       {&demo_options, &train_options.run, &eval_options.run, &predict_options.run})
+    check_device(options->device);
   catch_interrupts();
   if (demo.parsed()) return run_demo(demo_options);
   if (train.parsed()) return run_train(train_options);

@@ -4,15 +4,25 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <string_view>
 
 #include "replace_file.h"
 
 namespace lm = lamella;
 
 namespace {
+
+/// How what options_text() makes begins.
+constexpr char kBegin[] = "# lamella-mobilenet ";
+
+/// Where a training writes: what --resume takes up again.
+constexpr std::array<std::string_view, 6> kOutputs = {"csv",  "events",   "report", "checkpoint-every",
+                                                      "keep", "keep-best"};
 
 // CLI11's reader takes a # for a comment and a " for an end wherever they stand, and keeps backslashes.
 // Inside of quotes these stand for them until it is through.
@@ -23,7 +33,8 @@ std::string hidden(std::istream& input) {
   std::string text;
   char quote = 0;
   for (char c = 0; input.get(c);) {
-    if (quote != 0 && (c == quote || c == '\n')) {
+    if (quote != 0 && c == '\n') throw CLI::ConfigError("a quote is not closed");
+    if (quote != 0 && c == quote) {
       quote = 0;
     } else if (quote == 0) {
       if (c == '"' || c == '\'') quote = c;
@@ -40,6 +51,7 @@ std::string hidden(std::istream& input) {
     }
     text += c;
   }
+  if (quote != 0) throw CLI::ConfigError("a quote is not closed");
   return text;
 }
 
@@ -69,27 +81,37 @@ std::string shown(const nlohmann::json& value) {
   return '[' + list + ']';
 }
 
+/// What a file of options says.
+std::vector<CLI::ConfigItem> read_items(std::istream& input) {
+  std::istringstream text(hidden(input));
+  std::vector<CLI::ConfigItem> items = CLI::ConfigTOML().from_config(text);
+  for (CLI::ConfigItem& item : items)
+    for (std::string& value : item.inputs) {
+      std::replace(value.begin(), value.end(), kHash, '#');
+      std::replace(value.begin(), value.end(), kQuote, '"');
+      std::replace(value.begin(), value.end(), kBackslash, '\\');
+    }
+  return items;
+}
+
 /// Reads a file for the subcommand that is run.
 class OptionsFile : public CLI::ConfigTOML {
  public:
   explicit OptionsFile(const CLI::App& app) : app_(app) {}
 
   std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
-    std::istringstream text(hidden(input));
     std::vector<CLI::ConfigItem> items;
     const auto commands = app_.get_subcommands();
     if (commands.empty()) return items;  // --help, or an error that is told later
+    if ((input >> std::ws).peek() == '{')
+      throw CLI::FileError(app_.get_config_ptr()->as<std::string>() +
+                           ": is JSON; the file of a recipe goes with --recipe");
     CLI::App& command = *commands.front();
-    for (CLI::ConfigItem& item : CLI::ConfigTOML::from_config(text)) {
+    for (CLI::ConfigItem& item : read_items(input)) {
       if (item.parents.empty()) item.parents = {command.get_name()};
       if (!is_command(item.parents.front())) throw CLI::ConfigError::Extras('[' + item.parents.front() + ']');
       if (item.name == "++" || item.name == "--") continue;  // a section begins or ends
       if (item.parents.front() != command.get_name() || is_in_checkpoint(command, item.name)) continue;
-      for (std::string& value : item.inputs) {
-        std::replace(value.begin(), value.end(), kHash, '#');
-        std::replace(value.begin(), value.end(), kQuote, '"');
-        std::replace(value.begin(), value.end(), kBackslash, '\\');
-      }
       check_value(command, item);
       items.push_back(std::move(item));
     }
@@ -135,7 +157,7 @@ void add_options_file(CLI::App& app) {
 }
 
 std::string options_text(const CLI::App& train, const Recipe& recipe, lm::Device device) {
-  std::string text = "# lamella-mobilenet " LAMELLA_VERSION " on " + device.to_string() +
+  std::string text = std::string(kBegin) + LAMELLA_VERSION " on " + device.to_string() +
                      "; to do the same again: train --config THIS_FILE\n[train]\n";
   for (const CLI::Option* option : train.get_options()) {
     if (option->count() == 0 || !option->get_configurable() || option->get_group() == kRecipeOptions)
@@ -156,8 +178,40 @@ std::string options_text(const CLI::App& train, const Recipe& recipe, lm::Device
   return text;
 }
 
-void save_options(const std::filesystem::path& checkpoint, const std::string& text) {
+std::string take_up_outputs(CLI::App& train, const std::filesystem::path& checkpoint) {
+  const std::filesystem::path path = options_path(checkpoint);
+  std::ifstream file(path);
+  std::string taken;
+  if (!file) return taken;
+  try {
+    for (const CLI::ConfigItem& item : read_items(file)) {
+      const bool mine = item.parents == std::vector<std::string>{train.get_name()};
+      if (!mine || std::find(kOutputs.begin(), kOutputs.end(), item.name) == kOutputs.end()) continue;
+      CLI::Option* option = train.get_option("--" + item.name);
+      if (option->count() > 0) continue;
+      option->add_result(item.inputs);
+      option->run_callback();
+      taken += " --" + item.name;
+      for (const std::string& value : item.inputs)
+        if (value != "true") taken += ' ' + value;
+    }
+  } catch (const CLI::Error& error) {
+    throw lm::IoError(path.string() + ": " + error.what() + "; mend it, or move it away to go on without");
+  }
+  return taken;
+}
+
+std::filesystem::path options_path(const std::filesystem::path& checkpoint) {
   std::filesystem::path path = checkpoint;
-  path += ".toml";
-  replace_file(path, text);
+  return path += ".toml";
+}
+
+bool is_options_text(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  std::string line;
+  return std::getline(file, line) && line.starts_with(kBegin);
+}
+
+void save_options(const std::filesystem::path& checkpoint, const std::string& text) {
+  replace_file(options_path(checkpoint), text);
 }

@@ -19,5 +19,15 @@ void add_options_file(CLI::App& app);
 /// the file serves where there is another.
 std::string options_text(const CLI::App& train, const Recipe& recipe, lamella::Device device);
 
+/// The file that options_text() is kept in.
+std::filesystem::path options_path(const std::filesystem::path& checkpoint);
+/// Whether the file is one of options_text().
+bool is_options_text(const std::filesystem::path& path);
+
+/// For --resume: gives `train` what the file beside the checkpoint says of --csv, --events, --report,
+/// --checkpoint-every, --keep and --keep-best, where they are not given; nothing where there is no such file.
+/// Returns these options, for a message. Throws lamella::IoError naming a file that cannot be understood.
+std::string take_up_outputs(CLI::App& train, const std::filesystem::path& checkpoint);
+
 /// Writes `text` to `checkpoint` with .toml behind its name. Throws lamella::IoError naming the file.
 void save_options(const std::filesystem::path& checkpoint, const std::string& text);

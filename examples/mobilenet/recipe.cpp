@@ -163,6 +163,10 @@ void read_recipe(const std::filesystem::path& path, Recipe& recipe) {
   if (!file) throw lm::IoError(path.string() + ": cannot be opened");
   try {
     from_json(nlohmann::json::parse(file), recipe);
+  } catch (const nlohmann::json::parse_error& error) {
+    const bool options = path.extension() == ".toml" || path.extension() == ".ini";
+    throw lm::IoError(path.string() + ": " +
+                      (options ? "is no JSON; a file of options goes with --config" : error.what()));
   } catch (const std::exception& error) {
     throw lm::IoError(path.string() + ": " + error.what());
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <ctime>
+#include <fstream>
 
 #include "html.h"
 #include "report_parts.h"
@@ -11,6 +12,11 @@
 namespace lm = lamella;
 
 namespace {
+
+/// How every page begins: it says who made it.
+constexpr char kBegin[] =
+    "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
+    "<meta name=\"generator\" content=\"lamella-mobilenet\"/>\n";
 
 std::string model_name(const Recipe& recipe) {
   const std::string name = recipe.model == "v1"         ? "MobileNetV1"
@@ -84,8 +90,8 @@ std::string note_html(const Trained& trained) {
 std::string report_html(const ImageData& data, const TrainOptions& options, const Trained& trained) {
   const std::string title = escape(model_name(options.recipe) + " on " + options.data);
   std::string out =
-      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
-      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>" +
+      kBegin +
+      std::string("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>") +
       title + "</title>\n<style>" + kReportStyle + "</style>\n</head>\n<body>\n<h1>" + title +
       "</h1>\n<p class=\"quiet\">" + std::to_string(data.train->size()) + " training images, " +
       std::to_string(data.test->size()) + " test images, " + std::to_string(data.format.classes.size()) +
@@ -98,4 +104,10 @@ std::string report_html(const ImageData& data, const TrainOptions& options, cons
          "<div class=\"lists\">\n<section><h2>Recipe</h2>\n" + recipe_html(options.recipe) +
          "</section>\n<section><h2>Run</h2>\n" + run_html(options) + "</section>\n</div>\n";
   return out + "</body>\n</html>\n";
+}
+
+bool is_report(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string begin(sizeof kBegin - 1, '\0');
+  return file.read(begin.data(), static_cast<std::streamsize>(begin.size())) && begin == kBegin;
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <string>
 
 #include "dataset.h"
@@ -9,3 +10,6 @@
 /// epochs, the confusion matrix, the test images with the highest losses, the recipe and the machine. Every
 /// string that comes from outside, such as a class's name, is escaped.
 std::string report_html(const ImageData& data, const TrainOptions& options, const Trained& trained);
+
+/// Whether the file is such a page.
+bool is_report(const std::filesystem::path& path);

@@ -81,6 +81,8 @@ class Training {
       std::fflush(stdout);
       line.test_accuracy = result.test.confusion.accuracy();
       line.test_loss = result.test.loss;
+      result.train_accuracy = position_.so_far.right / position_.so_far.images;
+      result.steps = optimizer_->steps();
       std::exception_ptr failure;
       try {
         curve_->add(line);

@@ -44,6 +44,8 @@ struct Trained {
   /// train, it is empty unless there is a report to be written.
   Evaluation test;
   bool interrupted = false;
+  double train_accuracy = 0;  ///< in [0, 1], of the last finished epoch: of its images as they were changed
+  std::int64_t steps = 0;     ///< of the optimizer, from the training's beginning
   std::vector<Curve::Line> history = {};  ///< of the epochs trained, and those before that the CSV file had
 };
 

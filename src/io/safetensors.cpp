@@ -89,9 +89,12 @@ class Reader {
     LAMELLA_CHECK(IoError, bytes_ >= prefix.size(), where_, ": it has only ", bytes_, " bytes");
     file_.read(0, prefix.data(), prefix.size());
     const auto length = std::bit_cast<std::uint64_t>(prefix);
-    LAMELLA_CHECK(IoError, length <= detail::kMaxHeader && length <= bytes_ - prefix.size(), where_,
-                  ": its header has ", length, " bytes, but the file ", bytes_, " and a header at most ",
-                  detail::kMaxHeader);
+    // Eight bytes of any other file make a number like that, too.
+    LAMELLA_CHECK(IoError, length <= detail::kMaxHeader, where_,
+                  ": it is no safetensors file: its header would have ", length,
+                  " bytes, and one has at most ", detail::kMaxHeader);
+    LAMELLA_CHECK(IoError, length <= bytes_ - prefix.size(), where_, ": its header has ", length,
+                  " bytes, but the file ", bytes_);
     std::string text(length, '\0');
     file_.read(prefix.size(), text.data(), text.size());
     data_begin_ = prefix.size() + length;

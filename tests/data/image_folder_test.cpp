@@ -60,7 +60,14 @@ TEST(ImageFolderTest, sorts_classes_and_files_and_passes_over_the_rest) {
   test::put_file(folder / "Cat/9.JpG", encode_png(pattern(5, 5, 4)));
   test::put_file(folder / ".git/x.png", encode_png(pattern(5, 5, 4)));
   test::put_file(folder / "README.md", {});
+  test::put_file(folder / "Cat/one.webp", {});
+  test::put_file(folder / "Cat/two.WEBP", {});
+  std::vector<std::string> told;
+  set_log_sink([&](LogLevel, const std::string& text) { told.push_back(text); });
   const DatasetPtr set = image_folder(folder.path());
+  set_log_sink({});
+  EXPECT_EQ(told, std::vector<std::string>{"image_folder: 3 files in " + folder.path().string() +
+                                           " passed over, not .jpg, .jpeg or .png: .txt (1), .webp (2)"});
   EXPECT_EQ(set->classes(), (std::vector<std::string>{"Cat", "dog"}));
   ASSERT_EQ(set->size(), 4);
   const char* names[] = {"Cat/10.jpg", "Cat/9.JpG", "dog/a.jpeg", "dog/b.PNG"};

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "lamella/core/device.h"
+#include "lamella/core/version.h"
 #include "program.h"
 #include "tests/data/encode.h"
 #include "tests/support/temp_folder.h"
@@ -41,7 +43,9 @@ std::vector<std::string> train(const std::filesystem::path& data, const std::fil
 
 TEST(MobileNetErrorsTest, command_line) {
   expect_error({}, "A subcommand is required", 2);
-  expect_error({"fly"}, "A subcommand is required", 2);
+  expect_error({"fly"}, "there is no command fly; there are demo, train, eval, predict, summary, info\n", 2);
+  expect_error({"fly", "--data", "digits"}, "there is no command fly; ", 2);
+  expect_error({"--data", "digits"}, "A subcommand is required", 2);
   expect_error({"train"}, "--data is required", 2);
   expect_error({"eval"}, "--checkpoint is required", 2);
   expect_error({"predict", "--checkpoint", "x"}, "images", 2);
@@ -52,6 +56,9 @@ TEST(MobileNetErrorsTest, command_line) {
   expect_error({"train", "--data", ""}, "--data is empty");
   expect_error({"train", "--resume", "--lr", "1"}, "--lr excludes --resume", 2);
   EXPECT_EQ(mobilenet({"--help"}).status, 0);
+  const Outcome version = mobilenet({"--version"});
+  EXPECT_EQ(version.status, 0);
+  EXPECT_EQ(version.out, "lamella-mobilenet " LAMELLA_VERSION "\n");
   EXPECT_THAT(mobilenet({"train", "--help"}).out, HasSubstr("--weight-decay"));
 }
 
@@ -75,7 +82,8 @@ TEST(MobileNetErrorsTest, settings_out_of_range) {
   expect("--precision", "half", "precision is 'half', must be one of float32, tf32, bfloat16, float16");
   expect("--memory-format", "NHWC", "memory_format is 'NHWC', must be one of channels_last, contiguous");
   expect("--workers", "-1", "workers");
-  expect("--threads", "-1", "threads");
+  expect("--threads", "-1", "threads is -1, must be 1 or more");
+  expect("--threads", "0", "threads is 0, must be 1 or more");
   expect("--device", "tpu", "tpu");
   EXPECT_EQ(count_entries(temp.path()), 0u);
 }
@@ -95,6 +103,12 @@ TEST(MobileNetErrorsTest, recipe_files) {
   expect(R"({"seed": -1})", "seed cannot be -1");
   expect(R"({"model": 2})", "model cannot be 2");
   expect_error({"train", "--data", "digits", "--recipe", temp / "none.json"}, "none.json: cannot be opened");
+  put_text(temp / "net.toml", "[train]\nlr = 1\n");
+  expect_error({"train", "--data", "digits", "--recipe", temp / "net.toml"},
+               "net.toml: is no JSON; a file of options goes with --config");
+  put_text(recipe, " {}");
+  expect_error({"train", "--data", "digits", "--config", recipe},
+               "recipe.json: is JSON; the file of a recipe goes with --recipe", 2);
 }
 
 TEST(MobileNetErrorsTest, images) {
@@ -118,7 +132,10 @@ TEST(MobileNetErrorsTest, images) {
 
   make_small_dataset(temp / "other");
   std::filesystem::rename(temp / "other" / "test" / "dark", temp / "other" / "test" / "grey");
-  expect_error(train(temp / "other", net), "train/ and test/ hold different classes");
+  expect_error(train(temp / "other", net),
+               "train/ and test/ hold different classes: test/ lacks dark; train/ lacks grey");
+  std::filesystem::rename(temp / "other/test/grey", temp / "grey");
+  expect_error(train(temp / "other", net), "hold different classes: test/ lacks dark\n");
   put_text(temp / "cifar" / "data_batch_1.bin", "not a record");
   expect_error(train(temp / "cifar", net), "data_batch_1.bin");
   put_text(temp / "mnist" / "train-images-idx3-ubyte", "idx?");
@@ -192,12 +209,64 @@ TEST(MobileNetErrorsTest, outputs_need_files_of_their_own) {
   EXPECT_TRUE(std::filesystem::is_fifo(pipe));
 }
 
+TEST(MobileNetErrorsTest, nothing_is_replaced_but_what_a_training_left) {
+  const TempFolder temp;
+  make_small_dataset(temp / "images");
+  const auto net = temp / "net", report = temp / "report.html";
+  const auto expect = [&](const std::filesystem::path& path, const std::vector<std::string>& more,
+                          const std::string& message) {
+    const std::string length("\x0f\0\0\0\0\0\0\0", 8);  // of a safetensors header
+    for (const std::string& text :
+         {std::string("a note"), std::string("{}"), length + R"({"a":"lamella"})"}) {
+      put_text(path, text);
+      const auto before = get_file(path);
+      const std::size_t files = count_entries(temp.path());
+      expect_error(train(temp / "images", net, more), path.string() + " is there and " + message);
+      EXPECT_EQ(get_file(path), before);
+      EXPECT_EQ(count_entries(temp.path()), files);
+    }
+    std::filesystem::remove(path);
+  };
+  expect(net, {}, "no checkpoint of this program; name another file");
+  expect(net.string() + ".toml", {}, "no options of a training");
+  expect(temp / "net.best", {"--keep-best"}, "no checkpoint");
+  expect(temp / "net.1", {"--keep", "2"}, "no checkpoint");
+  expect(report, {"--report", report}, "no report of a training; name another file");
+  expect(temp / "images/train/dark/image0.png", {"--report", temp / "images/train/dark/image0.png"},
+         "no report");
+  // What a training left is, and what is empty, as a file that was made to have a name.
+  for (const auto& path : {net, report}) put_text(path, "");
+  for (int i = 0; i < 2; ++i) {
+    const Outcome outcome =
+        mobilenet(train(temp / "images", net,
+                        {"--report", report, "--keep", "3", "--keep-best", "--seed", std::to_string(i)}));
+    EXPECT_EQ(outcome.status, 0) << outcome;
+  }
+}
+
 TEST(MobileNetErrorsTest, only_a_gpu_captures) {
   const TempFolder temp;
   make_small_dataset(temp / "images");
   expect_error(train(temp / "images", temp / "net", {"--capture"}),
                "--capture records a GPU's launches, and this is cpu");
   EXPECT_FALSE(std::filesystem::exists(temp / "net"));
+}
+
+TEST(MobileNetErrorsTest, a_gpu_that_is_not_there) {
+  const TempFolder temp;
+  make_small_dataset(temp / "images");
+  const std::string gpu = cuda_device_count() == 0 ? "cuda" : "cuda:99";
+  for (const std::string command : {"train", "eval", "predict", "demo"}) {
+    std::vector<std::string> arguments = {command, "--device", gpu};
+    if (command == "train") arguments = train(temp / "images", temp / "net", {"--device", gpu});
+    if (command == "eval" || command == "predict")
+      arguments.insert(arguments.end(), {"--checkpoint", temp / "net"});
+    if (command == "predict") arguments.push_back(temp / "a.png");
+    const Outcome outcome = mobilenet(arguments);
+    EXPECT_EQ(outcome.status, 1) << outcome;
+    EXPECT_THAT(outcome.error, ::testing::StartsWith("error: --device " + gpu + ": "));
+    EXPECT_THAT(outcome.error, Not(HasSubstr("training on")));
+  }
 }
 
 TEST(MobileNetErrorsTest, tf32_on_the_cpu_is_float32_and_says_so) {
@@ -243,6 +312,10 @@ TEST(MobileNetErrorsTest, checkpoints) {
   put_file(bad, changed);
   expect_error({"eval", "--checkpoint", bad}, "bad: ");
 
+  put_file(temp / "photo.jpg", encode_jpeg(pattern(8, 8)));
+  expect_error({"predict", "--checkpoint", temp / "photo.jpg", temp / "no.jpg"},
+               "photo.jpg: it is no safetensors file");
+
   put_text(temp / "no.jpg", "no image");
   const Outcome outcome = mobilenet({"predict", "--checkpoint", net, temp / "no.jpg",
                                      temp / "images/test/dark/image0.png", temp / "gone.png"});
@@ -253,7 +326,16 @@ TEST(MobileNetErrorsTest, checkpoints) {
   make_small_dataset(temp / "more");
   put_file(temp / "more/train/zebra/image.png", encode_png(pattern(8, 8)));
   put_file(temp / "more/test/zebra/image.png", encode_png(pattern(8, 8)));
-  expect_error({"eval", "--checkpoint", net, "--data", temp / "more"}, "other classes or channels");
+  expect_error({"eval", "--checkpoint", net, "--data", temp / "more"},
+               "more has classes that the network was not trained on: zebra; it knows bars, dark, light");
+  expect_error({"eval", "--checkpoint", net, "--data", "digits"}, "was not trained on: 0, 1");
+  std::filesystem::rename(temp / "images", temp / "moved");
+  for (const char* command : {"eval", "train"}) {
+    std::vector<std::string> arguments = {command, "--checkpoint", net};
+    if (*command == 't') arguments.push_back("--resume");
+    expect_error(arguments, "images: there is no such folder; it is what " + net.string() +
+                                " was trained on: name another with --data");
+  }
 }
 
 }  // namespace

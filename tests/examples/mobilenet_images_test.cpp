@@ -118,6 +118,42 @@ TEST_F(MobileNetImagesTest, eval_knows_how_bright_other_images_are) {
   EXPECT_NEAR(loss({"--data", images_}), loss({}), 0.01);
 }
 
+TEST_F(MobileNetImagesTest, eval_wants_test_images_alone) {
+  make_small_dataset(images_);
+  train_well(images_);
+  const std::string tested = eval().out;
+  const fs::path other = temp_ / "other";
+  fs::create_directories(other);
+  fs::copy(images_ / "test", other / "test", fs::copy_options::recursive);
+  EXPECT_EQ(eval({"--data", other}).out, tested);
+  // The folder of the classes itself.
+  EXPECT_EQ(eval({"--data", other / "test"}).out, tested);
+  // Whatever else there is to train on.
+  put_file(other / "train/zebra/image.png", encode_png(pattern(8, 8)));
+  EXPECT_EQ(eval({"--data", other}).out, tested);
+  // Classes have the network's numbers, though fewer are there.
+  fs::remove_all(other / "test/bars");
+  const Outcome fewer = eval({"--data", other});
+  EXPECT_EQ(fewer.status, 0) << fewer;
+  EXPECT_THAT(fewer.out, HasSubstr(" of 6), loss "));
+  const auto line = [](const std::string& table, const std::string& name) {
+    const std::size_t at = table.find('\n' + name) + 1;
+    return table.substr(at, table.find('%', at) - at);  // images and recall
+  };
+  for (const char* name : {"dark", "light"}) EXPECT_EQ(line(fewer.out, name), line(tested, name));
+}
+
+TEST_F(MobileNetImagesTest, too_few_steps_for_the_norms_are_told) {
+  make_small_dataset(images_);
+  const std::string warning =
+      "hardly better than guessing in the test, after 48 steps: the running statistics";
+  // Its norms follow by a hundredth each step: they are still what they began with.
+  const Outcome young = train_well(images_, {"--model", "v3-small", "--epochs", "16"});
+  EXPECT_THAT(young.error, HasSubstr(warning));
+  EXPECT_THAT(train_well(images_, {"--model", "v3-small"}).error, Not(HasSubstr("warning")))
+      << "nothing was learned";
+}
+
 TEST_F(MobileNetImagesTest, a_folder_that_may_only_be_read_stays_as_it_is) {
   make_small_dataset(images_);
   std::vector<fs::path> folders = {images_};

@@ -136,12 +136,54 @@ TEST(MobileNetReportTest, goes_on_with_the_curves_where_they_are_at_hand) {
   EXPECT_THAT(page, HasSubstr("<title>epoch 20, test: "));
 
   // Nothing is left to train.
-  ASSERT_EQ(mobilenet({"train", "--resume", "--checkpoint", net, "--report", report}).status, 0);
+  ASSERT_EQ(mobilenet({"train", "--resume", "--checkpoint", net, "--csv", "", "--report", report}).status, 0);
   page = get_text(report);
   expect_balanced(page);
   EXPECT_THAT(page, HasSubstr("The training was over when it was resumed"));
   EXPECT_EQ(count(page, "<img "), 9u);
   EXPECT_EQ(count(page, "<svg "), 0u);
+}
+
+TEST(MobileNetReportTest, is_written_by_a_training_that_was_resumed_without_asking_again) {
+  const TempFolder temp;
+  make_small_dataset(temp / "images");
+  const auto net = temp / "net", csv = temp / "a \"curve\".csv", report = temp / "r.html",
+             events = temp / "events";
+  const auto resume = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"train", "--resume", "--checkpoint", net});
+    return mobilenet(more);
+  };
+  ASSERT_EQ(mobilenet(train(temp / "images", net,
+                            {"--epochs", "20", "--lr", "0.01", "--csv", csv, "--report", report, "--events",
+                             events, "--keep", "2", "--keep-best"}),
+                      {.interrupt_after = "epoch 2/20:"})
+                .status,
+            130);
+  const Outcome resumed = resume({});
+  ASSERT_EQ(resumed.status, 0) << resumed;
+  EXPECT_THAT(resumed.error, HasSubstr("resume: as before with --"));
+  EXPECT_THAT(resumed.error, HasSubstr(" --csv " + csv.string()));
+  EXPECT_EQ(count(get_text(report), "<circle "), 100u) << "the curves of all epochs";
+  EXPECT_EQ(count(get_text(csv), "\n"), 21u);
+  EXPECT_EQ(count_entries(events), 2u);
+  EXPECT_TRUE(std::filesystem::exists(temp / "net.1"));
+
+  // What is given counts more, and an empty name is none.
+  const auto other = temp / "other.html";
+  for (const auto& path : {report, csv}) std::filesystem::remove(path);
+  ASSERT_EQ(resume({"--report", other, "--csv", ""}).status, 0);
+  EXPECT_TRUE(std::filesystem::exists(other));
+  EXPECT_FALSE(std::filesystem::exists(report));
+  EXPECT_FALSE(std::filesystem::exists(csv));
+
+  std::filesystem::remove(net.string() + ".toml");
+  ASSERT_EQ(resume({}).status, 0);
+  EXPECT_FALSE(std::filesystem::exists(report));
+  const std::string broken = "[train]\nkeep = many\n";
+  put_file(net.string() + ".toml", {reinterpret_cast<const std::uint8_t*>(broken.data()), broken.size()});
+  const Outcome refused = resume({});
+  EXPECT_EQ(refused.status, 1) << refused;
+  EXPECT_THAT(refused.error, HasSubstr("net.toml: "));
 }
 
 TEST(MobileNetReportTest, says_where_it_cannot_write) {

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <filesystem>
@@ -29,7 +30,8 @@ class SafetensorsTest : public testing::Test {
  protected:
   SafetensorsTest() {
     const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::temp_directory_path() / (std::string("lamella_safetensors_") + info->name());
+    folder_ = fs::temp_directory_path() /
+              (std::string("lamella_safetensors_") + info->name() + '_' + std::to_string(::getpid()));
     fs::remove_all(folder_);
     fs::create_directories(folder_);
     path_ = folder_ / "net.safetensors";
@@ -145,7 +147,8 @@ TEST_F(SafetensorsTest, says_what_is_wrong) {
   put("");
   EXPECT_THAT(load_error(), HasSubstr("only 0 bytes"));
   put(std::string(8, '\xff'));
-  EXPECT_THAT(load_error(), HasSubstr("18446744073709551615"));
+  EXPECT_THAT(load_error(),
+              HasSubstr("it is no safetensors file: its header would have 18446744073709551615"));
   const auto wrong = [this](const std::string& header, std::size_t bytes) {
     put(header, bytes);
     return load_error();

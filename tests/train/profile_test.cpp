@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -158,9 +159,14 @@ TEST(ProfileTest, knows_the_share_of_bandwidth) {
   profile_once(profile, [&] { x.clone(); });
   EXPECT_GT(profile.bandwidth(), 1e8);
   const ProfiledKernel clone = entry(profile, "clone", "copy", ProfiledPass::Forward);
-  EXPECT_GT(clone.share_of_bandwidth, 0);
-  EXPECT_NEAR(clone.share_of_bandwidth,
-              static_cast<double>(clone.bytes) / clone.cpu_seconds / profile.bandwidth(), 1e-9);
+  const double share = static_cast<double>(clone.bytes) / clone.cpu_seconds / profile.bandwidth();
+  // Where the bandwidth was measured while others used it, a kernel may seem to beat it: no share is known
+  // then.
+  if (share > 1) {
+    EXPECT_TRUE(std::isnan(clone.share_of_bandwidth));
+  } else {
+    EXPECT_NEAR(clone.share_of_bandwidth, share, 1e-9);
+  }
 }
 
 TEST(ProfileTest, other_threads_and_other_times_are_not_seen) {

@@ -20,9 +20,10 @@ struct ImageFolderOptions {
 
 /// Labelled images on disk: one folder for each class, its name the class, in byte order; in it .jpg, .jpeg
 /// and .png files (any case), in byte order of their names. Names that begin with a dot, other files and
-/// deeper folders are passed over; symbolic links are followed. Files are decoded by their content, whatever
-/// the name says. Throws IoError naming the folder that is missing or empty, or the cache file that holds
-/// something else or, where `cache` names it, cannot be written.
+/// deeper folders are passed over, and a message says how many files of which ending; symbolic links are
+/// followed. Files are decoded by their content, whatever the name says; the orientation that a camera notes
+/// in a JPEG file (EXIF) is not obeyed. Throws IoError naming the folder that is missing or empty, or the
+/// cache file that holds something else or, where `cache` names it, cannot be written.
 LAMELLA_API DatasetPtr image_folder(const std::filesystem::path& path,
                                     const ImageFolderOptions& options = {});
 

@@ -52,8 +52,8 @@ struct Result {
 struct InputTransform {
   const float* scale = nullptr;  ///< [C], of the device, without gaps; null: the input is taken as it is
   const float* shift = nullptr;  ///< [C]
-  float low = -std::numeric_limits<float>::infinity();
-  float high = std::numeric_limits<float>::infinity();
+  float low = -std::numeric_limits<float>::infinity();  ///< the least value
+  float high = std::numeric_limits<float>::infinity();  ///< the largest
 };
 
 /// What a batch norm of the output needs, left by the forward: of each channel the mean and the biased
