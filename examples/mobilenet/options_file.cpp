@@ -28,6 +28,9 @@ constexpr std::array<std::string_view, 6> kOutputs = {"csv",  "events",   "repor
 // Inside of quotes these stand for them until it is through.
 constexpr char kHash = '\1', kQuote = '\2', kBackslash = '\3';
 
+/// What may stand before and behind a value in quotes.
+bool is_beside_quote(char c) { return std::string_view(" \t\r\n=,[]#").find(c) != std::string_view::npos; }
+
 /// The text with every #, \" and \\ inside of quotes replaced, and without comments.
 std::string hidden(std::istream& input) {
   std::string text;
@@ -36,8 +39,15 @@ std::string hidden(std::istream& input) {
     if (quote != 0 && c == '\n') throw CLI::ConfigError("a quote is not closed");
     if (quote != 0 && c == quote) {
       quote = 0;
+      if (input.peek() != std::istream::traits_type::eof() &&
+          !is_beside_quote(static_cast<char>(input.peek())))
+        throw CLI::ConfigError("a quote ends within a value");
     } else if (quote == 0) {
-      if (c == '"' || c == '\'') quote = c;
+      if (c == '"' || c == '\'') {
+        if (!text.empty() && !is_beside_quote(text.back()))
+          throw CLI::ConfigError("a quote begins within a value");
+        quote = c;
+      }
       if (c == '#') {
         // What follows is a comment: a quote in it opens nothing.
         std::string comment;
