@@ -62,7 +62,8 @@ void forward(double lift = 0) {
     BoxPlan plan = cut_forward_boxes(boxes.work.work, g.batch, g.channels, problem.kSizes, kTileSizes<Tile>,
                                      Tile::kWhole ? Tile::kStepRows : draw(1, 12), draw(1, 40));
     if (plan.launch.blocks == 0) return false;
-    using Sizes = ForwardBoxes<K, Tile>;
+    if (kTransforms) add_transform_boxes(kTileSizes<Tile>, plan.launch);
+    using Sizes = ForwardBoxes<K, Tile, kTransforms>;
     EXPECT_EQ(plan.launch.shared_bytes, Sizes::kSharedBytes);
     EXPECT_EQ(plan.launch.threads, Sizes::kThreads);
     boxes.describe(g, plan);
@@ -105,8 +106,7 @@ void backward() {
         };
         if constexpr (kNormSums) {
           add_norm_sums(kWeight, plan.launch);
-          add_norm_table_boxes(kTileSizes<Tile>, plan.launch);
-          problem.backward_with_sums(work, plan.launch, of, problem.has_gaps(), kernel);
+          problem.backward_with_sums(work, plan.launch, of, problem.has_gaps(), kernel, true);
         } else {
           problem.backward(work, plan.launch, of, problem.has_gaps(), false, kernel);
         }

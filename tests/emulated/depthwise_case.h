@@ -166,15 +166,17 @@ struct Case {
     forward(work, launch, false, kernel);
     if (!::testing::Test::HasFailure()) expect_moments(parts);
   }
-  /// backward() of a kernel that leaves norm sums, without what it would add to.
+  /// backward() of a kernel that leaves norm sums, without what it would add to. `rounded`: of the gradients
+  /// as they are stored.
   template <class Work, class Kernel>
-  void backward_with_sums(Work& work, const Launch& launch, Gradients of, bool clears, const Kernel& kernel) {
+  void backward_with_sums(Work& work, const Launch& launch, Gradients of, bool clears, const Kernel& kernel,
+                          bool rounded = false) {
     never_add();
     std::vector<float> parts = hook_parts(work, launch, center_.size(), kNormSumFloats);
     work.hook.center = center_.data();
     masks_ = true;
     backward(work, launch, of, clears, false, kernel);
-    if (!::testing::Test::HasFailure()) expect_norm_sums(parts);
+    if (!::testing::Test::HasFailure()) expect_norm_sums(parts, rounded);
   }
 
  private:
@@ -274,8 +276,11 @@ struct Case {
           << "squares of channel " << c;
     }
   }
-  void expect_norm_sums(const std::vector<float>& parts) const {
-    const std::vector<double> gradient = reference.masked_input_gradient();
+  void expect_norm_sums(const std::vector<float>& parts, bool rounded) const {
+    std::vector<double> gradient = reference.masked_input_gradient();
+    if (rounded)
+      for (double& number : gradient)
+        number = static_cast<double>(widen(narrow<T>(static_cast<float>(number))));
     const std::size_t channels = center_.size();
     const std::size_t plane = static_cast<std::size_t>(g.h) * static_cast<std::size_t>(g.w);
     std::vector<double> wanted(channels * 2);

@@ -39,6 +39,21 @@ template <>
 inline float narrow<float>(float number) {
   return number;
 }
+template <class T>
+unsigned clamp_pair(unsigned pair, unsigned low, unsigned high, T type) {
+  float number[2], least[2], most[2];
+  widen_pair(pair, type, number[0], number[1]);
+  widen_pair(low, type, least[0], least[1]), widen_pair(high, type, most[0], most[1]);
+  return narrow_pair(clamp(number[0], least[0], most[0]), clamp(number[1], least[1], most[1]), type);
+}
+template <class T>
+unsigned within_pair(unsigned pair, unsigned least, unsigned most, T type) {
+  float number[2], low[2], high[2];
+  widen_pair(pair, type, number[0], number[1]);
+  widen_pair(least, type, low[0], low[1]), widen_pair(most, type, high[0], high[1]);
+  return (number[0] >= low[0] && number[0] <= high[0] ? 0xffffU : 0U) |
+         (number[1] >= low[1] && number[1] <= high[1] ? 0xffff0000U : 0U);
+}
 
 template <int kWords>
 void store_global(void* to, const unsigned (&word)[kWords]) {
@@ -74,6 +89,7 @@ void load_matrices_transposed(unsigned (&matrix)[4], unsigned row);
 void load_matrices_transposed(unsigned (&matrix)[2], unsigned row);
 void store_matrices(unsigned row, unsigned m0, unsigned m1, unsigned m2, unsigned m3);
 void store_matrices(unsigned row, unsigned m0, unsigned m1);
+unsigned transpose_matrix(unsigned matrix);
 
 /// sum += a · b, of which the lanes hold words: a row-major in quarters, b in halves.
 template <class T>

@@ -39,22 +39,18 @@ inline void add_statistics_runs(const PlaneWork& work, int number_bytes, Launch&
                                                       std::int64_t{launch.threads} * kMomentFloats * 4);
 }
 
-/// What lanes have of each of a block's channels lies where its pages were.
-inline void add_lists_boxes(const BoxTileSizes& tile, int floats, Launch& launch) {
-  launch.shared_bytes = std::max<std::int64_t>(
-      launch.shared_bytes, 1024 + std::int64_t{tile.blocks} * 8 * tile.channels * floats * 4);
-}
+/// What lanes, or warps, have of each of a block's channels lies where its pages were.
 inline void add_statistics_boxes(const BoxTileSizes& tile, Launch& launch) {
   launch.hook_parts = launch.parts;
   launch.parts = 0;
-  add_lists_boxes(tile, kMomentFloats, launch);
+  launch.shared_bytes = std::max<std::int64_t>(
+      launch.shared_bytes, 1024 + std::int64_t{tile.blocks} * 8 * tile.channels * kMomentFloats * 4);
 }
-/// With a table of scale, shift and center. add_norm_sums(), too.
-inline void add_norm_table_boxes(const BoxTileSizes& tile, Launch& launch) {
-  launch.shared_bytes += 3 * tile.channels * 4;
-  add_lists_boxes(tile, kNormSumFloats, launch);
+/// Warps that transform pages, and their barriers (forward).
+inline void add_transform_boxes(const BoxTileSizes& tile, Launch& launch) {
+  launch.threads += 32 * transforming_warps(tile.blocks * tile.warp_groups());
+  launch.shared_bytes += 8 * tile.pages;
 }
-
 /// Of any family. `weight`: its gradient is really made.
 inline void add_norm_sums(bool weight, Launch& launch) {
   launch.hook_parts = launch.parts;

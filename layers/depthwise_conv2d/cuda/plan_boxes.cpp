@@ -24,7 +24,8 @@ int box_registers(const Problem& p, const Shape& s, const BoxTileSizes& t) {
   if (s.forward)
     return statistics + 44 + t.tap_rows * k.kernel_w * eights + t.rows * eights * 4 +
            8 * (k.kernel_w + 1) / 2 * eights;
-  int count = (has_norm_sums(p) ? 8 * eights + 6 : 0) + 52 + 8 * eights + (k.reach_w() / 2) * eights;
+  int count = (has_norm_sums(p) ? 9 * eights + 6 : 0) + (loads_transformed(p) ? 2 * eights + 4 : 0) + 52 +
+              8 * eights + (k.reach_w() / 2) * eights;
   if (p.pass != Pass::Weight) count += taps * eights + t.rows * k.stride_h * k.stride_w * eights * 4;
   if (p.pass != Pass::Input)
     count += t.tap_rows * k.stride_w * ((k.reach_w() + 1) / 2) * eights * 4 +
@@ -61,7 +62,7 @@ double box_cost(const Problem& p, const Shape& s, const BoxTileSizes& t, const P
   const double item_steps = static_cast<double>(cut.strip_rows) / step_rows;
   const double items = static_cast<double>(plan.pixels.items) * cut.channel_blocks,
                steps = items * item_steps;
-  const double warps = plan.launch.threads / 32 - 1;
+  const double warps = t.blocks * t.warp_groups() * (s.forward ? 1.0 : std::ceil(static_cast<double>(k.kernel_h) / t.tap_rows));
   double loads = 0, products = 0, issued = 0, stores = 0, instructions = 0, page = 0, results = 0;
   const double units = t.units();
   if (s.forward) {
@@ -138,15 +139,14 @@ bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named
   plan.launch = boxes.launch;
   plan.x_box = boxes.x, plan.y_box = boxes.y, plan.dx_box = boxes.dx;
   if (has_statistics(p)) add_statistics_boxes(t, plan.launch);
-  if (has_norm_sums(p)) add_norm_sums(weight, plan.launch), add_norm_table_boxes(t, plan.launch);
+  if (has_norm_sums(p)) add_norm_sums(weight, plan.launch);
+  if (s.forward && loads_transformed(p)) add_transform_boxes(t, plan.launch);
   if (s.forward) plan.launch.parts = 0;
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks || plan.launch.shared_bytes > kSharedBytes)
     return false;
   // A few numbers that do not find a register cost less than a block that is not there.
   constexpr int kSpilled = 24;
-  constexpr int kTransformed = 18;  // of eight channels
-  const int wanted =
-      box_registers(p, s, t) + (loads_transformed(p) && !has_norm_sums(p) ? kTransformed : 0) - kSpilled;
+  const int wanted = box_registers(p, s, t) - kSpilled;
   std::int64_t blocks_of_sm =
       std::min(kSharedBytes / (plan.launch.shared_bytes + 1024), kResidentThreads / plan.launch.threads);
   while (blocks_of_sm > 0 && registers_of(plan.launch.threads, static_cast<int>(blocks_of_sm)) < wanted)

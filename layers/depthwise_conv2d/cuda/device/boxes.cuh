@@ -63,17 +63,24 @@ struct PageCursor {
   }
 };
 
-/// Sixteen pixels of eight or sixteen channels, as the lanes have their sums, to a box; `row`: the lane's
+/// Sixteen pixels of eight or sixteen channels, in pairs as the lanes have them, to a box; `row`: the lane's
 /// place as of store_matrices().
+template <int kEights>
+__device__ __forceinline__ void store_pairs(const unsigned (&pairs)[kEights][2], unsigned row) {
+  if constexpr (kEights == 1)
+    store_matrices(row, pairs[0][0], pairs[0][1]);
+  else
+    store_matrices(row, pairs[0][0], pairs[0][1], pairs[1][0], pairs[1][1]);
+}
 template <class T, int kEights>
 __device__ __forceinline__ void store_sums(const float (&sums)[kEights][4], unsigned row) {
-  const auto pair = [&](int e, int half) {
-    return narrow_pair(sums[e][2 * half], sums[e][2 * half + 1], T{});
-  };
-  if constexpr (kEights == 1)
-    store_matrices(row, pair(0, 0), pair(0, 1));
-  else
-    store_matrices(row, pair(0, 0), pair(0, 1), pair(1, 0), pair(1, 1));
+  unsigned pairs[kEights][2];
+#pragma unroll
+  for (int e = 0; e < kEights; ++e)
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+      pairs[e][half] = narrow_pair(sums[e][2 * half], sums[e][2 * half + 1], T{});
+  store_pairs(pairs, row);
 }
 
 /// The second factors of products for taps: a lane has a pair of numbers, most of them zero. Of eight
@@ -128,41 +135,79 @@ struct BoxAxes {
   int row, row_step, rows, column, column_step, columns;
 };
 
-/// Passes the numbers of a box through a transform where they lie, by all threads that compute; what is
-/// outside the tensor becomes zero again. A thread has the same eight channels always.
-template <class T, class Tile, bool kTransforms>
-struct BoxTransform {
-  __device__ __forceinline__ void begin(const Transform&, int, int) {}
-  template <int kThreads, int kRows, int kColumns>
-  __device__ __forceinline__ void apply(uint4*, const BoxAxes&) const {}
+/// A number of lanes' channels through a transform, in pairs: both of one channel, or of two. What is zero in
+/// `exist` is padding.
+template <class T>
+struct PairTransform {
+  unsigned low, high;
+  __device__ __forceinline__ void begin(const Transform& transform) {
+    low = narrow_pair(transform.low, transform.low, T{}),
+    high = narrow_pair(transform.high, transform.high, T{});
+  }
+  /// Rounding first changes nothing, as the bounds are rounded, too.
+  __device__ __forceinline__ unsigned apply(unsigned pair, float scale0, float scale1, float shift0,
+                                            float shift1, unsigned exist) const {
+    float first, second;
+    widen_pair(pair, T{}, first, second);
+    const unsigned sums = narrow_pair(fmaf(scale0, first, shift0), fmaf(scale1, second, shift1), T{});
+    return clamp_pair(sums, low, high, T{}) & exist;
+  }
 };
-template <class T, class Tile>
-struct BoxTransform<T, Tile, true> {
-  Lanes<true, 8> lanes;
 
-  __device__ __forceinline__ void begin(const Transform& transform, int first_channel, int channels) {
-    const int channel = first_channel + static_cast<int>(threadIdx.x) % Tile::kChunks * 8;
-    lanes.low = transform.low, lanes.high = transform.high;
+/// Passes the numbers of a box through a transform where they lie, by kWarps warps that do nothing else; what
+/// is outside the tensor becomes zero again. A thread has the same eight channels always.
+template <class T, class Tile, int kWarps>
+struct BoxTransform {
+  static constexpr int kAtOnce = 32 * kWarps / Tile::kChunks;
+  // A thread's chunk is always exchanged with the same one.
+  static_assert(kAtOnce * Tile::kPixelBytes % 1024 == 0);
+
+  PairTransform<T> pairs;
+  float scale[8], shift[8];
+  int chunk, first;
+
+  __device__ __forceinline__ void begin(const Transform& transform, int thread, int first_channel,
+                                        int channels) {
+    pairs.begin(transform);
+    chunk = thread % Tile::kChunks, first = thread / Tile::kChunks;
+    const int channel = first_channel + chunk * 8;
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      lanes.scale[i] = channel + i < channels ? transform.scale[channel + i] : 0.0f;
-      lanes.shift[i] = channel + i < channels ? transform.shift[channel + i] : 0.0f;
+      scale[i] = channel + i < channels ? transform.scale[channel + i] : 0.0f;
+      shift[i] = channel + i < channels ? transform.shift[channel + i] : 0.0f;
     }
   }
-  template <int kThreads, int kRows, int kColumns>
+  template <int kRows, int kColumns>
   __device__ __forceinline__ void apply(uint4* box, const BoxAxes& axes) const {
-    static_assert(kThreads % Tile::kChunks == 0);
-    constexpr int kPixels = kRows * kColumns, kAtOnce = kThreads / Tile::kChunks;
-    const int chunk = static_cast<int>(threadIdx.x) % Tile::kChunks;
-#pragma unroll 2
-    for (int pixel = static_cast<int>(threadIdx.x) / Tile::kChunks; pixel < kPixels; pixel += kAtOnce) {
-      const int row = axes.row + pixel / kColumns * axes.row_step,
-                column = axes.column + pixel % kColumns * axes.column_step;
-      T* const at = reinterpret_cast<T*>(box + Tile::at(pixel, chunk) / 16);
-      float x[1][8];
-      load<T>(at, x[0]);
-      lanes.apply(x, row >= 0 && row < axes.rows && column >= 0 && column < axes.columns ? 1u : 0u);
-      keep<T>(at, x[0]);
+    constexpr int kPixels = kRows * kColumns, kBatch = 4, kStep = kAtOnce * Tile::kPixelBytes / 16;
+    const bool whole = axes.row >= 0 && axes.row + (kRows - 1) * axes.row_step < axes.rows &&
+                       axes.column >= 0 && axes.column + (kColumns - 1) * axes.column_step < axes.columns;
+    uint4* at = box + Tile::at(first, chunk) / 16;
+#pragma unroll 1
+    for (int pixel = first; pixel < kPixels; pixel += kBatch * kAtOnce, at += kBatch * kStep) {
+      uint4 x[kBatch];
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i)
+        if (pixel + i * kAtOnce < kPixels) x[i] = at[i * kStep];
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        unsigned exist = ~0u;
+        if (!whole) {
+          const int row = (pixel + i * kAtOnce) / kColumns, column = (pixel + i * kAtOnce) % kColumns;
+          const int input_row = axes.row + row * axes.row_step,
+                    input_column = axes.column + column * axes.column_step;
+          exist = input_row >= 0 && input_row < axes.rows && input_column >= 0 && input_column < axes.columns
+                      ? ~0u
+                      : 0u;
+        }
+        x[i].x = pairs.apply(x[i].x, scale[0], scale[1], shift[0], shift[1], exist);
+        x[i].y = pairs.apply(x[i].y, scale[2], scale[3], shift[2], shift[3], exist);
+        x[i].z = pairs.apply(x[i].z, scale[4], scale[5], shift[4], shift[5], exist);
+        x[i].w = pairs.apply(x[i].w, scale[6], scale[7], shift[6], shift[7], exist);
+      }
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i)
+        if (pixel + i * kAtOnce < kPixels) at[i * kStep] = x[i];
     }
   }
 };

@@ -68,7 +68,7 @@ template <class T, class K, class Tile, bool kInput, bool kWeight, bool kBias, i
 __global__ void __launch_bounds__(
     (BackwardBoxes<K, Tile, kInput, kWeight || kNormSums, kPhaseH, kPhaseW>::kThreads), kBlocksOfSm)
     backward_boxes(const __grid_constant__ BoxWork boxes) {
-  constexpr bool kReadsInput = kWeight || kNormSums, kTransformsPages = kTransforms && kWeight && !kNormSums;
+  constexpr bool kReadsInput = kWeight || kNormSums, kTransformsX = kTransforms && kWeight;
   using Sizes = BackwardBoxes<K, Tile, kInput, kReadsInput, kPhaseH, kPhaseW>;
   using WindowH = typename Sizes::WindowH;
   using WindowW = typename Sizes::WindowW;
@@ -100,11 +100,6 @@ __global__ void __launch_bounds__(
          i += Sizes::kThreads)
       tap_sums[i] = 0;
   }
-  float* const norm_table =
-      reinterpret_cast<float*>(reinterpret_cast<char*>(shared) + (pages - base) + Sizes::kSharedBytes - 1024);
-  if constexpr (kNormSums)
-    fill_norm_table<Tile, Sizes::kThreads>(norm_table, work.transform, work.hook, first_channel,
-                                           cut.channels);
   __syncthreads();
 
   struct Item {
@@ -121,8 +116,7 @@ __global__ void __launch_bounds__(
 
   const int channel = warp % Tile::kWarpGroups * Tile::kWarpChannels;
   const int block = warp / (Tile::kWarpGroups * kTapGroups);
-  LaneNormSums<kNormSums, kEights> norm;
-  if constexpr (kNormSums) norm.begin();
+  LaneNormSums<T, kNormSums, kEights> norm;
   PageCursor<kPages> cursor;
   if (warp == kConsumers) {
     PixelItem at(work, static_cast<unsigned>(first_item));
@@ -190,10 +184,9 @@ __global__ void __launch_bounds__(
     const bool stores = kInput && warp % Tile::kWarpGroups == 0 && lane == 0;
 
     unsigned result = results;
-    BoxTransform<T, Tile, kTransformsPages> transform;
-    transform.begin(work.transform, first_channel, cut.channels);
-    LaneTransform<T, kTransforms && kWeight && kNormSums, kEights> lane_transform;
-    lane_transform.begin(norm_table + channel + lane / 4, Tile::kChannels, work.transform);
+    if constexpr (kNormSums) norm.begin(work.transform, work.hook, first_channel + channel, cut.channels);
+    LaneTransform<T, kTransformsX, kEights> transform;
+    transform.begin(work.transform, first_channel + channel, cut.channels);
     PageCursor<kPages> awaited;
     const auto wait_for_page = [&] {
       wait_for_phase(full + 8 * awaited.slot, awaited.parity);
@@ -223,44 +216,34 @@ __global__ void __launch_bounds__(
       const int out_column =
           work.w.origin(item.class_w) +
           ((item.column + block * Tile::kColumns) * kStrideW + kPhaseW) * work.w.input_step;
-      // Columns of the input that exist: bit 4 · b + 2 · m + i for the transform, 2 · b + half for the sums.
-      unsigned x_columns = 0, dx_columns = 0;
-      if constexpr (kNormSums) {
+      // All bits of the lane's pixels, as the transform and the norm's sums have them, whose columns exist.
+      unsigned x_columns[kStrideW][2], dx_columns[kStrideW][2];
+      if constexpr (kTransformsX || kNormSums) {
         const auto exists = [&](int pixel, int b) {
           const int column = out_column + (pixel % Tile::kColumns * kStrideW + b) * work.w.input_step;
-          return column >= 0 && column < work.w.input ? 1u : 0u;
+          return column >= 0 && column < work.w.input;
         };
 #pragma unroll
-        for (int b = 0; b < kStrideW; ++b) {
+        for (int b = 0; b < kStrideW; ++b)
 #pragma unroll
-          for (int i = 0; i < 4; ++i) x_columns |= exists(i / 2 * 8 + lane % 4 * 2 + i % 2, b) << (4 * b + i);
-#pragma unroll
-          for (int half = 0; half < 2; ++half) dx_columns |= exists(lane / 4 + half * 8, b) << (2 * b + half);
-        }
+          for (int half = 0; half < 2; ++half) {
+            const int pixel = half * 8 + lane % 4 * 2;
+            x_columns[b][half] =
+                (exists(pixel, b) ? 0xffffu : 0u) | (exists(pixel + 1, b) ? 0xffff0000u : 0u);
+            dx_columns[b][half] = exists(half * 8 + lane / 4, b) ? ~0u : 0u;
+          }
       }
-      // Of sub-row a of the two rows of a product r that a step has; they may be the same.
-      const auto rows_exist = [&](int r, int a) {
+      if constexpr (kNormSums) norm.begin_item();
+      // The same of those whose rows exist, too: of the two rows of a product, which may be one.
+      const auto existing = [&](const unsigned(&columns)[2], int r, int a, unsigned(&exist)[2]) {
         const int first = out_row + (r * kDown * kStrideH + a) * work.h.input_step;
         const int second = first + (kDown - 1) * kStrideH * work.h.input_step;
-        return LanePixels{first >= 0 && first < work.h.input, second >= 0 && second < work.h.input};
+        exist[0] = first >= 0 && first < work.h.input ? columns[0] : 0u;
+        exist[1] = second >= 0 && second < work.h.input ? columns[1] : 0u;
       };
-      BoxAxes axes{out_row, work.h.input_step, work.h.input, 0, kStrideW * work.w.input_step, work.w.input};
 #pragma unroll 1
       for (int step = 0; step < item.steps; ++step) {
         wait_for_page();
-        if constexpr (kTransformsPages) {
-          uint4* const x_page =
-              shared + (pages - base + cursor.slot * Sizes::kPageBytes + Sizes::kGBytes) / 16;
-#pragma unroll
-          for (int plane = 0; plane < kStrideW; ++plane) {
-            axes.column =
-                work.w.origin(item.class_w) + (item.column * kStrideW + kPhaseW + plane) * work.w.input_step;
-            transform.template apply<32 * kConsumers, Sizes::kXRows, Sizes::kXColumns>(
-                x_page + plane * Sizes::kPlaneBytes / 16, axes);
-          }
-          axes.row += Sizes::kXRows * work.h.input_step;
-          synchronize_some(1 + Tile::kBlocks, 32 * kConsumers);
-        }
         if (works) {
           unsigned page[kReach];
 #pragma unroll
@@ -279,10 +262,10 @@ __global__ void __launch_bounds__(
                   load_matrices_transposed(x[r][a][b], page[0] + Sizes::kGBytes + my_x +
                                                            b * Sizes::kPlaneBytes +
                                                            (r * kDown * kStrideH + a) * Sizes::kXRowBytes);
-                  if constexpr (kNormSums) {
-                    const LanePixels rows = rows_exist(r, a);
-                    lane_transform.apply(
-                        x[r][a][b], x_columns >> 4 * b & ((rows.first ? 3u : 0u) | (rows.second ? 12u : 0u)));
+                  if constexpr (kTransformsX) {
+                    unsigned exist[2];
+                    existing(x_columns[b], r, a, exist);
+                    transform.apply(x[r][a][b], exist);
                   }
                 }
           }
@@ -407,23 +390,29 @@ __global__ void __launch_bounds__(
               for (int a = 0; a < kStrideH; ++a)
 #pragma unroll
                 for (int b = 0; b < kStrideW; ++b) {
+                  unsigned pairs[kEights][2];
+#pragma unroll
+                  for (int e = 0; e < kEights; ++e)
+#pragma unroll
+                    for (int half = 0; half < 2; ++half)
+                      pairs[e][half] =
+                          narrow_pair(dx[r][a][b][e][2 * half], dx[r][a][b][e][2 * half + 1], T{});
                   if constexpr (kNormSums) {
-                    unsigned z[2 * kEights];
-                    load_matrices(z, page[0] + Sizes::kGBytes + my_x + b * Sizes::kPlaneBytes +
-                                         (r * kDown * kStrideH + a) * Sizes::kXRowBytes);
-                    const LanePixels rows = rows_exist(r, a);
-                    norm.template pass<T, Tile>(dx[r][a][b], z, norm_table + channel + lane % 4 * 2,
-                                                work.transform.low, work.transform.high,
-                                                {rows.first && (dx_columns >> 2 * b & 1) != 0,
-                                                 rows.second && (dx_columns >> (2 * b + 1) & 1) != 0});
+                    const unsigned from = page[0] + Sizes::kGBytes + my_x + b * Sizes::kPlaneBytes +
+                                          (r * kDown * kStrideH + a) * Sizes::kXRowBytes;
+                    unsigned z[2 * kEights], transposed[2 * kEights], exist[2];
+                    load_matrices(z, from);
+                    load_matrices_transposed(transposed, from);
+                    existing(dx_columns[b], r, a, exist);
+                    norm.pass(pairs, z, transposed, exist);
                   }
-                  store_sums<T>(dx[r][a][b],
-                                result + my_result[b] +
-                                    (r * kDown * kStrideH + a) * Sizes::kResultColumns * Tile::kPixelBytes);
+                  store_pairs(pairs,
+                              result + my_result[b] +
+                                  (r * kDown * kStrideH + a) * Sizes::kResultColumns * Tile::kPixelBytes);
                 }
           }
         }
-        if constexpr (kInput || kTransforms) hand_to_copy_engine();
+        if constexpr (kInput) hand_to_copy_engine();
         if (stores) wait_until_stores_have_read();  // the other place for results is free
         synchronize_warp();
         if (lane == 0) arrive(empty + 8 * cursor.slot);
@@ -443,6 +432,7 @@ __global__ void __launch_bounds__(
         if (lane == 0) arrive(empty + 8 * cursor.slot);
         cursor.next();
       }
+      if constexpr (kNormSums) norm.end_item();
       if constexpr (kWeight) {
         // The matrix units do not round sums to nearest: long sums are kept elsewhere. Of a product, lane l
         // has columns 2 · (l % 4) and the next of rows l / 4 and l / 4 + 8; wanted are the diagonals.
@@ -490,10 +480,10 @@ __global__ void __launch_bounds__(
   if constexpr (kNormSums) {
     NormSums* const to = reinterpret_cast<NormSums*>(work.hook.parts) +
                          static_cast<Int64>(part) * cut.channels + first_channel;
-    leave_part<Tile>(norm, reinterpret_cast<NormSums*>(reinterpret_cast<char*>(shared) + (pages - base)),
-                     warp < kConsumers, block, channel, to,
-                     min(Tile::kChannels, cut.channels - first_channel), Sizes::kThreads,
-                     [] { __syncthreads(); });
+    leave_part<T, Tile>(norm, reinterpret_cast<NormSums*>(reinterpret_cast<char*>(shared) + (pages - base)),
+                        warp < kConsumers, block, channel, to,
+                        min(Tile::kChannels, cut.channels - first_channel), Sizes::kThreads,
+                        [] { __syncthreads(); });
   }
 }
 

@@ -6,7 +6,7 @@
 /// The output, from boxes.
 namespace lamella::depthwise {
 
-template <class K, class Tile>
+template <class K, class Tile, bool kTransforms>
 struct ForwardBoxes {
   static constexpr int kInRows = (Tile::kStepRows - 1) * K::kStrideH + K::kH;
   static constexpr int kPageRows = Tile::kWhole ? kInRows : Tile::kStepRows * K::kStrideH;
@@ -17,19 +17,48 @@ struct ForwardBoxes {
   static constexpr int kPageBytes = K::kStrideW * kPlaneBytes;
   static constexpr int kResultBytes = Tile::box_bytes(16 * Tile::kRows);  ///< of 16 columns
   static constexpr int kBarriers = Tile::kPages * kPageBytes + 2 * Tile::kBlocks * kResultBytes;
-  static constexpr int kSharedBytes = 1024 + kBarriers + 16 * Tile::kPages;
-  static constexpr int kThreads = 32 * (Tile::kBlocks * Tile::kWarpGroups + 1);
+  static constexpr int kSharedBytes = 1024 + kBarriers + (kTransforms ? 24 : 16) * Tile::kPages;
+  static constexpr int kConsumers = Tile::kBlocks * Tile::kWarpGroups;
+  static constexpr int kTransformers = kTransforms ? transforming_warps(kConsumers) : 0;
+  static constexpr int kThreads = 32 * (kConsumers + 1 + kTransformers);
   static_assert(Tile::kPages >= kReach);
 };
 
-/// y of a tile, all steps of all items of a block. kStatistics: it leaves their moments.
+template <class Tile>
+__device__ __forceinline__ int steps_of(const PixelWork& work, const PixelItem& at) {
+  const int rows = min(work.cut.strip_rows, work.h.outputs(at.class_h) - at.strip * work.cut.strip_rows);
+  if (rows <= 0 || at.tile * Tile::kUnits >= work.w.outputs(at.class_w)) return 0;
+  return (rows + Tile::kStepRows - 1) / Tile::kStepRows;
+}
+
+/// use(first column, first row, image) for each page of some items.
+template <class K, class Tile, class Sizes, class Use>
+__device__ __forceinline__ void each_page(const PixelWork& work, int first_item, int last_item,
+                                          const Use& use) {
+  PixelItem at(work, static_cast<unsigned>(first_item));
+#pragma unroll 1
+  for (int item = first_item; item < last_item; ++item, at.advance(work)) {
+    const int steps = steps_of<Tile>(work, at);
+    if (steps == 0) continue;
+    int row = work.h.origin(at.class_h) + at.strip * work.cut.strip_rows * K::kStrideH * work.h.input_step;
+    const int column = work.w.origin(at.class_w) + at.tile * Tile::kUnits * K::kStrideW * work.w.input_step;
+#pragma unroll 1
+    for (int page = 0; page < steps + Sizes::kReach - 1; ++page) {
+      use(column, row, at.image);
+      row += Sizes::kPageRows * work.h.input_step;
+    }
+  }
+}
+
+/// y of a tile, all steps of all items of a block. kTransforms: pages go through some warps more before they
+/// are ready. kStatistics: it leaves the moments of y.
 template <class T, class K, class Tile, bool kTransforms, bool kStatistics, int kBlocksOfSm>
-__global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm)
+__global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms>::kThreads), kBlocksOfSm)
     forward_boxes(const __grid_constant__ BoxWork boxes) {
-  using Sizes = ForwardBoxes<K, Tile>;
+  using Sizes = ForwardBoxes<K, Tile, kTransforms>;
   constexpr int kEights = Tile::kEights, kPages = Tile::kPages, kReach = Sizes::kReach,
                 kTapRows = Tile::kTapRows;
-  constexpr int kConsumers = Tile::kBlocks * Tile::kWarpGroups;
+  constexpr int kConsumers = Sizes::kConsumers;
   constexpr bool kLong = kTapRows < K::kH;
   static_assert(K::kRepeat == 1 && !(kLong && Tile::kDown > 1));
   extern __shared__ uint4 shared[];
@@ -43,41 +72,50 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
 
   const unsigned pages = (shared_address(shared) + 1023u) & ~1023u, full = pages + Sizes::kBarriers,
-                 empty = full + 8 * kPages;
+                 empty = full + 8 * kPages, ready = kTransforms ? empty + 8 * kPages : full;
   if (threadIdx.x == 0) {
-    for (int s = 0; s < kPages; ++s) make_barrier(full + 8 * s, 1), make_barrier(empty + 8 * s, kConsumers);
+    for (int s = 0; s < kPages; ++s) {
+      make_barrier(full + 8 * s, 1), make_barrier(empty + 8 * s, kConsumers);
+      if (kTransforms) make_barrier(ready + 8 * s, Sizes::kTransformers);
+    }
   }
   __syncthreads();
-  const auto steps_of = [&](const PixelItem& at) {
-    const int rows = min(cut.strip_rows, work.h.outputs(at.class_h) - at.strip * cut.strip_rows);
-    if (rows <= 0 || at.tile * Tile::kUnits >= work.w.outputs(at.class_w)) return 0;
-    return (rows + Tile::kStepRows - 1) / Tile::kStepRows;
-  };
-
   PageCursor<kPages> cursor;
   if (warp == kConsumers) {
     if (lane != 0) return;
-    PixelItem at(work, static_cast<unsigned>(first_item));
-#pragma unroll 1
-    for (int item = first_item; item < last_item; ++item, at.advance(work)) {
-      const int steps = steps_of(at);
-      if (steps == 0) continue;
-      int row = work.h.origin(at.class_h) + at.strip * cut.strip_rows * K::kStrideH * work.h.input_step;
-      const int column = work.w.origin(at.class_w) + at.tile * Tile::kUnits * K::kStrideW * work.w.input_step;
-#pragma unroll 1
-      for (int page = 0; page < steps + kReach - 1; ++page) {
-        const unsigned barrier = full + 8 * cursor.slot, to = pages + cursor.slot * Sizes::kPageBytes;
-        wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
-        expect_bytes(barrier, K::kStrideW * Sizes::kPageRows * Sizes::kRowBytes);
+    each_page<K, Tile, Sizes>(work, first_item, last_item, [&](int column, int row, int image) {
+      const unsigned barrier = full + 8 * cursor.slot, to = pages + cursor.slot * Sizes::kPageBytes;
+      wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
+      expect_bytes(barrier, K::kStrideW * Sizes::kPageRows * Sizes::kRowBytes);
+#pragma unroll
+      for (int plane = 0; plane < K::kStrideW; ++plane)
+        load_box(to + plane * Sizes::kPlaneBytes, boxes.x, first_channel, column + plane * work.w.input_step,
+                 row, image, barrier);
+      cursor.next();
+    });
+    return;
+  }
+  if constexpr (kTransforms) {
+    if (warp > kConsumers) {
+      BoxTransform<T, Tile, Sizes::kTransformers> transform;
+      transform.begin(work.transform, static_cast<int>(threadIdx.x) - 32 * (kConsumers + 1), first_channel,
+                      cut.channels);
+      each_page<K, Tile, Sizes>(work, first_item, last_item, [&](int column, int row, int) {
+        uint4* const page = shared + (pages - shared_address(shared) + cursor.slot * Sizes::kPageBytes) / 16;
+        wait_for_phase(full + 8 * cursor.slot, cursor.parity);
 #pragma unroll
         for (int plane = 0; plane < K::kStrideW; ++plane)
-          load_box(to + plane * Sizes::kPlaneBytes, boxes.x, first_channel,
-                   column + plane * work.w.input_step, row, at.image, barrier);
-        row += Sizes::kPageRows * work.h.input_step;
+          transform.template apply<Sizes::kPageRows, Sizes::kXColumns>(
+              page + plane * Sizes::kPlaneBytes / 16,
+              {row, work.h.input_step, work.h.input, column + plane * work.w.input_step,
+               K::kStrideW * work.w.input_step, work.w.input});
+        hand_to_copy_engine();
+        synchronize_warp();
+        if (lane == 0) arrive(ready + 8 * cursor.slot);
         cursor.next();
-      }
+      });
+      return;
     }
-    return;
   }
 
   const int channel = warp % Tile::kWarpGroups * Tile::kWarpChannels, block = warp / Tile::kWarpGroups;
@@ -107,33 +145,16 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
 
   LaneMoments<kStatistics, kEights> statistics;
   unsigned result = results;
-  BoxTransform<T, Tile, kTransforms> transform;
-  transform.begin(work.transform, first_channel, cut.channels);
-  BoxAxes axes{0, work.h.input_step, work.h.input, 0, K::kStrideW * work.w.input_step, work.w.input};
   PageCursor<kPages> awaited;
   const auto wait_for_page = [&] {
-    wait_for_phase(full + 8 * awaited.slot, awaited.parity);
-    if constexpr (kTransforms) {
-      uint4* const page = shared + (pages - shared_address(shared) + awaited.slot * Sizes::kPageBytes) / 16;
-#pragma unroll
-      for (int plane = 0; plane < K::kStrideW; ++plane) {
-        BoxAxes of = axes;
-        of.column += plane * work.w.input_step;
-        transform.template apply<32 * kConsumers, Sizes::kPageRows, Sizes::kXColumns>(
-            page + plane * Sizes::kPlaneBytes / 16, of);
-      }
-      axes.row += Sizes::kPageRows * work.h.input_step;
-      synchronize_some(1 + Tile::kBlocks, 32 * kConsumers);
-    }
+    wait_for_phase(ready + 8 * awaited.slot, awaited.parity);
     awaited.next();
   };
   PixelItem at(work, static_cast<unsigned>(first_item));
 #pragma unroll 1
   for (int item = first_item; item < last_item; ++item, at.advance(work)) {
-    const int steps = steps_of(at);
+    const int steps = steps_of<Tile>(work, at);
     if (steps == 0) continue;
-    axes.row = work.h.origin(at.class_h) + at.strip * cut.strip_rows * K::kStrideH * work.h.input_step;
-    axes.column = work.w.origin(at.class_w) + at.tile * Tile::kUnits * K::kStrideW * work.w.input_step;
 #pragma unroll
     for (int p = 0; p < kReach - 1; ++p) wait_for_page();
     int out_row = at.class_h + at.strip * cut.strip_rows * work.h.output_step;
@@ -245,10 +266,15 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
           constexpr int kRight = Tile::kColumns == 16 ? 8 : 0, kBelow = Tile::kColumns == 16 ? 0 : 1;
           const bool first = lane / 4 < columns_left, second = lane / 4 + kRight < columns_left;
           statistics.first(sums[0]);
+          if (columns_left >= Tile::kColumns && rows_left >= Tile::kStepRows) {
 #pragma unroll
-          for (int r = 0; r < Tile::kRows; ++r)
-            statistics.add(sums[r], {first && r * Tile::kDown < rows_left,
-                                     second && r * Tile::kDown + kBelow < rows_left});
+            for (int r = 0; r < Tile::kRows; ++r) statistics.add(sums[r], {true, true});
+          } else {
+#pragma unroll
+            for (int r = 0; r < Tile::kRows; ++r)
+              statistics.add(sums[r], {first && r * Tile::kDown < rows_left,
+                                       second && r * Tile::kDown + kBelow < rows_left});
+          }
           rows_left -= Tile::kStepRows;
         }
       }
@@ -277,9 +303,8 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile>::kThreads), kBlocksOfSm
         reinterpret_cast<Moments*>(reinterpret_cast<char*>(shared) + (pages - shared_address(shared)));
     Moments* const to =
         reinterpret_cast<Moments*>(work.hook.parts) + static_cast<Int64>(part) * cut.channels + first_channel;
-    leave_part<Tile>(statistics, list, true, block, channel, to,
-                     min(Tile::kChannels, cut.channels - first_channel), 32 * kConsumers,
-                     [] { synchronize_some(1 + Tile::kBlocks, 32 * kConsumers); });
+    leave_part<Tile>(statistics, list, block, channel, to, min(Tile::kChannels, cut.channels - first_channel),
+                     32 * kConsumers, [] { synchronize_some(1 + Tile::kBlocks, 32 * kConsumers); });
   }
 }
 

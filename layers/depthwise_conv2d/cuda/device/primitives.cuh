@@ -71,6 +71,40 @@ template <class T>
 __device__ __forceinline__ T narrow(float number) {
   return {static_cast<unsigned short>(narrow_pair(number, 0.0f, T{}))};
 }
+
+/// clamp() of both numbers of words.
+__device__ __forceinline__ unsigned clamp_pair(unsigned pair, unsigned low, unsigned high, BFloat16) {
+#if __CUDA_ARCH__ >= 800
+  asm("max.NaN.bf16x2 %0, %0, %1;" : "+r"(pair) : "r"(low));
+  asm("min.NaN.bf16x2 %0, %0, %1;" : "+r"(pair) : "r"(high));
+#endif
+  return pair;
+}
+__device__ __forceinline__ unsigned clamp_pair(unsigned pair, unsigned low, unsigned high, Float16) {
+#if __CUDA_ARCH__ >= 800
+  asm("max.NaN.f16x2 %0, %0, %1;" : "+r"(pair) : "r"(low));
+  asm("min.NaN.f16x2 %0, %0, %1;" : "+r"(pair) : "r"(high));
+#endif
+  return pair;
+}
+/// All bits of those of two numbers that are not below `least` and not above `most`; none of what is no
+/// number.
+__device__ __forceinline__ unsigned within_pair(unsigned pair, unsigned least, unsigned most, BFloat16) {
+  unsigned above = 0, below = 0;
+#if __CUDA_ARCH__ >= 900
+  asm("set.ge.u32.bf16x2 %0, %1, %2;" : "=r"(above) : "r"(pair), "r"(least));
+  asm("set.le.u32.bf16x2 %0, %1, %2;" : "=r"(below) : "r"(pair), "r"(most));
+#endif
+  return above & below;
+}
+__device__ __forceinline__ unsigned within_pair(unsigned pair, unsigned least, unsigned most, Float16) {
+  unsigned above = 0, below = 0;
+#if __CUDA_ARCH__ >= 900
+  asm("set.ge.u32.f16x2 %0, %1, %2;" : "=r"(above) : "r"(pair), "r"(least));
+  asm("set.le.u32.f16x2 %0, %1, %2;" : "=r"(below) : "r"(pair), "r"(most));
+#endif
+  return above & below;
+}
 template <>
 __device__ __forceinline__ float narrow<float>(float number) {
   return number;
@@ -146,6 +180,11 @@ __device__ __forceinline__ void load_matrices_transposed(unsigned (&matrix)[2], 
   asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
                : "=r"(matrix[0]), "=r"(matrix[1])
                : "r"(row));
+}
+/// Of an 8x8 matrix as load_matrices() gives it: as load_matrices_transposed() would.
+__device__ __forceinline__ unsigned transpose_matrix(unsigned matrix) {
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(matrix));
+  return matrix;
 }
 /// Waits for as many threads of the block as say the same; `name` 1 … 15.
 __device__ __forceinline__ void synchronize_some(int name, int threads) {

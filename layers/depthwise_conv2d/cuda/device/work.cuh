@@ -146,6 +146,9 @@ struct alignas(64) TensorMap {
   unsigned long long opaque[16];
 };
 
+/// How many warps of forward_boxes transform pages for so many that compute.
+LAMELLA_ANYWHERE constexpr int transforming_warps(int consumers) { return consumers <= 4 ? 2 : 4; }
+
 /// PixelWork whose tensors the copy engine moves: x and y (or its gradient) in, y or dx out.
 struct BoxWork {
   PixelWork work;
