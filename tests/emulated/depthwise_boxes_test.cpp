@@ -70,7 +70,7 @@ void forward(double lift = 0) {
     const auto run = [&] { forward_boxes<T, K, Tile, kTransforms, kStatistics, 1>(boxes.work); };
     if constexpr (kStatistics) {
       add_statistics_boxes(kTileSizes<Tile>, plan.launch);
-      problem.forward_with_statistics(boxes.work.work, plan.launch, run);
+      problem.forward_with_statistics(boxes.work.work, plan.launch, run, true);
     } else {
       problem.forward(boxes.work.work, plan.launch, false, run);
     }

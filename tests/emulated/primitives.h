@@ -47,6 +47,12 @@ unsigned clamp_pair(unsigned pair, unsigned low, unsigned high, T type) {
   return narrow_pair(clamp(number[0], least[0], most[0]), clamp(number[1], least[1], most[1]), type);
 }
 template <class T>
+unsigned subtract_pair(unsigned a, unsigned b, T type) {
+  float of_a[2], of_b[2];
+  widen_pair(a, type, of_a[0], of_a[1]), widen_pair(b, type, of_b[0], of_b[1]);
+  return narrow_pair(of_a[0] - of_b[0], of_a[1] - of_b[1], type);
+}
+template <class T>
 unsigned within_pair(unsigned pair, unsigned least, unsigned most, T type) {
   float number[2], low[2], high[2];
   widen_pair(pair, type, number[0], number[1]);
@@ -89,7 +95,6 @@ void load_matrices_transposed(unsigned (&matrix)[4], unsigned row);
 void load_matrices_transposed(unsigned (&matrix)[2], unsigned row);
 void store_matrices(unsigned row, unsigned m0, unsigned m1, unsigned m2, unsigned m3);
 void store_matrices(unsigned row, unsigned m0, unsigned m1);
-unsigned transpose_matrix(unsigned matrix);
 
 /// sum += a · b, of which the lanes hold words: a row-major in quarters, b in halves.
 template <class T>

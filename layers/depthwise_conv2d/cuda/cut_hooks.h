@@ -39,12 +39,12 @@ inline void add_statistics_runs(const PlaneWork& work, int number_bytes, Launch&
                                                       std::int64_t{launch.threads} * kMomentFloats * 4);
 }
 
-/// What lanes, or warps, have of each of a block's channels lies where its pages were.
+/// What warps have of each of a block's channels lies where its pages were.
 inline void add_statistics_boxes(const BoxTileSizes& tile, Launch& launch) {
   launch.hook_parts = launch.parts;
   launch.parts = 0;
   launch.shared_bytes = std::max<std::int64_t>(
-      launch.shared_bytes, 1024 + std::int64_t{tile.blocks} * 8 * tile.channels * kMomentFloats * 4);
+      launch.shared_bytes, 1024 + std::int64_t{tile.blocks} * tile.channels * kMomentFloats * 4);
 }
 /// Warps that transform pages, and their barriers (forward).
 inline void add_transform_boxes(const BoxTileSizes& tile, Launch& launch) {

@@ -135,80 +135,49 @@ struct BoxAxes {
   int row, row_step, rows, column, column_step, columns;
 };
 
-/// A number of lanes' channels through a transform, in pairs: both of one channel, or of two. What is zero in
-/// `exist` is padding.
-template <class T>
-struct PairTransform {
-  unsigned low, high;
-  __device__ __forceinline__ void begin(const Transform& transform) {
-    low = narrow_pair(transform.low, transform.low, T{}),
-    high = narrow_pair(transform.high, transform.high, T{});
-  }
-  /// Rounding first changes nothing, as the bounds are rounded, too.
-  __device__ __forceinline__ unsigned apply(unsigned pair, float scale0, float scale1, float shift0,
-                                            float shift1, unsigned exist) const {
-    float first, second;
-    widen_pair(pair, T{}, first, second);
-    const unsigned sums = narrow_pair(fmaf(scale0, first, shift0), fmaf(scale1, second, shift1), T{});
-    return clamp_pair(sums, low, high, T{}) & exist;
-  }
-};
-
-/// Passes the numbers of a box through a transform where they lie, by kWarps warps that do nothing else; what
-/// is outside the tensor becomes zero again. A thread has the same eight channels always.
+/// Passes the numbers of a box through a transform where they lie, by kWarps warps that do nothing else. What
+/// is outside the tensor stays zero. A thread has the same eight channels always.
 template <class T, class Tile, int kWarps>
 struct BoxTransform {
-  static constexpr int kAtOnce = 32 * kWarps / Tile::kChunks;
-  // A thread's chunk is always exchanged with the same one.
-  static_assert(kAtOnce * Tile::kPixelBytes % 1024 == 0);
+  static constexpr int kAtOnce = 32 / Tile::kChunks;  ///< pixels of a warp
 
-  PairTransform<T> pairs;
-  float scale[8], shift[8];
-  int chunk, first;
+  VectorTransform<T, 8> vector;
+  int warp, chunk, pixel;
 
   __device__ __forceinline__ void begin(const Transform& transform, int thread, int first_channel,
                                         int channels) {
-    pairs.begin(transform);
-    chunk = thread % Tile::kChunks, first = thread / Tile::kChunks;
-    const int channel = first_channel + chunk * 8;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      scale[i] = channel + i < channels ? transform.scale[channel + i] : 0.0f;
-      shift[i] = channel + i < channels ? transform.shift[channel + i] : 0.0f;
-    }
+    warp = thread / 32, chunk = thread % Tile::kChunks, pixel = thread % 32 / Tile::kChunks;
+    vector.begin(transform, first_channel + chunk * 8, channels);
   }
   template <int kRows, int kColumns>
   __device__ __forceinline__ void apply(uint4* box, const BoxAxes& axes) const {
-    constexpr int kPixels = kRows * kColumns, kBatch = 4, kStep = kAtOnce * Tile::kPixelBytes / 16;
-    const bool whole = axes.row >= 0 && axes.row + (kRows - 1) * axes.row_step < axes.rows &&
-                       axes.column >= 0 && axes.column + (kColumns - 1) * axes.column_step < axes.columns;
-    uint4* at = box + Tile::at(first, chunk) / 16;
+    constexpr int kBatch = 4;
+    const int first_row = first_inside(axes.row, axes.row_step),
+              first_column = first_inside(axes.column, axes.column_step);
+    const int last_row = min(kRows, first_inside(axes.row - axes.rows, axes.row_step)),
+              last_column = min(kColumns, first_inside(axes.column - axes.columns, axes.column_step));
 #pragma unroll 1
-    for (int pixel = first; pixel < kPixels; pixel += kBatch * kAtOnce, at += kBatch * kStep) {
-      uint4 x[kBatch];
+    for (int row = first_row + warp; row < last_row; row += kWarps)
+#pragma unroll 1
+      for (int column = first_column + pixel; column < last_column; column += kBatch * kAtOnce) {
+        uint4* at[kBatch];
+        Words<16> x[kBatch];
 #pragma unroll
-      for (int i = 0; i < kBatch; ++i)
-        if (pixel + i * kAtOnce < kPixels) x[i] = at[i * kStep];
-#pragma unroll
-      for (int i = 0; i < kBatch; ++i) {
-        unsigned exist = ~0u;
-        if (!whole) {
-          const int row = (pixel + i * kAtOnce) / kColumns, column = (pixel + i * kAtOnce) % kColumns;
-          const int input_row = axes.row + row * axes.row_step,
-                    input_column = axes.column + column * axes.column_step;
-          exist = input_row >= 0 && input_row < axes.rows && input_column >= 0 && input_column < axes.columns
-                      ? ~0u
-                      : 0u;
+        for (int i = 0; i < kBatch; ++i) {
+          at[i] = box + Tile::at(row * kColumns + column + i * kAtOnce, chunk) / 16;
+          if (column + i * kAtOnce < last_column) x[i] = load_words<16>(at[i]);
         }
-        x[i].x = pairs.apply(x[i].x, scale[0], scale[1], shift[0], shift[1], exist);
-        x[i].y = pairs.apply(x[i].y, scale[2], scale[3], shift[2], shift[3], exist);
-        x[i].z = pairs.apply(x[i].z, scale[4], scale[5], shift[4], shift[5], exist);
-        x[i].w = pairs.apply(x[i].w, scale[6], scale[7], shift[6], shift[7], exist);
-      }
 #pragma unroll
-      for (int i = 0; i < kBatch; ++i)
-        if (pixel + i * kAtOnce < kPixels) at[i * kStep] = x[i];
-    }
+        for (int i = 0; i < kBatch; ++i)
+          if (column + i * kAtOnce < last_column) keep_words(at[i], vector.apply(x[i]));
+      }
+  }
+
+ private:
+  /// The first i at which from + i · step is not negative.
+  __device__ __forceinline__ static int first_inside(int from, int step) {
+    if (from >= 0) return 0;
+    return step == 1 ? -from : (step - 1 - from) / step;
   }
 };
 

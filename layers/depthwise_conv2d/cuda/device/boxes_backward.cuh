@@ -76,6 +76,7 @@ __global__ void __launch_bounds__(
   constexpr int kEights = Tile::kEights, kPages = Tile::kPages, kReach = Sizes::kReach,
                 kTapRows = Tile::kTapRows;
   constexpr int kTapGroups = Sizes::kTapGroups, kConsumers = Sizes::kConsumers, kAll = K::kTaps + 1;
+  constexpr int kResultRowBytes = Sizes::kResultColumns * Tile::kPixelBytes;
   constexpr int kPairs = kSpan / 2, kPlaces = (kSpan + 1) / 2, kDown = Tile::kDown;
   static_assert(K::kRepeat == 1 && (kInput || !kNormSums));
   extern __shared__ uint4 shared[];
@@ -233,7 +234,7 @@ __global__ void __launch_bounds__(
             dx_columns[b][half] = exists(half * 8 + lane / 4, b) ? ~0u : 0u;
           }
       }
-      if constexpr (kNormSums) norm.begin_item();
+      if constexpr (kNormSums) norm.item.begin_item();
       // The same of those whose rows exist, too: of the two rows of a product, which may be one.
       const auto existing = [&](const unsigned(&columns)[2], int r, int a, unsigned(&exist)[2]) {
         const int first = out_row + (r * kDown * kStrideH + a) * work.h.input_step;
@@ -398,17 +399,29 @@ __global__ void __launch_bounds__(
                       pairs[e][half] =
                           narrow_pair(dx[r][a][b][e][2 * half], dx[r][a][b][e][2 * half + 1], T{});
                   if constexpr (kNormSums) {
-                    const unsigned from = page[0] + Sizes::kGBytes + my_x + b * Sizes::kPlaneBytes +
-                                          (r * kDown * kStrideH + a) * Sizes::kXRowBytes;
-                    unsigned z[2 * kEights], transposed[2 * kEights], exist[2];
-                    load_matrices(z, from);
-                    load_matrices_transposed(transposed, from);
+                    unsigned z[2 * kEights], exist[2];
+                    load_matrices(z, page[0] + Sizes::kGBytes + my_x + b * Sizes::kPlaneBytes +
+                                         (r * kDown * kStrideH + a) * Sizes::kXRowBytes);
                     existing(dx_columns[b], r, a, exist);
-                    norm.pass(pairs, z, transposed, exist);
+                    norm.mask(pairs, z, exist);
                   }
-                  store_pairs(pairs,
-                              result + my_result[b] +
-                                  (r * kDown * kStrideH + a) * Sizes::kResultColumns * Tile::kPixelBytes);
+                  store_pairs(pairs, result + my_result[b] + (r * kDown * kStrideH + a) * kResultRowBytes);
+                }
+          }
+          if constexpr (kNormSums) {
+            synchronize_warp();
+#pragma unroll
+            for (int r = 0; r < Tile::kRows; ++r)
+#pragma unroll
+              for (int a = 0; a < kStrideH; ++a)
+#pragma unroll
+                for (int b = 0; b < kStrideW; ++b) {
+                  const int below = r * kDown * kStrideH + a;
+                  unsigned z[2 * kEights], g[2 * kEights];
+                  load_matrices_transposed(z, page[0] + Sizes::kGBytes + my_x + b * Sizes::kPlaneBytes +
+                                                  below * Sizes::kXRowBytes);
+                  load_matrices_transposed(g, result + my_result[b] + below * kResultRowBytes);
+                  norm.item.add(z, g);
                 }
           }
         }
@@ -480,10 +493,10 @@ __global__ void __launch_bounds__(
   if constexpr (kNormSums) {
     NormSums* const to = reinterpret_cast<NormSums*>(work.hook.parts) +
                          static_cast<Int64>(part) * cut.channels + first_channel;
-    leave_part<T, Tile>(norm, reinterpret_cast<NormSums*>(reinterpret_cast<char*>(shared) + (pages - base)),
-                        warp < kConsumers, block, channel, to,
-                        min(Tile::kChannels, cut.channels - first_channel), Sizes::kThreads,
-                        [] { __syncthreads(); });
+    leave_part<Tile>(norm, reinterpret_cast<NormSums*>(reinterpret_cast<char*>(shared) + (pages - base)),
+                     warp < kConsumers, block, channel, to,
+                     min(Tile::kChannels, cut.channels - first_channel), Sizes::kThreads,
+                     [] { __syncthreads(); });
   }
 }
 

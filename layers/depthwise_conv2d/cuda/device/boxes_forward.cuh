@@ -143,7 +143,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms>::kThreads)
   const unsigned my_result = Tile::at(lane % 16, channel / 8 + (kEights > 1 ? lane / 16 : 0));
   const bool stores = warp % Tile::kWarpGroups == 0 && lane == 0;
 
-  LaneMoments<kStatistics, kEights> statistics;
+  LaneMoments<T, kStatistics, kEights> statistics;
   unsigned result = results;
   PageCursor<kPages> awaited;
   const auto wait_for_page = [&] {
@@ -162,7 +162,18 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms>::kThreads)
         at.class_w + (at.tile * Tile::kUnits + block * Tile::kColumns) * work.w.output_step;
     // Of the class, behind the block's and the step's first.
     const int columns_left = work.w.outputs(at.class_w) - at.tile * Tile::kUnits - block * Tile::kColumns;
-    int rows_left = work.h.outputs(at.class_h) - at.strip * cut.strip_rows;
+    int rows_left = min(cut.strip_rows, work.h.outputs(at.class_h) - at.strip * cut.strip_rows);
+    const int result_count = max(min(columns_left, Tile::kColumns), 0) * rows_left;
+    unsigned exist_columns[2];
+    if constexpr (kStatistics) {
+      statistics.item.begin_item();
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int pixel = (half * 8 + lane % 4 * 2) % Tile::kColumns;
+        exist_columns[half] =
+            (pixel < columns_left ? 0xffffu : 0u) | (pixel + 1 < columns_left ? 0xffff0000u : 0u);
+      }
+    }
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
       wait_for_page();
@@ -263,17 +274,20 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms>::kThreads)
         for (int r = 0; r < Tile::kRows; ++r)
           store_sums<T>(sums[r], result + my_result + r * 16 * Tile::kPixelBytes);
         if constexpr (kStatistics) {
-          constexpr int kRight = Tile::kColumns == 16 ? 8 : 0, kBelow = Tile::kColumns == 16 ? 0 : 1;
-          const bool first = lane / 4 < columns_left, second = lane / 4 + kRight < columns_left;
-          statistics.first(sums[0]);
-          if (columns_left >= Tile::kColumns && rows_left >= Tile::kStepRows) {
+          if (columns_left > 0) {
+            synchronize_warp();
+            if (statistics.count == 0 && step == 0)
+              statistics.begin(reinterpret_cast<const char*>(shared) + (result - shared_address(shared)) +
+                               Tile::at(0, channel / 8));
+            constexpr int kBelow = Tile::kColumns == 16 ? 0 : 1;
 #pragma unroll
-            for (int r = 0; r < Tile::kRows; ++r) statistics.add(sums[r], {true, true});
-          } else {
-#pragma unroll
-            for (int r = 0; r < Tile::kRows; ++r)
-              statistics.add(sums[r], {first && r * Tile::kDown < rows_left,
-                                       second && r * Tile::kDown + kBelow < rows_left});
+            for (int r = 0; r < Tile::kRows; ++r) {
+              unsigned y[2 * kEights];
+              load_matrices_transposed(y, result + my_result + r * 16 * Tile::kPixelBytes);
+              const unsigned exist[2]{r * Tile::kDown < rows_left ? exist_columns[0] : 0u,
+                                      r * Tile::kDown + kBelow < rows_left ? exist_columns[1] : 0u};
+              statistics.add(y, exist);
+            }
           }
           rows_left -= Tile::kStepRows;
         }
@@ -291,6 +305,9 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms>::kThreads)
       result = result == results ? results + Sizes::kResultBytes : results;
       out_row += Tile::kStepRows * work.h.output_step;
     }
+    if constexpr (kStatistics) {
+      if (works && result_count > 0) statistics.end_item(result_count);
+    }
 #pragma unroll
     for (int p = 0; p < kReach - 1; ++p) {
       if (lane == 0) arrive(empty + 8 * cursor.slot);
@@ -303,8 +320,9 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms>::kThreads)
         reinterpret_cast<Moments*>(reinterpret_cast<char*>(shared) + (pages - shared_address(shared)));
     Moments* const to =
         reinterpret_cast<Moments*>(work.hook.parts) + static_cast<Int64>(part) * cut.channels + first_channel;
-    leave_part<Tile>(statistics, list, block, channel, to, min(Tile::kChannels, cut.channels - first_channel),
-                     32 * kConsumers, [] { synchronize_some(1 + Tile::kBlocks, 32 * kConsumers); });
+    leave_part<Tile>(statistics, list, true, block, channel, to,
+                     min(Tile::kChannels, cut.channels - first_channel), 32 * kConsumers,
+                     [] { synchronize_some(1 + Tile::kBlocks, 32 * kConsumers); });
   }
 }
 

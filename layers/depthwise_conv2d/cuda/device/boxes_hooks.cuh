@@ -3,46 +3,78 @@
 #include "boxes.cuh"
 #include "hooks.cuh"
 
-/// Store hooks for sums as the matrix units leave them: of sixteen pixels of a product a lane has two, lane /
-/// 4 and the eighth behind it, and of each eight channels lane % 4 * 2 and the next.
+/// Store hooks of boxes. They meet results as they are stored, in pairs, and leave adding up to the matrix
+/// units: of p and q [8 channels][16 pixels], [p; ones] · q transposed has Σ p · q of each channel on the
+/// diagonal of its upper half, and Σ q below.
 namespace lamella::depthwise {
 
-/// Which of a lane's two pixels exist. Neighbours are in a row, or, of kColumns == 8, one below the other.
-struct LanePixels {
-  bool first, second;
-};
+/// A product [p; ones] · q. Halves of p and q: as load_matrices_transposed() gives the pixels of each eight
+/// channels.
+template <class T, int kEights>
+struct LaneSums {
+  float sums[kEights][4];  ///< of an item: the matrix units do not round sums to nearest
 
-template <bool kStatistics, int kEights>
-struct LaneMoments {
-  __device__ __forceinline__ void first(const float (&)[kEights][4]) {}
-  __device__ __forceinline__ void add(const float (&)[kEights][4], LanePixels) {}
-};
-template <int kEights>
-struct LaneMoments<true, kEights> {
-  ThreadMoments<true, 2 * kEights> moments;
-
-  /// Of a step's first product, which has results if any of the lane's has.
-  __device__ __forceinline__ void first(const float (&sums)[kEights][4]) {
-    float y[2 * kEights];
-    take(sums, 0, y);
-    moments.first(y);
-  }
-  __device__ __forceinline__ void add(const float (&sums)[kEights][4], LanePixels exist) {
-    float y[2 * kEights];
-    take(sums, 0, y);
-    if (exist.first) moments.add(y);
-    take(sums, 1, y);
-    if (exist.second) moments.add(y);
-  }
-  __device__ __forceinline__ Moments of(int e, int i) const { return moments.of(2 * e + i); }
-
- private:
-  __device__ __forceinline__ static void take(const float (&sums)[kEights][4], int half,
-                                              float (&y)[2 * kEights]) {
+  __device__ __forceinline__ void begin_item() {
 #pragma unroll
     for (int e = 0; e < kEights; ++e)
 #pragma unroll
-      for (int i = 0; i < 2; ++i) y[2 * e + i] = sums[e][2 * half + i];
+      for (int i = 0; i < 4; ++i) sums[e][i] = 0;
+  }
+  __device__ __forceinline__ void add(const unsigned (&p)[2 * kEights], const unsigned (&q)[2 * kEights]) {
+    const unsigned ones = static_cast<unsigned>(narrow<T>(1.0f).bits) * 0x10001u;
+#pragma unroll
+    for (int e = 0; e < kEights; ++e)
+      multiply_add(sums[e], p[2 * e], ones, p[2 * e + 1], ones, q[2 * e], q[2 * e + 1], T{});
+  }
+  /// Whether the lane has sums: those of channel lane / 4 of each eight.
+  __device__ __forceinline__ static bool has() {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    return lane / 8 == lane % 4;
+  }
+  __device__ __forceinline__ float sum(int e) const { return is_odd() ? sums[e][3] : sums[e][2]; }
+  __device__ __forceinline__ float product(int e) const { return is_odd() ? sums[e][1] : sums[e][0]; }
+
+ private:
+  __device__ __forceinline__ static bool is_odd() { return threadIdx.x / 4 % 2 == 1; }
+};
+
+/// The moments of results, by their differences from one of them.
+template <class T, bool kStatistics, int kEights>
+struct LaneMoments {};
+template <class T, int kEights>
+struct LaneMoments<T, true, kEights> {
+  LaneSums<T, kEights> item;
+  T pivot[kEights];
+  float count = 0, sums[kEights], squares[kEights];
+
+  /// Of results that exist. `pixel`: where the first of them lies, the warp's channels from there on.
+  __device__ __forceinline__ void begin(const void* pixel) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+    for (int e = 0; e < kEights; ++e) {
+      pivot[e] = static_cast<const T*>(pixel)[e * 8 + lane / 4];
+      sums[e] = squares[e] = 0;
+    }
+  }
+  /// A product's results. exist[m] has all bits of those of pixels 8 · m + lane % 4 * 2 and the next that do.
+  __device__ __forceinline__ void add(unsigned (&y)[2 * kEights], const unsigned (&exist)[2]) {
+#pragma unroll
+    for (int e = 0; e < kEights; ++e)
+#pragma unroll
+      for (int m = 0; m < 2; ++m)
+        y[2 * e + m] = subtract_pair(y[2 * e + m], pivot[e].bits * 0x10001u, T{}) & exist[m];
+    item.add(y, y);
+  }
+  /// `results`: of how many pixels.
+  __device__ __forceinline__ void end_item(int results) {
+    count += static_cast<float>(results);
+#pragma unroll
+    for (int e = 0; e < kEights; ++e) sums[e] += item.sum(e), squares[e] += item.product(e);
+  }
+  __device__ __forceinline__ Moments of(int e) const {
+    if (count == 0) return {0, 0, 0};
+    const float mean = sums[e] / count;
+    return {count, widen(pivot[e]) + mean, max(squares[e] - sums[e] * mean, 0.0f)};
   }
 };
 
@@ -84,21 +116,15 @@ __device__ __forceinline__ void find_range(const Transform& transform, float sca
   most = empty ? number(0xffff - infinity) : number(begin[1] - 1);
 }
 
-/// The sums of a norm by the matrix units, of gradients as they are stored: with z and ones as the two halves
-/// of the first factor, [8 channels of z; ones][16 pixels] · g [16 pixels][8 channels] has Σ g · z on the
-/// diagonal of its upper half and Σ g below.
+/// Masks gradients g of what has z before a norm and its activation, and adds up Σ g and Σ g · (z - center).
 template <class T, bool kNormSums, int kEights>
 struct LaneNormSums {};
 template <class T, int kEights>
 struct LaneNormSums<T, true, kEights> {
-  unsigned least[kEights], most[kEights];  ///< of the two channels that the lane has of a product
-  float center[kEights];                   ///< of the one whose sums it keeps
-  float sums[kEights][4], total[kEights][2];
+  LaneSums<T, kEights> item;
+  unsigned least[kEights], most[kEights];  ///< of the two channels that the lane masks
+  float center[kEights], sums[kEights], products[kEights];
 
-  __device__ __forceinline__ static bool keeps() {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    return lane / 8 == lane % 4;
-  }
   /// Of the eight or sixteen channels from `channel` on.
   __device__ __forceinline__ void begin(const Transform& transform, const StoreHook& hook, int channel,
                                         int channels) {
@@ -114,42 +140,28 @@ struct LaneNormSums<T, true, kEights> {
         least[e] |= static_cast<unsigned>(range[0].bits) << 16 * i;
         most[e] |= static_cast<unsigned>(range[1].bits) << 16 * i;
       }
-      const int mine = channel + e * 8 + lane / 4;
-      center[e] = mine < channels ? hook.center[mine] : 0.0f;
-      total[e][0] = total[e][1] = 0;
+      center[e] = hook.center[min(channel + e * 8 + lane / 4, channels - 1)];
+      sums[e] = products[e] = 0;
     }
   }
-  __device__ __forceinline__ void begin_item() {
+  /// The gradients of a product, narrowed in pairs, and z as load_matrices() gives it; `exist` is all ones
+  /// for a half of the pixels that exists.
+  __device__ __forceinline__ void mask(unsigned (&g)[kEights][2], const unsigned (&z)[2 * kEights],
+                                       const unsigned (&exist)[2]) const {
 #pragma unroll
     for (int e = 0; e < kEights; ++e)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) sums[e][i] = 0;
-  }
-  /// Masks the gradients g of a product, narrowed in pairs: of what has z as load_matrices() gives it, and z
-  /// transposed; `exist` is all ones for a half of the pixels that exists.
-  __device__ __forceinline__ void pass(unsigned (&g)[kEights][2], const unsigned (&z)[2 * kEights],
-                                       const unsigned (&transposed)[2 * kEights],
-                                       const unsigned (&exist)[2]) {
-    const unsigned ones = static_cast<unsigned>(narrow<T>(1.0f).bits) * 0x10001u;
-#pragma unroll
-    for (int e = 0; e < kEights; ++e) {
-#pragma unroll
       for (int half = 0; half < 2; ++half)
         g[e][half] &= within_pair(z[2 * e + half], least[e], most[e], T{}) & exist[half];
-      multiply_add(sums[e], transposed[2 * e], ones, transposed[2 * e + 1], ones, transpose_matrix(g[e][0]),
-                   transpose_matrix(g[e][1]), T{});
-    }
   }
-  /// The matrix units do not round sums to nearest: long sums are kept elsewhere.
   __device__ __forceinline__ void end_item() {
-    const int odd = static_cast<int>(threadIdx.x) / 4 % 2;
 #pragma unroll
     for (int e = 0; e < kEights; ++e) {
-      const float sum = odd == 0 ? sums[e][2] : sums[e][3];
-      total[e][0] += sum;
-      total[e][1] += (odd == 0 ? sums[e][0] : sums[e][1]) - center[e] * sum;
+      sums[e] += item.sum(e);
+      products[e] += item.product(e) - center[e] * item.sum(e);
     }
   }
+  __device__ __forceinline__ NormSums of(int e) const { return {sums[e], products[e]}; }
 };
 
 /// A lane's share of the input as load_matrices_transposed() gives it, a channel of each eight, through a
@@ -179,48 +191,25 @@ struct LaneTransform<T, true, kEights> {
     for (int e = 0; e < kEights; ++e)
 #pragma unroll
       for (int m = 0; m < 2; ++m)
-        x[2 * e + m] = pairs.apply(x[2 * e + m], scale[e], scale[e], shift[e], shift[e], exist[m]);
+        x[2 * e + m] = pairs.apply(x[2 * e + m], scale[e], scale[e], shift[e], shift[e]) & exist[m];
   }
 };
 
-/// Merges what warps of a block have of its channels, and leaves it in `to`. `list` has place for `members`
-/// of each channel.
-template <class Tile, class Sum, class Synchronize>
-__device__ __forceinline__ void leave_list(Sum* list, int members, Sum* to, int channels, int threads,
+/// Merges what warps of a block have of its channels, and leaves it in `to`. has: this warp has any. `list`
+/// has place for Tile::kBlocks of each channel.
+template <class Tile, class Sum, class Lane, class Synchronize>
+__device__ __forceinline__ void leave_part(const Lane& lanes, Sum* list, bool has, int block, int channel,
+                                           Sum* to, int channels, int threads,
                                            const Synchronize& synchronize) {
   const int thread = static_cast<int>(threadIdx.x);
-  merge_all(list, members, Tile::kChannels, Tile::kChannels, 1, thread, threads, synchronize);
-  for (int i = thread; i < channels; i += threads) to[i] = list[i];
-}
-
-/// Every eighth lane has moments of the same two channels.
-template <class Tile, class Synchronize>
-__device__ __forceinline__ void leave_part(const LaneMoments<true, Tile::kEights>& lanes, Moments* list,
-                                           int block, int channel, Moments* to, int channels, int threads,
-                                           const Synchronize& synchronize) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
   synchronize();
-#pragma unroll
-  for (int e = 0; e < Tile::kEights; ++e)
-#pragma unroll
-    for (int i = 0; i < 2; ++i)
-      list[(block * 8 + lane / 4) * Tile::kChannels + channel + e * 8 + lane % 4 * 2 + i] = lanes.of(e, i);
-  leave_list<Tile>(list, Tile::kBlocks * 8, to, channels, threads, synchronize);
-}
-
-/// A channel's sums are one lane's. has: the warp has any.
-template <class T, class Tile, class Synchronize>
-__device__ __forceinline__ void leave_part(const LaneNormSums<T, true, Tile::kEights>& lanes, NormSums* list,
-                                           bool has, int block, int channel, NormSums* to, int channels,
-                                           int threads, const Synchronize& synchronize) {
-  synchronize();
-  if (has && lanes.keeps()) {
-    const int mine = channel + static_cast<int>(threadIdx.x) % 32 / 4;
+  if (has && lanes.item.has()) {
 #pragma unroll
     for (int e = 0; e < Tile::kEights; ++e)
-      list[block * Tile::kChannels + mine + e * 8] = {lanes.total[e][0], lanes.total[e][1]};
+      list[block * Tile::kChannels + channel + e * 8 + thread % 32 / 4] = lanes.of(e);
   }
-  leave_list<Tile>(list, Tile::kBlocks, to, channels, threads, synchronize);
+  merge_all(list, Tile::kBlocks, Tile::kChannels, Tile::kChannels, 1, thread, threads, synchronize);
+  for (int i = thread; i < channels; i += threads) to[i] = list[i];
 }
 
 }  // namespace lamella::depthwise

@@ -96,6 +96,22 @@ struct PixelCopies {
       if (++slot == slots) slot = 0;
     }
   }
+  /// Passes what this thread has copied through a transform, where it lies; padding stays zero.
+  template <class Vector>
+  __device__ __forceinline__ void transform(const Vector& vector, T* ring, int slots, int slot, int first,
+                                            int rows) const {
+    for (int r = first; r < first + rows; ++r) {
+      const int y = row + r * row_by;
+      unsigned bits = y >= 0 && y < height ? exists : 0u;
+      T* at = ring + slot * slot_numbers + start;
+      for (int k = 0; k < count; ++k) {
+        if (bits & 1) vector.apply(at);
+        bits >>= 1;
+        at += kPixels * kChannels;
+      }
+      if (++slot == slots) slot = 0;
+    }
+  }
 };
 
 /// The taps of a block's output channels go through shared memory: neighbours there are far apart in a lane's
@@ -193,12 +209,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelW
 #pragma unroll
   for (int o = 0; o < kOut; ++o)
     bias[o] = works ? load_bias<T>(work.taps, first_channel * K::kRepeat + out_channel + o) : 0.0f;
-  Lanes<kTransforms, Tile::kLanes> lanes;
-  lanes.begin(work.transform, first_channel + (works ? channel : 0));
-  // Columns of the window that exist.
-  const int window_column = in_column + group * Tile::kColumns * K::kStrideW * work.w.input_step;
-  const unsigned inside = bits_between(Axis::ceiling(-window_column, work.w.input_step),
-                                       Axis::ceiling(work.w.input - window_column, work.w.input_step));
+  // A thread transforms what it has copied, before the others look at it.
+  VectorTransform<T, PixelCopies<T, kChunk, kChannels, kThreads>::kNumbers> vector_transform;
+  if constexpr (kTransforms)
+    vector_transform.begin(
+        work.transform, first_channel + static_cast<int>(threadIdx.x) % copies.kPixelChunks * copies.kNumbers,
+        cut.channels);
 
   const T* const mine = ring + group * Tile::kColumns * K::kStrideW * kChannels + channel;
   T* out = static_cast<T*>(work.y.data) + at.image * work.y.image + first_channel * K::kRepeat + out_channel +
@@ -211,6 +227,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelW
 #pragma unroll 1
   for (int first = 0; first < rows; first += Tile::kRows) {
     wait_for_copies<kStages - 2>();
+    if constexpr (kTransforms) {
+      // Rows that have not been here before; less than none are known where the stride leaves rows out.
+      const int known = first == 0 ? 0 : kInputRows<K, Tile> - kStep, fresh = first * K::kStrideH + known;
+      int at_slot = slot + known;
+      at_slot += at_slot < 0 ? kSlots : at_slot >= kSlots ? -kSlots : 0;
+      copies.transform(vector_transform, ring, kSlots, at_slot, fresh,
+                       min(kInputRows<K, Tile> - known, in_rows - fresh));
+    }
     __syncthreads();
     {
       int free = slot + kInputRows<K, Tile> + (kStages - 2) * kStep;
@@ -225,10 +249,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelW
         const T* const row = mine + at_slot * slot_numbers;
 #pragma unroll
         for (int j = 0; j < kWindow; ++j) load<T>(row + j * kChannels, x[j]);
-        if constexpr (kTransforms) {
-          const int y = in_row + (first * K::kStrideH + i) * work.h.input_step;
-          lanes.apply(x, y >= 0 && y < work.h.input ? inside : 0u);
-        }
       };
       const auto row_done = [&](int r, const float(&y)[Tile::kColumns][kOut]) {
         if (first + r >= rows) return;

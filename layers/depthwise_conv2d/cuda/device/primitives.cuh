@@ -72,20 +72,45 @@ __device__ __forceinline__ T narrow(float number) {
   return {static_cast<unsigned short>(narrow_pair(number, 0.0f, T{}))};
 }
 
+template <class T>
+__device__ __forceinline__ unsigned clamp_numbers(unsigned pair, unsigned low, unsigned high, T type) {
+  float x[2], least[2], most[2];
+  widen_pair(pair, type, x[0], x[1]);
+  widen_pair(low, type, least[0], least[1]), widen_pair(high, type, most[0], most[1]);
+  return narrow_pair(clamp(x[0], least[0], most[0]), clamp(x[1], least[1], most[1]), type);
+}
 /// clamp() of both numbers of words.
 __device__ __forceinline__ unsigned clamp_pair(unsigned pair, unsigned low, unsigned high, BFloat16) {
 #if __CUDA_ARCH__ >= 800
   asm("max.NaN.bf16x2 %0, %0, %1;" : "+r"(pair) : "r"(low));
   asm("min.NaN.bf16x2 %0, %0, %1;" : "+r"(pair) : "r"(high));
-#endif
   return pair;
+#else
+  return clamp_numbers(pair, low, high, BFloat16{});
+#endif
 }
 __device__ __forceinline__ unsigned clamp_pair(unsigned pair, unsigned low, unsigned high, Float16) {
 #if __CUDA_ARCH__ >= 800
   asm("max.NaN.f16x2 %0, %0, %1;" : "+r"(pair) : "r"(low));
   asm("min.NaN.f16x2 %0, %0, %1;" : "+r"(pair) : "r"(high));
-#endif
   return pair;
+#else
+  return clamp_numbers(pair, low, high, Float16{});
+#endif
+}
+__device__ __forceinline__ unsigned subtract_pair(unsigned a, unsigned b, BFloat16) {
+  unsigned apart = 0;
+#if __CUDA_ARCH__ >= 900
+  asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(apart) : "r"(a), "r"(b));
+#endif
+  return apart;
+}
+__device__ __forceinline__ unsigned subtract_pair(unsigned a, unsigned b, Float16) {
+  unsigned apart = 0;
+#if __CUDA_ARCH__ >= 900
+  asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(apart) : "r"(a), "r"(b));
+#endif
+  return apart;
 }
 /// All bits of those of two numbers that are not below `least` and not above `most`; none of what is no
 /// number.
@@ -180,11 +205,6 @@ __device__ __forceinline__ void load_matrices_transposed(unsigned (&matrix)[2], 
   asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
                : "=r"(matrix[0]), "=r"(matrix[1])
                : "r"(row));
-}
-/// Of an 8x8 matrix as load_matrices() gives it: as load_matrices_transposed() would.
-__device__ __forceinline__ unsigned transpose_matrix(unsigned matrix) {
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(matrix));
-  return matrix;
 }
 /// Waits for as many threads of the block as say the same; `name` 1 … 15.
 __device__ __forceinline__ void synchronize_some(int name, int threads) {

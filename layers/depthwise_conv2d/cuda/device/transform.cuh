@@ -1,7 +1,6 @@
 #pragma once
 
-#include "primitives.cuh"
-#include "work.cuh"
+#include "vector.cuh"
 
 /// What happens to the input between memory and arithmetic.
 namespace lamella::depthwise {
@@ -59,6 +58,61 @@ struct Lane<true> {
   __device__ __forceinline__ void apply(float (&x)[kCount]) const {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) x[i] = clamp(fmaf(scale, x[i], shift), low, high);
+  }
+};
+
+/// Sixteen-bit numbers, two at a time: both of one channel, or of two.
+template <class T>
+struct PairTransform {
+  unsigned low, high;
+  __device__ __forceinline__ void begin(const Transform& transform) {
+    low = narrow_pair(transform.low, transform.low, T{}),
+    high = narrow_pair(transform.high, transform.high, T{});
+  }
+  /// Rounding before the bounds changes nothing, as they are rounded, too.
+  __device__ __forceinline__ unsigned apply(unsigned pair, float scale0, float scale1, float shift0,
+                                            float shift1) const {
+    float first, second;
+    widen_pair(pair, T{}, first, second);
+    return clamp_pair(narrow_pair(fmaf(scale0, first, shift0), fmaf(scale1, second, shift1), T{}), low, high,
+                      T{});
+  }
+};
+
+/// A vector of neighbouring channels where it lies, in shared memory, and rounded to T there.
+template <class T, int kCount>
+struct VectorTransform {
+  static constexpr int kBytes = kCount * static_cast<int>(sizeof(T));
+  float scale[kCount], shift[kCount], low, high;
+
+  /// Channels from `channels` on do not exist.
+  __device__ __forceinline__ void begin(const Transform& transform, int channel, int channels) {
+    low = transform.low, high = transform.high;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      scale[i] = channel + i < channels ? transform.scale[channel + i] : 0.0f;
+      shift[i] = channel + i < channels ? transform.shift[channel + i] : 0.0f;
+    }
+  }
+  __device__ __forceinline__ Words<kBytes> apply(Words<kBytes> x) const {
+    if constexpr (sizeof(T) == 2) {
+      const unsigned least = narrow_pair(low, low, T{}), most = narrow_pair(high, high, T{});
+      const PairTransform<T> pairs{least, most};
+#pragma unroll
+      for (int i = 0; i < kCount; i += 2)
+        x.word[i / 2] = pairs.apply(x.word[i / 2], scale[i], scale[i + 1], shift[i], shift[i + 1]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i)
+        x.word[i] = __float_as_uint(clamp(fmaf(scale[i], __uint_as_float(x.word[i]), shift[i]), low, high));
+    }
+    return x;
+  }
+  __device__ __forceinline__ void apply(T* at) const {
+    if constexpr (kBytes < 4)
+      *at = narrow<T>(clamp(fmaf(scale[0], widen(*at), shift[0]), low, high));
+    else
+      keep_words(at, apply(load_words<kBytes>(at)));
   }
 };
 

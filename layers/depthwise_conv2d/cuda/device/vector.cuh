@@ -103,19 +103,22 @@ __device__ __forceinline__ void store(T* to, const float (&numbers)[kCount]) {
 }
 
 /// To shared memory, which is aligned to what is written, up to 16 bytes.
+template <int kBytes>
+__device__ __forceinline__ void keep_words(void* to, const Words<kBytes>& words) {
+  static_assert(kBytes <= 16);
+  if constexpr (kBytes == 4)
+    *static_cast<unsigned*>(to) = words.word[0];
+  else if constexpr (kBytes == 8)
+    *static_cast<uint2*>(to) = make_uint2(words.word[0], words.word[1]);
+  else
+    *static_cast<uint4*>(to) = make_uint4(words.word[0], words.word[1], words.word[2], words.word[3]);
+}
 template <class T, int kCount>
 __device__ __forceinline__ void keep(T* to, const float (&numbers)[kCount]) {
-  if constexpr (kCount * sizeof(T) < 4) {
+  if constexpr (kCount * sizeof(T) < 4)
     *to = narrow<T>(numbers[0]);
-  } else {
-    const auto words = narrow_all<T>(numbers);
-    if constexpr (kCount * sizeof(T) == 4)
-      *reinterpret_cast<unsigned*>(to) = words.word[0];
-    else if constexpr (kCount * sizeof(T) == 8)
-      *reinterpret_cast<uint2*>(to) = make_uint2(words.word[0], words.word[1]);
-    else
-      *reinterpret_cast<uint4*>(to) = make_uint4(words.word[0], words.word[1], words.word[2], words.word[3]);
-  }
+  else
+    keep_words(to, narrow_all<T>(numbers));
 }
 
 /// Number `at` of memory that holds float32 or T.
