@@ -83,6 +83,15 @@ void store_matrices(unsigned row, unsigned m0, unsigned m1) {
   store_some(row, matrix, 2);
 }
 
+unsigned transpose_matrix(unsigned matrix) {
+  const emulated::Exchanged rows = exchange(&matrix, 1);
+  const int of_lane = lane() / 4, in_pair = lane() % 4 * 2;
+  const auto number = [&](int r, int column) {
+    return rows[r * 4 + column / 2][0] >> column % 2 * 16 & 0xffffU;
+  };
+  return number(in_pair, of_lane) | number(in_pair + 1, of_lane) << 16;
+}
+
 void load_box(unsigned to, const TensorMap& map, int channel, int pixel, int row, int image,
               unsigned barrier) {
   const EmulatedTensor& tensor = tensor_of(map);

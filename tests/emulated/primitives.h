@@ -95,6 +95,7 @@ void load_matrices_transposed(unsigned (&matrix)[4], unsigned row);
 void load_matrices_transposed(unsigned (&matrix)[2], unsigned row);
 void store_matrices(unsigned row, unsigned m0, unsigned m1, unsigned m2, unsigned m3);
 void store_matrices(unsigned row, unsigned m0, unsigned m1);
+unsigned transpose_matrix(unsigned matrix);
 
 /// sum += a · b, of which the lanes hold words: a row-major in quarters, b in halves.
 template <class T>

@@ -72,15 +72,14 @@ __device__ __forceinline__ void store_pairs(const unsigned (&pairs)[kEights][2],
   else
     store_matrices(row, pairs[0][0], pairs[0][1], pairs[1][0], pairs[1][1]);
 }
+/// A lane's sums of a product, in pairs.
 template <class T, int kEights>
-__device__ __forceinline__ void store_sums(const float (&sums)[kEights][4], unsigned row) {
-  unsigned pairs[kEights][2];
+__device__ __forceinline__ void narrow_sums(const float (&sums)[kEights][4], unsigned (&pairs)[kEights][2]) {
 #pragma unroll
   for (int e = 0; e < kEights; ++e)
 #pragma unroll
     for (int half = 0; half < 2; ++half)
       pairs[e][half] = narrow_pair(sums[e][2 * half], sums[e][2 * half + 1], T{});
-  store_pairs(pairs, row);
 }
 
 /// The second factors of products for taps: a lane has a pair of numbers, most of them zero. Of eight

@@ -392,36 +392,19 @@ __global__ void __launch_bounds__(
 #pragma unroll
                 for (int b = 0; b < kStrideW; ++b) {
                   unsigned pairs[kEights][2];
-#pragma unroll
-                  for (int e = 0; e < kEights; ++e)
-#pragma unroll
-                    for (int half = 0; half < 2; ++half)
-                      pairs[e][half] =
-                          narrow_pair(dx[r][a][b][e][2 * half], dx[r][a][b][e][2 * half + 1], T{});
+                  narrow_sums<T>(dx[r][a][b], pairs);
                   if constexpr (kNormSums) {
-                    unsigned z[2 * kEights], exist[2];
-                    load_matrices(z, page[0] + Sizes::kGBytes + my_x + b * Sizes::kPlaneBytes +
-                                         (r * kDown * kStrideH + a) * Sizes::kXRowBytes);
+                    const unsigned from = page[0] + Sizes::kGBytes + my_x + b * Sizes::kPlaneBytes +
+                                          (r * kDown * kStrideH + a) * Sizes::kXRowBytes;
+                    unsigned z[2 * kEights], transposed_z[2 * kEights], g[2 * kEights], exist[2];
+                    load_matrices(z, from);
+                    load_matrices_transposed(transposed_z, from);
                     existing(dx_columns[b], r, a, exist);
                     norm.mask(pairs, z, exist);
+                    transpose_pairs(pairs, g);
+                    norm.item.add(transposed_z, g);
                   }
                   store_pairs(pairs, result + my_result[b] + (r * kDown * kStrideH + a) * kResultRowBytes);
-                }
-          }
-          if constexpr (kNormSums) {
-            synchronize_warp();
-#pragma unroll
-            for (int r = 0; r < Tile::kRows; ++r)
-#pragma unroll
-              for (int a = 0; a < kStrideH; ++a)
-#pragma unroll
-                for (int b = 0; b < kStrideW; ++b) {
-                  const int below = r * kDown * kStrideH + a;
-                  unsigned z[2 * kEights], g[2 * kEights];
-                  load_matrices_transposed(z, page[0] + Sizes::kGBytes + my_x + b * Sizes::kPlaneBytes +
-                                                  below * Sizes::kXRowBytes);
-                  load_matrices_transposed(g, result + my_result[b] + below * kResultRowBytes);
-                  norm.item.add(z, g);
                 }
           }
         }

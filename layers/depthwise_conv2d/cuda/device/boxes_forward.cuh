@@ -177,6 +177,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms>::kThreads)
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
       wait_for_page();
+      unsigned y[Tile::kRows][kEights][2];
       if (works) {
         unsigned page[kReach];
 #pragma unroll
@@ -271,25 +272,9 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms>::kThreads)
           }
         }
 #pragma unroll
-        for (int r = 0; r < Tile::kRows; ++r)
-          store_sums<T>(sums[r], result + my_result + r * 16 * Tile::kPixelBytes);
-        if constexpr (kStatistics) {
-          if (columns_left > 0) {
-            synchronize_warp();
-            if (statistics.count == 0 && step == 0)
-              statistics.begin(reinterpret_cast<const char*>(shared) + (result - shared_address(shared)) +
-                               Tile::at(0, channel / 8));
-            constexpr int kBelow = Tile::kColumns == 16 ? 0 : 1;
-#pragma unroll
-            for (int r = 0; r < Tile::kRows; ++r) {
-              unsigned y[2 * kEights];
-              load_matrices_transposed(y, result + my_result + r * 16 * Tile::kPixelBytes);
-              const unsigned exist[2]{r * Tile::kDown < rows_left ? exist_columns[0] : 0u,
-                                      r * Tile::kDown + kBelow < rows_left ? exist_columns[1] : 0u};
-              statistics.add(y, exist);
-            }
-          }
-          rows_left -= Tile::kStepRows;
+        for (int r = 0; r < Tile::kRows; ++r) {
+          narrow_sums<T>(sums[r], y[r]);
+          store_pairs(y[r], result + my_result + r * 16 * Tile::kPixelBytes);
         }
       }
       hand_to_copy_engine();
@@ -301,6 +286,21 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms>::kThreads)
       if (stores && out_column < work.w.output) {
         store_box(boxes.y, result, first_channel, out_column, out_row, at.image, work.accumulate);
         end_stores();
+      }
+      if constexpr (kStatistics) {
+        if (works && columns_left > 0) {
+          if (statistics.count == 0 && step == 0)
+            statistics.begin(reinterpret_cast<const char*>(shared) + (result - shared_address(shared)) +
+                             Tile::at(0, channel / 8));
+          constexpr int kBelow = Tile::kColumns == 16 ? 0 : 1;
+#pragma unroll
+          for (int r = 0; r < Tile::kRows; ++r) {
+            const unsigned exist[2]{r * Tile::kDown < rows_left ? exist_columns[0] : 0u,
+                                    r * Tile::kDown + kBelow < rows_left ? exist_columns[1] : 0u};
+            statistics.add(y[r], exist);
+          }
+        }
+        rows_left -= Tile::kStepRows;
       }
       result = result == results ? results + Sizes::kResultBytes : results;
       out_row += Tile::kStepRows * work.h.output_step;

@@ -8,6 +8,16 @@
 /// diagonal of its upper half, and Σ q below.
 namespace lamella::depthwise {
 
+/// A product's results, in pairs of channels, as pairs of pixels.
+template <int kEights>
+__device__ __forceinline__ void transpose_pairs(const unsigned (&pairs)[kEights][2],
+                                                unsigned (&transposed)[2 * kEights]) {
+#pragma unroll
+  for (int e = 0; e < kEights; ++e)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) transposed[2 * e + half] = transpose_matrix(pairs[e][half]);
+}
+
 /// A product [p; ones] · q. Halves of p and q: as load_matrices_transposed() gives the pixels of each eight
 /// channels.
 template <class T, int kEights>
@@ -57,13 +67,15 @@ struct LaneMoments<T, true, kEights> {
     }
   }
   /// A product's results. exist[m] has all bits of those of pixels 8 · m + lane % 4 * 2 and the next that do.
-  __device__ __forceinline__ void add(unsigned (&y)[2 * kEights], const unsigned (&exist)[2]) {
+  __device__ __forceinline__ void add(const unsigned (&y)[kEights][2], const unsigned (&exist)[2]) {
+    unsigned apart[2 * kEights];
+    transpose_pairs(y, apart);
 #pragma unroll
     for (int e = 0; e < kEights; ++e)
 #pragma unroll
       for (int m = 0; m < 2; ++m)
-        y[2 * e + m] = subtract_pair(y[2 * e + m], pivot[e].bits * 0x10001u, T{}) & exist[m];
-    item.add(y, y);
+        apart[2 * e + m] = subtract_pair(apart[2 * e + m], pivot[e].bits * 0x10001u, T{}) & exist[m];
+    item.add(apart, apart);
   }
   /// `results`: of how many pixels.
   __device__ __forceinline__ void end_item(int results) {

@@ -206,6 +206,12 @@ __device__ __forceinline__ void load_matrices_transposed(unsigned (&matrix)[2], 
                : "=r"(matrix[0]), "=r"(matrix[1])
                : "r"(row));
 }
+/// Of an 8x8 matrix as load_matrices() gives it: as load_matrices_transposed() would.
+__device__ __forceinline__ unsigned transpose_matrix(unsigned matrix) {
+  unsigned transposed;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(matrix));
+  return transposed;
+}
 /// Waits for as many threads of the block as say the same; `name` 1 … 15.
 __device__ __forceinline__ void synchronize_some(int name, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
