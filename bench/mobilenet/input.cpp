@@ -113,23 +113,23 @@ nlohmann::json measure_input(std::FILE* out, const Cell& cell, const InputOption
                name(cell.format), static_cast<long long>(images->size()), options.workers);
   std::fflush(out);
 
-  Trainer on_device(cell, device);
-  // The same network and step; its recording is made anew, as it has other figures of its own.
-  train::Step step(
-      on_device.network(), on_device.optimizer(),
-      {.check_every = device.is_cuda() ? 100 : 1, .capture = cell.capture, .autocast = cell.autocast()});
+  Trainer trainer(cell, device);
+  constexpr std::int64_t kCheckEvery = 100;  // as lamella-mobilenet on a GPU: each waits
+  std::int64_t steps = 0;
   train::Average loss, accuracy;
   const auto train_on = [&](const data::Batch& batch) {
-    const train::Step::Result result = step(batch.images, batch.labels);
+    const train::Step::Result result = trainer.step(batch.images, batch.labels);
     const auto count = static_cast<double>(batch.images.size(0));
     loss.add(result.loss, count);
     accuracy.add(train::accuracy(result.output, batch.labels), count);
+    if (++steps % kCheckEvery == 0 && !std::isfinite(result.loss.item()))
+      throw std::runtime_error("Lamella's loss is not finite after " + std::to_string(steps) + " steps");
   };
-  rate_of_epochs(loader, device, 0, train_on);  // warms up: recording, page-locked memory
+  rate_of_epochs(loader, device, 0, train_on);  // warms up
   Samples samples;
   std::vector<double> rates, loading;
   for (int round = 0; round < options.rounds; ++round) {
-    on_device.train(options.seconds, samples);
+    trainer.train(options.seconds, samples);
     rates.push_back(rate_of_epochs(loader, device, options.seconds, train_on));
     loading.push_back(rate_of_epochs(loader, device, options.seconds, [](const data::Batch&) {}));
   }

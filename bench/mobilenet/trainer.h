@@ -62,7 +62,9 @@ class Trainer {
   /// About so long, at least two samples, after a step that is not counted: another program has just left the
   /// caches. Throws std::runtime_error if the loss is not finite.
   void train(double seconds, Samples& samples);
-  /// The last step's loss.
+  /// A step on another batch of the same size, with the same recording.
+  train::Step::Result step(const Tensor& images, const Tensor& labels) { return (*step_)(images, labels); }
+  /// The last loss of train().
   double loss() const { return loss_.item<float>(); }
 
  private:
