@@ -17,7 +17,8 @@ using Json = nlohmann::json;
 
 namespace {
 
-enum : std::size_t { kDepthwise, kPointwise, kStem, kElementwise, kOptimizer };
+// As in kPartNames.
+constexpr std::size_t kDepthwise = 0, kPointwise = 1, kStem = 2, kElementwise = 3, kOptimizer = 4;
 
 constexpr const char* kForward = "conv2d_forward";
 constexpr const char* kWeight = "conv2d_backward_weight";

@@ -141,13 +141,13 @@ TEST_F(BenchMobilenet, a_mode_that_fails_ends_no_other) {
             "*) " +
             kBuilds);
   const Json json = report(kSmall +
-                           "--peer torch --peer-limit 1 --peer-modes "
+                           "--peer torch --peer-limit 3 --peer-modes "
                            "graph,compile,compile-reduce-overhead,compile-max-autotune,eager,eager-nchw");
   ASSERT_EQ(outcome_.status, 0) << outcome_.text;
   const Json& row = json["rows"][0];
   ASSERT_EQ(row["peers"].size(), 6u);
   EXPECT_EQ(row["peers"][0]["error"], "no graphs here");
-  EXPECT_THAT(row["peers"][1]["error"], HasSubstr("limit of 1 s"));
+  EXPECT_THAT(row["peers"][1]["error"], HasSubstr("limit of 3 s"));
   EXPECT_THAT(row["peers"][2]["error"], HasSubstr("stopped"));
   EXPECT_THAT(row["peers"][3]["error"], HasSubstr("nonsense"));
   EXPECT_EQ(row["peers"][4]["step_ms"], 10);
