@@ -20,7 +20,6 @@ using detail::Output;
 using detail::read;
 using detail::read_pending;
 using detail::Saved;
-using detail::TensorView;
 
 namespace {
 
@@ -48,14 +47,9 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias, con
   const bool with_moments = detail::take_moments_request(), owes = detail::is_pending(x);
   bool done = false;
   if (folds(geometry, x) && (with_moments || owes)) {
-    Tensor moments;
-    TensorView left;
-    if (with_moments) {
-      moments = detail::allocate({2, geometry.out_channels}, DType::Float64, x.device());
-      left = detail::write(moments, kName);
-    }
-    LAMELLA_KERNEL(x.device(),
-                   conv2d_forward_pending(geometry, read_pending(x), read(w), b, y.write(), left, done));
+    detail::LeftParts moments(x.device(), geometry.out_channels);
+    LAMELLA_KERNEL(x.device(), conv2d_forward_pending(geometry, read_pending(x), read(w), b, y.write(),
+                                                      with_moments ? &moments : nullptr, done));
     if (done && with_moments) detail::leave_moments(y.unrecorded(), moments);
     if (done && owes) detail::count_folded();
   }
@@ -69,11 +63,11 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias, con
         bool done = false;
         if (DenseTarget dx(context, 0, format); dx) {
           if (owes && dx.write() == GradientWrite::Overwrite && context.is_between_operators(0)) {
-            const Tensor sums = detail::allocate({2, geometry.in_channels}, DType::Float64, grad.device());
-            LAMELLA_KERNEL(grad.device(), conv2d_backward_input_pending(
-                                              geometry, read(grad), read(weight.get()), read_pending(input),
-                                              dx.view(), detail::write(sums, kName), done));
-            if (done) context.leave_sums(0, sums);
+            detail::LeftParts sums(grad.device(), geometry.in_channels);
+            LAMELLA_KERNEL(grad.device(),
+                           conv2d_backward_input_pending(geometry, read(grad), read(weight.get()),
+                                                         read_pending(input), dx.view(), sums, done));
+            if (done) context.leave_sums(0, sums.tensor());
           }
           if (!done)
             LAMELLA_KERNEL(grad.device(), conv2d_backward_input(geometry, read(grad), read(weight.get()),

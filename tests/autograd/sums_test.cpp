@@ -99,12 +99,15 @@ TEST(MomentsTest, are_taken_once_and_gone_when_the_tensor_changes) {
   }
   EXPECT_FALSE(detail::take_moments_request());
   const Tensor x = zeros({2, 3}, {.dtype = float64});
-  EXPECT_FALSE(detail::moments_of(x).defined());
-  detail::leave_moments(x, ones({2, 3}, {.dtype = float64}));
-  EXPECT_TRUE(detail::moments_of(x).defined());
+  EXPECT_FALSE(detail::moments_of(x).parts.defined());
+  detail::LeftParts left(x.device(), 3);
+  left.take(DType::Float64, 5, 2, 7);
+  detail::leave_moments(x, left);
+  EXPECT_EQ(detail::moments_of(x).parts.shape(), Shape({5, 2, 3}));
+  EXPECT_EQ(detail::moments_of(x).of_part, 7);
   Tensor same = x;
   same.fill_(1);
-  EXPECT_FALSE(detail::moments_of(x).defined());
+  EXPECT_FALSE(detail::moments_of(x).parts.defined());
 }
 
 }  // namespace

@@ -9,12 +9,13 @@ using detail::TensorView;
 
 void conv2d_forward_pending(const Conv2dGeometry& /*geometry*/, const PendingView& /*input*/,
                             const ConstTensorView& /*weight*/, const ConstTensorView& /*bias*/,
-                            const TensorView& /*output*/, const TensorView& /*moments*/, bool& done) {
+                            const TensorView& /*output*/, detail::LeftParts* /*moments*/, bool& done) {
   done = false;
 }
 void conv2d_backward_input_pending(const Conv2dGeometry& /*geometry*/, const ConstTensorView& /*grad_output*/,
                                    const ConstTensorView& /*weight*/, const PendingView& /*input*/,
-                                   const TensorView& /*grad_input*/, const TensorView& /*sums*/, bool& done) {
+                                   const TensorView& /*grad_input*/, detail::LeftParts& /*sums*/,
+                                   bool& done) {
   done = false;
 }
 void conv2d_backward_weight_pending(const Conv2dGeometry& /*geometry*/,

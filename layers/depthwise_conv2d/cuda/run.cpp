@@ -285,9 +285,15 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
     const std::size_t bytes = static_cast<std::size_t>(o.grad_input.numel()) * size_of(o.grad_input.dtype);
     detail::cuda::check(cudaMemsetAsync(o.grad_input.data, 0, bytes, stream), "depthwise_conv2d");
   }
-  const detail::Workspace sums(device, plan.workspace_bytes(geometry, o.hook));
+  detail::LeftParts* const left = o.hook != Hook::None ? o.results.left : nullptr;
+  const detail::Workspace sums(device, plan.workspace_bytes(geometry, left != nullptr ? Hook::None : o.hook));
   lamella::depthwise::StoreHook hook;
-  if (o.hook != Hook::None) hook.parts = sums.as<float>() + plan.part_floats(geometry);
+  if (left != nullptr)
+    hook.parts = static_cast<float*>(left->take_interleaved(
+        DType::Float32, plan.launch.hook_parts,
+        o.hook == Hook::Statistics ? lamella::depthwise::kMomentFloats : lamella::depthwise::kNormSumFloats));
+  else if (o.hook != Hook::None)
+    hook.parts = sums.as<float>() + plan.part_floats(geometry);
   hook.center = o.results.center;
 
   lamella::depthwise::Parameters parameters;
@@ -331,6 +337,7 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
                                        static_cast<std::size_t>(plan.launch.shared_bytes), stream),
                       "depthwise_conv2d");
   if (o.to != nullptr) finish_rows(sums.as<float>(), plan.launch.parts, *o.to);
+  if (left != nullptr) return true;
   if (o.hook == Hook::Statistics)
     finish_statistics(hook.parts, plan.launch.hook_parts, geometry.out_channels, device, o.results);
   if (o.hook == Hook::NormSums)
