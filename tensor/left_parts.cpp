@@ -16,4 +16,10 @@ void* LeftParts::take_interleaved(DType dtype, std::int64_t parts, int numbers) 
   return data;
 }
 
+float* GradientParts::take(std::int64_t parts, std::int64_t rows, std::int64_t row, std::int64_t step) {
+  tensor_ = allocate({parts, rows, step}, DType::Float32, device_);
+  row_ = row;
+  return write(tensor_, "").as<float>();
+}
+
 }  // namespace lamella::detail

@@ -34,4 +34,23 @@ class LeftParts {
   std::int64_t of_part_ = 0;
 };
 
+/// The gradient of a parameter that a kernel leaves by parts, in float32, to be added up in their order.
+class GradientParts {
+ public:
+  explicit GradientParts(Device device) : device_(device) {}
+
+  /// Memory for `parts` times [rows][step] numbers, for a kernel that is about to run. The first `row` of
+  /// each row are the gradient's, in row-major order.
+  float* take(std::int64_t parts, std::int64_t rows, std::int64_t row, std::int64_t step);
+
+  /// [parts, rows, step]; undefined until it was taken.
+  const Tensor& tensor() const { return tensor_; }
+  std::int64_t row() const { return row_; }
+
+ private:
+  Device device_;
+  Tensor tensor_;
+  std::int64_t row_ = 0;
+};
+
 }  // namespace lamella::detail

@@ -76,12 +76,19 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias, con
         }
         const bool with_weight = context.needs(1), with_bias = context.needs(2);
         if (!with_weight && !with_bias) return;
-        const GradientTarget dw = context.target(1), db = context.target(2);
         done = false;
+        if (owes && with_weight && !with_bias && context.takes_parts(1)) {
+          detail::GradientParts parts(grad.device());
+          LAMELLA_KERNEL(grad.device(),
+                         conv2d_backward_weight_pending(geometry, read(grad), read_pending(input), {}, {}, {},
+                                                        {}, &parts, done));
+          if (done) return context.add_parts(1, parts);
+        }
+        const GradientTarget dw = context.target(1), db = context.target(2);
         if (owes && with_weight)
           LAMELLA_KERNEL(grad.device(),
                          conv2d_backward_weight_pending(geometry, read(grad), read_pending(input), dw.view,
-                                                        dw.write, db.view, db.write, done));
+                                                        dw.write, db.view, db.write, nullptr, done));
         if (!done)
           LAMELLA_KERNEL(grad.device(), conv2d_backward_weight(geometry, read(grad),
                                                                with_weight ? read(input) : ConstTensorView{},

@@ -24,12 +24,14 @@ void conv2d_backward_input_pending(const Conv2dGeometry& geometry, const detail:
                                    const detail::ConstTensorView& weight, const detail::PendingView& input,
                                    const detail::TensorView& grad_input, detail::LeftParts& sums, bool& done);
 
-/// As conv2d_backward_weight(), of a pending input.
+/// As conv2d_backward_weight(), of a pending input. `parts`, if not null: the weight's gradient is left there
+/// and goes nowhere else, the bias's is not wanted.
 void conv2d_backward_weight_pending(const Conv2dGeometry& geometry,
                                     const detail::ConstTensorView& grad_output,
                                     const detail::PendingView& input, const detail::TensorView& grad_weight,
                                     detail::GradientWrite weight_write, const detail::TensorView& grad_bias,
-                                    detail::GradientWrite bias_write, bool& done);
+                                    detail::GradientWrite bias_write, detail::GradientParts* parts,
+                                    bool& done);
 
 }  // namespace lamella::cpu
 

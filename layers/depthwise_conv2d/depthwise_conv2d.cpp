@@ -91,13 +91,18 @@ Tensor depthwise_conv2d(const Tensor& given, const Tensor& weight, const Tensor&
           const bool with_sums = dx && dx.write == GradientWrite::Overwrite &&
                                  context.is_between_operators(0) && read_pending(x).center != nullptr;
           detail::LeftParts sums(grad.device(), geometry.in_channels);
-          const GradientTarget dw = context.target(1), db = context.target(2);
+          const bool in_parts = !context.needs(2) && context.takes_parts(1);
+          detail::GradientParts parts(grad.device());
+          GradientTarget dw, db;
           bool done = false, summed = false;
-          LAMELLA_KERNEL(
-              grad.device(),
-              depthwise_conv2d_backward_pending(
-                  geometry, read(grad), read_pending(x), dx ? read(weight.get()) : ConstTensorView{}, dx.view,
-                  dx.write, with_sums ? &sums : nullptr, dw.view, dw.write, db.view, db.write, done, summed));
+          if (!in_parts) dw = context.target(1), db = context.target(2);
+          LAMELLA_KERNEL(grad.device(), depthwise_conv2d_backward_pending(
+                                            geometry, read(grad), read_pending(x),
+                                            dx ? read(weight.get()) : ConstTensorView{}, dx.view, dx.write,
+                                            with_sums ? &sums : nullptr, dw.view, dw.write, db.view, db.write,
+                                            in_parts ? &parts : nullptr, done, summed));
+          if (done && in_parts) context.add_parts(1, parts);
+          if (!done && in_parts) dw = context.target(1);
           if (summed) context.leave_sums(0, sums.tensor());
           if (done) return;
           backward_of(geometry, grad, x, weight.get(), dx, dw, db);

@@ -108,7 +108,8 @@ TEST(AutocastTest, a_network_keeps_float32_parameters_and_gradients) {
 
 TEST(AutocastTest, rounds_together_what_is_not_up_to_date) {
   Tensor a = numbers({2, 4}, 5, true), b = numbers({3, 4, 3, 3}, 6).contiguous(MemoryFormat::ChannelsLast);
-  const Tensor c = numbers({4}, 7), other = numbers({4}, 8).to(float64), turned = numbers({3, 5}, 9).permute({1, 0});
+  const Tensor c = numbers({4}, 7), other = numbers({4}, 8).to(float64),
+               turned = numbers({3, 5}, 9).permute({1, 0});
   const Tensors all{a, other, b, Tensor(), turned};
   detail::round_together(all);  // nothing asks for it
   EXPECT_TRUE(detail::rounded_among(all).empty());

@@ -22,7 +22,7 @@ void conv2d_backward_weight_pending(const Conv2dGeometry& /*geometry*/,
                                     const ConstTensorView& /*grad_output*/, const PendingView& /*input*/,
                                     const TensorView& /*grad_weight*/, GradientWrite /*weight_write*/,
                                     const TensorView& /*grad_bias*/, GradientWrite /*bias_write*/,
-                                    bool& done) {
+                                    detail::GradientParts* /*parts*/, bool& done) {
   done = false;
 }
 

@@ -79,12 +79,12 @@ void conv2d_backward_input_pending(const Conv2dGeometry& geometry, const ConstTe
 void conv2d_backward_weight_pending(const Conv2dGeometry& geometry, const ConstTensorView& grad_output,
                                     const PendingView& input, const TensorView& grad_weight,
                                     GradientWrite weight_write, const TensorView& grad_bias,
-                                    GradientWrite bias_write, bool& done) {
+                                    GradientWrite bias_write, detail::GradientParts* parts, bool& done) {
   done = false;
   const auto transform = transform_of(input);
-  if (!is_pointwise(geometry) || !transform || grad_weight.data == nullptr) return;
+  if (!is_pointwise(geometry) || !transform || (grad_weight.data == nullptr && parts == nullptr)) return;
   done = pointwise::backward_weight(
-      {grad_output, input.stored, *transform, grad_weight, weight_write, grad_bias, bias_write});
+      {grad_output, input.stored, *transform, grad_weight, weight_write, grad_bias, bias_write, parts});
 }
 
 }  // namespace lamella::cuda

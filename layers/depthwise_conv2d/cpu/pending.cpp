@@ -20,7 +20,7 @@ void depthwise_conv2d_backward_pending(const Conv2dGeometry& /*geometry*/,
                                        GradientWrite /*input_write*/, detail::LeftParts* /*sums*/,
                                        const TensorView& /*grad_weight*/, GradientWrite /*weight_write*/,
                                        const TensorView& /*grad_bias*/, GradientWrite /*bias_write*/,
-                                       bool& done, bool& summed) {
+                                       detail::GradientParts* /*parts*/, bool& done, bool& summed) {
   done = summed = false;
 }
 

@@ -66,7 +66,8 @@ void depthwise_conv2d_backward_pending(const Conv2dGeometry& geometry, const Con
                                        const TensorView& grad_input, GradientWrite input_write,
                                        detail::LeftParts* sums, const TensorView& grad_weight,
                                        GradientWrite weight_write, const TensorView& grad_bias,
-                                       GradientWrite bias_write, bool& done, bool& summed) {
+                                       GradientWrite bias_write, detail::GradientParts* parts, bool& done,
+                                       bool& summed) {
   done = summed = false;
   const auto transform = transform_of(input);
   if (!transform || geometry.batch == 0) return;
@@ -77,6 +78,7 @@ void depthwise_conv2d_backward_pending(const Conv2dGeometry& geometry, const Con
   to.weight = grad_weight, to.bias = grad_bias;
   to.add_weight = weight_write == GradientWrite::Accumulate;
   to.add_bias = bias_write == GradientWrite::Accumulate;
+  to.left = parts;
   Operands both;
   both.input = input.stored, both.weight = weight, both.grad_output = grad_output;
   both.grad_input = grad_input;

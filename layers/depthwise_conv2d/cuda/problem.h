@@ -66,6 +66,7 @@ struct Parts {
   Size2 kernel;
   detail::TensorView weight, bias;  ///< no data: not wanted
   bool add_weight = false, add_bias = false;
+  detail::GradientParts* left = nullptr;  ///< of planned kernels: where they leave the weight's parts
 };
 
 /// Adds the parts in their order and writes the gradients. `sums` are floats, or doubles for float64.

@@ -64,6 +64,7 @@ struct WeightOperands {
   detail::GradientWrite weight_write = detail::GradientWrite::Overwrite;
   detail::TensorView grad_bias;
   detail::GradientWrite bias_write = detail::GradientWrite::Overwrite;
+  detail::GradientParts* parts = nullptr;  ///< where the weight's gradient is left, in place of grad_weight
 };
 bool backward_weight(const WeightOperands& operands);
 

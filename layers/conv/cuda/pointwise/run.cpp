@@ -245,24 +245,33 @@ bool backward_weight(const WeightOperands& o) {
   p.pass = Pass::Weight;
   p.load = o.transform.load;
   p.bias = o.grad_bias.data != nullptr;
-  if (o.grad_weight.data == nullptr || !describe_problem(o.input, o.grad_output, p) ||
-      !is_weight(o.grad_weight, p))
+  if (o.grad_weight.data == nullptr && o.parts == nullptr) return false;
+  if (!describe_problem(o.input, o.grad_output, p) || (o.parts == nullptr && !is_weight(o.grad_weight, p)))
     return false;
+  if (o.parts != nullptr && p.bias) return false;
   if (p.bias && o.grad_bias.dtype != p.dtype && o.grad_bias.dtype != DType::Float32) return false;
   const Device device = o.input.device;
   const Chosen* const chosen = plan_of(p, device);
   if (chosen == nullptr) return false;
   const int count = chosen->plan.launch.parts;
-  const SumsKernel finish = sums_kernel("float", o.grad_weight.dtype, count, device);
+  const SumsKernel finish =
+      o.parts == nullptr ? sums_kernel("float", o.grad_weight.dtype, count, device) : SumsKernel{};
   const SumsKernel finish_bias =
       p.bias ? sums_kernel("float", o.grad_bias.dtype, count, device) : SumsKernel{};
-  if (finish.kernel == nullptr || (p.bias && finish_bias.kernel == nullptr)) return false;
+  if ((o.parts == nullptr && finish.kernel == nullptr) || (p.bias && finish_bias.kernel == nullptr))
+    return false;
   WeighWork work = chosen->plan.weigh;
   if (!describe(o.input.data, p.dtype, p.pixels, p.in_channels, chosen->plan.x, work.x) ||
       !describe(o.grad_output.data, p.dtype, p.pixels, p.out_channels, chosen->plan.g, work.g))
     return false;
-  const detail::Workspace parts(device, chosen->plan.workspace_bytes(p));
   work.load = factors_of(o.transform);
+  if (o.parts != nullptr) {
+    const std::int64_t numbers = std::int64_t{p.out_channels} * p.in_channels;
+    work.parts = o.parts->take(count, 1, numbers, numbers);
+    launch(chosen->kernel, chosen->plan.launch, &work, device);
+    return true;
+  }
+  const detail::Workspace parts(device, chosen->plan.workspace_bytes(p));
   work.parts = parts.as<float>();
   work.bias_parts = work.parts + std::int64_t{count} * p.out_channels * p.in_channels;
   launch(chosen->kernel, chosen->plan.launch, &work, device);
