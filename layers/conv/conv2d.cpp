@@ -56,7 +56,7 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias, con
   if (!done) LAMELLA_KERNEL(x.device(), conv2d_forward(geometry, read(x), read(w), b, y.write()));
   return detail::record(
       kName, {x, weight, bias}, y,
-      [geometry, format, x = Saved::when(detail::wants_gradient(weight), x),
+      [geometry, format, fuses = detail::fusion_enabled(), x = Saved::when(detail::wants_gradient(weight), x),
        weight = Saved::when(detail::wants_gradient(x), w)](GradientContext& context) {
         const Tensor grad = context.grad().contiguous(format), input = x.get();
         const bool owes = input.defined() && detail::is_pending(input) && folds(geometry, input);
@@ -77,7 +77,9 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias, con
         const bool with_weight = context.needs(1), with_bias = context.needs(2);
         if (!with_weight && !with_bias) return;
         done = false;
-        if (owes && with_weight && !with_bias && context.takes_parts(1)) {
+        // Of an input that owes nothing, too: the kernels are faster than cuBLAS, and leave their parts.
+        const bool weighs = with_weight && (owes || (fuses && folds(geometry, input)));
+        if (weighs && !with_bias && context.takes_parts(1)) {
           detail::GradientParts parts(grad.device());
           LAMELLA_KERNEL(grad.device(),
                          conv2d_backward_weight_pending(geometry, read(grad), read_pending(input), {}, {}, {},
@@ -85,7 +87,7 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias, con
           if (done) return context.add_parts(1, parts);
         }
         const GradientTarget dw = context.target(1), db = context.target(2);
-        if (owes && with_weight)
+        if (weighs)
           LAMELLA_KERNEL(grad.device(),
                          conv2d_backward_weight_pending(geometry, read(grad), read_pending(input), dw.view,
                                                         dw.write, db.view, db.write, nullptr, done));

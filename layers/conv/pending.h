@@ -24,8 +24,8 @@ void conv2d_backward_input_pending(const Conv2dGeometry& geometry, const detail:
                                    const detail::ConstTensorView& weight, const detail::PendingView& input,
                                    const detail::TensorView& grad_input, detail::LeftParts& sums, bool& done);
 
-/// As conv2d_backward_weight(), of a pending input. `parts`, if not null: the weight's gradient is left there
-/// and goes nowhere else, the bias's is not wanted.
+/// As conv2d_backward_weight(), of a pending input, or of a plain one. `parts`, if not null: the weight's
+/// gradient is left there and goes nowhere else, the bias's is not wanted.
 void conv2d_backward_weight_pending(const Conv2dGeometry& geometry,
                                     const detail::ConstTensorView& grad_output,
                                     const detail::PendingView& input, const detail::TensorView& grad_weight,
