@@ -20,6 +20,14 @@ void copy_into(const Tensor& source, const Tensor& target, GradientWrite mode) {
   LAMELLA_KERNEL(target.device(), copy(read(source), write(target, "backward"), mode));
 }
 
+/// Whether a gradient that was handed over may be written into by now: nobody else holds it any more, and it
+/// lies as `edge` wants it.
+bool is_ours(const Tensor& buffer, const Edge& edge) {
+  const std::shared_ptr<TensorImpl>& impl = TensorDoor::handle(buffer);
+  return impl.use_count() == 1 && impl->storage.use_count() == 1 && impl->pending == nullptr &&
+         impl->strides == dense_strides(edge.shape, edge.format);
+}
+
 /// Gives `slot` a buffer of its own to write into and says whether to overwrite it.
 GradientWrite prepare(Slot& slot, const Edge& edge) {
   if (!slot.written) {
@@ -28,12 +36,12 @@ GradientWrite prepare(Slot& slot, const Edge& edge) {
     return GradientWrite::Overwrite;
   }
   slot.sums = Tensor();
-  if (slot.borrowed) {
+  if (slot.borrowed && !is_ours(slot.buffer, edge)) {
     Tensor own = allocate(edge.shape, edge.dtype, edge.device, edge.format);
     copy_into(slot.buffer, own, GradientWrite::Overwrite);
     slot.buffer = own;
-    slot.borrowed = false;
   }
+  slot.borrowed = false;
   return GradientWrite::Accumulate;
 }
 
