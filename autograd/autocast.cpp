@@ -2,10 +2,13 @@
 
 #include <map>
 #include <utility>
+#include <vector>
 
 #include "core/check.h"
 #include "lamella/autograd/autograd.h"
+#include "tensor/dispatch.h"
 #include "tensor/door.h"
+#include "tensor/kernels/copy.h"
 
 namespace lamella {
 
@@ -42,6 +45,21 @@ Autocast::~Autocast() {
 
 std::optional<DType> autocast_dtype() { return state.dtype; }
 
+namespace {
+
+/// What is known of a parameter's copy, and whether that is up to date.
+std::pair<Rounded&, bool> copy_of(const Tensor& parameter) {
+  const detail::TensorImpl& impl = detail::TensorDoor::impl(parameter);
+  Rounded& known = state.rounded[&impl];
+  const std::uint64_t version = impl.storage->version.load(std::memory_order_relaxed);
+  const bool fresh = known.copy.defined() && known.storage == impl.storage.get() &&
+                     known.version == version && known.copy.dtype() == *state.dtype;
+  if (!fresh) known = {parameter, impl.storage.get(), version, {}};
+  return {known, fresh};
+}
+
+}  // namespace
+
 namespace detail {
 
 Tensor lowered(const Tensor& x) {
@@ -52,15 +70,40 @@ Tensor lowered_parameter(const Tensor& input, const Tensor& parameter) {
   if (!state.dtype || !parameter.defined() || parameter.dtype() != DType::Float32 ||
       input.dtype() != *state.dtype)
     return parameter;
-  const TensorImpl& impl = TensorDoor::impl(parameter);
-  const std::uint64_t version = impl.storage->version.load(std::memory_order_relaxed);
-  Rounded& known = state.rounded[&impl];
-  if (!known.copy.defined() || known.storage != impl.storage.get() || known.version != version ||
-      known.copy.dtype() != *state.dtype) {
+  const auto [known, fresh] = copy_of(parameter);
+  if (!fresh) {
     const NoGrad no_grad;
-    known = {parameter, impl.storage.get(), version, parameter.detach().to(*state.dtype)};
+    known.copy = parameter.detach().to(*state.dtype);
   }
   return known.copy;
+}
+
+void round_together(const Tensors& parameters) {
+  if (!state.dtype) return;
+  std::vector<cpu::Rounding> all;
+  Device device;
+  for (const Tensor& parameter : parameters) {
+    if (!parameter.defined() || parameter.dtype() != DType::Float32) continue;
+    if (all.empty())
+      device = parameter.device();
+    else if (parameter.device() != device)
+      continue;  // rounded when it is used
+    const auto [known, fresh] = copy_of(parameter);
+    if (fresh) continue;
+    known.copy = allocate(parameter.shape(), *state.dtype, device, parameter.memory_format());
+    all.push_back({read(parameter), write(known.copy, "")});
+  }
+  if (all.empty()) return;
+  LAMELLA_KERNEL(device, round_all(all));
+  if (profiling::on()) profiling::end_operator("to");
+}
+
+Tensors rounded_among(const Tensors& parameters) {
+  Tensors found;
+  for (const Tensor& parameter : parameters)
+    if (parameter.defined() && state.rounded.contains(&TensorDoor::impl(parameter)))
+      found.push_back(parameter);
+  return found;
 }
 
 Tensor raised(const Tensor& x) {

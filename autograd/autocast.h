@@ -17,6 +17,13 @@ Tensor lowered(const Tensor& x);
 /// differentiates.
 Tensor lowered_parameter(const Tensor& input, const Tensor& parameter);
 
+/// Rounds those of `parameters`, float32 ones of one device, whose copies lowered_parameter() would have to
+/// make anew, in one launch for many. For whoever knows which a step is going to read.
+void round_together(const Tensors& parameters);
+
+/// Those of `parameters` that this thread has rounded within its Autocast.
+Tensors rounded_among(const Tensors& parameters);
+
 /// A tensor of a half type in float32 under autocast, by a recorded conversion.
 Tensor raised(const Tensor& x);
 

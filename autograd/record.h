@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tensor/door.h"
+#include "tensor/left_parts.h"
 #include "tensor/view.h"
 
 /// What an operator needs to say how it differentiates. The whole of an operator reads:
@@ -93,6 +94,13 @@ class GradientContext {
   virtual void leave_sums(int input, const Tensor& sums) = 0;
   /// What was left with the gradient of an output; undefined: nothing.
   virtual Tensor sums(int output = 0) const = 0;
+
+  /// Whether the gradient of input i may be handed over in parts: it is that of a float32 leaf, which nobody
+  /// looks at before backward is through.
+  virtual bool takes_parts(int input) const = 0;
+  /// Hands over the gradient of input i in parts, which are added up at the end, those of many inputs in a
+  /// launch. Only where takes_parts().
+  virtual void add_parts(int input, const GradientParts& parts) = 0;
 };
 
 using Gradient = std::function<void(GradientContext&)>;

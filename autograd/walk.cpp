@@ -6,6 +6,8 @@
 #include "core/profiling.h"
 #include "tensor/dispatch.h"
 #include "tensor/kernels/copy.h"
+#include "tensor/kernels/part_sums.h"
+#include "tensor/strided.h"
 
 namespace lamella::detail {
 namespace {
@@ -18,6 +20,14 @@ void copy_into(const Tensor& source, const Tensor& target, GradientWrite mode) {
   LAMELLA_KERNEL(target.device(), copy(read(source), write(target, "backward"), mode));
 }
 
+/// Whether a gradient that was handed over may be written into by now: nobody else holds it any more, and it
+/// lies as `edge` wants it.
+bool is_ours(const Tensor& buffer, const Edge& edge) {
+  const std::shared_ptr<TensorImpl>& impl = TensorDoor::handle(buffer);
+  return impl.use_count() == 1 && impl->storage.use_count() == 1 && impl->pending == nullptr &&
+         impl->strides == dense_strides(edge.shape, edge.format);
+}
+
 /// Gives `slot` a buffer of its own to write into and says whether to overwrite it.
 GradientWrite prepare(Slot& slot, const Edge& edge) {
   if (!slot.written) {
@@ -26,12 +36,12 @@ GradientWrite prepare(Slot& slot, const Edge& edge) {
     return GradientWrite::Overwrite;
   }
   slot.sums = Tensor();
-  if (slot.borrowed) {
+  if (slot.borrowed && !is_ours(slot.buffer, edge)) {
     Tensor own = allocate(edge.shape, edge.dtype, edge.device, edge.format);
     copy_into(slot.buffer, own, GradientWrite::Overwrite);
     slot.buffer = own;
-    slot.borrowed = false;
   }
+  slot.borrowed = false;
   return GradientWrite::Accumulate;
 }
 
@@ -81,6 +91,8 @@ class WalkContext final : public GradientContext {
   }
   void leave_sums(int input, const Tensor& sums) override { walk_.leave_sums(edge(input), sums); }
   Tensor sums(int output) const override { return sums_[static_cast<std::size_t>(output)]; }
+  bool takes_parts(int input) const override { return needs(input) && walk_.takes_parts(edge(input)); }
+  void add_parts(int input, const GradientParts& parts) override { walk_.add_parts(edge(input), parts); }
 
  private:
   const Edge& edge(int input) const { return node_.inputs[static_cast<std::size_t>(input)]; }
@@ -164,6 +176,7 @@ std::pair<Tensor, GradientWrite> Walk::destination(const Edge& edge) {
   }
   // A leaf: kernels write straight into its gradient.
   TensorImpl& leaf = *edge.leaf;
+  keeper(edge).settle(leaf);
   if (leaf.grad.defined() && !leaf.grad_stale) return {leaf.grad, GradientWrite::Accumulate};
   if (!leaf.grad.defined()) leaf.grad = allocate(edge.shape, edge.dtype, edge.device, edge.format);
   leaf.grad_stale = false;
@@ -186,6 +199,51 @@ bool Walk::is_between_operators(const Edge& edge) {
 
 void Walk::leave_sums(const Edge& edge, const Tensor& sums) {
   if (Slot* const slot = slot_of(edge)) slot->sums = sums;
+}
+
+bool Walk::takes_parts(const Edge& edge) {
+  if (edge.node || edge.dtype != DType::Float32 || anomaly_enabled()) return false;
+  if (Walk& walk = keeper(edge); walk.collect_only_ || !edge.leaf->hooks.empty()) return false;
+  constexpr std::int64_t kMost = 1 << 30;
+  if (edge.shape.product() >= kMost) return false;
+  const Tensor& grad = edge.leaf->grad;
+  const Strides strides = grad.defined() ? grad.strides() : dense_strides(edge.shape, edge.format);
+  const auto plan = plan_strided<2>(edge.shape, {strides, dense_strides(edge.shape)});
+  return plan.axes == 1 && plan.stride[0][0] == 1 && plan.stride[1][0] == 1;
+}
+
+void Walk::add_parts(const Edge& edge, const GradientParts& parts) {
+  // As much as two or three large layers leave: memory that is taken on top of the activations'.
+  constexpr std::int64_t kMostBytes = 32 << 20;
+  Walk& walk = keeper(edge);
+  walk.settle(*edge.leaf);
+  walk.later_.push_back({edge, parts});
+  walk.later_bytes_ += parts.tensor().numel() * static_cast<std::int64_t>(sizeof(float));
+  if (walk.later_bytes_ > kMostBytes) walk.add_up();
+}
+
+void Walk::settle(const TensorImpl& leaf) {
+  for (const Later& later : later_)
+    if (later.edge.leaf.get() == &leaf) return add_up();
+}
+
+void Walk::add_up() {
+  if (later_.empty()) return;
+  const profiling::PassScope pass(profiling::Pass::Gradient, "sums of parameters' gradients");
+  const std::vector<Later> all = std::exchange(later_, {});
+  later_bytes_ = 0;
+  for (std::size_t first = 0, last = 0; first < all.size(); first = last) {
+    const Device device = all[first].edge.device;
+    std::vector<PartSum> sums;
+    for (; last < all.size() && all[last].edge.device == device; ++last) {
+      const auto& [edge, parts] = all[last];
+      const auto [grad, mode] = destination(edge);
+      const ConstTensorView from = read(parts.tensor());
+      sums.push_back({from.as<float>(), from.shape[0], from.shape[1], parts.row(), from.shape[2],
+                      write(grad, "backward"), mode});
+    }
+    LAMELLA_KERNEL(device, add_part_sums(sums));
+  }
 }
 
 Tensor Walk::arrived(const Edge& edge) {
@@ -320,6 +378,7 @@ void Walk::run() {
     arrivals_.erase(node);
     visit(arrival);
   }
+  add_up();
   finish_leaves();
 }
 

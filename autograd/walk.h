@@ -45,6 +45,8 @@ class Walk {
   bool hand_over(const Edge& edge, const Tensor& gradient);
   bool is_between_operators(const Edge& edge);
   void leave_sums(const Edge& edge, const Tensor& sums);
+  bool takes_parts(const Edge& edge);
+  void add_parts(const Edge& edge, const GradientParts& parts);
   /// What has arrived at `edge` so far; undefined if nothing.
   Tensor arrived(const Edge& edge);
 
@@ -66,6 +68,10 @@ class Walk {
   Slot* slot_of(const Edge& edge);
   void run_hooks(const std::vector<GradientHook>& hooks, Slot& slot, const Shape& shape, DType dtype);
   void visit(Arrival& arrival);
+  /// Adds up the parts that have been handed over.
+  void add_up();
+  /// The same if some are of this leaf: before anything else is added to its gradient.
+  void settle(const TensorImpl& leaf);
   void finish_leaves();
 
   bool retain_graph_;
@@ -76,6 +82,12 @@ class Walk {
   std::priority_queue<Node*, std::vector<Node*>, Earlier> queue_;
   std::unordered_map<TensorImpl*, Slot> hooked_leaves_;  ///< their gradients wait for the end
   std::vector<std::shared_ptr<TensorImpl>> hooked_order_;
+  struct Later {
+    Edge edge;
+    GradientParts parts;
+  };
+  std::vector<Later> later_;      ///< of leaves whose gradients are written in place
+  std::int64_t later_bytes_ = 0;  ///< of their parts
   std::unordered_map<TensorImpl*, Slot> collected_leaves_;
   std::unordered_set<Node*> explored_, leads_to_collected_;
   std::vector<std::shared_ptr<Node>>

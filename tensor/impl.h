@@ -70,6 +70,7 @@ struct TensorImpl {
   std::int64_t offset = 0;  ///< elements before the first one
   DType dtype = DType::Float32;
   Tensor moments;  ///< see leave_moments()
+  std::int64_t moments_of_part = 0;
   std::uint64_t moments_version = 0;
 
   bool requires_grad = false;       ///< of a leaf; results of operators have a node instead

@@ -17,17 +17,18 @@ MomentsRequest::~MomentsRequest() { wanted_now = before_; }
 
 bool take_moments_request() { return std::exchange(wanted_now, false); }
 
-void leave_moments(const Tensor& tensor, const Tensor& moments) {
+void leave_moments(const Tensor& tensor, const LeftParts& moments) {
   TensorImpl& impl = TensorDoor::impl(tensor);
-  impl.moments = moments;
+  impl.moments = moments.tensor();
+  impl.moments_of_part = moments.of_part();
   impl.moments_version = impl.storage->version.load(std::memory_order_relaxed);
 }
 
-Tensor moments_of(const Tensor& tensor) {
+Moments moments_of(const Tensor& tensor) {
   const TensorImpl& impl = TensorDoor::impl(tensor);
   const bool as_left = impl.moments.defined() && !impl.pending &&
                        impl.moments_version == impl.storage->version.load(std::memory_order_relaxed);
-  return as_left ? impl.moments : Tensor();
+  return as_left ? Moments{impl.moments, impl.moments_of_part} : Moments{};
 }
 
 }  // namespace lamella::detail

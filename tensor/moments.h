@@ -1,6 +1,7 @@
 #pragma once
 
 #include "lamella/tensor/tensor.h"
+#include "tensor/left_parts.h"
 
 /// Statistics that an operator leaves with its result for the norm behind it: see docs/architecture.md,
 /// "Training: what is folded where".
@@ -21,10 +22,15 @@ class MomentsRequest {
 /// Whether moments are asked for; false from then on.
 bool take_moments_request();
 
-/// Leaves each channel's mean and biased variance, [2,C] in float64 or float32, with a tensor of which nobody
-/// has another handle yet.
-void leave_moments(const Tensor& tensor, const Tensor& moments);
-/// What was left, if the tensor has not been written to since; else undefined.
-Tensor moments_of(const Tensor& tensor);
+/// See LeftParts.
+struct Moments {
+  Tensor parts;  ///< undefined: none
+  std::int64_t of_part = 0;
+};
+
+/// Leaves each channel's moments, by parts, with a tensor of which nobody has another handle yet.
+void leave_moments(const Tensor& tensor, const LeftParts& moments);
+/// What was left, if the tensor has not been written to since.
+Moments moments_of(const Tensor& tensor);
 
 }  // namespace lamella::detail

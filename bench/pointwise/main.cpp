@@ -224,7 +224,7 @@ int run(int argc, char** argv) {
   const std::vector<Cell> cells = cells_of(options);
   if (cells.empty()) throw std::runtime_error("nothing is left to measure");
 
-  std::set<std::string> kernels{"finish_moments<32>"};
+  std::set<std::string> kernels;
   for (const Cell& cell : cells) {
     const std::vector<pointwise::Plan> plans = pointwise::plans_for(cell.problem());
     if (options.list)

@@ -53,7 +53,6 @@ Buffers::Buffers(const Cell& cell, const Arena& arena, std::size_t buffers) : ce
   dweight_ = view(weight_.shape);
   const std::int64_t most = std::max(layer.in_channels, layer.out_channels);
   factors_ = ones({3, most}, {.dtype = DType::Float32, .device = Device::cuda()});
-  sums_ = zeros({2, most}, {.dtype = DType::Float64, .device = Device::cuda()});
 }
 
 bool Buffers::run(std::size_t i) const {
@@ -61,18 +60,19 @@ bool Buffers::run(std::size_t i) const {
   const Set& set = sets_[i % sets_.size()];
   const Variant& variant = *cell_.variant;
   const auto* const factors = detail::read(factors_).as<float>();
-  auto* const sums = const_cast<double*>(detail::read(sums_).as<double>());
   const std::int64_t most = factors_.shape()[1];
   constexpr float kLow = 0, kHigh = 6;
   const points::Transform transform{variant.load, factors, factors + most, kLow, kHigh};
   switch (variant.pass) {
     case Pass::Forward: {
-      points::ForwardOperands o{set.x, weight_, {}, set.y, transform, {}};
-      if (variant.hook == Hook::Moments) o.moments = {sums, sums + most};
+      detail::LeftParts moments(Device::cuda(), cell_.layer->out_channels);
+      points::ForwardOperands o{set.x, weight_, {}, set.y, transform};
+      if (variant.hook == Hook::Moments) o.moments = &moments;
       return points::forward(o);
     }
     case Pass::Input: {
-      points::NormSums of{set.z, transform, factors + 2 * most, sums};
+      detail::LeftParts sums(Device::cuda(), cell_.layer->in_channels);
+      points::NormSums of{set.z, transform, factors + 2 * most, &sums};
       of.of.load = variant.hook == Hook::HardSwishSums ? Load::HardSwish : Load::Clamp;
       return points::backward_input(
           {set.y, weight_, set.x, pointwise::has_sums(variant.hook) ? &of : nullptr});

@@ -30,7 +30,7 @@ class Buffers {
   Cell cell_;
   std::vector<Set> sets_;
   detail::TensorView weight_, dweight_;
-  Tensor factors_, sums_;
+  Tensor factors_;
 };
 
 /// Compiles kernels into the folder of compiled kernels on all cores. False, with nothing done, without that

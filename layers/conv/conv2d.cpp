@@ -20,7 +20,6 @@ using detail::Output;
 using detail::read;
 using detail::read_pending;
 using detail::Saved;
-using detail::TensorView;
 
 namespace {
 
@@ -48,32 +47,27 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias, con
   const bool with_moments = detail::take_moments_request(), owes = detail::is_pending(x);
   bool done = false;
   if (folds(geometry, x) && (with_moments || owes)) {
-    Tensor moments;
-    TensorView left;
-    if (with_moments) {
-      moments = detail::allocate({2, geometry.out_channels}, DType::Float64, x.device());
-      left = detail::write(moments, kName);
-    }
-    LAMELLA_KERNEL(x.device(),
-                   conv2d_forward_pending(geometry, read_pending(x), read(w), b, y.write(), left, done));
+    detail::LeftParts moments(x.device(), geometry.out_channels);
+    LAMELLA_KERNEL(x.device(), conv2d_forward_pending(geometry, read_pending(x), read(w), b, y.write(),
+                                                      with_moments ? &moments : nullptr, done));
     if (done && with_moments) detail::leave_moments(y.unrecorded(), moments);
     if (done && owes) detail::count_folded();
   }
   if (!done) LAMELLA_KERNEL(x.device(), conv2d_forward(geometry, read(x), read(w), b, y.write()));
   return detail::record(
       kName, {x, weight, bias}, y,
-      [geometry, format, x = Saved::when(detail::wants_gradient(weight), x),
+      [geometry, format, fuses = detail::fusion_enabled(), x = Saved::when(detail::wants_gradient(weight), x),
        weight = Saved::when(detail::wants_gradient(x), w)](GradientContext& context) {
         const Tensor grad = context.grad().contiguous(format), input = x.get();
         const bool owes = input.defined() && detail::is_pending(input) && folds(geometry, input);
         bool done = false;
         if (DenseTarget dx(context, 0, format); dx) {
           if (owes && dx.write() == GradientWrite::Overwrite && context.is_between_operators(0)) {
-            const Tensor sums = detail::allocate({2, geometry.in_channels}, DType::Float64, grad.device());
-            LAMELLA_KERNEL(grad.device(), conv2d_backward_input_pending(
-                                              geometry, read(grad), read(weight.get()), read_pending(input),
-                                              dx.view(), detail::write(sums, kName), done));
-            if (done) context.leave_sums(0, sums);
+            detail::LeftParts sums(grad.device(), geometry.in_channels);
+            LAMELLA_KERNEL(grad.device(),
+                           conv2d_backward_input_pending(geometry, read(grad), read(weight.get()),
+                                                         read_pending(input), dx.view(), sums, done));
+            if (done) context.leave_sums(0, sums.tensor());
           }
           if (!done)
             LAMELLA_KERNEL(grad.device(), conv2d_backward_input(geometry, read(grad), read(weight.get()),
@@ -82,12 +76,21 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias, con
         }
         const bool with_weight = context.needs(1), with_bias = context.needs(2);
         if (!with_weight && !with_bias) return;
-        const GradientTarget dw = context.target(1), db = context.target(2);
         done = false;
-        if (owes && with_weight)
+        // Of an input that owes nothing, too: the kernels are faster than cuBLAS, and leave their parts.
+        const bool weighs = with_weight && (owes || (fuses && folds(geometry, input)));
+        if (weighs && !with_bias && context.takes_parts(1)) {
+          detail::GradientParts parts(grad.device());
+          LAMELLA_KERNEL(grad.device(),
+                         conv2d_backward_weight_pending(geometry, read(grad), read_pending(input), {}, {}, {},
+                                                        {}, &parts, done));
+          if (done) return context.add_parts(1, parts);
+        }
+        const GradientTarget dw = context.target(1), db = context.target(2);
+        if (weighs)
           LAMELLA_KERNEL(grad.device(),
                          conv2d_backward_weight_pending(geometry, read(grad), read_pending(input), dw.view,
-                                                        dw.write, db.view, db.write, done));
+                                                        dw.write, db.view, db.write, nullptr, done));
         if (!done)
           LAMELLA_KERNEL(grad.device(), conv2d_backward_weight(geometry, read(grad),
                                                                with_weight ? read(input) : ConstTensorView{},

@@ -4,32 +4,34 @@
 
 #include "lamella/layers/conv_geometry.h"
 #include "tensor/door.h"
+#include "tensor/left_parts.h"
 
 /// Convolutions that fold what their input owes, and leave sums for norms: see docs/architecture.md,
 /// "Training: what is folded where". Each function sets `done`; where it stays false nothing has been
 /// written, and the kernels of layers/conv/kernels.h do the work of what has been paid for. No kernel of the
-/// CPU folds.
+/// CPU folds. Sums are left by parts.
 namespace lamella::cpu {
 
-/// y = conv(a, weight) + bias of a pending a, or of a plain one. moments ([2,C] float64), where they
-/// have data: mean and biased variance of each channel of y.
+/// y = conv(a, weight) + bias of a pending a, or of a plain one. moments, where they are wanted: those of
+/// each channel of y.
 void conv2d_forward_pending(const Conv2dGeometry& geometry, const detail::PendingView& input,
                             const detail::ConstTensorView& weight, const detail::ConstTensorView& bias,
-                            const detail::TensorView& output, const detail::TensorView& moments, bool& done);
+                            const detail::TensorView& output, detail::LeftParts* moments, bool& done);
 
-/// The gradient of the input, taken back through what `input` owes, whose activation's slope is 0 or 1; sums
-/// ([2,C] float64) = Σ g and Σ g · (stored − center).
+/// The gradient of the input, taken back through what `input` owes, whose activation's slope is 0 or 1; sums:
+/// Σ g and Σ g · (stored − center).
 void conv2d_backward_input_pending(const Conv2dGeometry& geometry, const detail::ConstTensorView& grad_output,
                                    const detail::ConstTensorView& weight, const detail::PendingView& input,
-                                   const detail::TensorView& grad_input, const detail::TensorView& sums,
-                                   bool& done);
+                                   const detail::TensorView& grad_input, detail::LeftParts& sums, bool& done);
 
-/// As conv2d_backward_weight(), of a pending input.
+/// As conv2d_backward_weight(), of a pending input, or of a plain one. `parts`, if not null: the weight's
+/// gradient is left there and goes nowhere else, the bias's is not wanted.
 void conv2d_backward_weight_pending(const Conv2dGeometry& geometry,
                                     const detail::ConstTensorView& grad_output,
                                     const detail::PendingView& input, const detail::TensorView& grad_weight,
                                     detail::GradientWrite weight_write, const detail::TensorView& grad_bias,
-                                    detail::GradientWrite bias_write, bool& done);
+                                    detail::GradientWrite bias_write, detail::GradientParts* parts,
+                                    bool& done);
 
 }  // namespace lamella::cpu
 

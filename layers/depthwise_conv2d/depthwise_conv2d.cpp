@@ -19,7 +19,6 @@ using detail::Output;
 using detail::read;
 using detail::read_pending;
 using detail::Saved;
-using detail::TensorView;
 
 namespace {
 
@@ -72,14 +71,10 @@ Tensor depthwise_conv2d(const Tensor& given, const Tensor& weight, const Tensor&
   const bool with_moments = detail::take_moments_request(), owes = detail::is_pending(input);
   bool done = false;
   if (folds(input) && (with_moments || owes)) {
-    Tensor moments;
-    TensorView left;
-    if (with_moments) {
-      moments = detail::allocate({2, geometry.out_channels}, DType::Float32, input.device());
-      left = detail::write(moments, kName);
-    }
-    LAMELLA_KERNEL(input.device(), depthwise_conv2d_forward_pending(geometry, read_pending(input), read(w), b,
-                                                                    y.write(), left, done));
+    detail::LeftParts moments(input.device(), geometry.out_channels);
+    LAMELLA_KERNEL(input.device(),
+                   depthwise_conv2d_forward_pending(geometry, read_pending(input), read(w), b, y.write(),
+                                                    with_moments ? &moments : nullptr, done));
     if (done && with_moments) detail::leave_moments(y.unrecorded(), moments);
     if (done && owes) detail::count_folded();
   }
@@ -93,20 +88,22 @@ Tensor depthwise_conv2d(const Tensor& given, const Tensor& weight, const Tensor&
         const GradientTarget dx = context.target(0);
         const Tensor x = input.get();
         if (x.defined() && detail::is_pending(x) && folds(x)) {
-          Tensor sums;
-          TensorView left;
-          if (dx && dx.write == GradientWrite::Overwrite && context.is_between_operators(0) &&
-              read_pending(x).center != nullptr) {
-            sums = detail::allocate({2, geometry.in_channels}, DType::Float32, grad.device());
-            left = detail::write(sums, kName);
-          }
-          const GradientTarget dw = context.target(1), db = context.target(2);
+          const bool with_sums = dx && dx.write == GradientWrite::Overwrite &&
+                                 context.is_between_operators(0) && read_pending(x).center != nullptr;
+          detail::LeftParts sums(grad.device(), geometry.in_channels);
+          const bool in_parts = !context.needs(2) && context.takes_parts(1);
+          detail::GradientParts parts(grad.device());
+          GradientTarget dw, db;
           bool done = false, summed = false;
+          if (!in_parts) dw = context.target(1), db = context.target(2);
           LAMELLA_KERNEL(grad.device(), depthwise_conv2d_backward_pending(
                                             geometry, read(grad), read_pending(x),
                                             dx ? read(weight.get()) : ConstTensorView{}, dx.view, dx.write,
-                                            left, dw.view, dw.write, db.view, db.write, done, summed));
-          if (summed) context.leave_sums(0, sums);
+                                            with_sums ? &sums : nullptr, dw.view, dw.write, db.view, db.write,
+                                            in_parts ? &parts : nullptr, done, summed));
+          if (done && in_parts) context.add_parts(1, parts);
+          if (!done && in_parts) dw = context.target(1);
+          if (summed) context.leave_sums(0, sums.tensor());
           if (done) return;
           backward_of(geometry, grad, x, weight.get(), dx, dw, db);
           return;

@@ -15,10 +15,11 @@ using namespace detail;
 
 namespace {
 
-TensorView running_to_write(const Tensor& running) {
-  if (!running.defined() || recomputing()) return {};
-  check_in_place("batch_norm", running);
-  return write(running, "batch_norm");
+/// No data: it stays as it is.
+TensorView kept_to_write(const Tensor& kept, bool training) {
+  if (!kept.defined() || !training || recomputing()) return {};
+  check_in_place("batch_norm", kept);
+  return write(kept, "batch_norm");
 }
 
 /// y = activation(x · scale + shift), left to whoever reads it where fusion is on.
@@ -38,21 +39,23 @@ Output affine(const Tensor& x, const Tensor& scale, const Tensor& shift, Pending
 
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
                   const Tensor& running_var, const BatchNormOptions& options) {
-  return batch_norm_activate(x, weight, bias, running_mean, running_var, options, PendingActivation::None);
+  return batch_norm_activate(x, weight, bias, {running_mean, running_var, {}}, options,
+                             PendingActivation::None);
 }
 
 Tensor detail::batch_norm_activate(const Tensor& input, const Tensor& weight, const Tensor& bias,
-                                   const Tensor& running_mean, const Tensor& running_var,
-                                   const BatchNormOptions& options, PendingActivation activation) {
+                                   const RunningStatistics& running, const BatchNormOptions& options,
+                                   PendingActivation activation) {
   check_floating("batch_norm", "input", input);
   LAMELLA_CHECK(ShapeError, input.dim() >= 2, "batch_norm: input ", input.describe(),
                 "; it must be [N,C] or [N,C,...]");
   const Shape vector{input.size(1)};
   check_norm_parameter("batch_norm", "weight", weight, input, vector);
   check_norm_parameter("batch_norm", "bias", bias, input, vector);
-  check_norm_parameter("batch_norm", "running_mean", running_mean, input, vector);
-  check_norm_parameter("batch_norm", "running_var", running_var, input, vector);
-  LAMELLA_CHECK(Error, options.training || (running_mean.defined() && running_var.defined()),
+  check_norm_parameter("batch_norm", "running_mean", running.mean, input, vector);
+  check_norm_parameter("batch_norm", "running_var", running.var, input, vector);
+  if (running.tracked.defined()) check_same_device("batch_norm", input, running.tracked);
+  LAMELLA_CHECK(Error, options.training || (running.mean.defined() && running.var.defined()),
                 "batch_norm: outside training running_mean and running_var must be defined (input ",
                 input.describe(), ')');
   const Tensor x = as_dense(input);
@@ -64,26 +67,27 @@ Tensor detail::batch_norm_activate(const Tensor& input, const Tensor& weight, co
                 "batch_norm: expected more than 1 value per channel in training, got input ", x.describe());
 
   const Tensor statistics = allocate({2, channels}, DType::Float64, device);
-  if (training) {
-    const TensorView mean = running_to_write(running_mean), var = running_to_write(running_var);
-    if (const Tensor left = moments_of(x); left.defined())
-      LAMELLA_KERNEL(device,
-                     batch_norm_statistics_of(read(left), layout.count(), options.eps, options.momentum,
-                                              write(statistics, "batch_norm"), mean, var));
-    else
-      LAMELLA_KERNEL(device, batch_norm_statistics(read(x), layout, options.eps, options.momentum,
-                                                   write(statistics, "batch_norm"), mean, var));
-  } else {
-    LAMELLA_KERNEL(device, batch_norm_running_statistics(read(running_mean), read(running_var), options.eps,
-                                                         write(statistics, "batch_norm")));
-  }
   const DType compute = x.dtype() == DType::Float64 ? DType::Float64 : DType::Float32;
   const Tensor scale = allocate({channels}, compute, device), shift = allocate({channels}, compute, device);
   Tensor center;
   if (fusion_enabled() && wants_gradient(x)) center = allocate({channels}, compute, device);
-  LAMELLA_KERNEL(device, batch_norm_affine(read(statistics), view_or_none(weight), view_or_none(bias),
-                                           write(scale, "batch_norm"), write(shift, "batch_norm"),
-                                           center.defined() ? write(center, "batch_norm") : TensorView{}));
+  const BatchNormForward norm{.eps = options.eps,
+                              .momentum = options.momentum,
+                              .statistics = write(statistics, "batch_norm"),
+                              .running_mean = kept_to_write(running.mean, training),
+                              .running_var = kept_to_write(running.var, training),
+                              .tracked = kept_to_write(running.tracked, training),
+                              .weight = view_or_none(weight),
+                              .bias = view_or_none(bias),
+                              .scale = write(scale, "batch_norm"),
+                              .shift = write(shift, "batch_norm"),
+                              .center = center.defined() ? write(center, "batch_norm") : TensorView{}};
+  if (!training)
+    LAMELLA_KERNEL(device, batch_norm_running_statistics(read(running.mean), read(running.var), norm));
+  else if (const Moments left = moments_of(x); left.parts.defined())
+    LAMELLA_KERNEL(device, batch_norm_statistics_of(read(left.parts), left.of_part, layout.count(), norm));
+  else
+    LAMELLA_KERNEL(device, batch_norm_statistics(read(x), layout, norm));
   return record(
       "batch_norm", {x, weight, bias}, affine(x, scale, shift, activation, center),
       [x = Saved(x), weight = Saved(weight), statistics, scale, shift, layout, training,
@@ -91,8 +95,7 @@ Tensor detail::batch_norm_activate(const Tensor& input, const Tensor& weight, co
         const Tensor input = x.get(), w = weight.get();
         const MemoryFormat format = input.memory_format();
         const Tensor grad = context.grad().contiguous(format);
-        const Tensor sums = allocate({2, layout.channels}, DType::Float64, grad.device()),
-                     known = context.sums();
+        const Tensor known = context.sums();
         DenseTarget dx(context, 0, format);
         detail::ActivationSlope slope{activation, read(scale).data, read(shift).data, dx.view()};
         Tensor passed;  // where dx cannot hold the gradient in between
@@ -100,12 +103,12 @@ Tensor detail::batch_norm_activate(const Tensor& input, const Tensor& weight, co
           passed = allocate(input.shape(), input.dtype(), input.device(), format);
           slope.passed = write(passed, "batch_norm");
         }
-        LAMELLA_KERNEL(grad.device(),
-                       batch_norm_backward(read(grad), read(input), layout, read(statistics), view_or_none(w),
-                                           training, view_or_none(known), write(sums, "batch_norm"),
-                                           dx.view(), dx.write(), slope));
+        const GradientTarget dw = context.target(1), db = context.target(2);
+        const NormParameterGradients parameters{dw.view, db.view, dw.write, db.write};
+        LAMELLA_KERNEL(grad.device(), batch_norm_backward(read(grad), read(input), layout, read(statistics),
+                                                          view_or_none(w), training, view_or_none(known),
+                                                          parameters, dx.view(), dx.write(), slope));
         dx.finish();
-        write_parameter_gradients(context, sums);
       });
 }
 

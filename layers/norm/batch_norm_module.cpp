@@ -1,12 +1,8 @@
 #include "core/check.h"
-#include "lamella/autograd/autograd.h"
 #include "lamella/layers/modules/norm.h"
-#include "lamella/tensor/arithmetic.h"
 #include "lamella/tensor/create.h"
 #include "layers/norm/batch_norm_activate.h"
 #include "layers/norm/norm_activate.h"
-#include "tensor/dispatch.h"
-#include "tensor/kernels/elementwise.h"
 
 namespace lamella {
 
@@ -36,15 +32,9 @@ Tensor detail::norm_activate(const BatchNorm2d& norm, const Tensor& x, PendingAc
   LAMELLA_CHECK(ShapeError, x.defined() && x.dim() == 4 && x.size(1) == norm.channels(),
                 "BatchNorm2d: input ", x.describe(), "; it must be [N,", norm.channels(), ",H,W]");
   const bool use_batch = norm.is_training() || !options.track_running_stats;
-  if (norm.is_training() && options.track_running_stats && !recomputing()) {
-    const Tensor& count = norm.num_batches_tracked();
-    const ConstTensorView before = read(count);
-    LAMELLA_KERNEL(count.device(),
-                   binary(BinaryOp::Add, before, 1, write(count, "BatchNorm2d"), GradientWrite::Overwrite));
-  }
-  return batch_norm_activate(x, norm.weight(), norm.bias(), norm.running_mean(), norm.running_var(),
-                             {.training = use_batch, .momentum = options.momentum, .eps = options.eps},
-                             activation);
+  return batch_norm_activate(
+      x, norm.weight(), norm.bias(), {norm.running_mean(), norm.running_var(), norm.num_batches_tracked()},
+      {.training = use_batch, .momentum = options.momentum, .eps = options.eps}, activation);
 }
 
 std::string BatchNorm2d::settings() const {

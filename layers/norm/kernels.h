@@ -15,44 +15,53 @@ struct ActivationSlope {
   TensorView passed = {};
 };
 
+/// What batch norm makes of a channel's mean and variance.
+struct BatchNormForward {
+  double eps = 0, momentum = 0;
+  TensorView statistics;                 ///< [2,C], float64: mean and 1 / σ, of the biased variance + eps
+  TensorView running_mean, running_var;  ///< moved where they have data and x is not empty
+  TensorView tracked;                    ///< int64, one more than before; or no data
+  ConstTensorView weight, bias;          ///< or no data: 1, 0
+  /// scale = weight / σ, shift = bias − mean · scale. shift is taken in float64 with scale as rounded, so
+  /// that only shift's own rounding is left where mean ≫ σ. center, if it has data: mean, rounded.
+  TensorView scale, shift, center;
+};
+
+/// Where a norm's gradients of its parameters go; no data: not wanted. Both may be one tensor's, the weight's
+/// first.
+struct NormParameterGradients {
+  TensorView weight, bias;
+  GradientWrite weight_write = GradientWrite::Overwrite, bias_write = GradientWrite::Overwrite;
+};
+
 }  // namespace lamella::detail
 
 namespace lamella::cpu {
 
-/// statistics ([2,C], float64) = mean and 1 / sqrt(biased variance + eps) of a dense x. Moves the running
-/// estimates where their data is set and x is not empty.
-void batch_norm_statistics(const detail::ConstTensorView& x, const detail::ChannelLayout& layout, double eps,
-                           double momentum, const detail::TensorView& statistics,
-                           const detail::TensorView& running_mean, const detail::TensorView& running_var);
+/// Of a dense x.
+void batch_norm_statistics(const detail::ConstTensorView& x, const detail::ChannelLayout& layout,
+                           const detail::BatchNormForward& norm);
 
-/// The same from what was left with x ([2,C], float64 or float32: mean and biased variance) of `count`
-/// numbers a channel.
-void batch_norm_statistics_of(const detail::ConstTensorView& moments, std::int64_t count, double eps,
-                              double momentum, const detail::TensorView& statistics,
-                              const detail::TensorView& running_mean, const detail::TensorView& running_var);
+/// Of `count` numbers a channel whose moments were left in parts ([parts,2 or 3,C], float64 or float32): see
+/// LeftParts for `of_part`.
+void batch_norm_statistics_of(const detail::ConstTensorView& parts, std::int64_t of_part, std::int64_t count,
+                              const detail::BatchNormForward& norm);
 
-/// The same from the running estimates.
+/// From running estimates, which stay as they are.
 void batch_norm_running_statistics(const detail::ConstTensorView& running_mean,
-                                   const detail::ConstTensorView& running_var, double eps,
-                                   const detail::TensorView& statistics);
+                                   const detail::ConstTensorView& running_var,
+                                   const detail::BatchNormForward& norm);
 
-/// scale = weight / σ, shift = bias − mean · scale; weight and bias may have no data (1, 0). shift is taken
-/// in float64 with scale as rounded, so that only shift's own rounding is left where mean ≫ σ. center, if it
-/// has data: mean, rounded.
-void batch_norm_affine(const detail::ConstTensorView& statistics, const detail::ConstTensorView& weight,
-                       const detail::ConstTensorView& bias, const detail::TensorView& scale,
-                       const detail::TensorView& shift, const detail::TensorView& center);
-
-/// sums ([2,C], float64) = Σ g and Σ g · (x − mean) / σ, the gradients of bias and weight, and dx where its
-/// data is set, after going back through `slope`. `training`: the statistics depend on x. `known`, if it has
-/// data: Σ g and Σ g · (x − center) ([2,C], float64 or float32), which need not be taken then; grad has gone
-/// back through `slope`, which is 0 or 1, already.
+/// The gradients of weight and bias, Σ g · (x − mean) / σ and Σ g, and dx, each where its data is set, after
+/// going back through `slope`. `training`: the statistics depend on x. `known`, if it has data: parts of Σ g
+/// and Σ g · (x − center) ([parts,2,C], float64 or float32), which need not be taken then; grad has gone back
+/// through `slope`, which is 0 or 1, already.
 void batch_norm_backward(const detail::ConstTensorView& grad, const detail::ConstTensorView& x,
                          const detail::ChannelLayout& layout, const detail::ConstTensorView& statistics,
                          const detail::ConstTensorView& weight, bool training,
-                         const detail::ConstTensorView& known, const detail::TensorView& sums,
-                         const detail::TensorView& dx, detail::GradientWrite write,
-                         const detail::ActivationSlope& slope);
+                         const detail::ConstTensorView& known,
+                         const detail::NormParameterGradients& parameters, const detail::TensorView& dx,
+                         detail::GradientWrite write, const detail::ActivationSlope& slope);
 
 /// Dense x, one segment per image: y = (x − mean) / σ · weight[c] + bias[c] with the statistics of c's group;
 /// statistics ([2,N,groups], float64) = mean and 1 / sqrt(biased variance + eps). weight and bias may have no
@@ -98,7 +107,6 @@ namespace lamella::cuda {
 decltype(cpu::batch_norm_statistics) batch_norm_statistics;
 decltype(cpu::batch_norm_statistics_of) batch_norm_statistics_of;
 decltype(cpu::batch_norm_running_statistics) batch_norm_running_statistics;
-decltype(cpu::batch_norm_affine) batch_norm_affine;
 decltype(cpu::batch_norm_backward) batch_norm_backward;
 decltype(cpu::group_norm_forward) group_norm_forward;
 decltype(cpu::group_norm_backward) group_norm_backward;

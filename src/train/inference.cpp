@@ -43,7 +43,10 @@ Inference::~Inference() = default;
 Tensor Inference::run(const Tensor& input) {
   std::optional<Autocast> mixed;
   if (options_.autocast) mixed.emplace(*options_.autocast);
-  return network_(input);
+  lamella::detail::round_together(rounded_);
+  Tensor output = network_(input);
+  if (autocast_dtype()) rounded_ = lamella::detail::rounded_among(network_.parameters());
+  return output;
 }
 
 Tensor Inference::operator()(const Tensor& input) {

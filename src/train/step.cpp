@@ -123,8 +123,10 @@ Step::Result Step::run(const Tensor& input, const Tensor& target) {
   {
     std::optional<Autocast> mixed;
     if (options_.autocast) mixed.emplace(*options_.autocast);
+    lamella::detail::round_together(rounded_);
     output = network_(input);
     loss = options_.loss(output, target);
+    if (autocast_dtype()) rounded_ = lamella::detail::rounded_among(parameters_);
   }
   LAMELLA_CHECK(ShapeError, loss.numel() == 1, "train::Step: the loss is ", loss.describe(),
                 ", must be a single number");

@@ -107,6 +107,10 @@ void copy(const ConstTensorView& source, const TensorView& target, GradientWrite
   });
 }
 
+void round_all(const std::vector<Rounding>& all) {
+  for (const Rounding& each : all) copy(each.from, each.to, GradientWrite::Overwrite);
+}
+
 void fill(const TensorView& target, double value) {
   const auto plan = plan_strided<1>(target.shape, {target.strides});
   const std::int64_t step = plan.stride[0][static_cast<std::size_t>(plan.axes - 1)];

@@ -1,3 +1,4 @@
+#include "core/cuda/packet.cuh"
 #include "core/cuda/recording.h"
 #include "core/cuda_backend.h"
 #include "core/workspace.h"
@@ -42,7 +43,83 @@ __global__ void note_nan(const Index index, const void* data, DType dtype, const
   }
 }
 
+/// Tensors that lie without gaps, in the order of their copies. They travel with the launch, so that a
+/// recorded one stays right.
+struct RoundTable {
+  static constexpr int kMost = 128;
+  const float* from[kMost];
+  void* to[kMost];
+  std::uint32_t size[kMost];
+  std::uint32_t end[kMost];  ///< blocks of the tensors up to this one
+  bool in_lots[kMost];       ///< both begin where lots may
+  int count;
+
+  unsigned blocks() const { return count == 0 ? 0 : end[count - 1]; }
+};
+static_assert(sizeof(RoundTable) <= 4096);  // the most that launch parameters may take on every GPU
+
+constexpr int kRoundThreads = 256, kRoundLot = 4;
+constexpr std::uint32_t kRoundChunk = 4096;  ///< numbers of a block
+
+template <class T>
+__global__ void __launch_bounds__(kRoundThreads) round_table(const __grid_constant__ RoundTable table) {
+  using From = detail::cuda::Lot<float, kRoundLot>;
+  using To = detail::cuda::Lot<T, kRoundLot>;
+  int low = 0, high = table.count - 1;
+  while (low < high) {
+    const int middle = (low + high) / 2;
+    if (blockIdx.x < table.end[middle])
+      high = middle;
+    else
+      low = middle + 1;
+  }
+  const std::uint32_t begin = (blockIdx.x - (low > 0 ? table.end[low - 1] : 0)) * kRoundChunk;
+  const std::uint32_t count = min(kRoundChunk, table.size[low] - begin);
+  const float* const from = table.from[low] + begin;
+  T* const to = static_cast<T*>(table.to[low]) + begin;
+  const std::uint32_t lots = table.in_lots[low] ? count / kRoundLot : 0;
+#pragma unroll 4
+  for (std::uint32_t i = threadIdx.x; i < lots; i += kRoundThreads) {
+    const From lot = reinterpret_cast<const From*>(from)[i];
+    To rounded;
+#pragma unroll
+    for (int k = 0; k < kRoundLot; ++k) rounded.at[k] = detail::cuda::from_compute<T>(lot.at[k]);
+    reinterpret_cast<To*>(to)[i] = rounded;
+  }
+  for (std::uint32_t i = lots * kRoundLot + threadIdx.x; i < count; i += kRoundThreads)
+    to[i] = detail::cuda::from_compute<T>(from[i]);
+}
+
 }  // namespace
+
+void round_all(const std::vector<Rounding>& all) {
+  constexpr std::int64_t kLargest = std::int64_t{1} << 31;
+  RoundTable table{};
+  const auto run = [&](const TensorView& like) {
+    const auto kernel = like.dtype == DType::BFloat16 ? round_table<BFloat16> : round_table<Float16>;
+    detail::cuda::launch("round_all", like.device, table.blocks(), kRoundThreads, 0, kernel, table);
+    table.count = 0;
+  };
+  for (const Rounding& each : all) {
+    const auto plan = detail::plan_strided<2>(each.to.shape, {each.to.strides, each.from.strides});
+    if (plan.total == 0) continue;
+    const bool flat = plan.axes == 1 && plan.stride[0][0] == 1 && plan.stride[1][0] == 1;
+    if ((!flat && plan.total > 1) || plan.total >= kLargest) {
+      copy(each.from, each.to, GradientWrite::Overwrite);
+      continue;
+    }
+    if (table.count == RoundTable::kMost) run(each.to);
+    table.from[table.count] = each.from.as<float>();
+    table.to[table.count] = each.to.data;
+    table.size[table.count] = static_cast<std::uint32_t>(plan.total);
+    table.end[table.count] =
+        table.blocks() + static_cast<std::uint32_t>((plan.total + kRoundChunk - 1) / kRoundChunk);
+    table.in_lots[table.count] =
+        detail::cuda::is_aligned(each.from.data) && detail::cuda::is_aligned(each.to.data);
+    ++table.count;
+  }
+  if (table.count > 0) run(all.front().to);
+}
 
 void copy(const ConstTensorView& source, const TensorView& target, GradientWrite write) {
   if (target.numel() == 0) return;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 #include "tensor/view.h"
 
 namespace lamella::cpu {
@@ -8,6 +10,14 @@ namespace lamella::cpu {
 /// types).
 void copy(const detail::ConstTensorView& source, const detail::TensorView& target,
           detail::GradientWrite write);
+
+struct Rounding {
+  detail::ConstTensorView from;  ///< float32
+  detail::TensorView to;         ///< bfloat16 or float16, one type for all
+};
+
+/// to = from for each, as copy() does it. Many of them, most of them small, take few launches.
+void round_all(const std::vector<Rounding>& all);
 
 /// Every element = value, converted.
 void fill(const detail::TensorView& target, double value);
@@ -20,7 +30,10 @@ void find_nan(const detail::ConstTensorView& source, bool* found);
 /// The same for NVIDIA GPUs, on the current stream.
 namespace lamella::cuda {
 
+using cpu::Rounding;
+
 decltype(cpu::copy) copy;
+decltype(cpu::round_all) round_all;
 decltype(cpu::fill) fill;
 decltype(cpu::find_nan) find_nan;
 

@@ -106,6 +106,31 @@ TEST(AutocastTest, a_network_keeps_float32_parameters_and_gradients) {
   }
 }
 
+TEST(AutocastTest, rounds_together_what_is_not_up_to_date) {
+  Tensor a = numbers({2, 4}, 5, true), b = numbers({3, 4, 3, 3}, 6).contiguous(MemoryFormat::ChannelsLast);
+  const Tensor c = numbers({4}, 7), other = numbers({4}, 8).to(float64),
+               turned = numbers({3, 5}, 9).permute({1, 0});
+  const Tensors all{a, other, b, Tensor(), turned};
+  detail::round_together(all);  // nothing asks for it
+  EXPECT_TRUE(detail::rounded_among(all).empty());
+  const Autocast mixed(bfloat16);
+  const Tensor input = numbers({3, 4}, 2).to(bfloat16);
+  const auto copy_of = [&](const Tensor& of) { return detail::lowered_parameter(input, of); };
+  detail::round_together(all);
+  EXPECT_EQ(detail::rounded_among({a, b, c, turned}).size(), 3u);
+  for (const Tensor& tensor : {a, b, turned})
+    EXPECT_TRUE(testing::equal_bits(copy_of(tensor), tensor.detach().to(bfloat16)).ok);
+  EXPECT_EQ(copy_of(b).memory_format(), MemoryFormat::ChannelsLast);
+  const void* const of_a = copy_of(a).data<BFloat16>();
+  {
+    const NoGrad no_grad;
+    b.fill_(0.3);
+  }
+  detail::round_together(all);
+  EXPECT_EQ(copy_of(a).data<BFloat16>(), of_a);
+  EXPECT_TRUE(testing::equal_bits(copy_of(b), b.to(bfloat16)).ok);
+}
+
 TEST(AutocastTest, a_recording_uses_no_copy_from_before_and_leaves_none) {
   const Tensor weight = numbers({2, 4}, 5, true);
   const Autocast mixed(bfloat16);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <thread>
 
+#include "autograd/record.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/core/error.h"
 #include "lamella/core/memory.h"
@@ -79,6 +80,34 @@ TEST(EngineTest, a_gradient_handed_to_two_tensors_is_not_shared) {
   Tensor grad = a.grad();
   grad.fill_(100);
   EXPECT_THAT(b.grad(), IsClose(tensor({1})));
+}
+
+TEST(EngineTest, a_gradient_handed_over_is_added_to_in_place_once_nobody_else_holds_it) {
+  for (const bool kept : {false, true}) {
+    const Tensor x = leaf({1, 2}), h = x * 1.0;
+    const void *handed = nullptr, *written = nullptr;
+    Tensor held;
+    const auto zero = [] { return detail::Output::of(zeros({}, {.dtype = float64})); };
+    // The walk meets the one that was recorded last first.
+    const Tensor adds = detail::record("adds", {h}, zero(), [&](detail::GradientContext& context) {
+      const detail::GradientTarget dx = context.target(0);
+      EXPECT_EQ(dx.write, detail::GradientWrite::Accumulate);
+      written = dx.view.data;
+      for (std::int64_t i = 0; i < 2; ++i) dx.view.as<double>()[i] += 10;
+    });
+    const Tensor hands = detail::record("hands", {h}, zero(), [&](detail::GradientContext& context) {
+      const Tensor gradient = tensor({3, 4}, {.dtype = float64});
+      handed = detail::read(gradient).data;
+      if (kept) held = gradient;
+      context.add(0, gradient);
+    });
+    (adds + hands).backward();
+    EXPECT_EQ(written == handed, !kept);
+    EXPECT_EQ(x.grad().to_vector<double>(), (std::vector<double>{13, 14}));
+    if (kept) {
+      EXPECT_EQ(held.to_vector<double>(), (std::vector<double>{3, 4}));
+    }
+  }
 }
 
 TEST(EngineTest, leaves_without_requires_grad_get_nothing) {

@@ -91,6 +91,108 @@ TEST(SumsTest, may_not_be_left_where_somebody_looks) {
   EXPECT_FALSE(may);
 }
 
+/// y = Σ x · w of [3] and [3]; the gradient of w in two parts of three rows, with a number between them that
+/// belongs to nobody. Says whether it could.
+Tensor in_parts(const Tensor& x, const Tensor& w, bool& may) {
+  const auto y = Output::of(sum(x * w).detach());
+  return detail::record("in_parts", {w}, y, [x, &may](GradientContext& context) {
+    may = context.takes_parts(0);
+    if (!may) return context.add(0, x * context.grad().item());
+    detail::GradientParts parts(Device::cpu());
+    float* const to = parts.take(2, 3, 1, 2);
+    const auto g = static_cast<float>(context.grad().item());
+    const std::vector<float> numbers = x.to_vector<float>();
+    for (std::size_t part = 0; part < 2; ++part)
+      for (std::size_t i = 0; i < 3; ++i) {
+        to[(part * 3 + i) * 2] = g * numbers[i] * (part == 0 ? 0.25F : 0.75F);
+        to[(part * 3 + i) * 2 + 1] = 1e9F;
+      }
+    context.add_parts(0, parts);
+  });
+}
+
+Tensor floats(const std::vector<float>& numbers, bool learns = false) {
+  Tensor made = from_vector(numbers, {static_cast<std::int64_t>(numbers.size())});
+  if (learns) made.set_requires_grad(true);
+  return made;
+}
+
+TEST(GradientPartsTest, are_added_up_at_the_end) {
+  const Tensor x = floats({4, 8, 12});
+  Tensor w = floats({1, 1, 1}, true);
+  bool may = false;
+  const auto run = [&] {
+    Tensor y = in_parts(x, w, may);
+    y.backward();
+  };
+  run();
+  EXPECT_TRUE(may);
+  EXPECT_EQ(w.grad().to_vector<float>(), (std::vector<float>{4, 8, 12}));
+  const void* const place = w.grad().data<float>();
+  run();
+  EXPECT_EQ(w.grad().to_vector<float>(), (std::vector<float>{8, 16, 24}));
+  w.zero_grad();
+  run();
+  EXPECT_EQ(w.grad().to_vector<float>(), (std::vector<float>{4, 8, 12}));
+  EXPECT_EQ(w.grad().data<float>(), place);
+
+  // Several of one leaf, and what others add before and behind them.
+  for (const int order : {0, 1, 2}) {
+    w.zero_grad();
+    Tensor y;
+    if (order == 0) y = in_parts(x, w, may) + in_parts(x, w, may);
+    if (order == 1) y = in_parts(x, w, may) + sum(w);
+    if (order == 2) y = sum(w) + in_parts(x, w, may);
+    y.backward();
+    EXPECT_EQ(w.grad().to_vector<float>(),
+              order == 0 ? (std::vector<float>{8, 16, 24}) : (std::vector<float>{5, 9, 13}))
+        << order;
+  }
+}
+
+TEST(GradientPartsTest, are_not_taken_where_somebody_looks_or_memory_lies_otherwise) {
+  const Tensor x = floats({4, 8, 12});
+  bool may = true;
+  {
+    Tensor w = floats({1, 1, 1}, true);
+    w.register_hook([](const Tensor& g) { return g * 2.0; });
+    in_parts(x, w, may).backward();
+    EXPECT_FALSE(may);
+    EXPECT_EQ(w.grad().to_vector<float>(), (std::vector<float>{8, 16, 24}));
+  }
+  {
+    const Tensor w = floats({1, 1, 1}, true);
+    EXPECT_EQ(gradients_of({in_parts(x, w, may)}, {w})[0].to_vector<float>(), (std::vector<float>{4, 8, 12}));
+    EXPECT_FALSE(may);
+    const Tensor made = w * 1.0;
+    in_parts(x, made, may).backward();
+    EXPECT_FALSE(may);
+  }
+  {
+    Tensor w = floats({1, 1, 1}, true);
+    w.set_grad(floats({1, 0, 2, 0, 3, 0}).slice(0, {0, {}, 2}));
+    in_parts(x, w, may).backward();
+    EXPECT_FALSE(may);
+    EXPECT_EQ(w.grad().to_vector<float>(), (std::vector<float>{5, 10, 15}));
+  }
+  {
+    const Tensor w = floats({1, 1, 1}, true);
+    const AnomalyMode anomaly;
+    in_parts(x, w, may).backward();
+    EXPECT_FALSE(may);
+  }
+}
+
+TEST(GradientPartsTest, of_a_block_that_runs_again_are_added_up_too) {
+  const Tensor x = floats({4, 8, 12});
+  const Tensor w = floats({1, 1, 1}, true), z = floats({2}, true);
+  bool may = false;
+  recompute([&](const Tensors& in) { return in_parts(x, w, may) * sum(in[0]); }, {z}).backward();
+  EXPECT_TRUE(may);
+  EXPECT_EQ(w.grad().to_vector<float>(), (std::vector<float>{8, 16, 24}));
+  EXPECT_EQ(z.grad().to_vector<float>(), std::vector<float>{24});
+}
+
 TEST(MomentsTest, are_taken_once_and_gone_when_the_tensor_changes) {
   {
     const detail::MomentsRequest request(true);
@@ -99,12 +201,15 @@ TEST(MomentsTest, are_taken_once_and_gone_when_the_tensor_changes) {
   }
   EXPECT_FALSE(detail::take_moments_request());
   const Tensor x = zeros({2, 3}, {.dtype = float64});
-  EXPECT_FALSE(detail::moments_of(x).defined());
-  detail::leave_moments(x, ones({2, 3}, {.dtype = float64}));
-  EXPECT_TRUE(detail::moments_of(x).defined());
+  EXPECT_FALSE(detail::moments_of(x).parts.defined());
+  detail::LeftParts left(x.device(), 3);
+  left.take(DType::Float64, 5, 2, 7);
+  detail::leave_moments(x, left);
+  EXPECT_EQ(detail::moments_of(x).parts.shape(), Shape({5, 2, 3}));
+  EXPECT_EQ(detail::moments_of(x).of_part, 7);
   Tensor same = x;
   same.fill_(1);
-  EXPECT_FALSE(detail::moments_of(x).defined());
+  EXPECT_FALSE(detail::moments_of(x).parts.defined());
 }
 
 }  // namespace

@@ -4,45 +4,7 @@
 namespace lamella::pointwise::checks {
 namespace {
 
-constexpr std::size_t kShared = 3 * sizeof(double) * kFinishThreads;
-
-TEST(Finish, moments) {
-  for (unsigned seed = 1; seed <= 8; ++seed) {
-    SCOPED_TRACE("seed " + std::to_string(seed));
-    Draw draw(seed);
-    const int channels = draw(1, 80), pixels_of_part = draw(1, 9), pixels = draw(1, 300);
-    FinishMomentsWork work;
-    work.count = static_cast<int>(ceiling(pixels, pixels_of_part));
-    work.channels = channels, work.pixels = pixels, work.pixels_of_part = pixels_of_part;
-    std::vector<double> parts, mean(static_cast<std::size_t>(channels), NAN), variance(mean);
-    // A mean a thousand deviations from zero.
-    std::vector<double> values = draw.numbers(std::int64_t{pixels} * channels, 8, 0.125);
-    for (double& value : values) value += 1000;
-    const auto at = [&](int pixel, int channel) {
-      return values[static_cast<std::size_t>(pixel * channels + channel)];
-    };
-    const auto moments = [&](int from, int to, int channel) {
-      double sum = 0, square = 0;
-      for (int p = from; p < to; ++p) sum += at(p, channel);
-      const double of = sum / (to - from);
-      for (int p = from; p < to; ++p) square += (at(p, channel) - of) * (at(p, channel) - of);
-      return std::pair{of, square};
-    };
-    for (int from = 0; from < pixels; from += pixels_of_part)
-      for (const bool squares : {false, true})
-        for (int c = 0; c < channels; ++c) {
-          const auto of = moments(from, std::min(pixels, from + pixels_of_part), c);
-          parts.push_back(squares ? of.second : of.first);
-        }
-    work.parts = parts.data(), work.mean = mean.data(), work.variance = variance.data();
-    emulated::run(ceiling(channels, 32), kFinishThreads, kShared, [&] { finish_moments<32>(work); });
-    for (int c = 0; c < channels; ++c) {
-      const auto of = moments(0, pixels, c);
-      ASSERT_NEAR(mean[static_cast<std::size_t>(c)], of.first, 1e-12 * 1000);
-      ASSERT_NEAR(variance[static_cast<std::size_t>(c)], of.second / pixels, 1e-11);
-    }
-  }
-}
+constexpr std::size_t kShared = sizeof(double) * kFinishThreads;
 
 template <class From, class To, int kLanes>
 void sums() {

@@ -8,7 +8,9 @@
 
 #include "devices.h"
 #include "lamella/lamella.h"
+#include "tensor/dispatch.h"
 #include "tensor/door.h"
+#include "tensor/kernels/part_sums.h"
 
 // What operators leave for one another on a GPU, against the same without, and against float64.
 namespace lamella::test {
@@ -109,6 +111,69 @@ TEST(GpuFusionTest, blocks_are_as_exact_as_operators_by_themselves) {
 TEST(GpuFusionTest, an_operator_of_ones_own_stands_in_between) {
   LAMELLA_NEEDS_GPU();
   expect_as_good([](const Tensor& x) { return x * 0.5 + x; }, true);
+}
+
+TEST(GpuFusionTest, sums_of_parts_are_those_of_the_cpu) {
+  LAMELLA_NEEDS_GPU();
+  // More than one launch takes, of few and of many parts, with gaps between rows.
+  std::vector<Tensor> from, wanted, got;
+  std::vector<detail::PartSum> sums[2];
+  for (std::int64_t i = 0; i < 170; ++i) {
+    const std::int64_t parts = i % 5 == 0 ? 300 + i : 1 + i % 40, rows = 1 + i * 7 % 60, row = 1 + i % 11;
+    const std::int64_t step = row + i % 2;
+    const auto seed = static_cast<std::uint64_t>(i + 1);
+    const Tensor numbers = testing::random_tensor({parts, rows, step}, seed, {.dtype = float32});
+    from.push_back(numbers);
+    from.push_back(numbers.to(Device::cuda()));
+    wanted.push_back(testing::random_tensor({rows, row}, 500 + seed, {.dtype = float32}));
+    got.push_back(wanted.back().to(Device::cuda()));
+    const auto write = i % 3 == 0 ? detail::GradientWrite::Accumulate : detail::GradientWrite::Overwrite;
+    for (const bool gpu : {false, true})
+      sums[gpu].push_back({detail::read(from[from.size() - (gpu ? 1 : 2)]).as<float>(), parts, rows, row,
+                           step, detail::write(gpu ? got.back() : wanted.back(), "test"), write});
+  }
+  for (const bool gpu : {false, true}) {
+    const std::vector<detail::PartSum>& all = sums[gpu];
+    LAMELLA_KERNEL(gpu ? Device::cuda() : Device::cpu(), add_part_sums(all));
+  }
+  for (std::size_t i = 0; i < got.size(); ++i)
+    EXPECT_LE(relative_error(got[i].to(Device::cpu()), wanted[i]), 2e-7) << i;
+}
+
+TEST(GpuFusionTest, gradients_are_added_to_those_that_are_there) {
+  LAMELLA_NEEDS_GPU();
+  manual_seed(5);
+  InvertedResidual block(16, 16, {.kernel = 3, .stride = 1});
+  block.to(Device::cuda());
+  block.to(MemoryFormat::ChannelsLast);
+  const Tensor x =
+      testing::random_tensor({4, 16, 12, 12}, 1, {.dtype = float32, .format = MemoryFormat::ChannelsLast})
+          .to(Device::cuda());
+  const auto backward = [&](int times) {
+    for (Tensor parameter : block.parameters()) parameter.zero_grad();
+    for (int i = 0; i < times; ++i) {
+      Tensor y;
+      {
+        const Autocast mixed(bfloat16);
+        y = block(x);
+      }
+      y.backward(ones_like(y));
+    }
+    Tensors gradients;
+    for (const Tensor& parameter : block.parameters())
+      gradients.push_back(parameter.grad().to(Device::cpu()).clone());
+    return gradients;
+  };
+  const Tensors once = backward(1), twice = backward(2), again = backward(1);
+  for (std::size_t i = 0; i < once.size(); ++i) {
+    EXPECT_EQ(once[i].dtype(), float32);
+    EXPECT_TRUE(testing::equal_bits(again[i], once[i]).ok) << i;
+    EXPECT_LE(relative_error(twice[i], once[i] * 2.0), 1e-6) << i;
+  }
+  for (const auto& [key, buffer] : block.named_buffers())
+    if (key.ends_with("num_batches_tracked")) {
+      EXPECT_EQ(buffer.item<std::int64_t>(), 4) << key;
+    }
 }
 
 TEST(GpuFusionTest, who_looks_at_a_gradient_sees_all_of_it) {

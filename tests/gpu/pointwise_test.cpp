@@ -119,6 +119,39 @@ void expect_near(const std::string& what, const Tensor& got, const Tensor& wante
         << what << ", number " << i << " is " << a[i] << " instead of " << b[i];
 }
 
+/// What parts [parts, 2, C] add up to: two rows of C.
+std::vector<double> merged_sums(const detail::LeftParts& left) {
+  const Tensor& parts = left.tensor();
+  const auto count = static_cast<std::size_t>(parts.size(0)),
+             row = static_cast<std::size_t>(2 * parts.size(2));
+  const auto all = parts.to(Device::cpu()).to_vector<double>();
+  std::vector<double> sums(row);
+  for (std::size_t part = 0; part < count; ++part)
+    for (std::size_t i = 0; i < row; ++i) sums[i] += all[part * row + i];
+  return sums;
+}
+
+/// Mean and biased variance of what parts have the moments of.
+std::vector<double> merged_moments(const detail::LeftParts& left, std::int64_t total) {
+  const Tensor& parts = left.tensor();
+  const auto channels = static_cast<std::size_t>(parts.size(2));
+  const auto all = parts.to(Device::cpu()).to_vector<double>();
+  std::vector<double> merged(2 * channels);
+  for (std::size_t c = 0; c < channels; ++c) {
+    double before = 0, mean = 0, m2 = 0;
+    for (std::int64_t part = 0; part < parts.size(0); ++part) {
+      const std::size_t at = static_cast<std::size_t>(part) * 2 * channels + c;
+      const auto n = static_cast<double>(std::min(left.of_part(), total - part * left.of_part()));
+      const double both = before + n, apart = all[at] - mean;
+      mean += apart * n / both;
+      m2 += all[at + channels] + apart * apart * before * n / both;
+      before = both;
+    }
+    merged[c] = mean, merged[channels + c] = m2 / before;
+  }
+  return merged;
+}
+
 bool can_run() { return points::has_copy_engine(Device::cuda()); }
 #define LAMELLA_NEEDS_COPY_ENGINE() \
   LAMELLA_NEEDS_GPU();              \
@@ -139,16 +172,16 @@ TEST(PointwiseTest, forward) {
     const Tensor x = c.on_gpu(c.x), w = c.weight.to(weights).to(Device::cuda());
     const Tensor b = with_bias ? bias.to(float32).to(Device::cuda()) : Tensor();
     Tensor results[2], statistics[2];
+    detail::LeftParts left(Device::cuda(), c.co);
     for (int run = 0; run < 2; ++run) {
       results[run] = c.poisoned({c.n, c.co, c.h, c.w});
-      statistics[run] = zeros({2, c.co}, {.dtype = float64, .device = Device::cuda()});
       points::ForwardOperands o;
       o.input = read(x), o.weight = read(w), o.output = write(results[run], "test");
       if (with_bias) o.bias = read(b);
       o.transform = factors.of(c.load);
-      double* const to = write(statistics[run], "test").as<double>();
-      if (moments) o.moments = {to, to + c.co};
+      if (moments) o.moments = &left;
       ASSERT_TRUE(points::forward(o));
+      statistics[run] = left.tensor();
     }
     EXPECT_TRUE(testing::equal_bits(results[0].to(Device::cpu()), results[1].to(Device::cpu())).ok);
     const Tensor a = c.transformed();
@@ -158,7 +191,7 @@ TEST(PointwiseTest, forward) {
     if (!moments) continue;
     EXPECT_TRUE(testing::equal_bits(statistics[0].to(Device::cpu()), statistics[1].to(Device::cpu())).ok);
     const auto y = wanted.to_vector<double>(), t = terms.to_vector<double>(),
-               got = statistics[0].to(Device::cpu()).to_vector<double>();
+               got = merged_moments(left, c.n * c.h * c.w);
     const std::int64_t plane = c.h * c.w;
     for (std::int64_t o = 0; o < c.co; ++o) {
       double sum = 0, square = 0, most = 0;
@@ -194,13 +227,13 @@ TEST(PointwiseTest, input_gradient) {
     const Tensor g = c.on_gpu(c.g), w = c.weight.to(c.dtype).to(Device::cuda()), z = c.on_gpu(c.z),
                  center = c.center.to(Device::cuda());
     Tensor results[2], sums[2];
+    detail::LeftParts left(Device::cuda(), c.ci);
     for (int run = 0; run < 2; ++run) {
       results[run] = c.poisoned({c.n, c.ci, c.h, c.w});
-      sums[run] = zeros({2, c.ci}, {.dtype = float64, .device = Device::cuda()});
-      const points::NormSums of{read(z), factors.of(kind), read(center).as<float>(),
-                                write(sums[run], "test").as<double>()};
+      const points::NormSums of{read(z), factors.of(kind), read(center).as<float>(), &left};
       ASSERT_TRUE(
           points::backward_input({read(g), read(w), write(results[run], "test"), with_sums ? &of : nullptr}));
+      sums[run] = left.tensor();
     }
     EXPECT_TRUE(testing::equal_bits(results[0].to(Device::cpu()), results[1].to(Device::cpu())).ok);
     const Tensor turned = c.weight.permute({1, 0, 2, 3}).contiguous();
@@ -209,8 +242,7 @@ TEST(PointwiseTest, input_gradient) {
     if (with_sums) {
       EXPECT_TRUE(testing::equal_bits(sums[0].to(Device::cpu()), sums[1].to(Device::cpu())).ok);
       auto slopes = wanted.to_vector<double>();
-      const auto t = terms.to_vector<double>(), zs = c.z.to_vector<double>(),
-                 got = sums[0].to(Device::cpu()).to_vector<double>(),
+      const auto t = terms.to_vector<double>(), zs = c.z.to_vector<double>(), got = merged_sums(left),
                  centers = c.center.to(float64).to_vector<double>();
       const std::vector<float> before = c.normalised(c.z);
       const auto channels = static_cast<std::size_t>(c.ci);

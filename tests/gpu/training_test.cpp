@@ -5,6 +5,7 @@
 #include <thread>
 #include <utility>
 
+#include "autograd/autocast.h"
 #include "devices.h"
 #include "lamella/lamella.h"
 
@@ -186,6 +187,67 @@ TEST(GpuTrainingTest, a_recorded_step_notices_what_changes) {
     for (const auto& [key, tensor] : eager)
       EXPECT_TRUE(testing::equal_bits(captured.at(key).to(Device::cpu()), tensor.to(Device::cpu())).ok)
           << what << ": " << key;
+  }
+}
+
+/// Twelve steps in bfloat16, where earlier weights are loaded on the way: losses, then weights and buffers.
+std::pair<std::vector<float>, StateDict> with_weights_loaded(bool capture) {
+  manual_seed(4);
+  auto net = models::mobilenet_v2({.classes = 10, .width = 0.35, .small_stem = true});
+  net.to(Device::cuda());
+  net.to(MemoryFormat::ChannelsLast);
+  const StateDict before = net.state_dict().clone();
+  optim::SGD sgd(net.parameters(), {.lr = 0.05, .momentum = 0.9});
+  train::Step step(net, sgd, {.capture = capture, .autocast = bfloat16});
+  std::vector<float> losses;
+  for (int i = 0; i < 12; ++i) {
+    if (i == 7) net.load_state_dict(before);
+    const Tensor images = testing::random_tensor({8, 3, 32, 32}, static_cast<std::uint64_t>(i % 4),
+                                                 {.dtype = float32, .format = MemoryFormat::ChannelsLast});
+    const Tensor labels = from_vector<std::int64_t>({0, 1, 2, 3, 4, 5, 6, 7}, {8});
+    losses.push_back(step(images, labels).loss.item<float>());
+  }
+  EXPECT_EQ(step.replayed(), capture ? 10 : 0);
+  for (const auto& [key, buffer] : net.named_buffers())
+    if (key.ends_with("num_batches_tracked")) {
+      EXPECT_EQ(buffer.item<std::int64_t>(), 5) << key;  // since the loading
+    }
+  return {losses, net.state_dict()};
+}
+
+TEST(GpuTrainingTest, replays_round_the_weights_that_are_there) {
+  LAMELLA_NEEDS_GPU();
+  const auto [losses, state] = with_weights_loaded(false);
+  const auto [replayed_losses, replayed] = with_weights_loaded(true);
+  EXPECT_EQ(replayed_losses, losses);
+  for (const auto& [key, tensor] : state)
+    EXPECT_TRUE(testing::equal_bits(replayed.at(key).to(Device::cpu()), tensor.to(Device::cpu())).ok) << key;
+}
+
+TEST(GpuTrainingTest, parameters_rounded_together_have_the_bits_of_each_rounded_by_itself) {
+  LAMELLA_NEEDS_GPU();
+  for (const DType dtype : {bfloat16, float16}) {
+    Tensors all;
+    const auto add = [&](const Tensor& tensor) { all.push_back(tensor); };
+    const auto numbers = [&](const Shape& shape) {
+      return testing::random_tensor(shape, all.size() + 1, {.dtype = float32}).to(Device::cuda());
+    };
+    // More than one launch takes; whole lots and rests; a large one; what begins beside a lot; other orders.
+    for (std::int64_t i = 0; i < 150; ++i) add(numbers({1 + i * 37 % 50, 1 + i % 7}));
+    add(numbers({300, 1001}));
+    add(numbers({1001}).slice(0, {3, {}}));
+    add(numbers({40, 30}).permute({1, 0}));
+    add(numbers({8, 3, 3, 3}).contiguous(MemoryFormat::ChannelsLast));
+    add(numbers({8, 9, 4}).slice(1, {2, 7}));
+    add(numbers({0, 4}));
+    const Autocast mixed(dtype);
+    detail::round_together(all);
+    const Tensor input = zeros({1}, {.dtype = dtype, .device = Device::cuda()});
+    for (const Tensor& tensor : all)
+      EXPECT_TRUE(testing::equal_bits(detail::lowered_parameter(input, tensor).to(Device::cpu()),
+                                      tensor.to(Device::cpu()).to(dtype))
+                      .ok)
+          << tensor.describe();
   }
 }
 

@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -11,6 +13,7 @@
 #include "lamella/tensor/create.h"
 #include "lamella/testing/matchers.h"
 #include "tensor/door.h"
+#include "tensor/moments.h"
 #include "tests/layers/norm_reference.h"
 
 namespace lamella {
@@ -331,6 +334,60 @@ TEST(BatchNormTest, running_estimates_move_once_under_recomputation) {
   const Tensors once = run_with(false), again = run_with(true);
   EXPECT_THAT(again[0], HasSameBits(once[0]));
   EXPECT_THAT(again[1], HasSameBits(once[1]));
+}
+
+TEST(BatchNormTest, one_tensor_is_weight_and_bias) {
+  const Tensor x = random_tensor({4, 3, 5, 5}, 1), grad = random_tensor({4, 3, 5, 5}, 2);
+  const Tensor both = random_tensor({3}, 3, {.requires_grad = true});
+  const Tensor weight = both.detach().clone().set_requires_grad(),
+               bias = both.detach().clone().set_requires_grad();
+  batch_norm(x, both, both, {}, {}).backward(grad);
+  batch_norm(x, weight, bias, {}, {}).backward(grad);
+  const std::vector<double> a = weight.grad().to_vector<double>(), b = bias.grad().to_vector<double>();
+  for (std::size_t c = 0; c < 3; ++c) EXPECT_DOUBLE_EQ(both.grad().to_vector<double>()[c], a[c] + b[c]) << c;
+}
+
+TEST(BatchNormTest, takes_moments_that_were_left_in_parts) {
+  // Rows of pixels, in parts of three; the last has one, and a counted one in between has none.
+  const std::int64_t pixels = 10, channels = 5, of_part = 3;
+  const Tensor x = random_tensor({pixels, channels}, 1, {.low = 99, .high = 101});
+  const std::vector<double> values = x.to_vector<double>();
+  const auto moments = [&](std::int64_t from, std::int64_t to, std::int64_t c) {
+    double sum = 0, m2 = 0;
+    const auto at = [&](std::int64_t p) { return values[static_cast<std::size_t>(p * channels + c)]; };
+    for (std::int64_t p = from; p < to; ++p) sum += at(p);
+    const auto count = static_cast<double>(to - from);
+    const double mean = count > 0 ? sum / count : 0;
+    for (std::int64_t p = from; p < to; ++p) m2 += (at(p) - mean) * (at(p) - mean);
+    return std::array<double, 3>{count, mean, m2};
+  };
+  const auto run = [&](const Tensor& from) {
+    const Tensor mean = zeros({channels}, {.dtype = float64}), var = ones({channels}, {.dtype = float64});
+    return Tensors{batch_norm(from, {}, {}, mean, var), mean, var};
+  };
+  const Tensors alone = run(x);
+  for (const bool counted : {false, true}) {
+    const Tensor same = x.clone();
+    detail::LeftParts left(x.device(), channels);
+    const std::int64_t parts = counted ? 5 : 4;
+    auto* const to = static_cast<double*>(counted ? left.take_interleaved(DType::Float64, parts, 3)
+                                                  : left.take(DType::Float64, parts, 2, of_part));
+    for (std::int64_t part = 0; part < parts; ++part)
+      for (std::int64_t c = 0; c < channels; ++c) {
+        const std::int64_t at = counted && part > 1 ? part - 1 : part;
+        const bool none = counted && part == 1;
+        const auto of = moments(at * of_part, none ? at * of_part : std::min(pixels, (at + 1) * of_part), c);
+        for (std::int64_t i = 0; i < 3; ++i)
+          if (counted)
+            to[(part * channels + c) * 3 + i] = of[static_cast<std::size_t>(i)];
+          else if (i > 0)
+            to[(part * 2 + i - 1) * channels + c] = of[static_cast<std::size_t>(i)];
+      }
+    detail::leave_moments(same, left);
+    const Tensors taken = run(same);
+    for (std::size_t i = 0; i < taken.size(); ++i)
+      EXPECT_THAT(taken[i], IsClose(alone[i], {.relative = 1e-12, .absolute = 1e-11})) << i << counted;
+  }
 }
 
 TEST(BatchNormTest, says_what_does_not_fit) {

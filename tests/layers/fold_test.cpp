@@ -53,7 +53,7 @@ int norm_calls(Module& network, const Tensor& x) {
   profile.stop();
   int calls = 0;
   for (const train::ProfiledKernel& kernel : profile.kernels())
-    if (kernel.kernel.starts_with("batch_norm_affine")) calls += static_cast<int>(kernel.calls);
+    if (kernel.kernel.starts_with("batch_norm_")) calls += static_cast<int>(kernel.calls);
   return calls;
 }
 

@@ -145,7 +145,7 @@ TEST(FusionTest, one_operator_for_norm_and_activation_has_the_gradients_of_two) 
               b.set_requires_grad();
               Tensor x = leaf;
               if (reader != std::string("without a gradient")) x.set_requires_grad();
-              const Tensor y = fused ? detail::batch_norm_activate(x, w, b, {}, {}, {}, pending)
+              const Tensor y = fused ? detail::batch_norm_activate(x, w, b, {}, {}, pending)
                                      : activation(batch_norm(x, w, b, {}, {}));
               const Tensor out = reader == std::string("with another") ? x * 0.5 + y : y;
               out.backward(random_tensor(shape, 4, {.dtype = dtype, .format = format}));

@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "lamella/autograd/autocast.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/core/random.h"
 #include "lamella/layers/layers.h"
@@ -67,6 +68,37 @@ TEST(StepTest, does_what_the_plain_loop_does) {
   EXPECT_EQ(result.output.shape(), Shape({6, 3}));
   for (std::size_t i = 0; i < plain.parameters().size(); ++i)
     EXPECT_THAT(net.parameters()[i], HasSameBits(plain.parameters()[i]));
+}
+
+TEST(StepTest, rounds_the_parameters_of_the_step_as_operators_would) {
+  const Batch batch;
+  const auto train = [&](bool plain) {
+    Net net = seeded_net();
+    const StateDict before = net.state_dict().clone();
+    optim::SGD sgd(net.parameters(), {.lr = 0.1, .momentum = 0.9});
+    Step step(net, sgd, {.autocast = DType::BFloat16});
+    Tensors losses;
+    for (int i = 0; i < 6; ++i) {
+      if (i == 3) net.load_state_dict(before);
+      if (!plain) {
+        losses.push_back(step(batch.input, batch.target).loss);
+        continue;
+      }
+      next_random_step();
+      Tensor loss;
+      {
+        const Autocast mixed(DType::BFloat16);
+        loss = cross_entropy(net(batch.input), batch.target);
+      }
+      sgd.zero_grad();
+      loss.backward();
+      sgd.step();
+      losses.push_back(loss.detach());
+    }
+    return losses;
+  };
+  const Tensors plain = train(true), stepped = train(false);
+  for (std::size_t i = 0; i < plain.size(); ++i) EXPECT_THAT(stepped[i], HasSameBits(plain[i])) << i;
 }
 
 TEST(StepTest, accumulates_the_mean_gradient) {

@@ -57,6 +57,7 @@ class LAMELLA_API Inference {
 
   Module& network_;
   InferenceOptions options_;
+  Tensors rounded_;  ///< parameters that the last pass rounded for an Autocast
   std::int64_t replayed_ = 0;
   std::unique_ptr<Recorded> recorded_;
 };

@@ -117,6 +117,7 @@ class LAMELLA_API Step {
   optim::Optimizer& optimizer_;
   StepOptions options_;
   Tensors parameters_;
+  Tensors rounded_;  ///< those that the last forward pass rounded for an Autocast
   std::int64_t count_ = 0;
   std::int64_t replayed_ = 0;
   int accumulated_ = 0;

@@ -53,40 +53,38 @@ std::optional<pointwise::Transform> transform_of(const PendingView& input) {
 
 void conv2d_forward_pending(const Conv2dGeometry& geometry, const PendingView& input,
                             const ConstTensorView& weight, const ConstTensorView& bias,
-                            const TensorView& output, const TensorView& moments, bool& done) {
+                            const TensorView& output, detail::LeftParts* moments, bool& done) {
   done = false;
   const auto transform = transform_of(input);
   if (!is_pointwise(geometry) || !transform) return;
   pointwise::ForwardOperands o;
   o.input = input.stored, o.weight = weight, o.bias = bias, o.output = output;
   o.transform = *transform;
-  if (moments.data != nullptr)
-    o.moments = {moments.as<double>(), moments.as<double>() + geometry.out_channels};
+  o.moments = moments;
   done = pointwise::forward(o);
 }
 
 void conv2d_backward_input_pending(const Conv2dGeometry& geometry, const ConstTensorView& grad_output,
                                    const ConstTensorView& weight, const PendingView& input,
-                                   const TensorView& grad_input, const TensorView& sums, bool& done) {
+                                   const TensorView& grad_input, detail::LeftParts& sums, bool& done) {
   done = false;
   const auto transform = transform_of(input);
   if (!is_pointwise(geometry) || !transform || transform->load != pointwise::Load::Clamp ||
       input.center == nullptr)
     return;
-  const pointwise::NormSums norm{input.stored, *transform, static_cast<const float*>(input.center),
-                                 sums.as<double>()};
+  const pointwise::NormSums norm{input.stored, *transform, static_cast<const float*>(input.center), &sums};
   done = pointwise::backward_input({grad_output, weight, grad_input, &norm});
 }
 
 void conv2d_backward_weight_pending(const Conv2dGeometry& geometry, const ConstTensorView& grad_output,
                                     const PendingView& input, const TensorView& grad_weight,
                                     GradientWrite weight_write, const TensorView& grad_bias,
-                                    GradientWrite bias_write, bool& done) {
+                                    GradientWrite bias_write, detail::GradientParts* parts, bool& done) {
   done = false;
   const auto transform = transform_of(input);
-  if (!is_pointwise(geometry) || !transform || grad_weight.data == nullptr) return;
+  if (!is_pointwise(geometry) || !transform || (grad_weight.data == nullptr && parts == nullptr)) return;
   done = pointwise::backward_weight(
-      {grad_output, input.stored, *transform, grad_weight, weight_write, grad_bias, bias_write});
+      {grad_output, input.stored, *transform, grad_weight, weight_write, grad_bias, bias_write, parts});
 }
 
 }  // namespace lamella::cuda

@@ -9,7 +9,7 @@ using detail::TensorView;
 
 void depthwise_conv2d_forward_pending(const Conv2dGeometry& /*geometry*/, const PendingView& /*input*/,
                                       const ConstTensorView& /*weight*/, const ConstTensorView& /*bias*/,
-                                      const TensorView& /*output*/, const TensorView& /*moments*/,
+                                      const TensorView& /*output*/, detail::LeftParts* /*moments*/,
                                       bool& done) {
   done = false;
 }
@@ -17,10 +17,10 @@ void depthwise_conv2d_forward_pending(const Conv2dGeometry& /*geometry*/, const 
 void depthwise_conv2d_backward_pending(const Conv2dGeometry& /*geometry*/,
                                        const ConstTensorView& /*grad_output*/, const PendingView& /*input*/,
                                        const ConstTensorView& /*weight*/, const TensorView& /*grad_input*/,
-                                       GradientWrite /*input_write*/, const TensorView& /*sums*/,
+                                       GradientWrite /*input_write*/, detail::LeftParts* /*sums*/,
                                        const TensorView& /*grad_weight*/, GradientWrite /*weight_write*/,
                                        const TensorView& /*grad_bias*/, GradientWrite /*bias_write*/,
-                                       bool& done, bool& summed) {
+                                       detail::GradientParts* /*parts*/, bool& done, bool& summed) {
   done = summed = false;
 }
 

@@ -49,27 +49,25 @@ std::optional<Transform> transform_of(const PendingView& input) {
 
 void depthwise_conv2d_forward_pending(const Conv2dGeometry& geometry, const PendingView& input,
                                       const ConstTensorView& weight, const ConstTensorView& bias,
-                                      const TensorView& output, const TensorView& moments, bool& done) {
+                                      const TensorView& output, detail::LeftParts* moments, bool& done) {
   done = false;
   const auto transform = transform_of(input);
   if (!transform || output.numel() == 0) return;
   Operands o;
   o.input = input.stored, o.weight = weight, o.bias = bias, o.output = output;
   o.transform = *transform;
-  if (moments.data != nullptr) {
-    o.hook = Hook::Statistics;
-    o.results.mean = moments.as<float>();
-    o.results.variance = moments.as<float>() + geometry.out_channels;
-  }
+  if (moments != nullptr) o.hook = Hook::Statistics;
+  o.results.left = moments;
   done = run_planned(geometry, o);
 }
 
 void depthwise_conv2d_backward_pending(const Conv2dGeometry& geometry, const ConstTensorView& grad_output,
                                        const PendingView& input, const ConstTensorView& weight,
                                        const TensorView& grad_input, GradientWrite input_write,
-                                       const TensorView& sums, const TensorView& grad_weight,
+                                       detail::LeftParts* sums, const TensorView& grad_weight,
                                        GradientWrite weight_write, const TensorView& grad_bias,
-                                       GradientWrite bias_write, bool& done, bool& summed) {
+                                       GradientWrite bias_write, detail::GradientParts* parts, bool& done,
+                                       bool& summed) {
   done = summed = false;
   const auto transform = transform_of(input);
   if (!transform || geometry.batch == 0) return;
@@ -80,21 +78,21 @@ void depthwise_conv2d_backward_pending(const Conv2dGeometry& geometry, const Con
   to.weight = grad_weight, to.bias = grad_bias;
   to.add_weight = weight_write == GradientWrite::Accumulate;
   to.add_bias = bias_write == GradientWrite::Accumulate;
+  to.left = parts;
   Operands both;
   both.input = input.stored, both.weight = weight, both.grad_output = grad_output;
   both.grad_input = grad_input;
   both.accumulate = input_write == GradientWrite::Accumulate;
   both.to = &to;
   both.transform = *transform;
-  if (sums.data != nullptr) {
+  if (sums != nullptr) {
     both.hook = Hook::NormSums;
     both.results.center = static_cast<const float*>(input.center);
-    both.results.sum = sums.as<float>();
-    both.results.product = sums.as<float>() + geometry.in_channels;
+    both.results.left = sums;
   }
   if (grad_input.data != nullptr && run_planned(geometry, both)) {
     done = true;
-    summed = sums.data != nullptr;
+    summed = sums != nullptr;
     return;
   }
   // One after the other. Only the weight's gradient needs the input's values, so it goes first: where it
@@ -107,7 +105,7 @@ void depthwise_conv2d_backward_pending(const Conv2dGeometry& geometry, const Con
   done = true;
   if (grad_input.data == nullptr) return;
   both.to = nullptr;
-  summed = sums.data != nullptr && run_planned(geometry, both);
+  summed = sums != nullptr && run_planned(geometry, both);
   if (!summed) depthwise_conv2d_backward_input(geometry, grad_output, weight, grad_input, input_write);
 }
 

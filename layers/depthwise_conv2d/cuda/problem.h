@@ -4,6 +4,7 @@
 
 #include "lamella/layers/conv_geometry.h"
 #include "layers/depthwise_conv2d/cuda/device/work.cuh"
+#include "tensor/left_parts.h"
 #include "tensor/view.h"
 
 /// What the generic kernels are told. Sizes of the geometry but those of tensors fit into 32 bits.
@@ -37,11 +38,12 @@ struct Weighing {
   lamella::depthwise::Transform transform;  ///< of the input; no scale: none
 };
 
-/// Where what a store hook leaves goes to: float32, side by side.
+/// Where what a store hook leaves goes to: merged, in float32, side by side; or as the kernel's parts.
 struct HookResults {
   float *mean = nullptr, *variance = nullptr;  ///< of Statistics: [out channels], the variance biased
   const float* center = nullptr;               ///< of NormSums: [in channels], as are the following
   float *sum = nullptr, *product = nullptr;    ///< Σ g, and Σ g · (z - center)
+  detail::LeftParts* left = nullptr;           ///< where parts go that somebody else merges
 };
 
 /// A pass with a transform or a store hook, where no planned kernel can do it.
@@ -64,6 +66,7 @@ struct Parts {
   Size2 kernel;
   detail::TensorView weight, bias;  ///< no data: not wanted
   bool add_weight = false, add_bias = false;
+  detail::GradientParts* left = nullptr;  ///< of planned kernels: where they leave the weight's parts
 };
 
 /// Adds the parts in their order and writes the gradients. `sums` are floats, or doubles for float64.

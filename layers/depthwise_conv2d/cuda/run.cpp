@@ -285,9 +285,24 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
     const std::size_t bytes = static_cast<std::size_t>(o.grad_input.numel()) * size_of(o.grad_input.dtype);
     detail::cuda::check(cudaMemsetAsync(o.grad_input.data, 0, bytes, stream), "depthwise_conv2d");
   }
-  const detail::Workspace sums(device, plan.workspace_bytes(geometry, o.hook));
+  // What somebody else merges gets memory of its own.
+  detail::LeftParts* const left = o.hook != Hook::None ? o.results.left : nullptr;
+  const Hook merged = left != nullptr ? Hook::None : o.hook;
+  detail::GradientParts* const weights_left = o.to != nullptr ? o.to->left : nullptr;
+  const bool needs_memory = weights_left == nullptr || merged != Hook::None;
+  const detail::Workspace sums(device, needs_memory ? plan.workspace_bytes(geometry, merged) : 0);
+  float* parts = sums.as<float>();
+  if (weights_left != nullptr) {
+    const std::int64_t taps = geometry.kernel.h * geometry.kernel.w;
+    parts = weights_left->take(plan.launch.parts, geometry.out_channels, taps, taps + 1);
+  }
   lamella::depthwise::StoreHook hook;
-  if (o.hook != Hook::None) hook.parts = sums.as<float>() + plan.part_floats(geometry);
+  if (left != nullptr)
+    hook.parts = static_cast<float*>(left->take_interleaved(
+        DType::Float32, plan.launch.hook_parts,
+        o.hook == Hook::Statistics ? lamella::depthwise::kMomentFloats : lamella::depthwise::kNormSumFloats));
+  else if (o.hook != Hook::None)
+    hook.parts = sums.as<float>() + plan.part_floats(geometry);
   hook.center = o.results.center;
 
   lamella::depthwise::Parameters parameters;
@@ -312,7 +327,7 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
     planes.accumulate = o.accumulate;
     planes.transform = o.transform;
     planes.hook = hook;
-    planes.parts = sums.as<float>();
+    planes.parts = parts;
   } else {
     pixels.x = pixels_of(from);
     pixels.y = pixels_of(into);
@@ -321,7 +336,7 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
     pixels.accumulate = o.accumulate;
     pixels.transform = o.transform;
     pixels.hook = hook;
-    pixels.parts = sums.as<float>();
+    pixels.parts = parts;
     work = &pixels;
     if (plan.family == Plan::Family::Boxes) work = &boxes;
   }
@@ -330,7 +345,8 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
                                        dim3(static_cast<unsigned>(plan.launch.threads)), arguments,
                                        static_cast<std::size_t>(plan.launch.shared_bytes), stream),
                       "depthwise_conv2d");
-  if (o.to != nullptr) finish_rows(sums.as<float>(), plan.launch.parts, *o.to);
+  if (o.to != nullptr && weights_left == nullptr) finish_rows(parts, plan.launch.parts, *o.to);
+  if (left != nullptr) return true;
   if (o.hook == Hook::Statistics)
     finish_statistics(hook.parts, plan.launch.hook_parts, geometry.out_channels, device, o.results);
   if (o.hook == Hook::NormSums)

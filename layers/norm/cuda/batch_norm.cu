@@ -4,6 +4,9 @@
 
 namespace lamella::cuda {
 
+using detail::BatchNormForward;
+using detail::NormParameterGradients;
+
 namespace {
 
 /// A running estimate that moves towards the batch's.
@@ -21,29 +24,107 @@ struct Running {
   DType dtype;
 };
 
-struct BatchStatistics {
+/// Parts of two sums or of moments as a kernel of another family left them: see LeftParts.
+template <class T>
+struct LeftView {
+  LeftView(const ConstTensorView& view, std::int64_t of_part, std::int64_t total)
+      : numbers(view.as<T>()),
+        part_count(view.shape[0]),
+        counted(view.shape[1] == 3),
+        part_step(view.strides[0]),
+        number_step(view.strides[1]),
+        channel_step(view.strides[2]),
+        of_part(of_part),
+        total(total) {}
+
+  __host__ __device__ std::int64_t parts() const { return part_count; }
+  __device__ double count(std::int64_t part, std::int64_t c) const {
+    if (counted) return static_cast<double>(numbers[part * part_step + c * channel_step]);
+    return static_cast<double>(min(of_part, total - part * of_part));
+  }
+  __device__ Pair pair(std::int64_t part, std::int64_t c) const {
+    const T* const from = numbers + part * part_step + c * channel_step + (counted ? number_step : 0);
+    return {static_cast<double>(from[0]), static_cast<double>(from[number_step])};
+  }
+
+  const T* numbers;
+  std::int64_t part_count;
+  bool counted;  ///< the first of three numbers is the count
+  std::int64_t part_step, number_step, channel_step;
+  std::int64_t of_part, total;
+};
+
+/// What batch norm makes of a channel's mean and 1 / σ. C: what the arithmetic rounds to.
+template <class C>
+struct BatchAffine {
+  BatchAffine(const BatchNormForward& norm)
+      : statistics(norm.statistics.as<double>()),
+        channels(norm.statistics.shape[1]),
+        weight(norm.weight, 1),
+        bias(norm.bias, 0),
+        scale(norm.scale.as<C>()),
+        shift(norm.shift.as<C>()),
+        center(norm.center.as<C>()) {}
+
+  __device__ void operator()(std::int64_t c, double mean, double inverse) const {
+    statistics[c] = mean;
+    statistics[channels + c] = inverse;
+    const C rounded = static_cast<C>(weight.at(c) * inverse);
+    scale[c] = rounded;
+    shift[c] = static_cast<C>(bias.at(c) - mean * static_cast<double>(rounded));
+    if (center != nullptr) center[c] = static_cast<C>(mean);
+  }
+
   double* statistics;
   std::int64_t channels;
-  double count, eps, momentum;
-  Running mean, var;
+  ChannelNumbers weight, bias;
+  C *scale, *shift, *center;
+};
+
+/// Everything that a batch's moments change.
+template <class C>
+struct BatchStatistics {
+  BatchStatistics(const BatchNormForward& norm, std::int64_t numbers)
+      : affine(norm),
+        count(static_cast<double>(numbers)),
+        eps(norm.eps),
+        momentum(norm.momentum),
+        mean(norm.running_mean),
+        var(norm.running_var),
+        tracked(norm.tracked.as<std::int64_t>()) {}
 
   __device__ void operator()(std::int64_t c, Pair moments) const {
-    statistics[c] = moments.x;
-    statistics[channels + c] = 1 / sqrt((count > 0 ? moments.y / count : 0) + eps);
+    if (c == 0 && tracked != nullptr) ++*tracked;
+    affine(c, moments.x, 1 / sqrt((count > 0 ? moments.y / count : 0) + eps));
     if (count == 0) return;
     mean.move(c, momentum, momentum * moments.x);
     var.move(c, momentum, momentum * moments.y * (1 / (count - 1)));
   }
+
+  BatchAffine<C> affine;
+  double count, eps, momentum;
+  Running mean, var;
+  std::int64_t* tracked;
 };
 
-/// Of numbers that somebody else has added up: done(c, pair) for each channel.
-template <class Done>
-__global__ void for_each_channel(DType dtype, const void* pairs, std::int64_t channels, double factor,
-                                 const Done done) {
-  const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  const auto number = [&](std::int64_t at) { return detail::cuda::load_number<double>(dtype, pairs, at); };
-  if (c < channels) done(c, Pair{number(c), number(channels + c) * factor});
-}
+/// Where a gradient of a parameter goes.
+struct ParameterGradient {
+  ParameterGradient(const TensorView& view, GradientWrite write)
+      : data(view.data),
+        stride(view.data != nullptr ? view.strides[0] : 0),
+        dtype(view.dtype),
+        add(write == GradientWrite::Accumulate) {}
+  __device__ void write(std::int64_t channel, double value) const {
+    if (data == nullptr) return;
+    if (add) value += detail::cuda::load_number<double>(dtype, data, channel * stride);
+    detail::cuda::store_number(dtype, value, data, channel * stride);
+  }
+
+  void* data;
+  std::int64_t stride;
+  DType dtype;
+  bool add;
+};
 
 /// From the sums of a channel its parameters' gradients and the factors of dx.
 template <class C>
@@ -53,15 +134,15 @@ struct BatchGradient {
   std::int64_t channels;
   double count;
   bool training;
-  double* sums;
+  ParameterGradient grad_weight, grad_bias;
   C* factors;
 
   __device__ void operator()(std::int64_t c, Pair pair) const {
     const double mean = statistics[c], inverse = statistics[channels + c];
     const double center = static_cast<C>(mean), sum = pair.x;
     const double product = count > 0 ? (pair.y + (center - mean) * sum) * inverse : 0;  // Σ g · x̂
-    sums[c] = sum;
-    sums[channels + c] = product;
+    grad_weight.write(c, product);
+    grad_bias.write(c, sum);
     if (count == 0) return;
     const double a = weight.at(c) * inverse;
     const double p = training ? -a * product * inverse / count : 0, q = training ? -a * sum / count : 0;
@@ -72,81 +153,63 @@ struct BatchGradient {
   }
 };
 
-__global__ void running_statistics(const ChannelNumbers mean, const ChannelNumbers var, double eps,
-                                   std::int64_t channels, double* statistics) {
-  const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (c >= channels) return;
-  statistics[c] = mean.at(c);
-  statistics[channels + c] = 1 / sqrt(var.at(c) + eps);
-}
-
-/// C: what the arithmetic rounds to.
 template <class C>
-__global__ void affine(const double* statistics, const ChannelNumbers weight, const ChannelNumbers bias,
-                       std::int64_t channels, DType dtype, void* scale, void* shift, void* center) {
+__global__ void running_statistics(const ChannelNumbers mean, const ChannelNumbers var, double eps,
+                                   const BatchAffine<C> affine) {
   const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (c >= channels) return;
-  const double rounded = static_cast<C>(weight.at(c) * statistics[channels + c]);
-  detail::cuda::store_number(dtype, rounded, scale, c);
-  detail::cuda::store_number(dtype, bias.at(c) - statistics[c] * rounded, shift, c);
-  if (center != nullptr) detail::cuda::store_number(dtype, statistics[c], center, c);
+  if (c < affine.channels) affine(c, mean.at(c), 1 / sqrt(var.at(c) + eps));
 }
 
-constexpr int kChannelThreads = 128;
-unsigned channel_blocks(std::int64_t channels) {
-  return grid_of((channels + kChannelThreads - 1) / kChannelThreads);
+/// finish_parts() of what another kernel left.
+template <class Tally, class Done>
+void finish_left(const char* what, const ConstTensorView& left, std::int64_t of_part, std::int64_t total,
+                 const Done& done) {
+  const auto finish_type = [&](auto number) {
+    using T = decltype(number);
+    finish_parts<Tally>(what, left.device, LeftView<T>(left, of_part, total), left.shape[2], done);
+  };
+  left.dtype == DType::Float64 ? finish_type(double()) : finish_type(float());
 }
 
 }  // namespace
 
-void batch_norm_statistics(const ConstTensorView& x, const ChannelLayout& layout, double eps, double momentum,
-                           const TensorView& statistics, const TensorView& running_mean,
-                           const TensorView& running_var) {
+void batch_norm_statistics(const ConstTensorView& x, const ChannelLayout& layout,
+                           const BatchNormForward& norm) {
   const ChannelCut cut(layout, x.dtype);
   const detail::Workspace pairs(x.device, cut.pair_bytes());
   channel_moments(x, cut, pairs.as<Pair>());
-  const BatchStatistics done{
-      statistics.as<double>(), layout.channels,     static_cast<double>(layout.count()), eps, momentum,
-      Running(running_mean),   Running(running_var)};
-  finish_parts<MomentsTally>("batch_norm_statistics", x.device, pairs.as<Pair>(), cut.counts(),
-                             layout.channels, done);
+  detail::dispatch_compute_floating(norm.scale.dtype, [&](auto tag) {
+    finish_parts<MomentsTally>("batch_norm_statistics", x.device, pairs.as<Pair>(), cut.counts(),
+                               layout.channels,
+                               BatchStatistics<typename decltype(tag)::type>(norm, layout.count()));
+  });
 }
 
-void batch_norm_statistics_of(const ConstTensorView& moments, std::int64_t count, double eps, double momentum,
-                              const TensorView& statistics, const TensorView& running_mean,
-                              const TensorView& running_var) {
-  const std::int64_t channels = statistics.shape[1];
-  const auto n = static_cast<double>(count);
-  const BatchStatistics done{statistics.as<double>(), channels, n, eps, momentum, Running(running_mean),
-                             Running(running_var)};
-  detail::cuda::launch("batch_norm_statistics", statistics.device, channel_blocks(channels), kChannelThreads,
-                       0, for_each_channel<BatchStatistics>, moments.dtype, moments.data, channels, n, done);
+void batch_norm_statistics_of(const ConstTensorView& parts, std::int64_t of_part, std::int64_t count,
+                              const BatchNormForward& norm) {
+  detail::dispatch_compute_floating(norm.scale.dtype, [&](auto tag) {
+    finish_left<MomentsTally>("batch_norm_statistics", parts, of_part, count,
+                              BatchStatistics<typename decltype(tag)::type>(norm, count));
+  });
 }
 
 void batch_norm_running_statistics(const ConstTensorView& running_mean, const ConstTensorView& running_var,
-                                   double eps, const TensorView& statistics) {
-  const std::int64_t channels = statistics.shape[1];
-  detail::cuda::launch("batch_norm_running_statistics", statistics.device, channel_blocks(channels),
-                       kChannelThreads, 0, running_statistics, ChannelNumbers(running_mean, 0),
-                       ChannelNumbers(running_var, 1), eps, channels, statistics.as<double>());
-}
-
-void batch_norm_affine(const ConstTensorView& statistics, const ConstTensorView& weight,
-                       const ConstTensorView& bias, const TensorView& scale, const TensorView& shift,
-                       const TensorView& center) {
-  const std::int64_t channels = statistics.shape[1];
-  detail::dispatch_compute_floating(scale.dtype, [&](auto tag) {
+                                   const BatchNormForward& norm) {
+  constexpr int kThreads = 128;
+  const std::int64_t channels = norm.statistics.shape[1];
+  detail::dispatch_compute_floating(norm.scale.dtype, [&](auto tag) {
     using C = typename decltype(tag)::type;
-    detail::cuda::launch("batch_norm_affine", scale.device, channel_blocks(channels), kChannelThreads, 0,
-                         affine<C>, statistics.as<double>(), ChannelNumbers(weight, 1),
-                         ChannelNumbers(bias, 0), channels, scale.dtype, scale.data, shift.data, center.data);
+    detail::cuda::launch("batch_norm_running_statistics", norm.statistics.device,
+                         grid_of((channels + kThreads - 1) / kThreads), kThreads, 0, running_statistics<C>,
+                         ChannelNumbers(running_mean, 0), ChannelNumbers(running_var, 1), norm.eps,
+                         BatchAffine<C>(norm));
   });
 }
 
 void batch_norm_backward(const ConstTensorView& grad, const ConstTensorView& x, const ChannelLayout& layout,
                          const ConstTensorView& statistics, const ConstTensorView& weight, bool training,
-                         const ConstTensorView& known, const TensorView& sums, const TensorView& dx,
-                         GradientWrite write, const ActivationSlope& slope) {
+                         const ConstTensorView& known, const NormParameterGradients& parameters,
+                         const TensorView& dx, GradientWrite write, const ActivationSlope& slope) {
   const ChannelCut cut(layout, x.dtype);
   const detail::Workspace pairs(x.device, known.data == nullptr ? cut.pair_bytes() : 0);
   // Both passes go back through the activation themselves, so that nothing has to lie in slope.passed.
@@ -160,12 +223,11 @@ void batch_norm_backward(const ConstTensorView& grad, const ConstTensorView& x, 
                                 layout.channels,
                                 static_cast<double>(layout.count()),
                                 training,
-                                sums.as<double>(),
+                                {parameters.weight, parameters.weight_write},
+                                {parameters.bias, parameters.bias_write},
                                 factors.as<C>()};
     if (known.data != nullptr)
-      detail::cuda::launch("batch_norm_backward", x.device, channel_blocks(layout.channels), kChannelThreads,
-                           0, for_each_channel<BatchGradient<C>>, known.dtype, known.data, layout.channels,
-                           1.0, done);
+      finish_left<SumsTally>("batch_norm_backward", known, 0, 0, done);
     else
       finish_parts<SumsTally>("batch_norm_backward", x.device, pairs.as<Pair>(), cut.counts(),
                               layout.channels, done);

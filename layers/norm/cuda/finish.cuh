@@ -24,21 +24,31 @@ struct PartCounts {
   }
 };
 
-inline constexpr int kFinishThreads = 1024;
+inline constexpr unsigned kFinishThreads = 1024;
 
-/// done(s, Pair) for every statistic s, of pairs[part · statistics + s]. Threads of a block: x over
-/// statistics, y over parts.
-template <class Tally, class Done>
+/// Parts that lie pairs[part · statistics + s].
+struct PairParts {
+  const Pair* pairs;
+  PartCounts counts;
+  std::int64_t statistics;
+
+  __host__ __device__ std::int64_t parts() const { return counts.parts; }
+  __device__ double count(std::int64_t part, std::int64_t /*s*/) const { return counts.of(part); }
+  __device__ Pair pair(std::int64_t part, std::int64_t s) const { return pairs[part * statistics + s]; }
+};
+
+/// done(s, Pair) for every statistic s. Threads of a block: x over statistics, y over parts.
+template <class Tally, class Parts, class Done>
 __global__ void __launch_bounds__(kFinishThreads)
-    finish(const Pair* pairs, const PartCounts counts, std::int64_t statistics, const Done done) {
+    finish(const Parts parts, std::int64_t statistics, const Done done) {
   __shared__ Tally shared[kFinishThreads];
   const std::int64_t s = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   const unsigned at = threadIdx.y * blockDim.x + threadIdx.x;
-  Tally tally = Tally::around(s < statistics && counts.parts > 0 ? pairs[s].x : 0);
+  Tally tally = Tally::around(s < statistics && parts.parts() > 0 ? parts.pair(0, s).x : 0);
   if (s < statistics) {
 #pragma unroll 4
-    for (std::int64_t part = threadIdx.y; part < counts.parts; part += blockDim.y)
-      tally.add(counts.of(part), pairs[part * statistics + s]);
+    for (std::int64_t part = threadIdx.y; part < parts.parts(); part += blockDim.y)
+      tally.add(parts.count(part, s), parts.pair(part, s));
   }
   shared[at] = tally;
   for (unsigned half = blockDim.y / 2; half > 0; half /= 2) {
@@ -49,14 +59,21 @@ __global__ void __launch_bounds__(kFinishThreads)
 }
 
 /// No parts: statistics of no values, two zeros.
+template <class Tally, class Parts, class Done>
+void finish_parts(const char* what, Device device, const Parts& parts, std::int64_t statistics,
+                  const Done& done) {
+  // Few parts to a thread: each is a wait for memory.
+  unsigned down = 1;
+  while (down < 256 && std::int64_t{4} * down < parts.parts()) down *= 2;
+  while (down < kFinishThreads && std::int64_t{32} * down < parts.parts()) down *= 2;
+  const unsigned across = std::min(std::max(4u, 64 / down), kFinishThreads / down);
+  detail::cuda::launch(what, device, grid_of((statistics + across - 1) / across), dim3(across, down), 0,
+                       finish<Tally, Parts, Done>, parts, statistics, done);
+}
 template <class Tally, class Done>
 void finish_parts(const char* what, Device device, const Pair* pairs, const PartCounts& counts,
                   std::int64_t statistics, const Done& done) {
-  unsigned down = 1;
-  while (down < 256 && std::int64_t{4} * down < counts.parts) down *= 2;
-  const unsigned across = std::max(4u, 64 / down);
-  detail::cuda::launch(what, device, grid_of((statistics + across - 1) / across), dim3(across, down), 0,
-                       finish<Tally, Done>, pairs, counts, statistics, done);
+  finish_parts<Tally>(what, device, PairParts{pairs, counts, statistics}, statistics, done);
 }
 
 /// Keeps the pairs.

@@ -6,9 +6,8 @@ namespace lamella::pointwise {
 
 std::int64_t Plan::workspace_bytes(const Problem& p) const {
   const std::int64_t parts = launch.parts;
-  if (p.pass == Pass::Weight)
-    return parts * p.out_channels * (p.in_channels + 1) * std::int64_t{sizeof(float)};
-  return p.hook == Hook::None ? 0 : parts * 2 * p.outputs() * std::int64_t{sizeof(double)};
+  return p.pass == Pass::Weight ? parts * p.out_channels * (p.in_channels + 1) * std::int64_t{sizeof(float)}
+                                : 0;
 }
 
 bool can_plan(const Problem& p) {

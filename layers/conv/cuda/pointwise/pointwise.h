@@ -4,6 +4,7 @@
 
 #include "core/cuda/compiler.h"
 #include "layers/conv/cuda/pointwise/plan.h"
+#include "tensor/left_parts.h"
 #include "tensor/view.h"
 
 /// 1x1 convolutions without strides, padding and groups, of channels-last images in bfloat16 or float16, by
@@ -26,19 +27,13 @@ struct Transform {
   float low = 0, high = 0;  ///< Clamp's; -inf and inf where there is no bound
 };
 
-/// Where the statistics of an output go, of its results before they are rounded.
-struct Moments {
-  double* mean = nullptr;      ///< [channels], on the device
-  double* variance = nullptr;  ///< [channels], biased
-};
-
 /// The input was a = f(scale · z + shift), as `of` says, and z is what is stored: its gradient goes back
 /// through f, and sums of it, of the gradient before it is rounded, are left.
 struct NormSums {
   detail::ConstTensorView z;
-  Transform of;                   ///< not Plain
-  const float* center = nullptr;  ///< [channels], on the device: what z is taken relative to
-  double* sums = nullptr;         ///< [2][channels], on the device: Σ g' and Σ g' · (z − center)
+  Transform of;                       ///< not Plain
+  const float* center = nullptr;      ///< [channels], on the device: what z is taken relative to
+  detail::LeftParts* sums = nullptr;  ///< Σ g' and Σ g' · (z − center)
 };
 
 /// y = a(x) · w + bias.
@@ -48,7 +43,7 @@ struct ForwardOperands {
   detail::ConstTensorView bias;    ///< [Co] without gaps, float32 or the input's type; or no data
   detail::TensorView output;       ///< [N,Co,H,W]
   Transform transform;
-  Moments moments;  ///< null: not wanted
+  detail::LeftParts* moments = nullptr;  ///< of results before they are rounded; null: not wanted
 };
 bool forward(const ForwardOperands& operands);
 
@@ -69,6 +64,7 @@ struct WeightOperands {
   detail::GradientWrite weight_write = detail::GradientWrite::Overwrite;
   detail::TensorView grad_bias;
   detail::GradientWrite bias_write = detail::GradientWrite::Overwrite;
+  detail::GradientParts* parts = nullptr;  ///< where the weight's gradient is left, in place of grad_weight
 };
 bool backward_weight(const WeightOperands& operands);
 

@@ -29,7 +29,6 @@ using detail::GradientWrite;
 using detail::TensorView;
 using lamella::pointwise::ceiling;
 using lamella::pointwise::Factors;
-using lamella::pointwise::FinishMomentsWork;
 using lamella::pointwise::FinishSumsWork;
 using lamella::pointwise::Hook;
 using lamella::pointwise::Pass;
@@ -159,6 +158,11 @@ bool bind(const Plan& plan, const Problem& p, const ConstTensorView& x, const We
          describe(y.data, p.dtype, p.pixels, p.outputs(), plan.y, work.y);
 }
 
+/// Where multiply_points() leaves its sums.
+double* take_parts(detail::LeftParts& left, const Plan& plan, std::int64_t of_part = 0) {
+  return static_cast<double*>(left.take(DType::Float64, plan.launch.parts, 2, of_part));
+}
+
 }  // namespace
 
 const detail::cuda::Sources& device_sources() {
@@ -192,36 +196,23 @@ UsePlan::~UsePlan() { used = nullptr; }
 bool forward(const ForwardOperands& o) {
   Problem p;
   p.load = o.transform.load;
-  p.hook = o.moments.mean != nullptr ? Hook::Moments : Hook::None;
+  p.hook = o.moments != nullptr ? Hook::Moments : Hook::None;
   if (!describe_problem(o.input, o.output, p) || !is_weight(o.weight, p)) return false;
   if (o.bias.data != nullptr && (o.bias.dtype != p.dtype && o.bias.dtype != DType::Float32)) return false;
   if (o.bias.data != nullptr && o.bias.shape[0] != 1 && o.bias.strides[0] != 1) return false;
   const Device device = o.output.device;
   const Chosen* const chosen = plan_of(p, device);
   if (chosen == nullptr) return false;
-  const void* const finish = p.hook == Hook::None ? nullptr : finish_kernel("finish_moments<32>", device);
-  if (p.hook != Hook::None && finish == nullptr) return false;
   const Weights weights(o.weight, p.dtype);
   PointWork work;
   if (!bind(chosen->plan, p, o.input, weights, o.output, work)) return false;
-  const detail::Workspace parts(device, chosen->plan.workspace_bytes(p));
   work.bias = o.bias.data;
   work.bias_is_float32 = o.bias.dtype == DType::Float32;
   work.load = factors_of(o.transform);
-  work.parts = parts.as<double>();
+  if (o.moments != nullptr)
+    work.parts =
+        take_parts(*o.moments, chosen->plan, std::int64_t{chosen->plan.item_pixels} * work.items_per_part);
   launch(chosen->kernel, chosen->plan.launch, &work, device);
-  if (p.hook == Hook::None) return true;
-  FinishMomentsWork rest;
-  rest.parts = work.parts;
-  rest.count = chosen->plan.launch.parts;
-  rest.channels = p.out_channels;
-  rest.pixels = p.pixels;
-  rest.pixels_of_part = std::int64_t{chosen->plan.item_pixels} * work.items_per_part;
-  rest.mean = o.moments.mean, rest.variance = o.moments.variance;
-  launch(finish,
-         {ceiling(p.out_channels, kFinishLanes), kFinishThreads,
-          3 * kFinishThreads * static_cast<int>(sizeof(double)), 0},
-         &rest, device);
   return true;
 }
 
@@ -235,31 +226,17 @@ bool backward_input(const InputOperands& o) {
   const Device device = o.grad_output.device;
   const Chosen* const chosen = plan_of(p, device);
   if (chosen == nullptr) return false;
-  SumsKernel finish;
-  if (o.sums != nullptr) {
-    finish = sums_kernel("double", DType::Float64, chosen->plan.launch.parts, device);
-    if (finish.kernel == nullptr) return false;
-  }
   const Weights weights(o.weight, p.dtype);
   PointWork work;
   if (!bind(chosen->plan, p, o.grad_output, weights, o.grad_input, work)) return false;
   if (o.sums != nullptr && !describe(o.sums->z.data, p.dtype, p.pixels, p.outputs(), chosen->plan.z, work.z))
     return false;
-  const detail::Workspace parts(device, chosen->plan.workspace_bytes(p));
-  work.parts = parts.as<double>();
   if (o.sums != nullptr) {
     work.hook = factors_of(o.sums->of);
     work.center = o.sums->center;
+    work.parts = take_parts(*o.sums->sums, chosen->plan);
   }
   launch(chosen->kernel, chosen->plan.launch, &work, device);
-  if (o.sums == nullptr) return true;
-  FinishSumsWork rest;
-  rest.parts = work.parts;
-  rest.count = chosen->plan.launch.parts;
-  rest.rows = 2, rest.columns = p.in_channels;
-  rest.to = o.sums->sums;
-  rest.row = p.in_channels, rest.column = 1;
-  launch_sums(finish, rest, device);
   return true;
 }
 
@@ -268,24 +245,33 @@ bool backward_weight(const WeightOperands& o) {
   p.pass = Pass::Weight;
   p.load = o.transform.load;
   p.bias = o.grad_bias.data != nullptr;
-  if (o.grad_weight.data == nullptr || !describe_problem(o.input, o.grad_output, p) ||
-      !is_weight(o.grad_weight, p))
+  if (o.grad_weight.data == nullptr && o.parts == nullptr) return false;
+  if (!describe_problem(o.input, o.grad_output, p) || (o.parts == nullptr && !is_weight(o.grad_weight, p)))
     return false;
+  if (o.parts != nullptr && p.bias) return false;
   if (p.bias && o.grad_bias.dtype != p.dtype && o.grad_bias.dtype != DType::Float32) return false;
   const Device device = o.input.device;
   const Chosen* const chosen = plan_of(p, device);
   if (chosen == nullptr) return false;
   const int count = chosen->plan.launch.parts;
-  const SumsKernel finish = sums_kernel("float", o.grad_weight.dtype, count, device);
+  const SumsKernel finish =
+      o.parts == nullptr ? sums_kernel("float", o.grad_weight.dtype, count, device) : SumsKernel{};
   const SumsKernel finish_bias =
       p.bias ? sums_kernel("float", o.grad_bias.dtype, count, device) : SumsKernel{};
-  if (finish.kernel == nullptr || (p.bias && finish_bias.kernel == nullptr)) return false;
+  if ((o.parts == nullptr && finish.kernel == nullptr) || (p.bias && finish_bias.kernel == nullptr))
+    return false;
   WeighWork work = chosen->plan.weigh;
   if (!describe(o.input.data, p.dtype, p.pixels, p.in_channels, chosen->plan.x, work.x) ||
       !describe(o.grad_output.data, p.dtype, p.pixels, p.out_channels, chosen->plan.g, work.g))
     return false;
-  const detail::Workspace parts(device, chosen->plan.workspace_bytes(p));
   work.load = factors_of(o.transform);
+  if (o.parts != nullptr) {
+    const std::int64_t numbers = std::int64_t{p.out_channels} * p.in_channels;
+    work.parts = o.parts->take(count, 1, numbers, numbers);
+    launch(chosen->kernel, chosen->plan.launch, &work, device);
+    return true;
+  }
+  const detail::Workspace parts(device, chosen->plan.workspace_bytes(p));
   work.parts = parts.as<float>();
   work.bias_parts = work.parts + std::int64_t{count} * p.out_channels * p.in_channels;
   launch(chosen->kernel, chosen->plan.launch, &work, device);

@@ -53,14 +53,6 @@ struct WeighWork {
   float* bias_parts = nullptr;  ///< [part][outputs]
 };
 
-/// Work of finish_moments(): of the parts that multiply_points() left.
-struct FinishMomentsWork {
-  const double* parts = nullptr;
-  int count = 0, channels = 0;
-  Int64 pixels = 0, pixels_of_part = 0;         ///< of all parts, of each but the last
-  double *mean = nullptr, *variance = nullptr;  ///< [channels]; the variance is biased
-};
-
 /// Work of finish_sums(): to[i] = or += Σ parts[p][i].
 struct FinishSumsWork {
   const void* parts = nullptr;  ///< [count][rows][columns] of float, or double
