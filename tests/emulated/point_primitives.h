@@ -20,16 +20,6 @@ inline void store_matrices_transposed(unsigned row, unsigned m0, unsigned m1, un
   }
 }
 
-template <class T>
-unsigned clamp_pair(unsigned pair, unsigned low, unsigned high, T type) {
-  float x[2], least[2], most[2];
-  widen_pair(pair, type, x[0], x[1]);
-  widen_pair(low, type, least[0], least[1]);
-  widen_pair(high, type, most[0], most[1]);
-  return narrow_pair(depthwise::clamp(x[0], least[0], most[0]), depthwise::clamp(x[1], least[1], most[1]),
-                     type);
-}
-
 inline float of_lane(float number, int lane) {
   const std::uint32_t given = std::bit_cast<std::uint32_t>(number);
   return std::bit_cast<float>(emulated::exchange(&given, 1)[lane][0]);

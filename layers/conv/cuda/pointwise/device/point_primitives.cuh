@@ -23,22 +23,6 @@ __device__ __forceinline__ void store_matrices_transposed(unsigned row, unsigned
                : "memory");
 }
 
-/// Two numbers between two bounds each; NaN stays NaN.
-__device__ __forceinline__ unsigned clamp_pair(unsigned pair, unsigned low, unsigned high,
-                                               depthwise::BFloat16) {
-  unsigned result;
-  asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(pair), "r"(low));
-  asm("min.NaN.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(result), "r"(high));
-  return result;
-}
-__device__ __forceinline__ unsigned clamp_pair(unsigned pair, unsigned low, unsigned high,
-                                               depthwise::Float16) {
-  unsigned result;
-  asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(result) : "r"(pair), "r"(low));
-  asm("min.NaN.f16x2 %0, %1, %2;" : "=r"(result) : "r"(result), "r"(high));
-  return result;
-}
-
 /// The number that lane `lane` of the warp gives.
 __device__ __forceinline__ float of_lane(float number, int lane) {
   return __shfl_sync(0xffffffffu, number, lane);
