@@ -53,6 +53,12 @@ struct BoxTile {
   }
 };
 
+/// Blocks that have the same channels. Each takes every so many-th item, so that what runs at one time lies
+/// side by side: neighbours share pixels, which the second-level cache then still has.
+__device__ __forceinline__ int parts_of(const PixelWork& work) {
+  return (work.items + work.items_per_part - 1) / work.items_per_part;
+}
+
 /// One end of a ring of pages: which comes next, and the phase of its barriers.
 template <int kPages>
 struct PageCursor {

@@ -85,8 +85,7 @@ __global__ void __launch_bounds__(
   const int first_channel =
       static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * Tile::kChannels;
   const int part = static_cast<int>(blockIdx.x / static_cast<unsigned>(cut.channel_blocks));
-  const int first_item = part * work.items_per_part,
-            last_item = min(work.items, first_item + work.items_per_part);
+  const int parts = parts_of(work);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
 
   const unsigned base = shared_address(shared), pages = (base + 1023u) & ~1023u;
@@ -120,10 +119,9 @@ __global__ void __launch_bounds__(
   LaneNormSums<T, kNormSums, kEights> norm;
   PageCursor<kPages> cursor;
   if (warp == kConsumers) {
-    PixelItem at(work, static_cast<unsigned>(first_item));
 #pragma unroll 1
-    for (int number = first_item; lane == 0 && number < last_item; ++number, at.advance(work)) {
-      const Item item = item_of(at);
+    for (int number = part; lane == 0 && number < work.items; number += parts) {
+      const Item item = item_of(PixelItem(work, static_cast<unsigned>(number)));
       if (item.steps == 0) continue;
       int g_row = item.class_h + (item.row + WindowH::kLow) * work.h.output_step;
       const int g_column = item.class_w + (item.column + WindowW::kLow) * work.w.output_step;
@@ -193,10 +191,9 @@ __global__ void __launch_bounds__(
       wait_for_phase(full + 8 * awaited.slot, awaited.parity);
       awaited.next();
     };
-    PixelItem at(work, static_cast<unsigned>(first_item));
 #pragma unroll 1
-    for (int number = first_item; number < last_item; ++number, at.advance(work)) {
-      const Item item = item_of(at);
+    for (int number = part; number < work.items; number += parts) {
+      const Item item = item_of(PixelItem(work, static_cast<unsigned>(number)));
       if (item.steps == 0) continue;
 #pragma unroll
       for (int p = 0; p < kReach - 1; ++p) wait_for_page();

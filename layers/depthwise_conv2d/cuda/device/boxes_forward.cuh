@@ -33,11 +33,10 @@ __device__ __forceinline__ int steps_of(const PixelWork& work, const PixelItem& 
 
 /// use(first column, first row, image) for each page of some items.
 template <class K, class Tile, class Sizes, class Use>
-__device__ __forceinline__ void each_page(const PixelWork& work, int first_item, int last_item,
-                                          const Use& use) {
-  PixelItem at(work, static_cast<unsigned>(first_item));
+__device__ __forceinline__ void each_page(const PixelWork& work, int first_item, int parts, const Use& use) {
 #pragma unroll 1
-  for (int item = first_item; item < last_item; ++item, at.advance(work)) {
+  for (int item = first_item; item < work.items; item += parts) {
+    const PixelItem at(work, static_cast<unsigned>(item));
     const int steps = steps_of<Tile>(work, at);
     if (steps == 0) continue;
     int row = work.h.origin(at.class_h) + at.strip * work.cut.strip_rows * K::kStrideH * work.h.input_step;
@@ -67,8 +66,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms>::kThreads)
   const int first_channel =
       static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * Tile::kChannels;
   const int part = static_cast<int>(blockIdx.x / static_cast<unsigned>(cut.channel_blocks));
-  const int first_item = part * work.items_per_part,
-            last_item = min(work.items, first_item + work.items_per_part);
+  const int parts = parts_of(work);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
 
   const unsigned pages = (shared_address(shared) + 1023u) & ~1023u, full = pages + Sizes::kBarriers,
@@ -83,7 +81,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms>::kThreads)
   PageCursor<kPages> cursor;
   if (warp == kConsumers) {
     if (lane != 0) return;
-    each_page<K, Tile, Sizes>(work, first_item, last_item, [&](int column, int row, int image) {
+    each_page<K, Tile, Sizes>(work, part, parts, [&](int column, int row, int image) {
       const unsigned barrier = full + 8 * cursor.slot, to = pages + cursor.slot * Sizes::kPageBytes;
       wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
       expect_bytes(barrier, K::kStrideW * Sizes::kPageRows * Sizes::kRowBytes);
@@ -100,7 +98,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms>::kThreads)
       BoxTransform<T, Tile, Sizes::kTransformers> transform;
       transform.begin(work.transform, static_cast<int>(threadIdx.x) - 32 * (kConsumers + 1), first_channel,
                       cut.channels);
-      each_page<K, Tile, Sizes>(work, first_item, last_item, [&](int column, int row, int) {
+      each_page<K, Tile, Sizes>(work, part, parts, [&](int column, int row, int) {
         uint4* const page = shared + (pages - shared_address(shared) + cursor.slot * Sizes::kPageBytes) / 16;
         wait_for_phase(full + 8 * cursor.slot, cursor.parity);
 #pragma unroll
@@ -150,9 +148,9 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms>::kThreads)
     wait_for_phase(ready + 8 * awaited.slot, awaited.parity);
     awaited.next();
   };
-  PixelItem at(work, static_cast<unsigned>(first_item));
 #pragma unroll 1
-  for (int item = first_item; item < last_item; ++item, at.advance(work)) {
+  for (int item = part; item < work.items; item += parts) {
+    const PixelItem at(work, static_cast<unsigned>(item));
     const int steps = steps_of<Tile>(work, at);
     if (steps == 0) continue;
 #pragma unroll
