@@ -310,7 +310,8 @@ int run(int argc, char** argv) {
   const double begin = seconds();
   const std::vector<std::string> kernels =
       kernels_of(options, cells, architecture,
-                 needs_gpu ? cuda::depthwise::tuning_of(Device::cuda()) : depthwise::Tuning{});
+                 needs_gpu ? cuda::depthwise::tuning_of(Device::cuda())
+                           : depthwise::extend(depthwise::shipped_tuning("NVIDIA H200")));
   if (!compile_all(kernels, architecture) && options.compile != 0)
     throw std::runtime_error("--compile: LAMELLA_KERNEL_CACHE is empty, so there is nowhere to keep them");
   if (needs_gpu && options.tune.empty())

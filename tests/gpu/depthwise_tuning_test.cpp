@@ -181,6 +181,36 @@ TEST_F(DepthwiseTuningTest, the_measured_plan_comes_first) {
     EXPECT_EQ(text_of(plans_to_try(problem, other)[0]), text_of(plans[0]));
 }
 
+TEST_F(DepthwiseTuningTest, the_shipped_choices_are_plans_of_this_version) {
+  EXPECT_TRUE(shipped_tuning(kDevice).empty());
+  const Tuning shipped = shipped_tuning("NVIDIA H200");
+  Problem problem = some_problem();
+  problem.dtype = bfloat16, problem.boxes = true;
+  problem.input_alignment = problem.output_alignment = 16;
+  Conv2dGeometry& g = problem.geometry;
+  g.batch = 256, g.in_channels = g.out_channels = g.groups = 144, g.in = g.out = Size2(56);
+  const auto measured = shipped.find(text_of(problem));
+  ASSERT_NE(measured, shipped.end()) << text_of(problem);
+  EXPECT_EQ(text_of(plans_to_try(problem, shipped)[0]), measured->second);
+}
+
+TEST_F(DepthwiseTuningTest, choices_hold_for_other_batches_and_float16) {
+  Problem problem = some_problem();
+  problem.dtype = bfloat16;
+  const std::vector<Plan> plans = plans_for(problem);
+  ASSERT_GT(plans.size(), 2U);
+  const Tuning tuning = extend({{text_of(problem), text_of(plans[2])}});
+  problem.geometry.batch = 9;
+  EXPECT_EQ(plans_to_try(problem, tuning)[0].kernel, plans[2].kernel);
+  EXPECT_EQ(plans_to_try(problem, tuning)[0].what, plans[2].what);
+  problem.dtype = float16;
+  const Plan half = plans_to_try(problem, tuning)[0];
+  EXPECT_EQ(half.what, plans[2].what);
+  EXPECT_NE(half.kernel.find("Float16"), std::string::npos);
+  EXPECT_NE(any_batch(text_of(problem)), text_of(problem));
+  EXPECT_EQ(any_batch(any_batch(text_of(problem))), any_batch(text_of(problem)));
+}
+
 TEST_F(DepthwiseTuningTest, two_passes_may_be_what_was_measured) {
   const Problem both = some_problem(Pass::Both);
   EXPECT_TRUE(plans_to_try(both, {{text_of(both), kTwoPasses}}).empty());

@@ -183,8 +183,9 @@ const Tuning& tuning_of(Device device) {
   if (found != tunings.end()) return found->second;
   cudaDeviceProp properties{};
   detail::cuda::check(cudaGetDeviceProperties(&properties, device.index), "cudaGetDeviceProperties");
-  return tunings.emplace(device.index, lamella::depthwise::tuning_from_environment(properties.name))
-      .first->second;
+  Tuning tuning = lamella::depthwise::tuning_from_environment(properties.name);
+  tuning.merge(lamella::depthwise::shipped_tuning(properties.name));
+  return tunings.emplace(device.index, lamella::depthwise::extend(std::move(tuning))).first->second;
 }
 
 const Chosen* choose(const Problem& problem, Device device) {

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -11,10 +12,14 @@
 #include <system_error>
 
 #include "core/check.h"
+#include "core/cuda/compiler.h"
 #include "lamella/core/log.h"
 #include "lamella/core/version.h"
 
 namespace lamella::depthwise {
+
+extern const detail::cuda::SourceFile kMeasured[1];  // made by cmake/embed.cmake of measured/
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -28,6 +33,62 @@ std::string checksum_of(std::string_view bytes) {
   std::ostringstream text;
   text << std::hex << hash;
   return text.str();
+}
+
+/// Throws Error, which calls the bytes `what`.
+Tuning parse(const std::string& bytes, const std::string& what, const std::string& device) {
+  LAMELLA_CHECK(Error, std::string_view(bytes).substr(0, kFirstLine.size()) == kFirstLine, what,
+                ": it does not begin with \"", kFirstLine, "\"");
+  const std::size_t end = bytes.rfind("end ");
+  LAMELLA_CHECK(Error,
+                end != std::string::npos &&
+                    bytes.substr(end) == "end " + checksum_of(std::string_view(bytes).substr(0, end)) + "\n",
+                what, ": it is damaged");
+  std::istringstream lines(bytes.substr(0, end));
+  std::string line;
+  std::getline(lines, line);
+  std::getline(lines, line);
+  LAMELLA_CHECK(Error, line == "version " LAMELLA_VERSION, what, ": it is of ", line,
+                " of Lamella, and this is " LAMELLA_VERSION);
+  std::getline(lines, line);
+  LAMELLA_CHECK(Error, line == "device " + device, what, ": it is of ", line, ", and this is ", device);
+  Tuning tuning;
+  while (std::getline(lines, line)) {
+    const std::size_t tab = line.find('\t');
+    LAMELLA_CHECK(Error, tab != std::string::npos, what, ": it is damaged");
+    tuning[line.substr(0, tab)] = line.substr(tab + 1);
+  }
+  return tuning;
+}
+
+/// What stands in a plan's text before, in and behind its launch.
+struct PlanText {
+  explicit PlanText(const std::string& text) {
+    const std::size_t begin = text.find(" <<<"), end = text.find(">>> ");
+    if (begin == std::string::npos || end == std::string::npos) return;
+    kernel = text.substr(0, begin), what = text.substr(end + 4);
+    blocks = std::strtod(text.c_str() + begin + 4, nullptr);
+  }
+  std::string kernel, what;
+  double blocks = 0;
+};
+
+/// The plan that a text names, or the one of its kernel whose number of blocks comes closest.
+std::vector<Plan>::iterator find_plan(std::vector<Plan>& plans, const std::string& text) {
+  const PlanText wanted(text);
+  auto best = plans.end();
+  double least = 0;
+  for (auto plan = plans.begin(); plan != plans.end(); ++plan) {
+    if (plan->kernel != wanted.kernel || plan->what != wanted.what || wanted.blocks < 1) continue;
+    const double apart = std::abs(std::log(static_cast<double>(plan->launch.blocks) / wanted.blocks));
+    if (best == plans.end() || apart < least) best = plan, least = apart;
+  }
+  return best;
+}
+
+void replace_all(std::string& text, std::string_view what, std::string_view with) {
+  for (std::size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + with.size()))
+    text.replace(at, what.size(), with);
 }
 
 /// Whether the best of two passes are estimated to take less time than one for both gradients.
@@ -77,29 +138,34 @@ Tuning read_tuning(const std::string& path, const std::string& device) {
   LAMELLA_CHECK(Error, file.good(), "tuning file ", path, ": it cannot be read");
   std::ostringstream all;
   all << file.rdbuf();
-  const std::string bytes = all.str();
-  LAMELLA_CHECK(Error, std::string_view(bytes).substr(0, kFirstLine.size()) == kFirstLine, "tuning file ",
-                path, ": it does not begin with \"", kFirstLine, "\"");
-  const std::size_t end = bytes.rfind("end ");
-  LAMELLA_CHECK(Error,
-                end != std::string::npos &&
-                    bytes.substr(end) == "end " + checksum_of(std::string_view(bytes).substr(0, end)) + "\n",
-                "tuning file ", path, ": it is damaged");
-  std::istringstream lines(bytes.substr(0, end));
-  std::string line;
-  std::getline(lines, line);
-  std::getline(lines, line);
-  LAMELLA_CHECK(Error, line == "version " LAMELLA_VERSION, "tuning file ", path, ": it is of ", line,
-                " of Lamella, and this is " LAMELLA_VERSION);
-  std::getline(lines, line);
-  LAMELLA_CHECK(Error, line == "device " + device, "tuning file ", path, ": it is of ", line,
-                ", and this is ", device);
-  Tuning tuning;
-  while (std::getline(lines, line)) {
-    const std::size_t tab = line.find('\t');
-    LAMELLA_CHECK(Error, tab != std::string::npos, "tuning file ", path, ": it is damaged");
-    tuning[line.substr(0, tab)] = line.substr(tab + 1);
+  return parse(all.str(), "tuning file " + path, device);
+}
+
+Tuning shipped_tuning(const std::string& device) {
+  const std::string bytes = kMeasured[0].text;
+  if (bytes.find("\ndevice " + device + "\n") == std::string::npos) return {};
+  return parse(bytes, "the measured choices", device);
+}
+
+std::string any_batch(std::string problem) {
+  for (const char* const format : {" nhwc ", " nchw "}) {
+    const std::size_t begin = problem.find(format);
+    if (begin == std::string::npos) continue;
+    const std::size_t first = begin + 6, end = problem.find('x', first);
+    if (end != std::string::npos) return problem.substr(0, first) + "N" + problem.substr(end);
   }
+  return problem;
+}
+
+Tuning extend(Tuning tuning) {
+  const Tuning measured = tuning;
+  for (const auto& [problem, plan] : measured) {
+    std::string other = problem, other_plan = plan;
+    replace_all(other, " bfloat16 ", " float16 "), replace_all(other_plan, "BFloat16", "Float16");
+    tuning.emplace(other, other_plan);
+  }
+  const Tuning types = tuning;
+  for (const auto& [problem, plan] : types) tuning.emplace(any_batch(problem), plan);
   return tuning;
 }
 
@@ -134,16 +200,16 @@ Tuning tuning_from_environment(const std::string& device) {
 
 std::vector<Plan> plans_to_try(const Problem& problem, const Tuning& tuning) {
   std::vector<Plan> plans = plans_for(problem);
-  if (!tuning.empty()) {
-    if (const auto measured = tuning.find(text_of(problem)); measured != tuning.end()) {
-      if (problem.pass == Pass::Both && measured->second == kTwoPasses) return {};
-      const auto first = std::find_if(plans.begin(), plans.end(),
-                                      [&](const Plan& plan) { return text_of(plan) == measured->second; });
-      if (first != plans.end()) {
-        std::rotate(plans.begin(), first, first + 1);
-        return plans;
-      }
-    }
+  for (const bool exact : {true, false}) {
+    if (tuning.empty()) break;
+    const std::string text = text_of(problem);
+    const auto measured = tuning.find(exact ? text : any_batch(text));
+    if (measured == tuning.end()) continue;
+    if (problem.pass == Pass::Both && measured->second == kTwoPasses) return {};
+    const auto first = find_plan(plans, measured->second);
+    if (first == plans.end()) continue;
+    std::rotate(plans.begin(), first, first + 1);
+    return plans;
   }
   if (problem.pass == Pass::Both && two_passes_are_faster(problem, plans)) plans.clear();
   return plans;

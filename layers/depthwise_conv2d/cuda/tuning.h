@@ -21,6 +21,15 @@ inline constexpr const char* kTwoPasses = "two passes";
 /// By a problem's text, the fastest plan's.
 using Tuning = std::map<std::string, std::string>;
 
+/// The choices that come with Lamella (measured/), for GPUs of this name; empty for others.
+Tuning shipped_tuning(const std::string& device);
+
+/// Adds to choices what they say of other problems: those of bfloat16 hold for float16, and those of one
+/// batch for any (any_batch()), unless there is a choice already.
+Tuning extend(Tuning tuning);
+/// A problem's text with N in place of the batch.
+std::string any_batch(std::string problem);
+
 /// Throws Error, with why, for a file that cannot be read, is damaged, or of another device or version.
 Tuning read_tuning(const std::string& path, const std::string& device);
 
@@ -31,8 +40,10 @@ void write_tuning(const std::string& path, const std::string& device, const Tuni
 /// be used.
 Tuning tuning_from_environment(const std::string& device);
 
-/// plans_for() with the measured one first. Empty too where both gradients take less time in two passes, as
-/// measured or else as estimated. What `tuning` names and plans_for() does not know is left out.
+/// plans_for() with the measured one first: that of the problem or else of any batch, whose kernel is
+/// launched with a number of blocks close to the measured one. Empty too where both gradients take less time
+/// in two passes, as measured or else as estimated. What `tuning` names and plans_for() does not know is left
+/// out.
 std::vector<Plan> plans_to_try(const Problem& problem, const Tuning& tuning);
 
 }  // namespace lamella::depthwise
