@@ -231,7 +231,10 @@ void batch_norm_backward(const ConstTensorView& grad, const ConstTensorView& x, 
     else
       finish_parts<SumsTally>("batch_norm_backward", x.device, pairs.as<Pair>(), cut.counts(),
                               layout.channels, done);
-    if (dx.data != nullptr) channel_gradient(grad, x, cut, factors.as<C>(), slope, dx, write);
+    // What left the sums has gone back through the activation.
+    detail::ActivationSlope rest = slope;
+    if (known.data != nullptr) rest.activation = detail::PendingActivation::None;
+    if (dx.data != nullptr) channel_gradient(grad, x, cut, factors.as<C>(), rest, dx, write);
   });
 }
 

@@ -1,3 +1,5 @@
+#include <type_traits>
+
 #include "layers/norm/cuda/channels.cuh"
 #include "layers/norm/cuda/slopes.cuh"
 
@@ -9,6 +11,8 @@ namespace {
 template <class C, class Slope>
 struct GradientFormula {
   static constexpr bool kReadsGradient = true;
+  /// Of a multiprocessor: as many as the factors of a packet leave registers for.
+  static constexpr int kBlocks = std::is_same_v<Slope, NoSlope<C>> && sizeof(C) == 4 ? 3 : 2;
   struct Lane {
     C a, p, q, center, scale, shift;
   };
@@ -35,6 +39,7 @@ struct GradientFormula {
 template <class C>
 struct ApplyFormula {
   static constexpr bool kReadsGradient = false;
+  static constexpr int kBlocks = 2;
   struct Lane {
     C center, scale, shift;
   };
@@ -100,7 +105,7 @@ __device__ inline void write_packet(const Streams<T>& streams, const PacketAt<T>
 // Blocks go backwards: what the sums read last may still be in the cache.
 
 template <class T, bool kWide, class Formula>
-__global__ void __launch_bounds__(kNormThreads, 2)
+__global__ void __launch_bounds__(kNormThreads, Formula::kBlocks)
     write_rows(const Streams<T> streams, const RowCut cut, const Formula formula) {
   constexpr int kSize = Numbers<T>::kSize;
   const RowItem<kSize> item(cut, gridDim.x - 1 - blockIdx.x);
@@ -120,7 +125,7 @@ __global__ void __launch_bounds__(kNormThreads, 2)
 }
 
 template <class T, bool kWide, class Formula>
-__global__ void __launch_bounds__(kNormThreads, 2)
+__global__ void __launch_bounds__(kNormThreads, Formula::kBlocks)
     write_planes(const Streams<T> streams, const PlaneCut cut, const Formula formula) {
   constexpr int kSize = Numbers<T>::kSize;
   PlaneItem<kSize> item(cut, gridDim.x - 1 - blockIdx.x);

@@ -22,6 +22,10 @@ struct GateSlope {
   __device__ C operator()(C g, C z) const { return z <= low || z >= high ? C(0) : g; }
 };
 template <class C>
+struct NoSlope {
+  __device__ C operator()(C g, C /*z*/) const { return g; }
+};
+template <class C>
 struct HardswishSlope {
   __device__ C operator()(C g, C z) const { return detail::Hardswish().gradient(g, z); }
 };
@@ -47,6 +51,8 @@ template <class C, bool kWide, class Body>
 void visit_slope(PendingActivation activation, const Body& body) {
   if constexpr (!kWide) {
     body(AnySlope<C>(activation));
+  } else if (activation == PendingActivation::None) {
+    body(NoSlope<C>());
   } else if (activation == PendingActivation::Hardswish) {
     body(HardswishSlope<C>());
   } else if (activation == PendingActivation::Silu) {

@@ -50,22 +50,12 @@ inline int point_shared_bytes(const PointTileSizes& t, bool turned, Load load, H
   const int weights = turned ? out_boxes * box_bytes(t.store_box, t.box) : box_bytes(t.box, 16 * m);
   const int page = std::max(box_bytes(t.box, t.pixels()) + (t.resident ? 0 : weights),
                             has_sums(hook) ? box_bytes(t.store_box, t.pixels()) : 0);
-  const int kept = has_sums(hook) ? 256 * m : hook == Hook::Moments ? 64 * m * t.warps : 0;
+  const int kept = has_sums(hook) ? (256 + 128 * t.warps) * m : hook == Hook::Moments ? 192 * m * t.warps : 0;
   const int load_factors = load == Load::Plain ? 0 : steps * 128;
   return 1024 + t.pages * page + (t.resident ? chunks * weights : 0) +
          t.warps * out_boxes * box_bytes(t.store_box, t.warp_pixels) + ceiling(16 * t.pages + 8, 16) * 16 +
          load_factors + kept + 64 * m + 4 * t.warps;
 }
-/// Whether what warps leave for each other fits into the pages' place.
-inline bool point_sums_fit(const PointTileSizes& t, bool turned, Hook hook) {
-  const int m = ceiling(t.outputs, 16), floats = hook == Hook::Moments ? 3 : has_sums(hook) ? 2 : 0;
-  const int weights =
-      turned ? ceiling(t.outputs, t.store_box) * box_bytes(t.store_box, t.box) : box_bytes(t.box, 16 * m);
-  const int page = std::max(box_bytes(t.box, t.pixels()) + (t.resident ? 0 : weights),
-                            has_sums(hook) ? box_bytes(t.store_box, t.pixels()) : 0);
-  return floats * 64 * m * t.warps <= t.pages * page;
-}
-
 /// Shares the work out among about `wanted_blocks` blocks: fills in all of `work` but addresses and maps.
 inline PointCut cut_points(PointWork& work, std::int64_t pixels, int outputs, const PointTileSizes& t,
                            bool turned, Load load, Hook hook, std::int64_t wanted_blocks) {

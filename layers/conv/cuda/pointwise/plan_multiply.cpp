@@ -12,8 +12,7 @@ namespace {
 /// Registers of a thread, to within a dozen: sums, what a hook keeps, and what is on its way to a product.
 int registers_wanted(const PointTileSizes& t, Load load, Hook hook) {
   const int m = ceiling(t.outputs, 16), n = t.warp_pixels / 8;
-  return 4 * m * n + 2 * n + 34 + (hook == Hook::None ? 0 : 4 * m + (has_sums(hook) ? 12 : 4)) +
-         (load == Load::Plain ? 0 : 10);
+  return 4 * m * n + 2 * n + 34 + (hook == Hook::None ? 0 : 16) + (load == Load::Plain ? 0 : 10);
 }
 
 double cost_of(const Problem& p, const PointTileSizes& t, const Plan& plan) {
@@ -35,14 +34,14 @@ double cost_of(const Problem& p, const PointTileSizes& t, const Plan& plan) {
   const double through = weights + weights_written + x_bytes + n / 2 * steps * 512 + 2 * m * n / 2 * 512 +
                          (sums ? y_bytes + m * n / 2 * 512 : 0);
   // Instructions of a warp for an item.
-  const double x_pairs = n * steps * 2, results = 4 * m * n;
+  const double x_pairs = n * steps * 2;
   double instructions = 120 + 25 * (chunks + (sums ? out_boxes : 0)) + steps * (4 + n / 2 * 1.5 + m * 1.5) +
                         m * n * steps + m * n * 2 + m * n / 2 * 2;
   if (p.load == Load::Clamp) instructions += x_pairs * 7 + steps * 2;
   if (p.load == Load::HardSwish) instructions += x_pairs * 17 + steps * 2;
-  if (p.hook == Hook::Moments) instructions += results * 3 + 4 * m;
-  if (p.hook == Hook::ClampSums) instructions += results * 7;
-  if (p.hook == Hook::HardSwishSums) instructions += results * 11;
+  if (p.hook == Hook::Moments) instructions += m * n * 3 + m * 24;
+  if (p.hook == Hook::ClampSums) instructions += m * n * 7 + m * 30;
+  if (p.hook == Hook::HardSwishSums) instructions += m * n * 26 + m * 30;
 
   Limits l;
   l.memory =
@@ -69,7 +68,6 @@ bool complete(const Problem& p, const PointTileSizes& t, int waves, Plan& plan) 
   const bool turned = p.pass == Pass::Input;
   constexpr double kSpilled = 1.0;
   plan = {};
-  if (!point_sums_fit(t, turned, p.hook)) return false;
   PointLaunch one;
   one.threads = 32 * (t.warps + 1);
   one.shared_bytes = point_shared_bytes(t, turned, p.load, p.hook);

@@ -2,6 +2,7 @@
 
 #include "boxes.cuh"
 #include "hooks.cuh"
+#include "passing_range.cuh"
 
 /// Store hooks of boxes. They meet results as they are stored, in pairs, and leave adding up to the matrix
 /// units: of p and q [8 channels][16 pixels], [p; ones] · q transposed has Σ p · q of each channel on the
@@ -90,44 +91,6 @@ struct LaneMoments<T, true, kEights> {
   }
 };
 
-template <class T>
-inline constexpr int kInfinity = 0x7f80;
-template <>
-inline constexpr int kInfinity<Float16> = 0x7c00;
-
-/// The sixteen-bit numbers z for which low < scale · z + shift < high, as transforms round it: [least, most],
-/// which is empty if there are none. Sums of rising numbers rise or fall, so that a search finds both ends.
-template <class T>
-__device__ __forceinline__ void find_range(const Transform& transform, float scale, float shift, T& least,
-                                           T& most) {
-  // Numbers in their order: place 0x8000 is zero.
-  const auto number = [](int place) {
-    return T{static_cast<unsigned short>(place >= 0x8000 ? place ^ 0x8000 : ~place)};
-  };
-  const int infinity = kInfinity<T> | 0x8000;
-  const bool rises = scale >= 0;
-  int begin[2] = {0x10000 - infinity, 0x10000 - infinity}, end[2] = {infinity, infinity};
-#pragma unroll 1
-  for (int i = 0; i < 16; ++i)
-#pragma unroll
-    for (int bound = 0; bound < 2; ++bound) {
-      const int middle = (begin[bound] + end[bound]) / 2;
-      const float y = fmaf(scale, widen(number(middle)), shift);
-      // Of the first: behind the numbers that are too small. Of the second: behind those that are not too
-      // large.
-      const bool above = rises ? y > transform.low : y < transform.high,
-                 within = rises ? y < transform.high : y > transform.low;
-      const bool behind = begin[bound] < end[bound] && (bound == 0 ? !above : within);
-      if (behind)
-        begin[bound] = middle + 1;
-      else if (begin[bound] < end[bound])
-        end[bound] = middle;
-    }
-  const bool empty = begin[0] >= begin[1];
-  least = empty ? number(infinity) : number(begin[0]);
-  most = empty ? number(0xffff - infinity) : number(begin[1] - 1);
-}
-
 /// Masks gradients g of what has z before a norm and its activation, and adds up Σ g and Σ g · (z - center).
 template <class T, bool kNormSums, int kEights>
 struct LaneNormSums {};
@@ -147,10 +110,10 @@ struct LaneNormSums<T, true, kEights> {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const int mine = min(channel + e * 8 + lane % 4 * 2 + i, channels - 1);
-        T range[2];
-        find_range(transform, transform.scale[mine], transform.shift[mine], range[0], range[1]);
-        least[e] |= static_cast<unsigned>(range[0].bits) << 16 * i;
-        most[e] |= static_cast<unsigned>(range[1].bits) << 16 * i;
+        const auto range =
+            find_range<T>(transform.scale[mine], transform.shift[mine], transform.low, transform.high);
+        least[e] |= static_cast<unsigned>(range.least.bits) << 16 * i;
+        most[e] |= static_cast<unsigned>(range.most.bits) << 16 * i;
       }
       center[e] = hook.center[min(channel + e * 8 + lane / 4, channels - 1)];
       sums[e] = products[e] = 0;

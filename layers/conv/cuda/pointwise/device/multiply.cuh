@@ -56,8 +56,6 @@ struct PointSizes {
   static constexpr int kKept = kBias + 64 * kM;
   static constexpr int kCounts = kKept + Tile::kWarps * Kept<kHook, kM>::kWarpBytes;
   static constexpr int kSharedBytes = 1024 + kCounts + 4 * Tile::kWarps;
-  // What warps leave for each other takes the pages' place.
-  static_assert(Kept<kHook, kM>::kLeftFloats * 64 * kM * Tile::kWarps <= kWeights);
 };
 
 template <class T, class Tile, bool kTurned, Load kLoad, Hook kHook, int kBlocksOfSm>
@@ -134,7 +132,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
   factors.begin(memory + Sizes::kLoadFactors, work.load, Tile::kInputs, kReaders);
   Kept<kHook, kM> kept;
   if constexpr (leaves_sums(kHook))
-    kept.load_factors(memory + Sizes::kHookFactors, work, first_output, kReaders);
+    kept.load_factors(memory + Sizes::kHookFactors, work, first_output, kReaders, T{});
   float* const bias = reinterpret_cast<float*>(memory + Sizes::kBias);
   for (int i = static_cast<int>(threadIdx.x); i < 16 * kM; i += kReaders)
     bias[i] = work.bias != nullptr && first_output + i < work.outputs
@@ -198,37 +196,41 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
     }
 
     const int pixel = item * Tile::kPixels + warp * Tile::kWarpPixels;
-    if constexpr (kHook == Hook::Moments)
-      kept.template add<kN>(sums, min(Tile::kWarpPixels, work.pixels - pixel));
+    Pairs<kM, kN> pairs;
     if constexpr (leaves_sums(kHook)) {
 #pragma unroll
       for (int j = 0; j < Sizes::kOutBoxes; ++j, end.next()) {
         barriers.wait_full(end);
         const unsigned z = base + end.slot * Sizes::kPageBytes + Out::moved(my_result, my_sixteens, 0);
 #pragma unroll
-        for (int m = j * Out::kSteps; m < min(kM, (j + 1) * Out::kSteps); ++m)
+        for (int m = j * Out::kSteps; m < min(kM, (j + 1) * Out::kSteps); ++m) {
+          EightSums tile[2];
+          tile[0].begin(), tile[1].begin();
 #pragma unroll
           for (int n = 0; n < kN; n += 2) {
             unsigned four[4];
             load_matrices_transposed(four, Out::moved(z, n / 2, m % Out::kSteps));
-            kept.template apply<T>(sums[m][n], sums[m][n + 1], m, four);
+            kept.apply(sums[m][n], sums[m][n + 1], pairs[m][n], pairs[m][n + 1], m, four, tile, T{});
           }
+          kept.keep(tile, m);
+        }
         barriers.release(end);
       }
+    } else {
+#pragma unroll
+      for (int m = 0; m < kM; ++m)
+#pragma unroll
+        for (int n = 0; n < kN; ++n) narrow_results<T>(sums[m][n], pairs[m][n]);
     }
     if (lane == 0) wait_until_stores_have_read();
     synchronize_warp();
 #pragma unroll
     for (int m = 0; m < kM; ++m)
 #pragma unroll
-      for (int n = 0; n < kN; n += 2) {
-        const auto pair = [&](int of, int half) {
-          return narrow_pair(sums[m][of][2 * half], sums[m][of][2 * half + 1], T{});
-        };
+      for (int n = 0; n < kN; n += 2)
         store_matrices_transposed(
             Out::moved(results + my_result, n / 2, m % Out::kSteps) + m / Out::kSteps * Sizes::kResultBox,
-            pair(n, 0), pair(n, 1), pair(n + 1, 0), pair(n + 1, 1));
-      }
+            pairs[m][n][0], pairs[m][n][1], pairs[m][n + 1][0], pairs[m][n + 1][1]);
     hand_to_copy_engine();
     synchronize_warp();
     if (lane == 0 && pixel < work.pixels) {
@@ -239,15 +241,13 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
                     pixel / Out::kFold, 0, 0, false);
       end_stores();
     }
+    if constexpr (kHook == Hook::Moments) kept.add(pairs, min(Tile::kWarpPixels, work.pixels - pixel), T{});
   }
   if (lane == 0) wait_until_stores_have_read();
 
   if constexpr (kHook != Hook::None) {
-    float* const left = reinterpret_cast<float*>(memory);
+    const float* const left = reinterpret_cast<const float*>(memory + Sizes::kKept);
     int* const counts = reinterpret_cast<int*>(memory + Sizes::kCounts);
-    // All pages have been read, and no more are asked for.
-    synchronize_some(1, kReaders);
-    kept.leave(left + warp * Kept<kHook, kM>::kLeftFloats * 16 * kM);
     if constexpr (kHook == Hook::Moments)
       if (lane == 0) counts[warp] = kept.count;
     synchronize_some(1, kReaders);
