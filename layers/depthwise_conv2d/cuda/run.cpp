@@ -25,7 +25,7 @@
 
 namespace lamella::depthwise {
 
-extern const detail::cuda::SourceFile kDeviceSources[14];
+extern const std::span<const detail::cuda::SourceFile> kDeviceSources;
 
 }  // namespace lamella::depthwise
 
@@ -209,7 +209,7 @@ const Chosen* choose(const Problem& problem, Device device) {
 }
 
 const detail::cuda::Sources& device_sources() {
-  static constexpr detail::cuda::Sources kSources{"depthwise_conv2d", lamella::depthwise::kDeviceSources};
+  static const detail::cuda::Sources kSources{"depthwise_conv2d", lamella::depthwise::kDeviceSources};
   return kSources;
 }
 

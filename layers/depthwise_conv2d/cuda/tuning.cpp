@@ -18,7 +18,7 @@
 
 namespace lamella::depthwise {
 
-extern const detail::cuda::SourceFile kMeasured[1];  // made by cmake/embed.cmake of measured/
+extern const std::span<const detail::cuda::SourceFile> kMeasured;  // made by cmake/embed.cmake of measured/
 
 namespace {
 

@@ -17,7 +17,7 @@
 
 namespace lamella::pointwise {
 
-extern const detail::cuda::SourceFile kDeviceSources[12];
+extern const std::span<const detail::cuda::SourceFile> kDeviceSources;
 
 }  // namespace lamella::pointwise
 
@@ -166,7 +166,7 @@ double* take_parts(detail::LeftParts& left, const Plan& plan, std::int64_t of_pa
 }  // namespace
 
 const detail::cuda::Sources& device_sources() {
-  static constexpr detail::cuda::Sources kSources{"conv2d (1x1)", lamella::pointwise::kDeviceSources};
+  static const detail::cuda::Sources kSources{"conv2d (1x1)", lamella::pointwise::kDeviceSources};
   return kSources;
 }
 
