@@ -9,6 +9,7 @@
 #include "lamella/layers/modules/activation.h"
 #include "lamella/tensor/arithmetic.h"
 #include "lamella/tensor/reduce.h"
+#include "layers/module/conv_norm_activate.h"
 #include "layers/module/folded.h"
 #include "layers/module/observe.h"
 #include "layers/norm/norm_activate.h"
@@ -94,7 +95,11 @@ Tensor norm_and_activate(BatchNorm2d& norm, const Tensor& x, Activation activati
   return y;
 }
 
-Tensor conv_norm_activate(Conv2d& conv, BatchNorm2d& norm, const Tensor& x, Activation activation) {
+using detail::conv_norm_activate;
+
+}  // namespace
+
+Tensor detail::conv_norm_activate(Conv2d& conv, BatchNorm2d& norm, const Tensor& x, Activation activation) {
   if (detail::is_folded(conv, norm)) return activate(detail::folded_conv(conv, norm, x), activation);
   Tensor z;
   {
@@ -103,6 +108,8 @@ Tensor conv_norm_activate(Conv2d& conv, BatchNorm2d& norm, const Tensor& x, Acti
   }
   return norm_and_activate(norm, z, activation);
 }
+
+namespace {
 
 /// Names the activation in the printed tree; the block itself calls activate().
 struct NamedActivation final : Module {

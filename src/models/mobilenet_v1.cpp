@@ -5,6 +5,7 @@
 
 #include "lamella/layers/dropout.h"
 #include "lamella/layers/init.h"
+#include "layers/module/conv_norm_activate.h"
 #include "models/common.h"
 
 namespace lamella::models {
@@ -67,7 +68,8 @@ MobileNetV1::MobileNetV1(const MobileNetV1Options& options)
 
 Tensor MobileNetV1::forward(const Tensor& x) {
   detail::check_images("mobilenet_v1", x, options_.in_channels);
-  const Tensor features = blocks_(activate(bn1_(conv_stem_(x)), Activation::ReLU6));
+  const Tensor stem = lamella::detail::conv_norm_activate(conv_stem_, bn1_, x, Activation::ReLU6);
+  const Tensor features = blocks_(stem);
   const Tensor pooled = detail::pool_to_vector(features);
   return classifier_(options_.dropout > 0 ? dropout(pooled, options_.dropout, is_training()) : pooled);
 }

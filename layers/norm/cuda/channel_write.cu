@@ -1,5 +1,3 @@
-#include <type_traits>
-
 #include "layers/norm/cuda/channels.cuh"
 #include "layers/norm/cuda/slopes.cuh"
 
@@ -11,8 +9,6 @@ namespace {
 template <class C, class Slope>
 struct GradientFormula {
   static constexpr bool kReadsGradient = true;
-  /// Of a multiprocessor: as many as the factors of a packet leave registers for.
-  static constexpr int kBlocks = std::is_same_v<Slope, NoSlope<C>> && sizeof(C) == 4 ? 3 : 2;
   struct Lane {
     C a, p, q, center, scale, shift;
   };
@@ -39,7 +35,6 @@ struct GradientFormula {
 template <class C>
 struct ApplyFormula {
   static constexpr bool kReadsGradient = false;
-  static constexpr int kBlocks = 2;
   struct Lane {
     C center, scale, shift;
   };
@@ -105,7 +100,7 @@ __device__ inline void write_packet(const Streams<T>& streams, const PacketAt<T>
 // Blocks go backwards: what the sums read last may still be in the cache.
 
 template <class T, bool kWide, class Formula>
-__global__ void __launch_bounds__(kNormThreads, Formula::kBlocks)
+__global__ void __launch_bounds__(kNormThreads, 2)
     write_rows(const Streams<T> streams, const RowCut cut, const Formula formula) {
   constexpr int kSize = Numbers<T>::kSize;
   const RowItem<kSize> item(cut, gridDim.x - 1 - blockIdx.x);
@@ -125,7 +120,7 @@ __global__ void __launch_bounds__(kNormThreads, Formula::kBlocks)
 }
 
 template <class T, bool kWide, class Formula>
-__global__ void __launch_bounds__(kNormThreads, Formula::kBlocks)
+__global__ void __launch_bounds__(kNormThreads, 2)
     write_planes(const Streams<T> streams, const PlaneCut cut, const Formula formula) {
   constexpr int kSize = Numbers<T>::kSize;
   PlaneItem<kSize> item(cut, gridDim.x - 1 - blockIdx.x);
