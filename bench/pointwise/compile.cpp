@@ -64,7 +64,7 @@ int compile_share(const std::string& file, int architecture, int share, int shar
     try {
       detail::cuda::compile_or_load(cuda::pointwise::device_sources(), kernel, architecture);
     } catch (const Error& error) {
-      std::fprintf(stderr, "%s: %s\n", kernel.c_str(), error.what());
+      std::fprintf(stderr, "%s\n", error.what());
       ++failures;
     }
   }

@@ -46,7 +46,7 @@ Tensor chain(const Tensor& start, int links) {
     x = (x - moments) * 1.25 + 0.125;
     x = x.transpose(0, 1).contiguous();
     if (i % 3 == 0) x = softmax(x, 1) * 3.0;
-    if (i % 5 == 0) x += sum(x);
+    if (i % 5 == 0) x = x + sum(x);
   }
   return x;
 }
@@ -74,7 +74,7 @@ TEST(GpuEarlyLaunchTest, a_recorded_chain_gives_the_same_bits) {
       const std::unique_ptr<detail::cuda::Recording> recorded = detail::cuda::record_launches(gpu, [&] {
         result = chain(state, 60);
         // The next replay's first kernels read what this one's last write.
-        state += result;
+        state.copy_(state + result);
       });
       for (int i = 0; i < 10; ++i) recorded->replay();
       return Tensors{state.clone(), result.clone()};
