@@ -312,13 +312,14 @@ int run(int argc, char** argv) {
       kernels_of(options, cells, architecture,
                  needs_gpu ? cuda::depthwise::tuning_of(Device::cuda())
                            : depthwise::extend(depthwise::shipped_tuning("NVIDIA H200")));
-  if (!compile_all(kernels, architecture) && options.compile != 0)
+  const Compiled compiled = compile_all(kernels, architecture);
+  if (compiled == Compiled::Nowhere && options.compile != 0)
     throw std::runtime_error("--compile: LAMELLA_KERNEL_CACHE is empty, so there is nowhere to keep them");
   if (needs_gpu && options.tune.empty())
     on_all_cores(cells.size(), [&](std::size_t i) { plan_of(cells[i]); });  // chosen, and loaded
-  std::printf("%zu cells, %zu kernels compiled or found compiled in %.1f s\n", cells.size(), kernels.size(),
-              seconds() - begin);
-  if (!needs_gpu) return 0;
+  std::printf("%zu cells, %zu kernels%s compiled or found compiled in %.1f s\n", cells.size(), kernels.size(),
+              compiled == Compiled::Some ? ", not all of them," : "", seconds() - begin);
+  if (!needs_gpu) return compiled == Compiled::All ? 0 : 1;
 
   std::size_t most = 0;
   for (const Cell& cell : cells) {

@@ -52,10 +52,12 @@ std::string plan_of(const Cell& cell);
 /// What is compiled for it: with the first plan's kernel first, none for the generic kernels.
 std::vector<depthwise::Plan> plans_of(const Cell& cell, const depthwise::Tuning& tuning, int architecture);
 
-/// Compiles kernels into the folder of compiled kernels on all cores. False, with nothing done, without that
-/// folder: they are compiled when they are needed.
-bool compile_all(const std::vector<std::string>& kernels, int architecture);
-/// What a process that compile_all() starts does: its share of the file's lines.
+/// What compile_all() could do. Nowhere: nothing, without a folder of compiled kernels; they are compiled
+/// when they are needed.
+enum class Compiled { All, Some, Nowhere };
+/// Compiles kernels into that folder on all cores, and says on standard error which do not compile.
+Compiled compile_all(const std::vector<std::string>& kernels, int architecture);
+/// What a process that compile_all() starts does: its share of the file's lines. Not 0: some do not compile.
 int compile_share(const std::string& file, int architecture, int share, int shares);
 
 }  // namespace lamella::bench

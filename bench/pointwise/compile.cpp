@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -18,9 +19,9 @@ extern char** environ;
 
 namespace lamella::bench {
 
-bool compile_all(const std::vector<std::string>& kernels, int architecture) {
+Compiled compile_all(const std::vector<std::string>& kernels, int architecture) {
   if (const char* const folder = std::getenv("LAMELLA_KERNEL_CACHE"); folder != nullptr && *folder == '\0')
-    return false;
+    return Compiled::Nowhere;
   const std::string list =
       std::filesystem::temp_directory_path() / ("lamella-kernels-" + std::to_string(::getpid()));
   {
@@ -45,23 +46,29 @@ bool compile_all(const std::vector<std::string>& kernels, int architecture) {
     if (posix_spawn(&child, self.c_str(), nullptr, nullptr, arguments.data(), environ) == 0)
       children.push_back(child);
   }
-  for (const pid_t child : children) waitpid(child, nullptr, 0);
+  bool all = children.size() == static_cast<std::size_t>(shares);
+  for (const pid_t child : children) {
+    int status = 0;
+    if (waitpid(child, &status, 0) != child || status != 0) all = false;
+  }
   std::filesystem::remove(list);
-  return true;
+  return all ? Compiled::All : Compiled::Some;
 }
 
 int compile_share(const std::string& file, int architecture, int share, int shares) {
   std::ifstream lines(file);
   std::string kernel;
+  int failures = 0;
   for (int i = 0; std::getline(lines, kernel); ++i) {
     if (i % shares != share) continue;
     try {
       detail::cuda::compile_or_load(cuda::pointwise::device_sources(), kernel, architecture);
-    } catch (const Error&) {
-      // Who needs it will be told.
+    } catch (const Error& error) {
+      std::fprintf(stderr, "%s\n", error.what());
+      ++failures;
     }
   }
-  return 0;
+  return failures > 0 ? 1 : 0;
 }
 
 }  // namespace lamella::bench

@@ -238,11 +238,13 @@ int run(int argc, char** argv) {
   const bool needs_gpu = options.compile == 0;
   if (needs_gpu && !default_device().is_cuda()) throw std::runtime_error(why_no_gpu());
   const Machine machine = needs_gpu ? this_machine() : Machine{};
-  if (!compile_all({kernels.begin(), kernels.end()}, needs_gpu ? machine.architecture : options.compile) &&
-      !needs_gpu)
+  const Compiled compiled =
+      compile_all({kernels.begin(), kernels.end()}, needs_gpu ? machine.architecture : options.compile);
+  if (compiled == Compiled::Nowhere && !needs_gpu)
     throw std::runtime_error("--compile: LAMELLA_KERNEL_CACHE is empty, so there is nowhere to keep them");
-  std::printf("%zu cells, %zu kernels compiled or found compiled\n", cells.size(), kernels.size());
-  if (!needs_gpu) return 0;
+  std::printf("%zu cells, %zu kernels%s compiled or found compiled\n", cells.size(), kernels.size(),
+              compiled == Compiled::Some ? ", not all of them," : "");
+  if (!needs_gpu) return compiled == Compiled::All ? 0 : 1;
 
   std::size_t most = 0;
   for (const Cell& cell : cells)

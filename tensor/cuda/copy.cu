@@ -34,6 +34,7 @@ struct Strides8 {
 
 __global__ void note_nan(const Index index, const void* data, DType dtype, const Strides8 strides,
                          int* found) {
+  detail::cuda::wait_for_stream();
   const std::uint32_t step = gridDim.x * blockDim.x;
   for (std::uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < index.total; i += step) {
     std::int64_t offset = 0;
@@ -63,6 +64,7 @@ constexpr std::uint32_t kRoundChunk = 4096;  ///< numbers of a block
 
 template <class T>
 __global__ void __launch_bounds__(kRoundThreads) round_table(const __grid_constant__ RoundTable table) {
+  detail::cuda::wait_for_stream();
   using From = detail::cuda::Lot<float, kRoundLot>;
   using To = detail::cuda::Lot<T, kRoundLot>;
   int low = 0, high = table.count - 1;
@@ -97,7 +99,7 @@ void round_all(const std::vector<Rounding>& all) {
   RoundTable table{};
   const auto run = [&](const TensorView& like) {
     const auto kernel = like.dtype == DType::BFloat16 ? round_table<BFloat16> : round_table<Float16>;
-    detail::cuda::launch("round_all", like.device, table.blocks(), kRoundThreads, 0, kernel, table);
+    detail::cuda::launch_early("round_all", like.device, table.blocks(), kRoundThreads, 0, kernel, table);
     table.count = 0;
   };
   for (const Rounding& each : all) {
@@ -157,8 +159,8 @@ void find_nan(const ConstTensorView& source, bool* found) {
   for_each_slice(plan, [&](const Index& index, const std::array<std::int64_t, 1>& offset) {
     const void* data = static_cast<const std::byte*>(source.data) +
                        offset[0] * static_cast<std::int64_t>(size_of(source.dtype));
-    detail::cuda::launch("find_nan", source.device, detail::cuda::blocks_for(index.total, kMapThreads),
-                         kMapThreads, 0, note_nan, index, data, source.dtype, strides, flag.as<int>());
+    detail::cuda::launch_early("find_nan", source.device, detail::cuda::blocks_for(index.total, kMapThreads),
+                               kMapThreads, 0, note_nan, index, data, source.dtype, strides, flag.as<int>());
   });
   int any = 0;
   detail::cuda::copy_bytes(&any, Device::cpu(), flag.as<int>(), source.device, sizeof(int));

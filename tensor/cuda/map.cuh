@@ -50,6 +50,7 @@ __device__ C map_call(const F& f, const C (&in)[N], std::index_sequence<I...>) {
 
 template <class C, int N, class F>
 __global__ void map_by_index(const MapArguments<C, N> args, const F f) {
+  detail::cuda::wait_for_stream();
   const std::uint32_t step = gridDim.x * blockDim.x;
   for (std::uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < args.index.total; i += step) {
     std::int64_t offset[N + 1] = {};
@@ -80,6 +81,7 @@ struct DenseArguments {
 
 template <class T, int N, class F>
 __global__ void map_dense(const DenseArguments<T, N> args, const F f) {
+  detail::cuda::wait_for_stream();
   using detail::cuda::from_compute;
   using detail::cuda::to_compute;
   constexpr int kSize = Packet<T>::kSize;
@@ -128,8 +130,8 @@ void launch_dense(const detail::TensorView& out, bool accumulate, const std::arr
     args.number[n] = static_cast<float>(in[n].number);
   }
   const std::int64_t packets = (args.total + Packet<T>::kSize - 1) / Packet<T>::kSize;
-  detail::cuda::launch("map_dense", out.device, detail::cuda::blocks_for(packets, kMapThreads), kMapThreads,
-                       0, map_dense<T, N, F>, args, f);
+  detail::cuda::launch_early("map_dense", out.device, detail::cuda::blocks_for(packets, kMapThreads),
+                             kMapThreads, 0, map_dense<T, N, F>, args, f);
 }
 
 /// True if all operands lie alike without gaps, from addresses that packets may have.
@@ -158,6 +160,7 @@ struct RowArguments {
 /// Operands that lie alike, and rows of float32 that repeat: sixteen bytes of the result at a time.
 template <class T, int N, class F>
 __global__ void map_rows(const RowArguments<T, N> args, const F f) {
+  detail::cuda::wait_for_stream();
   using detail::cuda::from_compute;
   using detail::cuda::to_compute;
   constexpr int kSize = Packet<T>::kSize;
@@ -217,8 +220,8 @@ bool try_rows(const detail::StridedPlan<N + 1>& plan, const detail::TensorView& 
         args.repeats[n] ? view.dtype == DType::Float32 : stride[0] == plan.size[1] && view.dtype == out.dtype;
     if (!fits) return false;
   }
-  detail::cuda::launch("map_rows", out.device, detail::cuda::blocks_for(args.packets, kMapThreads),
-                       kMapThreads, 0, map_rows<T, N, F>, args, f);
+  detail::cuda::launch_early("map_rows", out.device, detail::cuda::blocks_for(args.packets, kMapThreads),
+                             kMapThreads, 0, map_rows<T, N, F>, args, f);
   return true;
 }
 
@@ -271,8 +274,8 @@ void map_each(const detail::TensorView& out, detail::GradientWrite write, const 
                                               offset[static_cast<std::size_t>(n + 1)] *
                                                   static_cast<std::int64_t>(size_of(view.dtype));
     }
-    detail::cuda::launch("map_by_index", out.device, detail::cuda::blocks_for(index.total, kMapThreads),
-                         kMapThreads, 0, map_by_index<C, N, F>, args, f);
+    detail::cuda::launch_early("map_by_index", out.device, detail::cuda::blocks_for(index.total, kMapThreads),
+                               kMapThreads, 0, map_by_index<C, N, F>, args, f);
   });
 }
 

@@ -30,6 +30,7 @@ static_assert(sizeof(SumTable) <= 4096);  // the most that launch parameters may
 unsigned lanes_for(std::int64_t parts) { return parts < 8 ? 256 : parts < 32 ? 64 : parts < 256 ? 32 : 8; }
 
 __global__ void __launch_bounds__(kThreads) add_table(const __grid_constant__ SumTable table) {
+  detail::cuda::wait_for_stream();
   __shared__ double shared[kThreads];
   int low = 0, high = table.count - 1;
   while (low < high) {
@@ -69,8 +70,8 @@ void add_part_sums(const std::vector<PartSum>& all) {
   SumTable table{};
   const auto run = [&] {
     if (table.count > 0)
-      detail::cuda::launch("add_part_sums", all.front().to.device, table.blocks(), kThreads, 0, add_table,
-                           table);
+      detail::cuda::launch_early("add_part_sums", all.front().to.device, table.blocks(), kThreads, 0,
+                                 add_table, table);
     table.count = 0;
   };
   for (const PartSum& each : all) {

@@ -40,6 +40,7 @@ struct Debt {
 
 template <PendingActivation A, class T>
 __global__ void apply(const Debt<T> debt) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   constexpr std::uint32_t kSize = Packet<T>::kSize;
   const std::uint32_t step = gridDim.x * blockDim.x;
@@ -99,8 +100,8 @@ void apply_dense(const PendingView& pending, const TensorView& output) {
     debt.run = detail::cuda::Divisor(static_cast<std::uint32_t>(run));
     debt.channels = detail::cuda::Divisor(static_cast<std::uint32_t>(channels));
     const std::int64_t packets = (debt.total + Packet<T>::kSize - 1) / Packet<T>::kSize;
-    detail::cuda::launch("apply_pending", output.device, detail::cuda::blocks_for(packets, kMapThreads),
-                         kMapThreads, 0, apply<A, T>, debt);
+    detail::cuda::launch_early("apply_pending", output.device, detail::cuda::blocks_for(packets, kMapThreads),
+                               kMapThreads, 0, apply<A, T>, debt);
   }
 }
 

@@ -20,6 +20,7 @@ constexpr int kThreads = 256;
 /// Threads of a block: x over neighbouring channels, y over pixels.
 template <class T>
 __global__ void multiply_planes(const T* a, const T* b, const Planes planes, T* out, bool accumulate) {
+  detail::cuda::wait_for_stream();
   __shared__ double shared[kThreads];
   const std::int64_t groups = (planes.channels + blockDim.x - 1) / blockDim.x;
   const unsigned at = threadIdx.y * blockDim.x + threadIdx.x;
@@ -69,9 +70,9 @@ void plane_product(const ConstTensorView& a, const ConstTensorView& b, const Ten
   const std::int64_t items = planes.batch * ((planes.channels + across - 1) / across);
   detail::dispatch_floating(out.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    detail::cuda::launch("plane_product", out.device, detail::cuda::blocks_for(items, 1),
-                         dim3(across, kThreads / across), 0, multiply_planes<T>, a.as<T>(), b.as<T>(), planes,
-                         out.as<T>(), write == GradientWrite::Accumulate);
+    detail::cuda::launch_early("plane_product", out.device, detail::cuda::blocks_for(items, 1),
+                               dim3(across, kThreads / across), 0, multiply_planes<T>, a.as<T>(), b.as<T>(),
+                               planes, out.as<T>(), write == GradientWrite::Accumulate);
   });
 }
 

@@ -75,6 +75,7 @@ constexpr int kThreads = 256;
 
 template <class Op, class From>
 __global__ void reduce_parts(const Part<From, typename Op::Acc> part, const Op op) {
+  detail::cuda::wait_for_stream();
   using Acc = typename Op::Acc;
   __shared__ Acc shared[kThreads];
   const std::uint32_t output = blockIdx.x * blockDim.x + threadIdx.x;
@@ -102,6 +103,7 @@ __global__ void reduce_parts(const Part<From, typename Op::Acc> part, const Op o
 template <class Op, class To>
 __global__ void finish(const typename Op::Acc* partial, std::int64_t parts, const Index kept,
                        const AxisStrides to_stride, To* to, double scale, const Op op) {
+  detail::cuda::wait_for_stream();
   using Acc = typename Op::Acc;
   const std::uint32_t step = gridDim.x * blockDim.x;
   for (std::uint32_t o = blockIdx.x * blockDim.x + threadIdx.x; o < kept.total; o += step) {
@@ -158,14 +160,14 @@ void reduce_as(const ConstTensorView& input, const TensorView& output, double sc
       part.length = static_cast<std::uint32_t>(slice.length);
       part.partial = partial.template as<Acc>() + done * kept.total;
       done += slice.parts;
-      detail::cuda::launch("reduce", output.device,
-                           dim3(static_cast<unsigned>(columns), static_cast<unsigned>(slice.parts)),
-                           dim3(static_cast<unsigned>(across), static_cast<unsigned>(kThreads / across)), 0,
-                           reduce_parts<Op, From>, part, op);
+      detail::cuda::launch_early(
+          "reduce", output.device, dim3(static_cast<unsigned>(columns), static_cast<unsigned>(slice.parts)),
+          dim3(static_cast<unsigned>(across), static_cast<unsigned>(kThreads / across)), 0,
+          reduce_parts<Op, From>, part, op);
     }
-    detail::cuda::launch("reduce", output.device, detail::cuda::blocks_for(kept.total, kThreads), kThreads, 0,
-                         finish<Op, To>, partial.template as<Acc>(), parts, kept, axis_strides(all_kept, 1),
-                         output.as<To>() + at[1], scale, op);
+    detail::cuda::launch_early("reduce", output.device, detail::cuda::blocks_for(kept.total, kThreads),
+                               kThreads, 0, finish<Op, To>, partial.template as<Acc>(), parts, kept,
+                               axis_strides(all_kept, 1), output.as<To>() + at[1], scale, op);
   });
 }
 
@@ -174,6 +176,7 @@ template <class T, bool kLargest>
 __global__ void arg_extreme_lines(const T* from, const Index lines, const AxisStrides from_stride,
                                   const AxisStrides to_stride, std::int64_t length, std::int64_t step,
                                   std::int64_t* to) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   const auto better = [](C a, std::int64_t a_at, C b, std::int64_t b_at) {
     const bool a_nan = is_nan(a), b_nan = is_nan(b);
@@ -231,9 +234,9 @@ void arg_extreme(bool largest, const ConstTensorView& input, int axis, const Ten
     for_each_slice<2>(plan, [&](const Index& lines, const std::array<std::int64_t, 2>& at) {
       constexpr int kLines = kThreads / 32;
       const auto kernel = largest ? arg_extreme_lines<T, true> : arg_extreme_lines<T, false>;
-      detail::cuda::launch("arg_extreme", output.device, detail::cuda::blocks_for(lines.total, kLines),
-                           kThreads, 0, kernel, input.as<T>() + at[1], lines, axis_strides(plan, 1),
-                           axis_strides(plan, 0), length, step, output.as<std::int64_t>() + at[0]);
+      detail::cuda::launch_early("arg_extreme", output.device, detail::cuda::blocks_for(lines.total, kLines),
+                                 kThreads, 0, kernel, input.as<T>() + at[1], lines, axis_strides(plan, 1),
+                                 axis_strides(plan, 0), length, step, output.as<std::int64_t>() + at[0]);
     });
   });
 }

@@ -78,6 +78,7 @@ __device__ V over_line(V own, unsigned slot, unsigned first, unsigned along, con
 /// NaN passes the maximum by but not the sum.
 template <class T, bool kLogarithm>
 __global__ void __launch_bounds__(kThreads) softmax_lines(const T* x, T* y, const Lines<2> lines) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   using detail::cuda::to_compute;
   const LineItem<2> item(lines);
@@ -106,6 +107,7 @@ __global__ void __launch_bounds__(kThreads) softmax_lines(const T* x, T* y, cons
 template <class T, bool kLogarithm>
 __global__ void __launch_bounds__(kThreads)
     softmax_gradient_lines(const T* g, const T* y, T* dx, bool accumulate, const Lines<3> lines) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   using detail::cuda::to_compute;
   const LineItem<3> item(lines);
@@ -172,8 +174,8 @@ void softmax_forward(bool logarithm, const ConstTensorView& x, int axis, const T
     const auto kernel = logarithm ? softmax_lines<T, true> : softmax_lines<T, false>;
     for_lines<2>(y.shape, axis, {y.strides, x.strides},
                  [&](const Lines<2>& lines, unsigned blocks, const std::array<std::int64_t, 2>& at) {
-                   detail::cuda::launch("softmax", y.device, blocks, kThreads, 0, kernel, x.as<T>() + at[1],
-                                        y.as<T>() + at[0], lines);
+                   detail::cuda::launch_early("softmax", y.device, blocks, kThreads, 0, kernel,
+                                              x.as<T>() + at[1], y.as<T>() + at[0], lines);
                  });
   });
 }
@@ -187,9 +189,9 @@ void softmax_backward(bool logarithm, const ConstTensorView& g, const ConstTenso
     const auto kernel = logarithm ? softmax_gradient_lines<T, true> : softmax_gradient_lines<T, false>;
     for_lines<3>(dx.shape, axis, {dx.strides, g.strides, y.strides},
                  [&](const Lines<3>& lines, unsigned blocks, const std::array<std::int64_t, 3>& at) {
-                   detail::cuda::launch("softmax_backward", dx.device, blocks, kThreads, 0, kernel,
-                                        g.as<T>() + at[1], y.as<T>() + at[2], dx.as<T>() + at[0],
-                                        write == GradientWrite::Accumulate, lines);
+                   detail::cuda::launch_early("softmax_backward", dx.device, blocks, kThreads, 0, kernel,
+                                              g.as<T>() + at[1], y.as<T>() + at[2], dx.as<T>() + at[0],
+                                              write == GradientWrite::Accumulate, lines);
                  });
   });
 }

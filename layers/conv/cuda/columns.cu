@@ -131,6 +131,7 @@ __device__ To converted(From value) {
 /// Sixteen bytes of the columns at a time, number by number.
 template <class Order, class From, class To>
 __global__ void gather_numbers(const From* source, const Gather g, To* columns) {
+  detail::cuda::wait_for_stream();
   constexpr std::uint32_t kSize = Packet<To>::kSize;
   const std::uint32_t packets = (g.total + kSize - 1) / kSize, step = gridDim.x * blockDim.x;
   for (std::uint32_t packet = blockIdx.x * blockDim.x + threadIdx.x; packet < packets; packet += step) {
@@ -151,6 +152,7 @@ __global__ void gather_numbers(const From* source, const Gather g, To* columns) 
 /// The same where neighbouring channels fill sixteen bytes of the source.
 template <class From, class To>
 __global__ void gather_packets(const From* source, const Gather g, To* columns) {
+  detail::cuda::wait_for_stream();
   constexpr std::uint32_t kSize = Packet<From>::kSize;
   struct alignas(16) Out {
     To at[kSize];
@@ -190,8 +192,8 @@ void gather(const ConvColumns& columns, const ConvBlock& block, const ConstTenso
   g.image = w.channels * plane;
   const From* const from = source.as<From>() + block.image * g.image;
   const auto run = [&](auto kernel, std::int64_t packets) {
-    detail::cuda::launch("conv2d", source.device, detail::cuda::blocks_for(packets, kThreads), kThreads, 0,
-                         kernel, from, g, static_cast<To*>(to));
+    detail::cuda::launch_early("conv2d", source.device, detail::cuda::blocks_for(packets, kThreads), kThreads,
+                               0, kernel, from, g, static_cast<To*>(to));
   };
   constexpr std::int64_t kTo = Packet<To>::kSize;
   if (!columns.channels_last) {

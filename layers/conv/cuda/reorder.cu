@@ -17,6 +17,7 @@ constexpr int kTile = 32, kDown = 8;
 template <class T>
 __global__ void transpose(const T* from, std::int64_t rows, std::int64_t columns, std::int64_t row_tiles,
                           std::int64_t column_tiles, std::int64_t tiles, T* to) {
+  detail::cuda::wait_for_stream();
   __shared__ T tile[kTile][kTile + 1];
   for (std::int64_t at = blockIdx.x; at < tiles; at += gridDim.x) {
     const std::int64_t matrix = at / (row_tiles * column_tiles), rest = at % (row_tiles * column_tiles);
@@ -39,9 +40,9 @@ void transpose_as(const ConstTensorView& source, const TensorView& target, std::
                   std::int64_t columns) {
   const std::int64_t row_tiles = divide_up(rows, kTile), column_tiles = divide_up(columns, kTile);
   const std::int64_t tiles = source.shape[0] * row_tiles * column_tiles;
-  detail::cuda::launch("conv2d", target.device, detail::cuda::blocks_for(tiles, 1), dim3(kTile, kDown), 0,
-                       transpose<T>, source.as<T>(), rows, columns, row_tiles, column_tiles, tiles,
-                       target.as<T>());
+  detail::cuda::launch_early("conv2d", target.device, detail::cuda::blocks_for(tiles, 1), dim3(kTile, kDown),
+                             0, transpose<T>, source.as<T>(), rows, columns, row_tiles, column_tiles, tiles,
+                             target.as<T>());
 }
 
 }  // namespace

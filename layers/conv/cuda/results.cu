@@ -47,6 +47,7 @@ struct StoreArguments {
 
 template <class T>
 __global__ void store_row(const StoreArguments<T> args) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   constexpr std::uint32_t kSize = Packet<T>::kSize;
   struct alignas(16) Sums {
@@ -107,6 +108,7 @@ __global__ void add_parts(const P* parts, std::int64_t count, std::int64_t size,
                           const __grid_constant__ ElementStrides part_strides,
                           const __grid_constant__ ElementStrides to_strides, void* to, DType dtype,
                           bool accumulate) {
+  detail::cuda::wait_for_stream();
   __shared__ double shared[kDown][kAcross];
   for (std::uint32_t first = blockIdx.x * kAcross; first < index.total; first += gridDim.x * kAcross) {
     const std::uint32_t element = first + threadIdx.x;
@@ -146,6 +148,7 @@ struct ChannelSums {
 /// Threads of a block: x over neighbouring channels, y over the pixels of a part.
 template <class T>
 __global__ void sum_pixels(const ChannelSums<T> args) {
+  detail::cuda::wait_for_stream();
   __shared__ double shared[kThreads];
   const std::int64_t part = blockIdx.x / args.blocks;
   const std::int64_t channel = blockIdx.x % args.blocks * blockDim.x + threadIdx.x;
@@ -198,8 +201,8 @@ void store_sums(const ConstTensorView& sums, const ConstTensorView& bias, const 
       args.channels = Divisor(static_cast<std::uint32_t>(channels));
       args.accumulate = write == GradientWrite::Accumulate;
       const std::int64_t packets = divide_up(target.numel(), Packet<T>::kSize);
-      detail::cuda::launch("conv2d", target.device, detail::cuda::blocks_for(packets, kThreads), kThreads, 0,
-                           store_row<T>, args);
+      detail::cuda::launch_early("conv2d", target.device, detail::cuda::blocks_for(packets, kThreads),
+                                 kThreads, 0, store_row<T>, args);
     });
     return;
   }
@@ -227,13 +230,13 @@ void add_partial_sums(const PartialSums& parts, const TensorView& target, Gradie
   detail::dispatch_compute_floating(parts.dtype, [&](auto tag) {
     using P = typename decltype(tag)::type;
     for_each_slice<2>(plan, [&](const Index& index, const std::array<std::int64_t, 2>& at) {
-      detail::cuda::launch("conv2d_backward_weight", target.device,
-                           detail::cuda::blocks_for(index.total, kAcross), dim3(kAcross, kDown), 0,
-                           add_parts<P>, static_cast<const P*>(parts.data) + at[0], parts.count, parts.size,
-                           index, from, to,
-                           static_cast<void*>(static_cast<std::byte*>(target.data) +
-                                              at[1] * static_cast<std::int64_t>(size_of(target.dtype))),
-                           target.dtype, write == GradientWrite::Accumulate);
+      detail::cuda::launch_early("conv2d_backward_weight", target.device,
+                                 detail::cuda::blocks_for(index.total, kAcross), dim3(kAcross, kDown), 0,
+                                 add_parts<P>, static_cast<const P*>(parts.data) + at[0], parts.count,
+                                 parts.size, index, from, to,
+                                 static_cast<void*>(static_cast<std::byte*>(target.data) +
+                                                    at[1] * static_cast<std::int64_t>(size_of(target.dtype))),
+                                 target.dtype, write == GradientWrite::Accumulate);
     });
   });
 }
@@ -261,9 +264,10 @@ void sum_channels(const ConstTensorView& x, bool channels_last, const TensorView
     args.length = length;
     args.blocks = blocks;
     args.parts = memory.as<double>();
-    detail::cuda::launch("conv2d_backward_weight", x.device, dim3(static_cast<unsigned>(blocks * count)),
-                         dim3(static_cast<unsigned>(across), static_cast<unsigned>(kThreads / across)), 0,
-                         sum_pixels<T>, args);
+    detail::cuda::launch_early("conv2d_backward_weight", x.device,
+                               dim3(static_cast<unsigned>(blocks * count)),
+                               dim3(static_cast<unsigned>(across), static_cast<unsigned>(kThreads / across)),
+                               0, sum_pixels<T>, args);
   });
   add_partial_sums({memory.as<void>(), DType::Float64, count, channels, {1}}, target, write);
 }

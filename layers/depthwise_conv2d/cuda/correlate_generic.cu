@@ -50,6 +50,7 @@ __device__ I take(I& i, std::int64_t size) {
 
 template <class T, class I>
 __global__ void correlate_anything(const GenericWork work) {
+  detail::cuda::wait_for_stream();
   using C = detail::ComputeType<T>;
   const I step = static_cast<I>(gridDim.x) * kThreads;
   for (I i = static_cast<I>(blockIdx.x) * kThreads + static_cast<I>(threadIdx.x);
@@ -130,7 +131,7 @@ void correlate_generic(const Correlation& p) {
              std::abs(axis.padding) < kMost && axis.target < kMost / axis.stride;
   detail::dispatch_floating(p.target.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    detail::cuda::launch(
+    detail::cuda::launch_early(
         "depthwise_conv2d", p.target.device, detail::cuda::blocks_for(work.total, kThreads), kThreads, 0,
         narrow ? correlate_anything<T, std::int32_t> : correlate_anything<T, std::int64_t>, work);
   });

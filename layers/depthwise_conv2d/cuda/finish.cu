@@ -26,6 +26,7 @@ struct Destination {
 template <class C>
 __global__ void add_parts(const C* sums, std::int64_t parts, std::int64_t channels, std::int64_t taps,
                           std::int64_t kernel_w, const Destination weight, const Destination bias) {
+  detail::cuda::wait_for_stream();
   const std::int64_t warps = std::int64_t{gridDim.x} * (kThreads / kWarp);
   for (std::int64_t i = std::int64_t{blockIdx.x} * (kThreads / kWarp) + threadIdx.x / kWarp;
        i < channels * (taps + 1); i += warps) {
@@ -52,6 +53,7 @@ constexpr int kLanes = 32, kSlices = 16;
 __global__ void __launch_bounds__(kLanes* kSlices)
     add_rows(const float* sums, std::int64_t parts, std::int64_t count, std::int64_t taps,
              std::int64_t kernel_w, const Destination weight, const Destination bias) {
+  detail::cuda::wait_for_stream();
   __shared__ double slices[kSlices][kLanes];
   const std::int64_t i = std::int64_t{blockIdx.x} * kLanes + threadIdx.x;
   double sum = 0;
@@ -124,6 +126,7 @@ template <class Sums>
 __global__ void __launch_bounds__(kLanes* kSlices)
     merge_parts(const float* parts, std::int64_t count, std::int64_t of_chunk, std::int64_t channels,
                 float* chunks, const HookResults to) {
+  detail::cuda::wait_for_stream();
   __shared__ Sums slices[kSlices][kLanes];
   const std::int64_t channel = std::int64_t{blockIdx.x} * kLanes + threadIdx.x;
   const std::int64_t begin = blockIdx.y * of_chunk, end = min(count, begin + of_chunk);
@@ -153,12 +156,12 @@ void launch_merge(float* parts, std::int64_t count, std::int64_t channels, Devic
   if (const std::int64_t wanted = lamella::depthwise::hook_chunks(count); wanted > 0) {
     const std::int64_t of_chunk = (count + wanted - 1) / wanted, chunks = (count + of_chunk - 1) / of_chunk;
     float* const kept = parts + count * channels * Sums::kFloats;
-    detail::cuda::launch("depthwise_conv2d", device, dim3(blocks, static_cast<unsigned>(chunks)), threads, 0,
-                         merge_parts<Sums>, parts, count, of_chunk, channels, kept, to);
+    detail::cuda::launch_early("depthwise_conv2d", device, dim3(blocks, static_cast<unsigned>(chunks)),
+                               threads, 0, merge_parts<Sums>, parts, count, of_chunk, channels, kept, to);
     parts = kept, count = chunks;
   }
-  detail::cuda::launch("depthwise_conv2d", device, dim3(blocks), threads, 0, merge_parts<Sums>, parts, count,
-                       count, channels, parts, to);
+  detail::cuda::launch_early("depthwise_conv2d", device, dim3(blocks), threads, 0, merge_parts<Sums>, parts,
+                             count, count, channels, parts, to);
 }
 
 std::pair<Destination, Destination> destinations(const Parts& to) {
@@ -174,10 +177,10 @@ template <class C>
 void launch_finish(const void* sums, std::int64_t parts, const Parts& to) {
   const auto [weight, bias] = destinations(to);
   const std::int64_t taps = to.kernel.h * to.kernel.w;
-  detail::cuda::launch("depthwise_conv2d_backward_weight", to.device,
-                       detail::cuda::blocks_for(to.channels * (taps + 1), kThreads / kWarp), kThreads, 0,
-                       add_parts<C>, static_cast<const C*>(sums), parts, to.channels, taps, to.kernel.w,
-                       weight, bias);
+  detail::cuda::launch_early("depthwise_conv2d_backward_weight", to.device,
+                             detail::cuda::blocks_for(to.channels * (taps + 1), kThreads / kWarp), kThreads,
+                             0, add_parts<C>, static_cast<const C*>(sums), parts, to.channels, taps,
+                             to.kernel.w, weight, bias);
 }
 
 }  // namespace
@@ -193,9 +196,10 @@ void finish_parts(const void* sums, std::int64_t parts, DType dtype, const Parts
 void finish_rows(const float* sums, std::int64_t parts, const Parts& to) {
   const auto [weight, bias] = destinations(to);
   const std::int64_t taps = to.kernel.h * to.kernel.w, count = to.channels * (taps + 1);
-  detail::cuda::launch("depthwise_conv2d_backward_weight", to.device,
-                       dim3(static_cast<unsigned>((count + kLanes - 1) / kLanes)), dim3(kLanes, kSlices), 0,
-                       add_rows, sums, parts, count, taps, to.kernel.w, weight, bias);
+  detail::cuda::launch_early("depthwise_conv2d_backward_weight", to.device,
+                             dim3(static_cast<unsigned>((count + kLanes - 1) / kLanes)),
+                             dim3(kLanes, kSlices), 0, add_rows, sums, parts, count, taps, to.kernel.w,
+                             weight, bias);
 }
 
 void finish_statistics(float* parts, std::int64_t count, std::int64_t channels, Device device,

@@ -86,6 +86,7 @@ __device__ detail::ComputeType<T> gradient_at(const FusedWork& work, std::int64_
 /// products.
 template <class T, bool kBackward>
 __global__ void __launch_bounds__(kThreads) compute_fused(const FusedWork work) {
+  detail::cuda::wait_for_stream();
   using C = detail::ComputeType<T>;
   __shared__ double counts[kThreads], sums[kThreads], squares[kThreads];
   const unsigned thread = threadIdx.x;
@@ -196,9 +197,9 @@ void fused_generic(const Fused& p) {
   if (work.pixels > 0)
     detail::dispatch_floating(p.source.dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      detail::cuda::launch("depthwise_conv2d", device,
-                           detail::cuda::blocks_for(work.parts * work.channels, 1), kThreads, 0,
-                           p.backward ? compute_fused<T, true> : compute_fused<T, false>, work);
+      detail::cuda::launch_early("depthwise_conv2d", device,
+                                 detail::cuda::blocks_for(work.parts * work.channels, 1), kThreads, 0,
+                                 p.backward ? compute_fused<T, true> : compute_fused<T, false>, work);
     });
   if (p.results.mean != nullptr) finish_statistics(work.sums, work.parts, work.channels, device, p.results);
   if (p.results.sum != nullptr) finish_norm_sums(work.sums, work.parts, work.channels, device, p.results);

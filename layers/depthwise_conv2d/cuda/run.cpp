@@ -19,6 +19,8 @@
 
 #include "core/cuda/check.h"
 #include "core/cuda/compiler.h"
+#include "core/cuda/launch.h"
+#include "core/cuda/stream.h"
 #include "core/workspace.h"
 #include "layers/depthwise_conv2d/cuda/plan.h"
 #include "layers/depthwise_conv2d/cuda/tuning.h"
@@ -281,10 +283,10 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
   if (!bind(plan, o, bound)) return false;
   const bool forward = o.output.data != nullptr, input = !forward && o.grad_input.data != nullptr;
   const Device device = o.device();
-  const auto stream = static_cast<cudaStream_t>(current_stream(device).handle);
   if (plan.clears && !o.accumulate) {
     const std::size_t bytes = static_cast<std::size_t>(o.grad_input.numel()) * size_of(o.grad_input.dtype);
-    detail::cuda::check(cudaMemsetAsync(o.grad_input.data, 0, bytes, stream), "depthwise_conv2d");
+    detail::cuda::check(cudaMemsetAsync(o.grad_input.data, 0, bytes, detail::cuda::stream_of(device)),
+                        "depthwise_conv2d");
   }
   // What somebody else merges gets memory of its own.
   detail::LeftParts* const left = o.hook != Hook::None ? o.results.left : nullptr;
@@ -342,10 +344,9 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
     if (plan.family == Plan::Family::Boxes) work = &boxes;
   }
   void* arguments[] = {work};
-  detail::cuda::check(cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(plan.launch.blocks)),
-                                       dim3(static_cast<unsigned>(plan.launch.threads)), arguments,
-                                       static_cast<std::size_t>(plan.launch.shared_bytes), stream),
-                      "depthwise_conv2d");
+  detail::cuda::launch_early("depthwise_conv2d", device, static_cast<unsigned>(plan.launch.blocks),
+                             static_cast<unsigned>(plan.launch.threads),
+                             static_cast<std::size_t>(plan.launch.shared_bytes), kernel, arguments);
   if (o.to != nullptr && weights_left == nullptr) finish_rows(parts, plan.launch.parts, *o.to);
   if (left != nullptr) return true;
   if (o.hook == Hook::Statistics)

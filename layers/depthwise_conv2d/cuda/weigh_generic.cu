@@ -32,6 +32,7 @@ struct GenericWeighing {
 /// Threads of a block: x over neighbouring channels, y over pixels.
 template <class T>
 __global__ void __launch_bounds__(kThreads) weigh_anything(const GenericWeighing work) {
+  detail::cuda::wait_for_stream();
   using C = detail::ComputeType<T>;
   __shared__ C shared[kThreads];
   const unsigned thread = threadIdx.y * blockDim.x + threadIdx.x;
@@ -142,8 +143,9 @@ void weigh_generic(const Weighing& p, const Parts& to) {
   const std::int64_t items = work.parts * work.tap_groups * work.channel_groups;
   detail::dispatch_floating(p.input.dtype, [&, &work = work, &across = across](auto tag) {
     using T = typename decltype(tag)::type;
-    detail::cuda::launch("depthwise_conv2d_backward_weight", p.input.device,
-                         detail::cuda::blocks_for(items, 1), dim3(across, down), 0, weigh_anything<T>, work);
+    detail::cuda::launch_early("depthwise_conv2d_backward_weight", p.input.device,
+                               detail::cuda::blocks_for(items, 1), dim3(across, down), 0, weigh_anything<T>,
+                               work);
   });
   finish_parts(work.sums, work.parts, p.input.dtype, to);
 }

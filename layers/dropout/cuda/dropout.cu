@@ -55,6 +55,7 @@ using Group = detail::cuda::Lot<T, sizeof(T) == 2 ? 8 : 4>;
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     mask_elements(const Masked<T> masked, std::int64_t total, bool aligned) {
+  detail::cuda::wait_for_stream();
   constexpr int kSize = Group<T>::kSize;
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t group = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; group * kSize < total;
@@ -92,6 +93,7 @@ LAMELLA_HOST_DEVICE inline std::int64_t runs_of(std::int64_t inner) {
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     mask_pixels(const Masked<T> masked, std::int64_t batch, std::int64_t channels, std::int64_t inner) {
+  detail::cuda::wait_for_stream();
   const std::int64_t runs = runs_of(inner), groups = (channels + blockDim.x - 1) / blockDim.x;
   for (std::int64_t item = blockIdx.x; item < batch * runs * groups; item += gridDim.x) {
     const std::int64_t row = item / groups, c = (item - row * groups) * blockDim.x + threadIdx.x;
@@ -118,6 +120,7 @@ constexpr std::int64_t kGroupsPerBlock = kThreads * 8;
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     mask_samples(const Masked<T> masked, std::int64_t batch, std::int64_t size, bool aligned) {
+  detail::cuda::wait_for_stream();
   constexpr int kSize = Group<T>::kSize;
   const std::int64_t groups = (size + kSize - 1) / kSize,
                      parts = (groups + kGroupsPerBlock - 1) / kGroupsPerBlock;
@@ -151,7 +154,7 @@ template <class T>
 void run(const ConstTensorView& x, const DropoutMask& mask, const TensorView& y, GradientWrite write) {
   using detail::cuda::blocks_for;
   using detail::cuda::is_aligned;
-  using detail::cuda::launch;
+  using detail::cuda::launch_early;
   const Masked<T> masked{x.as<T>(),
                          y.as<T>(),
                          mask.key,
@@ -163,16 +166,17 @@ void run(const ConstTensorView& x, const DropoutMask& mask, const TensorView& y,
   const std::int64_t size = mask.channels * mask.inner, total = mask.batch * size;
   if (mask.per_sample) {
     const std::int64_t parts = (size + kSize * kGroupsPerBlock - 1) / (kSize * kGroupsPerBlock);
-    launch("drop_path", y.device, blocks_for(mask.batch * parts, 1), kThreads, 0, mask_samples<T>, masked,
-           mask.batch, size, aligned && size % kSize == 0);
+    launch_early("drop_path", y.device, blocks_for(mask.batch * parts, 1), kThreads, 0, mask_samples<T>,
+                 masked, mask.batch, size, aligned && size % kSize == 0);
   } else if (mask.channels_last && mask.inner > 1) {
     const std::int64_t threads = std::min<std::int64_t>(kThreads, (mask.channels + 31) / 32 * 32);
     const std::int64_t groups = (mask.channels + threads - 1) / threads;
-    launch("dropout", y.device, blocks_for(mask.batch * runs_of(mask.inner) * groups, 1),
-           static_cast<unsigned>(threads), 0, mask_pixels<T>, masked, mask.batch, mask.channels, mask.inner);
+    launch_early("dropout", y.device, blocks_for(mask.batch * runs_of(mask.inner) * groups, 1),
+                 static_cast<unsigned>(threads), 0, mask_pixels<T>, masked, mask.batch, mask.channels,
+                 mask.inner);
   } else {
-    launch("dropout", y.device, blocks_for((total + kSize - 1) / kSize, kThreads), kThreads, 0,
-           mask_elements<T>, masked, total, aligned);
+    launch_early("dropout", y.device, blocks_for((total + kSize - 1) / kSize, kThreads), kThreads, 0,
+                 mask_elements<T>, masked, total, aligned);
   }
 }
 

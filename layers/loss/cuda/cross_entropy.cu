@@ -19,8 +19,9 @@ using detail::GradientWrite;
 using detail::TensorView;
 using detail::Workspace;
 using detail::cuda::from_compute;
-using detail::cuda::launch;
+using detail::cuda::launch_early;
 using detail::cuda::to_compute;
+using detail::cuda::wait_for_stream;
 using detail::cuda::write_number;
 
 namespace {
@@ -138,6 +139,7 @@ __device__ double loss_of(const Terms<T>& terms, std::int64_t offset, std::int64
 template <class T>
 __global__ void __launch_bounds__(kLossThreads)
     forward(const Terms<T> terms, double* log_sums, T* losses, double* partial) {
+  wait_for_stream();
   __shared__ double shared[kLossThreads];
   const Samples& samples = terms.samples;
   const bool first = samples.lane() == 0;
@@ -167,6 +169,7 @@ __global__ void __launch_bounds__(kLossThreads)
 template <class T>
 __global__ void __launch_bounds__(kLossThreads) finish(const double* partial, std::int64_t parts, bool summed,
                                                        double given_divisor, double* divisor, T* loss) {
+  wait_for_stream();
   __shared__ double shared[kLossThreads];
   const double total = sum_in_block(partial, parts, 2, shared);
   const double weight = sum_in_block(partial + 1, parts, 2, shared);
@@ -198,6 +201,7 @@ Upstream upstream_of(const ConstTensorView& grad, const CrossEntropyShape& shape
 template <class T>
 __global__ void __launch_bounds__(kLossThreads)
     backward(const Terms<T> terms, const Upstream upstream, T* dlogits, bool accumulate) {
+  wait_for_stream();
   using C = ComputeType<T>;
   __shared__ double shared[kLossThreads];
   const Samples& samples = terms.samples;
@@ -245,6 +249,7 @@ __global__ void __launch_bounds__(kLossThreads)
 template <class T>
 __global__ void __launch_bounds__(kLossThreads)
     backward_target(const Terms<T> terms, const Upstream upstream, ComputeType<T>* dtarget, bool accumulate) {
+  wait_for_stream();
   using C = ComputeType<T>;
   const Samples& samples = terms.samples;
   for (std::int64_t s = std::int64_t{blockIdx.x} * samples.together + samples.slot(); s < samples.count;
@@ -271,11 +276,12 @@ void cross_entropy_forward(const ConstTensorView& logits, const ConstTensorView&
     const Terms<T> terms = make_terms<T>(logits, target, weight, shape);
     const unsigned blocks = blocks_of(terms.samples);
     const Workspace partial(device, std::int64_t{blocks} * 2 * static_cast<std::int64_t>(sizeof(double)));
-    launch("cross_entropy", device, blocks, kLossThreads, 0, forward<T>, terms, log_sum.as<double>(),
-           each ? loss.as<T>() : nullptr, partial.as<double>());
-    launch("cross_entropy", device, 1, kLossThreads, 0, finish<T>, partial.as<double>(), std::int64_t{blocks},
-           mean && shape.indices, mean ? static_cast<double>(shape.samples()) : 1.0, divisor.as<double>(),
-           each ? nullptr : loss.as<T>());
+    launch_early("cross_entropy", device, blocks, kLossThreads, 0, forward<T>, terms, log_sum.as<double>(),
+                 each ? loss.as<T>() : nullptr, partial.as<double>());
+    launch_early("cross_entropy", device, 1, kLossThreads, 0, finish<T>, partial.as<double>(),
+                 std::int64_t{blocks}, mean && shape.indices,
+                 mean ? static_cast<double>(shape.samples()) : 1.0, divisor.as<double>(),
+                 each ? nullptr : loss.as<T>());
   });
 }
 
@@ -286,9 +292,9 @@ void cross_entropy_backward(const ConstTensorView& grad, const ConstTensorView& 
   detail::dispatch_floating(logits.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const Terms<T> terms = make_terms<T>(logits, target, weight, shape);
-    launch("cross_entropy backward", dlogits.device, blocks_of(terms.samples), kLossThreads, 0, backward<T>,
-           terms, upstream_of(grad, shape, divisor, log_sum), dlogits.as<T>(),
-           write == GradientWrite::Accumulate);
+    launch_early("cross_entropy backward", dlogits.device, blocks_of(terms.samples), kLossThreads, 0,
+                 backward<T>, terms, upstream_of(grad, shape, divisor, log_sum), dlogits.as<T>(),
+                 write == GradientWrite::Accumulate);
   });
 }
 
@@ -299,9 +305,9 @@ void cross_entropy_backward_target(const ConstTensorView& grad, const ConstTenso
   detail::dispatch_floating(logits.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const Terms<T> terms = make_terms<T>(logits, {}, weight, shape);
-    launch("cross_entropy backward", dtarget.device, blocks_of(terms.samples), kLossThreads, 0,
-           backward_target<T>, terms, upstream_of(grad, shape, divisor, log_sum),
-           dtarget.as<ComputeType<T>>(), write == GradientWrite::Accumulate);
+    launch_early("cross_entropy backward", dtarget.device, blocks_of(terms.samples), kLossThreads, 0,
+                 backward_target<T>, terms, upstream_of(grad, shape, divisor, log_sum),
+                 dtarget.as<ComputeType<T>>(), write == GradientWrite::Accumulate);
   });
 }
 

@@ -17,8 +17,9 @@ using detail::PointwiseOperands;
 using detail::TensorView;
 using detail::Workspace;
 using detail::cuda::from_compute;
-using detail::cuda::launch;
+using detail::cuda::launch_early;
 using detail::cuda::to_compute;
+using detail::cuda::wait_for_stream;
 using detail::cuda::write_number;
 
 namespace {
@@ -71,6 +72,7 @@ Elements<T> elements_of(const PointwiseOperands& from) {
 template <class F, class T>
 __global__ void __launch_bounds__(kLossThreads)
     apply_each(const Elements<T> elements, const T* grad, bool each, double divisor, T* to, bool accumulate) {
+  wait_for_stream();
   using C = ComputeType<T>;
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < elements.count; i += step) {
@@ -83,6 +85,7 @@ __global__ void __launch_bounds__(kLossThreads)
 /// partial[block] = the sum of a block's elements.
 template <class F, class T>
 __global__ void __launch_bounds__(kLossThreads) add_up(const Elements<T> elements, double* partial) {
+  wait_for_stream();
   __shared__ double shared[kLossThreads];
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
   double sum = 0;
@@ -96,6 +99,7 @@ __global__ void __launch_bounds__(kLossThreads) add_up(const Elements<T> element
 template <class T>
 __global__ void __launch_bounds__(kLossThreads)
     finish_sum(const double* partial, std::int64_t parts, double divisor, T* loss) {
+  wait_for_stream();
   __shared__ double shared[kLossThreads];
   const double sum = sum_in_block(partial, parts, 1, shared);
   if (threadIdx.x == 0) *loss = from_compute<T>(static_cast<ComputeType<T>>(sum / divisor));
@@ -105,8 +109,9 @@ template <class F, class T>
 void launch_each(const PointwiseOperands& operands, const ConstTensorView& grad, bool each, double divisor,
                  const TensorView& to, bool accumulate) {
   const Elements<T> elements = elements_of<T>(operands);
-  launch("pointwise loss", to.device, detail::cuda::blocks_for(elements.count, kLossThreads), kLossThreads, 0,
-         apply_each<F, T>, elements, grad.as<T>(), each, divisor, to.as<T>(), accumulate);
+  launch_early("pointwise loss", to.device, detail::cuda::blocks_for(elements.count, kLossThreads),
+               kLossThreads, 0, apply_each<F, T>, elements, grad.as<T>(), each, divisor, to.as<T>(),
+               accumulate);
 }
 
 template <class F, class T>
@@ -117,10 +122,10 @@ void forward(const PointwiseOperands& operands, Reduction reduction, const Tenso
   const Elements<T> elements = elements_of<T>(operands);
   const std::int64_t parts = std::min((elements.count + kPerBlock - 1) / kPerBlock, kMostBlocks);
   const Workspace partial(loss.device, parts * static_cast<std::int64_t>(sizeof(double)));
-  launch("pointwise loss", loss.device, static_cast<unsigned>(parts), kLossThreads, 0, add_up<F, T>, elements,
-         partial.as<double>());
-  launch("pointwise loss", loss.device, 1, kLossThreads, 0, finish_sum<T>, partial.as<double>(), parts,
-         reduction == Reduction::Mean ? static_cast<double>(elements.count) : 1.0, loss.as<T>());
+  launch_early("pointwise loss", loss.device, static_cast<unsigned>(parts), kLossThreads, 0, add_up<F, T>,
+               elements, partial.as<double>());
+  launch_early("pointwise loss", loss.device, 1, kLossThreads, 0, finish_sum<T>, partial.as<double>(), parts,
+               reduction == Reduction::Mean ? static_cast<double>(elements.count) : 1.0, loss.as<T>());
 }
 
 }  // namespace

@@ -156,6 +156,7 @@ struct BatchGradient {
 template <class C>
 __global__ void running_statistics(const ChannelNumbers mean, const ChannelNumbers var, double eps,
                                    const BatchAffine<C> affine) {
+  detail::cuda::wait_for_stream();
   const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (c < affine.channels) affine(c, mean.at(c), 1 / sqrt(var.at(c) + eps));
 }
@@ -199,10 +200,10 @@ void batch_norm_running_statistics(const ConstTensorView& running_mean, const Co
   const std::int64_t channels = norm.statistics.shape[1];
   detail::dispatch_compute_floating(norm.scale.dtype, [&](auto tag) {
     using C = typename decltype(tag)::type;
-    detail::cuda::launch("batch_norm_running_statistics", norm.statistics.device,
-                         grid_of((channels + kThreads - 1) / kThreads), kThreads, 0, running_statistics<C>,
-                         ChannelNumbers(running_mean, 0), ChannelNumbers(running_var, 1), norm.eps,
-                         BatchAffine<C>(norm));
+    detail::cuda::launch_early("batch_norm_running_statistics", norm.statistics.device,
+                               grid_of((channels + kThreads - 1) / kThreads), kThreads, 0,
+                               running_statistics<C>, ChannelNumbers(running_mean, 0),
+                               ChannelNumbers(running_var, 1), norm.eps, BatchAffine<C>(norm));
   });
 }
 

@@ -11,6 +11,7 @@ constexpr std::int64_t kImagesForRows = 8;
 
 template <class T, bool kWide>
 __global__ void __launch_bounds__(kNormThreads, 3) row_moments(const T* x, const RowCut cut, Pair* pairs) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   constexpr int kSize = Numbers<T>::kSize;
   __shared__ Pair shared[kSize * kNormThreads];
@@ -48,6 +49,7 @@ __global__ void __launch_bounds__(kNormThreads, 3) row_moments(const T* x, const
 template <class T, bool kWide>
 __global__ void __launch_bounds__(kNormThreads, 3)
     plane_moments(const T* x, const PlaneCut cut, Pair* pairs) {
+  detail::cuda::wait_for_stream();
   using Load = Loaded<T, 1>;
   constexpr int kSize = Numbers<T>::kSize;
   PlaneItem<kSize> item(cut, blockIdx.x);
@@ -92,11 +94,12 @@ void channel_moments(const ConstTensorView& x, const ChannelCut& cut, Pair* pair
     using T = typename decltype(tag)::type;
     dispatch_wide<T>(cut.whole, {x.data}, [&](auto wide) {
       if (cut.by_rows)
-        detail::cuda::launch("channel_moments", x.device, grid_of(cut.rows.blocks()), kNormThreads, 0,
-                             row_moments<T, wide()>, x.as<T>(), cut.rows, pairs);
+        detail::cuda::launch_early("channel_moments", x.device, grid_of(cut.rows.blocks()), kNormThreads, 0,
+                                   row_moments<T, wide()>, x.as<T>(), cut.rows, pairs);
       else
-        detail::cuda::launch("channel_moments", x.device, grid_of(cut.planes.blocks()), cut.planes.block(), 0,
-                             plane_moments<T, wide()>, x.as<T>(), cut.planes, pairs);
+        detail::cuda::launch_early("channel_moments", x.device, grid_of(cut.planes.blocks()),
+                                   cut.planes.block(), 0, plane_moments<T, wide()>, x.as<T>(), cut.planes,
+                                   pairs);
     });
   });
 }

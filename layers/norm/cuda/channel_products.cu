@@ -19,6 +19,7 @@ struct Products {
 template <class T, bool kWide, class Slope>
 __global__ void __launch_bounds__(kNormThreads, 2)
     row_products(const Products<T> job, const RowCut cut, const Slope slope) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   using Load = Loaded<T, 2>;
   constexpr int kSize = Numbers<T>::kSize;
@@ -60,6 +61,7 @@ __global__ void __launch_bounds__(kNormThreads, 2)
 template <class T, bool kWide, class Slope>
 __global__ void __launch_bounds__(kNormThreads, 2)
     plane_products(const Products<T> job, const PlaneCut cut, const Slope slope) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   using Load = Loaded<T, 2>;
   constexpr int kSize = Numbers<T>::kSize;
@@ -103,11 +105,12 @@ void channel_products(const ConstTensorView& grad, const ConstTensorView& x, con
       visit_slope<C, wide()>(slope.activation, [&](auto function) {
         using Slope = decltype(function);
         if (cut.by_rows)
-          detail::cuda::launch("channel_products", x.device, grid_of(cut.rows.blocks()), kNormThreads, 0,
-                               row_products<T, wide(), Slope>, job, cut.rows, function);
+          detail::cuda::launch_early("channel_products", x.device, grid_of(cut.rows.blocks()), kNormThreads,
+                                     0, row_products<T, wide(), Slope>, job, cut.rows, function);
         else
-          detail::cuda::launch("channel_products", x.device, grid_of(cut.planes.blocks()), cut.planes.block(),
-                               0, plane_products<T, wide(), Slope>, job, cut.planes, function);
+          detail::cuda::launch_early("channel_products", x.device, grid_of(cut.planes.blocks()),
+                                     cut.planes.block(), 0, plane_products<T, wide(), Slope>, job, cut.planes,
+                                     function);
       });
     });
   });

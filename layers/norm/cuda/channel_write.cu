@@ -102,6 +102,7 @@ __device__ inline void write_packet(const Streams<T>& streams, const PacketAt<T>
 template <class T, bool kWide, class Formula>
 __global__ void __launch_bounds__(kNormThreads, 2)
     write_rows(const Streams<T> streams, const RowCut cut, const Formula formula) {
+  detail::cuda::wait_for_stream();
   constexpr int kSize = Numbers<T>::kSize;
   const RowItem<kSize> item(cut, gridDim.x - 1 - blockIdx.x);
   typename Formula::Lane lanes[kSize] = {};
@@ -122,6 +123,7 @@ __global__ void __launch_bounds__(kNormThreads, 2)
 template <class T, bool kWide, class Formula>
 __global__ void __launch_bounds__(kNormThreads, 2)
     write_planes(const Streams<T> streams, const PlaneCut cut, const Formula formula) {
+  detail::cuda::wait_for_stream();
   constexpr int kSize = Numbers<T>::kSize;
   PlaneItem<kSize> item(cut, gridDim.x - 1 - blockIdx.x);
   const typename Formula::Lane lane = formula.lane(item.statistic, item.channel);
@@ -139,11 +141,11 @@ template <class T, bool kWide, class Formula>
 void write(const char* what, Device device, const ChannelCut& cut, const Streams<T>& streams,
            const Formula& formula) {
   if (cut.by_rows)
-    detail::cuda::launch(what, device, grid_of(cut.rows.blocks()), kNormThreads, 0,
-                         write_rows<T, kWide, Formula>, streams, cut.rows, formula);
+    detail::cuda::launch_early(what, device, grid_of(cut.rows.blocks()), kNormThreads, 0,
+                               write_rows<T, kWide, Formula>, streams, cut.rows, formula);
   else
-    detail::cuda::launch(what, device, grid_of(cut.planes.blocks()), cut.planes.block(), 0,
-                         write_planes<T, kWide, Formula>, streams, cut.planes, formula);
+    detail::cuda::launch_early(what, device, grid_of(cut.planes.blocks()), cut.planes.block(), 0,
+                               write_planes<T, kWide, Formula>, streams, cut.planes, formula);
 }
 
 }  // namespace

@@ -41,6 +41,7 @@ struct PairParts {
 template <class Tally, class Parts, class Done>
 __global__ void __launch_bounds__(kFinishThreads)
     finish(const Parts parts, std::int64_t statistics, const Done done) {
+  detail::cuda::wait_for_stream();
   __shared__ Tally shared[kFinishThreads];
   const std::int64_t s = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   const unsigned at = threadIdx.y * blockDim.x + threadIdx.x;
@@ -67,8 +68,8 @@ void finish_parts(const char* what, Device device, const Parts& parts, std::int6
   while (down < 256 && std::int64_t{4} * down < parts.parts()) down *= 2;
   while (down < kFinishThreads && std::int64_t{32} * down < parts.parts()) down *= 2;
   const unsigned across = std::min(std::max(4u, 64 / down), kFinishThreads / down);
-  detail::cuda::launch(what, device, grid_of((statistics + across - 1) / across), dim3(across, down), 0,
-                       finish<Tally, Parts, Done>, parts, statistics, done);
+  detail::cuda::launch_early(what, device, grid_of((statistics + across - 1) / across), dim3(across, down), 0,
+                             finish<Tally, Parts, Done>, parts, statistics, done);
 }
 template <class Tally, class Done>
 void finish_parts(const char* what, Device device, const Pair* pairs, const PartCounts& counts,

@@ -24,6 +24,7 @@ template <class C>
 __global__ void group_statistics(const Pair* moments, const Groups groups, double eps,
                                  const ChannelNumbers weight, const ChannelNumbers bias, double* statistics,
                                  C* factors) {
+  detail::cuda::wait_for_stream();
   const std::int64_t k = groups.mine(), all = groups.count * groups.together;
   if (k >= groups.count) return;  // a whole warp
   const std::int64_t first = k * groups.together, last = first + groups.together;
@@ -50,6 +51,7 @@ __global__ void group_statistics(const Pair* moments, const Groups groups, doubl
 template <class C>
 __global__ void group_gradient(Pair* pairs, const Groups groups, const double* statistics,
                                const ChannelNumbers weight, C* factors) {
+  detail::cuda::wait_for_stream();
   const std::int64_t k = groups.mine(), all = groups.count * groups.together;
   if (k >= groups.count) return;  // a whole warp
   const std::int64_t first = k * groups.together, last = first + groups.together;
@@ -98,9 +100,9 @@ void group_norm_forward(const ConstTensorView& x, const ChannelLayout& layout, s
     using C = typename decltype(tag)::type;
     const detail::Workspace factors(x.device, 3 * all * static_cast<std::int64_t>(sizeof(C)));
     const Groups of = groups_of(layout, groups);
-    detail::cuda::launch("group_norm_forward", x.device, group_blocks(of), kNormThreads, 0,
-                         group_statistics<C>, moments.as<Pair>(), of, eps, ChannelNumbers(weight, 1),
-                         ChannelNumbers(bias, 0), statistics.as<double>(), factors.as<C>());
+    detail::cuda::launch_early("group_norm_forward", x.device, group_blocks(of), kNormThreads, 0,
+                               group_statistics<C>, moments.as<Pair>(), of, eps, ChannelNumbers(weight, 1),
+                               ChannelNumbers(bias, 0), statistics.as<double>(), factors.as<C>());
     channel_apply(x, cut, factors.as<C>(), y);
   });
 }
@@ -120,9 +122,9 @@ void group_norm_backward(const ConstTensorView& grad, const ConstTensorView& x, 
   detail::dispatch_compute_floating(x.dtype, [&](auto tag) {
     using C = typename decltype(tag)::type;
     const detail::Workspace factors(x.device, 4 * all * static_cast<std::int64_t>(sizeof(C)));
-    detail::cuda::launch("group_norm_backward", x.device, group_blocks(of), kNormThreads, 0,
-                         group_gradient<C>, products.as<Pair>(), of, statistics.as<double>(),
-                         ChannelNumbers(weight, 1), factors.as<C>());
+    detail::cuda::launch_early("group_norm_backward", x.device, group_blocks(of), kNormThreads, 0,
+                               group_gradient<C>, products.as<Pair>(), of, statistics.as<double>(),
+                               ChannelNumbers(weight, 1), factors.as<C>());
     if (dx.data != nullptr) channel_gradient(grad, x, cut, factors.as<C>(), {}, dx, write);
   });
   // One part for each image.

@@ -49,6 +49,7 @@ template <class T, bool kWide>
 __global__ void __launch_bounds__(kNormThreads)
     normalize_rows(const T* x, const Rows rows, const RowParameters<ComputeType<T>> parameters, double eps,
                    T* y, double* statistics) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   using Load = Loaded<T, 1>;
   constexpr int kSize = Numbers<T>::kSize;
@@ -94,6 +95,7 @@ template <class T, bool kWide>
 __global__ void __launch_bounds__(kNormThreads)
     row_gradients(const T* g, const T* x, const Rows rows, const RowParameters<ComputeType<T>> parameters,
                   const double* statistics, T* dx, bool accumulate) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   using Load = Loaded<T, 2>;
   constexpr int kSize = Numbers<T>::kSize;
@@ -147,6 +149,7 @@ __global__ void __launch_bounds__(kNormThreads)
 template <class T, bool kWide>
 __global__ void __launch_bounds__(kNormThreads, 2)
     column_products(const T* g, const T* x, const RowCut cut, const double* statistics, Pair* pairs) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   using Load = Loaded<T, 2>;
   constexpr int kSize = Numbers<T>::kSize;
@@ -192,9 +195,9 @@ void layer_norm_forward(const ConstTensorView& x, std::int64_t size, const Const
     if (rows.rows == 0) return;
     const DenseNumbers<C> w(weight), b(bias);
     dispatch_wide<T>(size % Numbers<T>::kSize == 0, {x.data, y.data}, [&](auto wide) {
-      detail::cuda::launch("layer_norm_forward", x.device, rows.grid(), rows.block(), 0,
-                           normalize_rows<T, wide()>, x.as<T>(), rows, RowParameters<C>{w.get(), b.get()},
-                           eps, y.as<T>(), statistics.as<double>());
+      detail::cuda::launch_early("layer_norm_forward", x.device, rows.grid(), rows.block(), 0,
+                                 normalize_rows<T, wide()>, x.as<T>(), rows,
+                                 RowParameters<C>{w.get(), b.get()}, eps, y.as<T>(), statistics.as<double>());
     });
   });
 }
@@ -209,10 +212,10 @@ void layer_norm_backward_input(const ConstTensorView& grad, const ConstTensorVie
     if (rows.rows == 0) return;
     const DenseNumbers<C> w(weight);
     dispatch_wide<T>(size % Numbers<T>::kSize == 0, {grad.data, x.data, dx.data}, [&](auto wide) {
-      detail::cuda::launch("layer_norm_backward_input", x.device, rows.grid(), rows.block(), 0,
-                           row_gradients<T, wide()>, grad.as<T>(), x.as<T>(), rows,
-                           RowParameters<C>{w.get(), nullptr}, statistics.as<double>(), dx.as<T>(),
-                           write == GradientWrite::Accumulate);
+      detail::cuda::launch_early("layer_norm_backward_input", x.device, rows.grid(), rows.block(), 0,
+                                 row_gradients<T, wide()>, grad.as<T>(), x.as<T>(), rows,
+                                 RowParameters<C>{w.get(), nullptr}, statistics.as<double>(), dx.as<T>(),
+                                 write == GradientWrite::Accumulate);
     });
   });
 }
@@ -224,9 +227,9 @@ void layer_norm_backward_parameters(const ConstTensorView& grad, const ConstTens
     const RowCut cut(1, statistics.shape[1], size, 1, Numbers<T>::kSize);
     const detail::Workspace pairs(x.device, cut.parts * size * static_cast<std::int64_t>(sizeof(Pair)));
     dispatch_wide<T>(size % Numbers<T>::kSize == 0, {grad.data, x.data}, [&](auto wide) {
-      detail::cuda::launch("layer_norm_backward_parameters", x.device, grid_of(cut.blocks()), kNormThreads, 0,
-                           column_products<T, wide()>, grad.as<T>(), x.as<T>(), cut, statistics.as<double>(),
-                           pairs.as<Pair>());
+      detail::cuda::launch_early("layer_norm_backward_parameters", x.device, grid_of(cut.blocks()),
+                                 kNormThreads, 0, column_products<T, wide()>, grad.as<T>(), x.as<T>(), cut,
+                                 statistics.as<double>(), pairs.as<Pair>());
     });
     finish_parts<SumsTally>("layer_norm_backward_parameters", x.device, pairs.as<Pair>(), cut.counts(), size,
                             StoreRows{sums.as<double>(), size});

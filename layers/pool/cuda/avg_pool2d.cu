@@ -17,6 +17,7 @@ namespace {
 template <class T, class I, int V>
 __global__ void __launch_bounds__(kPoolThreads)
     average_forward(const T* x, const Pooling<I> pool, std::int64_t items, T* y) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   for_each_item<I>(items, [&](I item) {
     I image = item;
@@ -45,6 +46,7 @@ __global__ void __launch_bounds__(kPoolThreads)
 template <class T, class I, int V>
 __global__ void __launch_bounds__(kPoolThreads)
     average_backward(const T* grad, const Pooling<I> pool, std::int64_t items, T* dx, bool accumulate) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   for_each_item<I>(items, [&](I item) {
     I image = item;
@@ -74,9 +76,9 @@ void avg_pool2d_forward(const ConstTensorView& x, const Pool2dGeometry& g, const
     with_pooling<T>(g, is_aligned(x.data) && is_aligned(y.data), [&](auto index, auto size) {
       using I = decltype(index);
       constexpr int kLot = decltype(size)::value;
-      detail::cuda::launch("avg_pool2d", y.device, detail::cuda::blocks_for(total / kLot, kPoolThreads),
-                           kPoolThreads, 0, average_forward<T, I, kLot>, x.as<T>(), make_pooling<I>(g, kLot),
-                           total / kLot, y.as<T>());
+      detail::cuda::launch_early("avg_pool2d", y.device, detail::cuda::blocks_for(total / kLot, kPoolThreads),
+                                 kPoolThreads, 0, average_forward<T, I, kLot>, x.as<T>(),
+                                 make_pooling<I>(g, kLot), total / kLot, y.as<T>());
     });
   });
 }
@@ -91,10 +93,10 @@ void avg_pool2d_backward(const ConstTensorView& grad, const Pool2dGeometry& g, c
     with_pooling<T>(g, is_aligned(grad.data) && is_aligned(dx.data), [&](auto index, auto size) {
       using I = decltype(index);
       constexpr int kLot = decltype(size)::value;
-      detail::cuda::launch("avg_pool2d backward", dx.device,
-                           detail::cuda::blocks_for(total / kLot, kPoolThreads), kPoolThreads, 0,
-                           average_backward<T, I, kLot>, grad.as<T>(), make_pooling<I>(g, kLot), total / kLot,
-                           dx.as<T>(), write == GradientWrite::Accumulate);
+      detail::cuda::launch_early("avg_pool2d backward", dx.device,
+                                 detail::cuda::blocks_for(total / kLot, kPoolThreads), kPoolThreads, 0,
+                                 average_backward<T, I, kLot>, grad.as<T>(), make_pooling<I>(g, kLot),
+                                 total / kLot, dx.as<T>(), write == GradientWrite::Accumulate);
     });
   });
 }

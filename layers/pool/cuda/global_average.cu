@@ -36,6 +36,7 @@ struct Sums {
 template <class T>
 __global__ void add_parts(const double* partial, std::int64_t parts, std::int64_t inner, std::int64_t outputs,
                           std::int64_t plane, T* average) {
+  detail::cuda::wait_for_stream();
   for_each_item<std::int64_t>(outputs, [&](std::int64_t output) {
     const double* from = partial + output / inner * parts * inner + output % inner;
     double sum = 0;
@@ -58,6 +59,7 @@ template <class T>
 __global__ void __launch_bounds__(kPoolThreads)
     average_small_planes(const T* x, int plane, std::int64_t planes, int per_block, int lanes, bool aligned,
                          T* y) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   constexpr int kSize = Packet<T>::kSize;
   __shared__ Packet<float> memory[kStaged / 16];
@@ -92,6 +94,7 @@ __global__ void __launch_bounds__(kPoolThreads)
 template <class T>
 __global__ void __launch_bounds__(kPoolThreads)
     sum_large_planes(const T* x, std::int64_t planes, std::int64_t length, bool aligned, const Sums<T> sums) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   constexpr int kSize = Packet<T>::kSize, kWarps = kPoolThreads / 32;
   __shared__ double shared[kWarps];
@@ -130,6 +133,7 @@ __global__ void __launch_bounds__(kPoolThreads)
 template <class T, class I, int V>
 __global__ void __launch_bounds__(kPoolThreads)
     spread_over_planes(const T* grad, const Extent<I> plane, std::int64_t items, T* dx, bool accumulate) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   for_each_item<I>(items, [&](I item) {
     I p = item * V;
@@ -155,6 +159,7 @@ __global__ void __launch_bounds__(kPoolThreads)
 template <class T, int V>
 __global__ void __launch_bounds__(kPoolThreads)
     sum_pixels(const T* x, std::int64_t batch, std::int64_t lots, std::int64_t length, const Sums<T> sums) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   constexpr int kChain = 64;  // additions in the compute type, one after the other
   __shared__ double shared[V * kPoolThreads];
@@ -200,6 +205,7 @@ template <class T, class I, int V>
 __global__ void __launch_bounds__(kPoolThreads)
     spread_over_pixels(const T* grad, const Extent<I> lots, const Extent<I> plane, std::int64_t items, T* dx,
                        bool accumulate) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   for_each_item<I>(items, [&](I item) {
     I pixel = item;
@@ -227,9 +233,9 @@ void with_parts(const TensorView& y, std::int64_t parts, std::int64_t inner, std
                           parts == 1 ? 0 : outputs * parts * static_cast<std::int64_t>(sizeof(double)));
   body(Sums<T>{parts == 1 ? y.as<T>() : nullptr, partial.as<double>(), parts, inner, plane});
   if (parts > 1)
-    detail::cuda::launch("global average", y.device, detail::cuda::blocks_for(outputs, kPoolThreads),
-                         kPoolThreads, 0, add_parts<T>, partial.as<double>(), parts, inner, outputs, plane,
-                         y.as<T>());
+    detail::cuda::launch_early("global average", y.device, detail::cuda::blocks_for(outputs, kPoolThreads),
+                               kPoolThreads, 0, add_parts<T>, partial.as<double>(), parts, inner, outputs,
+                               plane, y.as<T>());
 }
 
 template <class T>
@@ -243,10 +249,10 @@ void average_planes(const ConstTensorView& x, std::int64_t plane, const TensorVi
     const std::int64_t per_block = std::clamp<std::int64_t>(wanted, kSize, most);
     const int lanes = static_cast<int>(
         std::min<std::uint64_t>(32, std::bit_ceil(static_cast<std::uint64_t>((plane + 7) / 8))));
-    detail::cuda::launch("global average", y.device,
-                         detail::cuda::blocks_for(planes, static_cast<int>(per_block)), kPoolThreads, 0,
-                         average_small_planes<T>, x.as<T>(), static_cast<int>(plane), planes,
-                         static_cast<int>(per_block), lanes, aligned, y.as<T>());
+    detail::cuda::launch_early("global average", y.device,
+                               detail::cuda::blocks_for(planes, static_cast<int>(per_block)), kPoolThreads, 0,
+                               average_small_planes<T>, x.as<T>(), static_cast<int>(plane), planes,
+                               static_cast<int>(per_block), lanes, aligned, y.as<T>());
     return;
   }
   constexpr std::int64_t kLeastLength = 16384;
@@ -255,9 +261,9 @@ void average_planes(const ConstTensorView& x, std::int64_t plane, const TensorVi
   const std::int64_t length = ((plane + count - 1) / count + kSize - 1) / kSize * kSize;
   const std::int64_t parts = (plane + length - 1) / length;
   with_parts<T>(y, parts, 1, plane, [&](const Sums<T>& sums) {
-    detail::cuda::launch("global average", y.device, detail::cuda::blocks_for(planes * parts, 1),
-                         kPoolThreads, 0, sum_large_planes<T>, x.as<T>(), planes, length,
-                         aligned && plane % kSize == 0, sums);
+    detail::cuda::launch_early("global average", y.device, detail::cuda::blocks_for(planes * parts, 1),
+                               kPoolThreads, 0, sum_large_planes<T>, x.as<T>(), planes, length,
+                               aligned && plane % kSize == 0, sums);
   });
 }
 
@@ -273,8 +279,9 @@ void average_pixels(const ConstTensorView& x, const Pool2dGeometry& g, const Ten
   const std::int64_t count = std::clamp<std::int64_t>(kWantedBlocks / columns, 1, most);
   const std::int64_t length = (plane + count - 1) / count, parts = (plane + length - 1) / length;
   with_parts<T>(y, parts, g.channels, plane, [&](const Sums<T>& sums) {
-    detail::cuda::launch("global average", y.device, detail::cuda::blocks_for(columns * parts, 1),
-                         dim3(across, down), 0, sum_pixels<T, V>, x.as<T>(), g.batch, lots, length, sums);
+    detail::cuda::launch_early("global average", y.device, detail::cuda::blocks_for(columns * parts, 1),
+                               dim3(across, down), 0, sum_pixels<T, V>, x.as<T>(), g.batch, lots, length,
+                               sums);
   });
 }
 
@@ -313,13 +320,13 @@ void global_average_backward(const ConstTensorView& grad, const Pool2dGeometry& 
       const std::int64_t items = total / kLot;
       const unsigned blocks = detail::cuda::blocks_for(items, kPoolThreads);
       if (g.channels_last)
-        detail::cuda::launch("global average backward", dx.device, blocks, kPoolThreads, 0,
-                             spread_over_pixels<T, I, kLot>, grad.as<T>(), Extent<I>(g.channels / kLot),
-                             Extent<I>(plane), items, dx.as<T>(), accumulate);
+        detail::cuda::launch_early("global average backward", dx.device, blocks, kPoolThreads, 0,
+                                   spread_over_pixels<T, I, kLot>, grad.as<T>(), Extent<I>(g.channels / kLot),
+                                   Extent<I>(plane), items, dx.as<T>(), accumulate);
       else
-        detail::cuda::launch("global average backward", dx.device, blocks, kPoolThreads, 0,
-                             spread_over_planes<T, I, kLot>, grad.as<T>(), Extent<I>(plane), items,
-                             dx.as<T>(), accumulate);
+        detail::cuda::launch_early("global average backward", dx.device, blocks, kPoolThreads, 0,
+                                   spread_over_planes<T, I, kLot>, grad.as<T>(), Extent<I>(plane), items,
+                                   dx.as<T>(), accumulate);
     };
     constexpr int kSize = Packet<T>::kSize;
     const bool in_lots =

@@ -55,6 +55,7 @@ struct Places {
 template <class T, class I, int V>
 __global__ void __launch_bounds__(kPoolThreads)
     max_forward(const T* x, const Pooling<I> pool, std::int64_t items, T* y, const Places places) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   for_each_item<I>(items, [&](I item) {
     I image = item;
@@ -94,6 +95,7 @@ template <class T, class I, int V>
 __global__ void __launch_bounds__(kPoolThreads)
     max_backward(const T* grad, const Places places, const Pooling<I> pool, std::int64_t items, T* dx,
                  bool accumulate) {
+  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   for_each_item<I>(items, [&](I item) {
     I image = item;
@@ -131,9 +133,9 @@ void max_pool2d_forward(const ConstTensorView& x, const Pool2dGeometry& g, const
     with_pooling<T>(g, aligned, [&](auto index, auto size) {
       using I = decltype(index);
       constexpr int kLot = decltype(size)::value;
-      detail::cuda::launch("max_pool2d", y.device, detail::cuda::blocks_for(total / kLot, kPoolThreads),
-                           kPoolThreads, 0, max_forward<T, I, kLot>, x.as<T>(), make_pooling<I>(g, kLot),
-                           total / kLot, y.as<T>(), places);
+      detail::cuda::launch_early("max_pool2d", y.device, detail::cuda::blocks_for(total / kLot, kPoolThreads),
+                                 kPoolThreads, 0, max_forward<T, I, kLot>, x.as<T>(),
+                                 make_pooling<I>(g, kLot), total / kLot, y.as<T>(), places);
     });
   });
 }
@@ -149,10 +151,10 @@ void max_pool2d_backward(const ConstTensorView& grad, const ConstTensorView& pos
     with_pooling<T>(g, aligned, [&](auto index, auto size) {
       using I = decltype(index);
       constexpr int kLot = decltype(size)::value;
-      detail::cuda::launch("max_pool2d backward", dx.device,
-                           detail::cuda::blocks_for(total / kLot, kPoolThreads), kPoolThreads, 0,
-                           max_backward<T, I, kLot>, grad.as<T>(), places, make_pooling<I>(g, kLot),
-                           total / kLot, dx.as<T>(), write == GradientWrite::Accumulate);
+      detail::cuda::launch_early("max_pool2d backward", dx.device,
+                                 detail::cuda::blocks_for(total / kLot, kPoolThreads), kPoolThreads, 0,
+                                 max_backward<T, I, kLot>, grad.as<T>(), places, make_pooling<I>(g, kLot),
+                                 total / kLot, dx.as<T>(), write == GradientWrite::Accumulate);
     });
   });
 }

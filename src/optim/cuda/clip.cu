@@ -20,6 +20,7 @@ __device__ double square(T x) {
 /// these come in packets or not.
 template <class T>
 __global__ void __launch_bounds__(kWalkThreads) square_dense(const DenseTable<1> table, double* partial) {
+  detail::cuda::wait_for_stream();
   using Lot = detail::cuda::Packet<T>;
   constexpr int kSize = Lot::kSize;
   const auto place = table.place(blockIdx.x, kWalkChunk<T>);
@@ -48,6 +49,7 @@ __global__ void __launch_bounds__(kWalkThreads) square_dense(const DenseTable<1>
 template <class T>
 __global__ void __launch_bounds__(kWalkThreads)
     square_strided(const StridedTensor<1> tensor, double* partial) {
+  detail::cuda::wait_for_stream();
   const std::uint32_t step = gridDim.x * blockDim.x;
   double sum = 0;
   for (std::uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < tensor.index.total; i += step) {
@@ -64,6 +66,7 @@ constexpr int kFinishThreads = 1024;
 
 __global__ void __launch_bounds__(kFinishThreads)
     finish_norm(const double* partial, std::int64_t count, double* norm) {
+  detail::cuda::wait_for_stream();
   double sum = 0;
   for (std::int64_t i = threadIdx.x; i < count; i += kFinishThreads) sum += partial[i];
   __shared__ double shared[kFinishThreads];
@@ -143,20 +146,20 @@ void gradient_norm(const std::vector<detail::ConstTensorView>& gradients, const 
     walk<T>(
         items,
         [&](const DenseTable<1>& table) {
-          detail::cuda::launch("gradient_norm", norm.device, table.blocks(), kWalkThreads, 0, square_dense<T>,
-                               table, partial.as<double>() + done);
+          detail::cuda::launch_early("gradient_norm", norm.device, table.blocks(), kWalkThreads, 0,
+                                     square_dense<T>, table, partial.as<double>() + done);
           done += table.blocks();
         },
         [&](const StridedTensor<1>& tensor) {
-          detail::cuda::launch("gradient_norm", norm.device, static_cast<unsigned>(blocks_of(tensor)),
-                               kWalkThreads, 0, square_strided<T>, tensor, partial.as<double>() + done);
+          detail::cuda::launch_early("gradient_norm", norm.device, static_cast<unsigned>(blocks_of(tensor)),
+                                     kWalkThreads, 0, square_strided<T>, tensor, partial.as<double>() + done);
           done += blocks_of(tensor);
         });
   };
   run(float());
   run(double());
-  detail::cuda::launch("gradient_norm", norm.device, 1, kFinishThreads, 0, finish_norm, partial.as<double>(),
-                       blocks, norm.as<double>());
+  detail::cuda::launch_early("gradient_norm", norm.device, 1, kFinishThreads, 0, finish_norm,
+                             partial.as<double>(), blocks, norm.as<double>());
 }
 
 void scale_gradients(const std::vector<detail::TensorView>& gradients, const double* norm, double max_norm) {

@@ -29,7 +29,10 @@ struct Ema {
   }
 };
 
-__global__ void count_update(std::int64_t* updates) { ++*updates; }
+__global__ void count_update(std::int64_t* updates) {
+  detail::cuda::wait_for_stream();
+  ++*updates;
+}
 
 }  // namespace
 
@@ -41,7 +44,7 @@ void ema_step(const std::vector<detail::EmaPair>& pairs, std::int64_t* updates, 
   }
   update("ema_step", items, Ema{updates, decay, warm_up});
   // Only now, after all have read it.
-  detail::cuda::launch("ema_step", launching_device(), 1, 1, 0, count_update, updates);
+  detail::cuda::launch_early("ema_step", launching_device(), 1, 1, 0, count_update, updates);
 }
 
 }  // namespace lamella::cuda

@@ -30,6 +30,7 @@ struct Unscale {
 };
 
 __global__ void adapt_scale(const detail::ScalerState state, const detail::ScalerSettings settings) {
+  detail::cuda::wait_for_stream();
   detail::adapt(state, settings);
 }
 
@@ -43,7 +44,7 @@ void unscale_gradients(const std::vector<detail::TensorView>& gradients, const f
 }
 
 void update_scale(const detail::ScalerState& state, const detail::ScalerSettings& settings) {
-  detail::cuda::launch("update_scale", launching_device(), 1, 1, 0, adapt_scale, state, settings);
+  detail::cuda::launch_early("update_scale", launching_device(), 1, 1, 0, adapt_scale, state, settings);
 }
 
 }  // namespace lamella::cuda

@@ -47,6 +47,7 @@ struct Steps {
 
 /// One block.
 __global__ void advance(const Steps steps, const std::int32_t* skip) {
+  detail::cuda::wait_for_stream();
   if (is_set(skip)) return;
   if (static_cast<int>(threadIdx.x) < steps.count) ++*steps.at[threadIdx.x];
 }
@@ -58,7 +59,7 @@ void advance_steps(const std::vector<std::int64_t*>& all, const std::int32_t* sk
     Steps steps{};
     steps.count = static_cast<int>(std::min<std::size_t>(all.size() - first, Steps::kMost));
     std::copy_n(all.begin() + static_cast<std::ptrdiff_t>(first), steps.count, steps.at);
-    detail::cuda::launch("advance_steps", launching_device(), 1, Steps::kMost, 0, advance, steps, skip);
+    detail::cuda::launch_early("advance_steps", launching_device(), 1, Steps::kMost, 0, advance, steps, skip);
   }
 }
 

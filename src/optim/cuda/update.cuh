@@ -53,6 +53,7 @@ __device__ bool is_idle(const Op& op, const C& constants) {
 template <class T, class Op>
 __global__ void __launch_bounds__(kWalkThreads)
     update_dense(const DenseTable<Op::kOperands> table, const Op op) {
+  detail::cuda::wait_for_stream();
   constexpr int N = Op::kOperands, kSize = 16 / sizeof(T);
   // Powers and roots of the step number: by one thread for all.
   __shared__ ConstantsOf<Op, T> shared;
@@ -76,6 +77,7 @@ __global__ void __launch_bounds__(kWalkThreads)
 template <class T, class Op>
 __global__ void __launch_bounds__(kWalkThreads)
     update_strided(const StridedTensor<Op::kOperands> tensor, const Op op) {
+  detail::cuda::wait_for_stream();
   constexpr int N = Op::kOperands;
   __shared__ ConstantsOf<Op, T> shared;
   if (threadIdx.x == 0) shared = op.template constants<T>(tensor.data, tensor.step);
@@ -106,11 +108,12 @@ void update(const char* what, const WalkItems<Op::kOperands>& items, const Op& o
     walk<T>(
         items,
         [&](const DenseTable<Op::kOperands>& table) {
-          detail::cuda::launch(what, device, table.blocks(), kWalkThreads, 0, update_dense<T, Op>, table, op);
+          detail::cuda::launch_early(what, device, table.blocks(), kWalkThreads, 0, update_dense<T, Op>,
+                                     table, op);
         },
         [&](const StridedTensor<Op::kOperands>& tensor) {
-          detail::cuda::launch(what, device, detail::cuda::blocks_for(tensor.index.total, kWalkThreads),
-                               kWalkThreads, 0, update_strided<T, Op>, tensor, op);
+          detail::cuda::launch_early(what, device, detail::cuda::blocks_for(tensor.index.total, kWalkThreads),
+                                     kWalkThreads, 0, update_strided<T, Op>, tensor, op);
         });
   };
   run(float());

@@ -8,7 +8,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "core/cuda/check.h"
+#include "core/cuda/launch.h"
 #include "core/workspace.h"
 #include "layers/conv/cuda/pointwise/maps.h"
 #include "layers/conv/cuda/pointwise/pointwise.h"
@@ -78,14 +78,11 @@ const Chosen* plan_of(const Problem& problem, Device device) {
   return used != nullptr ? used : choose(problem, device);
 }
 
-cudaStream_t stream_of(Device device) { return static_cast<cudaStream_t>(current_stream(device).handle); }
-
 void launch(const void* kernel, const PointLaunch& how, void* work, Device device) {
   void* arguments[] = {work};
-  detail::cuda::check(cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(how.blocks)),
-                                       dim3(static_cast<unsigned>(how.threads)), arguments,
-                                       static_cast<std::size_t>(how.shared_bytes), stream_of(device)),
-                      kName);
+  detail::cuda::launch_early(kName, device, static_cast<unsigned>(how.blocks),
+                             static_cast<unsigned>(how.threads), static_cast<std::size_t>(how.shared_bytes),
+                             kernel, arguments);
 }
 
 const void* finish_kernel(const std::string& expression, Device device) {

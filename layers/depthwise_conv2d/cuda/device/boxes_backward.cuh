@@ -100,6 +100,7 @@ __global__ void __launch_bounds__(
          i += Sizes::kThreads)
       tap_sums[i] = 0;
   }
+  wait_for_stream();
   __syncthreads();
 
   struct Item {

@@ -77,6 +77,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms>::kThreads)
       if (kTransforms) make_barrier(ready + 8 * s, Sizes::kTransformers);
     }
   }
+  wait_for_stream();
   __syncthreads();
   PageCursor<kPages> cursor;
   if (warp == kConsumers) {

@@ -164,6 +164,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelW
   const int columns = work.w.outputs(at.class_w) - first_column;
   Moments* const moments = reinterpret_cast<Moments*>(work.hook.parts) +
                            (static_cast<Int64>(part) * cut.channels + first_channel) * K::kRepeat;
+  wait_for_stream();
   if (rows <= 0 || columns <= 0) {
     if constexpr (kStatistics) {
       for (int i = static_cast<int>(threadIdx.x); i < channels * K::kRepeat; i += kThreads)
@@ -354,6 +355,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
   const bool works = group < cut.groups && tap_group < kTapGroups && channel < channels;
   float taps[kInput && !kLong ? K::kTaps : 1][kOut], sums[kSums][kOut], total[kOut];
   float* const block_taps = kLong ? reinterpret_cast<float*>(g_ring) + work.cut.tap_floats : block_sums;
+  wait_for_stream();
   if constexpr (kInput)
     fetch_taps<T, K, kOutChannels, kThreads>(work.taps, first_out, channels * K::kRepeat, block_taps);
   if constexpr (kInput && !kLong) {

@@ -135,6 +135,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
   T* const outputs = inputs + (kDouble ? 2 : 1) * cut.input_numbers;
   float* const block_taps = reinterpret_cast<float*>(outputs + cut.output_numbers);
   for (int i = static_cast<int>(threadIdx.x); i < cut.zeros; i += kThreads) zeros[i] = T{};
+  wait_for_stream();
 
   const int in_plane = work.h.input * work.w.input, out_plane = work.h.output * work.w.output;
   const PlaneThread thread(work, static_cast<int>(threadIdx.x));
@@ -308,6 +309,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
   T* const buffers = zeros + cut.zeros;
   const int buffer = cut.input_numbers + cut.output_numbers;
   for (int i = static_cast<int>(threadIdx.x); i < cut.zeros; i += kThreads) zeros[i] = T{};
+  wait_for_stream();
 
   const int in_plane = work.h.input * work.w.input, out_plane = work.h.output * work.w.output;
   const int channel_blocks = (work.channels + cut.planes - 1) / cut.planes;

@@ -106,6 +106,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
   if (threadIdx.x == 0) {
     for (int s = 0; s < kPages; ++s) make_barrier(full + 8 * s, 1), make_barrier(empty + 8 * s, kConsumers);
   }
+  wait_for_stream();
   __syncthreads();
 
   const int groups = (work.channels + cut.planes - 1) / cut.planes;  // of channels
@@ -349,6 +350,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
   if (threadIdx.x == 0) {
     for (int s = 0; s < kPages; ++s) make_barrier(full + 8 * s, 1), make_barrier(empty + 8 * s, kConsumers);
   }
+  wait_for_stream();
   __syncthreads();
 
   const int groups = (work.channels + cut.planes - 1) / cut.planes;

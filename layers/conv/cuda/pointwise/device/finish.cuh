@@ -18,6 +18,7 @@ __global__ void __launch_bounds__(kFinishThreads) finish_sums(const FinishSumsWo
   const int lane = static_cast<int>(threadIdx.x) % kLanes, slice = static_cast<int>(threadIdx.x) / kLanes;
   const Int64 numbers = work.rows * work.columns, i = static_cast<Int64>(blockIdx.x) * kLanes + lane;
   double sum = 0;
+  wait_for_stream();
   if (i < numbers) {
     const From* const parts = static_cast<const From*>(work.parts) + i;
 #pragma unroll 8

@@ -81,6 +81,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
     barriers.make(Tile::kWarps);
     make_barrier(weights_came, 1);
   }
+  wait_for_stream();
   __syncthreads();
 
   RingEnd<kPages> end;

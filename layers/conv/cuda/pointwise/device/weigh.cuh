@@ -63,6 +63,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
 
   const RingBarriers<kPages> barriers(base + Sizes::kBarriers);
   if (threadIdx.x == 0) barriers.make(Tile::kWarps);
+  wait_for_stream();
   __syncthreads();
 
   RingEnd<kPages> end;
