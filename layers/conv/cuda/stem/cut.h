@@ -27,6 +27,9 @@ constexpr int enough(const int (&sizes)[3], int wanted) {
   return 0;
 }
 
+/// As many as an H100 has room for at once: weights are loaded and sums left once for each part.
+inline constexpr int kMostParts = 5 * 132;
+
 /// Whether the kernels can do this convolution. Few outputs: each 32 read the image anew.
 inline bool fits(const Sizes& s) {
   constexpr int kMostChannels = 4, kMostOutputs = 64, kMostStride = 4, kMostSide = 1 << 15;
@@ -70,8 +73,7 @@ inline Cut cut_tiles(const Sizes& s, int most_rows, int pixel, int bytes) {
 inline int output_eights(const Sizes& s) { return s.outputs <= 16 ? 2 : kMostEights; }
 
 inline Cut cut_multiply(const Sizes& s) {
-  // As many parts as an H100 has room for: weights are loaded, and moments merged, once for each.
-  constexpr int kMostRows = 4, kMostParts = 792;
+  constexpr int kMostRows = 4;
   Cut cut = cut_tiles(s, kMostRows, patch_pixel(s), 2);
   const int channels = 8 * output_eights(s), lanes = 8 * kWarps;
   cut.groups = ceiling(s.outputs, channels);
@@ -81,7 +83,7 @@ inline Cut cut_multiply(const Sizes& s) {
 }
 
 inline Cut cut_weigh(const Sizes& s) {
-  constexpr int kMostRows = 4, kMostParts = 660;
+  constexpr int kMostRows = 4;
   Cut cut = cut_tiles(s, kMostRows, s.channels, 4);
   const int channels = 8 * output_eights(s);
   cut.groups = ceiling(s.outputs, channels);

@@ -13,11 +13,12 @@
 /// channels.
 namespace lamella::stem {
 
+/// Of multiprocessors with 64 Ki registers.
+__host__ __device__ constexpr int blocks_of_sm(int steps) { return steps <= 2 ? 5 : steps <= 3 ? 4 : 2; }
+
 /// kSteps: products of depth sixteen; kEights: of output channels, of a block: 2 or 4.
 template <class T, int kSteps, int kEights>
-__global__ void __launch_bounds__(kThreads, kSteps <= 2   ? 6
-                                            : kSteps <= 3 ? 4
-                                                          : 2)
+__global__ void __launch_bounds__(kThreads, blocks_of_sm(kSteps))
     multiply_windows(const __grid_constant__ MultiplyWork work) {
   const Sizes& sizes = work.sizes;
   const Cut& cut = work.cut;
