@@ -39,6 +39,7 @@ inline bool fits(const Sizes& s) {
          s.stride_w <= kMostStride && s.out_h >= 1 && s.out_w >= 1 && s.in_h < kMostSide &&
          s.in_w < kMostSide && s.out_h < kMostSide && s.out_w < kMostSide && s.pad_h < kMostSide &&
          s.pad_w < kMostSide && Int64{s.in_h} * s.in_w * s.channels < kMostNumbers &&
+         Int64{s.out_h} * s.out_w * s.outputs < kMostNumbers &&
          s.batch * s.out_h * s.out_w < (Int64{1} << 40) && enough(kSteps, window_steps(s)) > 0 &&
          enough(kWindowEights, ceiling(s.numbers(), 8)) > 0;
 }

@@ -43,7 +43,12 @@ bool describe(const Conv2dGeometry& g, Sizes& sizes) {
 
 bool describe(const ConstTensorView& view, DType type, Image& image) {
   if (view.dtype != type && view.dtype != DType::Float32) return false;
-  if (!fits_int(view.strides[1]) || !fits_int(view.strides[2]) || !fits_int(view.strides[3])) return false;
+  std::int64_t last = 0;
+  for (int axis = 1; axis < 4; ++axis) {
+    if (!fits_int(view.strides[axis])) return false;
+    last += (view.shape[axis] - 1) * view.strides[axis];
+  }
+  if (!fits_int(last)) return false;
   image.data = view.data;
   image.is_float32 = view.dtype == DType::Float32;
   image.image_step = view.strides[0];

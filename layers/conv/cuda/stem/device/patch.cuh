@@ -36,6 +36,24 @@ struct Tile {
 /// Part `part`'s first item; that of the next part is the one behind its last.
 __device__ __forceinline__ Int64 first_item(const Cut& cut, int part) { return cut.items * part / cut.parts; }
 
+/// Walks over pieces of rows, `across` to a row, every kWarps-th for each warp.
+struct Pieces {
+  int row, piece;
+
+  __device__ __forceinline__ explicit Pieces(int across) : row(0), piece(static_cast<int>(threadIdx.x) / 32) {
+    settle(across);
+  }
+  __device__ __forceinline__ void next(int across) {
+    piece += kWarps;
+    settle(across);
+  }
+
+ private:
+  __device__ __forceinline__ void settle(int across) {
+    while (piece >= across) piece -= across, ++row;
+  }
+};
+
 /// Numbers of T from an image of X, rounded where they must be.
 template <class T, class X>
 struct Rounded {
@@ -51,40 +69,38 @@ template <class T, class X, bool kPacked, class Keep>
 __device__ __forceinline__ void stage_rows(const Sizes& sizes, const Cut& cut, const Image& image,
                                            const Tile& tile, const Keep& keep) {
   constexpr int kAhead = 8;  // loads that a thread waits for at once
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
   const X* const from = static_cast<const X*>(image.data) + tile.image * image.image_step;
   const int first_row = tile.y * sizes.stride_h - sizes.pad_h,
             first_column = tile.x * sizes.stride_w - sizes.pad_w;
-  const int rows = (tile.rows - 1) * sizes.stride_h + sizes.kernel_h;
+  const int rows = (tile.rows - 1) * sizes.stride_h + sizes.kernel_h,
+            pieces = (cut.row + 32 * kAhead - 1) / (32 * kAhead);
 #pragma unroll 1
-  for (int r = warp; r < rows; r += kWarps) {
-    const int y = first_row + r;
+  for (Pieces at(pieces); at.row < rows; at.next(pieces)) {
+    const int y = first_row + at.row, begin = at.piece * 32 * kAhead + lane;
     const bool exists = y >= 0 && y < sizes.in_h;
-    const X* const row = from + (exists ? static_cast<Int64>(y) * image.row_step : 0);
-#pragma unroll 1
-    for (int begin = lane; begin < cut.row; begin += 32 * kAhead) {
-      X number[kAhead];
+    const X* const row = from + (exists ? y * image.row_step : 0);
+    X number[kAhead];
 #pragma unroll
-      for (int i = 0; i < kAhead; ++i) {
-        const int q = begin + 32 * i;
-        number[i] = X{};
-        if constexpr (kPacked) {
-          const int at = first_column * sizes.channels + q;
-          if (exists && q < cut.row && at >= 0 && at < sizes.in_w * sizes.channels) number[i] = row[at];
-        } else {
-          // Pixels have one to four numbers; a row is far shorter than what the product is exact for.
-          const int pixel =
-              cut.pixel == 3 ? static_cast<int>(static_cast<unsigned>(q) * 43691u >> 17) : q >> cut.pixel / 2;
-          const int channel = q - pixel * cut.pixel, x = first_column + pixel;
-          if (exists && q < cut.row && channel < sizes.channels && x >= 0 && x < sizes.in_w)
-            number[i] = row[static_cast<Int64>(channel) * image.channel_step +
-                            static_cast<Int64>(x) * image.pixel_step];
-        }
+    for (int i = 0; i < kAhead; ++i) {
+      const int q = begin + 32 * i;
+      number[i] = X{};
+      if constexpr (kPacked) {
+        const int place = first_column * sizes.channels + q;
+        if (exists && q < cut.row && place >= 0 && place < sizes.in_w * sizes.channels)
+          number[i] = row[place];
+      } else {
+        // Pixels have one to four numbers; a row is far shorter than what the product is exact for.
+        const int pixel =
+            cut.pixel == 3 ? static_cast<int>(static_cast<unsigned>(q) * 43691u >> 17) : q >> cut.pixel / 2;
+        const int channel = q - pixel * cut.pixel, x = first_column + pixel;
+        if (exists && q < cut.row && channel < sizes.channels && x >= 0 && x < sizes.in_w)
+          number[i] = row[channel * image.channel_step + x * image.pixel_step];
       }
-#pragma unroll
-      for (int i = 0; i < kAhead; ++i)
-        if (begin + 32 * i < cut.row) keep(r, begin + 32 * i, Rounded<T, X>::bits(number[i]));
     }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i)
+      if (begin + 32 * i < cut.row) keep(at.row, begin + 32 * i, Rounded<T, X>::bits(number[i]));
   }
 }
 
@@ -107,23 +123,5 @@ __device__ __forceinline__ void stage(const Sizes& sizes, const Cut& cut, const 
       stage_rows<T, T, false>(sizes, cut, image, tile, keep);
   }
 }
-
-/// Walks over the strips of a tile, every kWarps-th for each warp.
-struct Strips {
-  int row, strip;
-
-  __device__ __forceinline__ explicit Strips(int across) : row(0), strip(static_cast<int>(threadIdx.x) / 32) {
-    settle(across);
-  }
-  __device__ __forceinline__ void next(int across) {
-    strip += kWarps;
-    settle(across);
-  }
-
- private:
-  __device__ __forceinline__ void settle(int across) {
-    while (strip >= across) strip -= across, ++row;
-  }
-};
 
 }  // namespace lamella::stem

@@ -85,8 +85,8 @@ __global__ void __launch_bounds__(kThreads, blocks_of_sm(kSteps))
                       my_channel;
     const int strips = (tile.columns + kStrip - 1) / kStrip;
 #pragma unroll 1
-    for (Strips at(strips); at.row < tile.rows; at.next(strips)) {
-      const int column = at.strip * kStrip + down;
+    for (Pieces at(strips); at.row < tile.rows; at.next(strips)) {
+      const int column = at.piece * kStrip + down;
       const unsigned short* const windows =
           patch + at.row * sizes.stride_h * cut.pitch + column * sizes.stride_w * cut.pixel;
       const int eight = 8 * sizes.stride_w * cut.pixel;
@@ -115,8 +115,7 @@ __global__ void __launch_bounds__(kThreads, blocks_of_sm(kSteps))
 #pragma unroll
         for (int n = 0; n < kEights; ++n)
           words[n] = narrow_pair(results[n][2 * below], results[n][2 * below + 1], T{});
-        store_global(output + (static_cast<Int64>(at.row) * sizes.out_w + column + 8 * below) * sizes.outputs,
-                     words);
+        store_global(output + (at.row * sizes.out_w + column + 8 * below) * sizes.outputs, words);
         if (!with_moments) continue;
         if (count == 0) {
 #pragma unroll

@@ -23,7 +23,7 @@ struct Gradients {
 #pragma unroll
       for (int m = 0; m < kSixteens; ++m) word[p][m] = 0;
       if (p >= valid) continue;
-      const auto words = depthwise::load_words<4 * kSixteens>(from + static_cast<Int64>(p) * step);
+      const auto words = depthwise::load_words<4 * kSixteens>(from + p * step);
 #pragma unroll
       for (int m = 0; m < kSixteens; ++m) word[p][m] = words.word[m];
     }
@@ -76,13 +76,13 @@ __global__ void __launch_bounds__(kThreads, kEights <= 4   ? 5
     const unsigned short* const gradient =
         static_cast<const unsigned short*>(work.gradient) +
         ((tile.image * sizes.out_h + tile.y) * sizes.out_w + tile.x) * sizes.outputs + my_channel;
-    const auto load = [&](Gradients<kSixteens>& to, const Strips& at) {
-      const int column = at.strip * kStrip + 4 * across;
+    const auto load = [&](Gradients<kSixteens>& to, const Pieces& at) {
+      const int column = at.piece * kStrip + 4 * across;
       const bool exists = at.row < tile.rows && has_channels;
-      to.load(gradient + (static_cast<Int64>(at.row) * sizes.out_w + column) * sizes.outputs, sizes.outputs,
+      to.load(gradient + (at.row * sizes.out_w + column) * sizes.outputs, sizes.outputs,
               exists ? tile.columns - column : 0);
     };
-    Strips at(strips);
+    Pieces at(strips);
     Gradients<kSixteens> g;
     load(g, at);  // on its way while the patch is made
     __syncthreads();
@@ -94,9 +94,9 @@ __global__ void __launch_bounds__(kThreads, kEights <= 4   ? 5
     __syncthreads();
 #pragma unroll 1
     while (at.row < tile.rows) {
-      const int column = at.strip * kStrip + 4 * across;
+      const int column = at.piece * kStrip + 4 * across;
       const unsigned* const windows = patch + at.row * sizes.stride_h * cut.pitch + column * next;
-      const bool whole = (at.strip + 1) * kStrip <= tile.columns;
+      const bool whole = (at.piece + 1) * kStrip <= tile.columns;
       // Windows of pixels that do not exist may see numbers that are none.
       const int valid = tile.columns - column;
       const unsigned mask0 = (valid > 0 ? 0xffffu : 0u) | (valid > 1 ? 0xffff0000u : 0u),

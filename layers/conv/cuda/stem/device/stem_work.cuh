@@ -39,6 +39,7 @@ struct Cut {
   int shared_bytes = 0;
 };
 
+/// Places within one image and one output are ints.
 struct Image {
   const void* data = nullptr;
   bool is_float32 = false;
