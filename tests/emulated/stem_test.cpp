@@ -163,6 +163,14 @@ void multiply(const Window& window, bool channels_last = true) {
   }
 }
 
+/// weigh_windows() with a kernel that may be larger than the sizes want.
+template <class T, int kEights, int kSixteens>
+void run_weigh(const WeighWork& work) {
+  const int bytes = std::max(work.cut.shared_bytes, 4 * 16 * kSixteens * 8 * kEights);
+  emulated::run(std::int64_t{work.cut.parts} * work.cut.groups, kThreads, static_cast<std::size_t>(bytes),
+                [&] { weigh_windows<T, kEights, kSixteens>(work); });
+}
+
 template <class T, class X, int kEights, int kSixteens>
 void weigh(const Window& window, bool channels_last = true) {
   for (unsigned seed = 1; seed <= kSeeds; ++seed) {
@@ -185,9 +193,7 @@ void weigh(const Window& window, bool channels_last = true) {
     std::vector<float> parts(static_cast<std::size_t>(work.cut.parts) * outputs * numbers,
                              static_cast<float>(kNaN));
     work.parts = parts.data();
-    emulated::run(std::int64_t{work.cut.parts} * work.cut.groups, kThreads,
-                  static_cast<std::size_t>(work.cut.shared_bytes),
-                  [&] { weigh_windows<T, kEights, kSixteens>(work); });
+    run_weigh<T, kEights, kSixteens>(work);
 
     std::vector<double> wanted(outputs * numbers);
     c.each([&](std::size_t pixel, std::size_t number, std::size_t of_window) {
@@ -253,8 +259,7 @@ void weigh_nan(const Window& window) {
     const auto numbers = static_cast<std::size_t>(c.sizes.numbers());
     std::vector<float> parts(static_cast<std::size_t>(c.sizes.outputs) * numbers);
     work.parts = parts.data();
-    emulated::run(work.cut.groups, kThreads, static_cast<std::size_t>(work.cut.shared_bytes),
-                  [&] { weigh_windows<BFloat16, 5, 2>(work); });
+    run_weigh<BFloat16, 5, 2>(work);
     std::vector<bool> wanted(numbers);
     c.each([&](std::size_t, std::size_t number, std::size_t of_window) {
       if (std::isnan(c.image[number])) wanted[of_window] = true;
