@@ -1,3 +1,5 @@
+#include <optional>
+
 #include "autograd/autocast.h"
 #include "autograd/record.h"
 #include "lamella/layers/conv.h"
@@ -32,6 +34,18 @@ bool folds(const Conv2dGeometry& g, const Tensor& x) {
          g.kernel == Size2(1) && g.groups == 1;
 }
 
+/// The same for those that read an image of few channels, which may be a float32 one that Autocast would
+/// round first. The type of the result; none: no kernel.
+std::optional<DType> reads_few(const Conv2dGeometry& g, const Tensor& x) {
+  constexpr std::int64_t kFew = 4;
+  if (!x.device().is_cuda() || !detail::fusion_enabled() || g.batch == 0 || g.groups != 1 ||
+      g.in_channels > kFew || x.memory_format() != MemoryFormat::ChannelsLast || detail::is_pending(x))
+    return std::nullopt;
+  if (size_of(x.dtype()) == 2) return x.dtype();
+  // A gradient of the image goes by way of the rounded one.
+  return x.dtype() == DType::Float32 && !detail::wants_gradient(x) ? autocast_dtype() : std::nullopt;
+}
+
 }  // namespace
 
 Tensor conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options) {
@@ -40,23 +54,32 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias, con
   if (geometry.is_depthwise() && geometry.groups > 1)
     return depthwise_conv2d(input, weight, bias,
                             {options.stride, options.padding, options.dilation, options.same_padding});
-  const Tensor x = detail::as_dense(detail::lowered(input)), w = detail::lowered_parameter(x, weight);
+  const std::optional<DType> of_few = reads_few(geometry, input);
+  Tensor x = of_few ? input : detail::as_dense(detail::lowered(input)),
+         w = detail::lowered_parameter(x, weight);
   const MemoryFormat format = x.memory_format();
-  const Output y(geometry.output_shape(), x.dtype(), x.device(), format);
+  const Output y(geometry.output_shape(), of_few.value_or(x.dtype()), x.device(), format);
   const ConstTensorView b = bias.defined() ? read(bias) : ConstTensorView{};
   const bool with_moments = detail::take_moments_request(), owes = detail::is_pending(x);
+  // Without Autocast a float32 weight is not rounded.
+  bool few = of_few && (w.dtype() == *of_few || *of_few != x.dtype());
   bool done = false;
-  if (folds(geometry, x) && (with_moments || owes)) {
+  if (few || (folds(geometry, x) && (with_moments || owes))) {
     detail::LeftParts moments(x.device(), geometry.out_channels);
     LAMELLA_KERNEL(x.device(), conv2d_forward_pending(geometry, read_pending(x), read(w), b, y.write(),
                                                       with_moments ? &moments : nullptr, done));
     if (done && with_moments) detail::leave_moments(y.unrecorded(), moments);
     if (done && owes) detail::count_folded();
   }
-  if (!done) LAMELLA_KERNEL(x.device(), conv2d_forward(geometry, read(x), read(w), b, y.write()));
+  few = few && done;
+  if (!done) {
+    if (of_few && *of_few != x.dtype()) x = detail::lowered(x), w = detail::lowered_parameter(x, weight);
+    LAMELLA_KERNEL(x.device(), conv2d_forward(geometry, read(x), read(w), b, y.write()));
+  }
   return detail::record(
       kName, {x, weight, bias}, y,
-      [geometry, format, fuses = detail::fusion_enabled(), x = Saved::when(detail::wants_gradient(weight), x),
+      [geometry, format, few, fuses = detail::fusion_enabled(),
+       x = Saved::when(detail::wants_gradient(weight), x),
        weight = Saved::when(detail::wants_gradient(x), w)](GradientContext& context) {
         const Tensor grad = context.grad().contiguous(format), input = x.get();
         const bool owes = input.defined() && detail::is_pending(input) && folds(geometry, input);
@@ -78,7 +101,7 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias, con
         if (!with_weight && !with_bias) return;
         done = false;
         // Of an input that owes nothing, too: the kernels are faster than cuBLAS, and leave their parts.
-        const bool weighs = with_weight && (owes || (fuses && folds(geometry, input)));
+        const bool weighs = with_weight && (few || owes || (fuses && folds(geometry, input)));
         if (weighs && !with_bias && context.takes_parts(1)) {
           detail::GradientParts parts(grad.device());
           LAMELLA_KERNEL(grad.device(),
@@ -91,10 +114,11 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias, con
           LAMELLA_KERNEL(grad.device(),
                          conv2d_backward_weight_pending(geometry, read(grad), read_pending(input), dw.view,
                                                         dw.write, db.view, db.write, nullptr, done));
-        if (!done)
-          LAMELLA_KERNEL(grad.device(), conv2d_backward_weight(geometry, read(grad),
-                                                               with_weight ? read(input) : ConstTensorView{},
-                                                               dw.view, dw.write, db.view, db.write));
+        if (done) return;
+        const Tensor rounded = with_weight && few ? input.to(grad.dtype()) : input;
+        LAMELLA_KERNEL(grad.device(), conv2d_backward_weight(geometry, read(grad),
+                                                             with_weight ? read(rounded) : ConstTensorView{},
+                                                             dw.view, dw.write, db.view, db.write));
       });
 }
 

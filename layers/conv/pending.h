@@ -10,6 +10,9 @@
 /// "Training: what is folded where". Each function sets `done`; where it stays false nothing has been
 /// written, and the kernels of layers/conv/kernels.h do the work of what has been paid for. No kernel of the
 /// CPU folds. Sums are left by parts.
+///
+/// Of an image of few channels, what is folded is the rounding: input (which owes nothing) and weight may be
+/// float32 where output and grad_output are of a half type.
 namespace lamella::cpu {
 
 /// y = conv(a, weight) + bias of a pending a, or of a plain one. moments, where they are wanted: those of

@@ -4,6 +4,8 @@
 #include <optional>
 
 #include "layers/conv/cuda/pointwise/pointwise.h"
+#include "layers/conv/cuda/results.h"
+#include "layers/conv/cuda/stem/stem.h"
 
 namespace lamella::cuda {
 
@@ -20,12 +22,17 @@ bool is_pointwise(const Conv2dGeometry& g) {
          g.padding == Size2(0) && g.in == g.out;
 }
 
+bool has_few_channels(const Conv2dGeometry& g) { return g.batch > 0 && g.groups == 1 && g.in_channels <= 4; }
+
+bool is_plain(const PendingView& input) {
+  return input.scale == nullptr && input.shift == nullptr && input.activation == PendingActivation::None;
+}
+
 /// None: no kernel folds it.
 std::optional<pointwise::Transform> transform_of(const PendingView& input) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   pointwise::Transform t;
-  if (input.scale == nullptr && input.shift == nullptr && input.activation == PendingActivation::None)
-    return t;
+  if (is_plain(input)) return t;
   if (input.scale == nullptr || input.shift == nullptr) return std::nullopt;
   t.scale = static_cast<const float*>(input.scale);
   t.shift = static_cast<const float*>(input.shift);
@@ -55,6 +62,10 @@ void conv2d_forward_pending(const Conv2dGeometry& geometry, const PendingView& i
                             const ConstTensorView& weight, const ConstTensorView& bias,
                             const TensorView& output, detail::LeftParts* moments, bool& done) {
   done = false;
+  if (has_few_channels(geometry)) {
+    if (is_plain(input)) done = stem::forward(geometry, {input.stored, weight, bias, output, moments});
+    return;
+  }
   const auto transform = transform_of(input);
   if (!is_pointwise(geometry) || !transform) return;
   pointwise::ForwardOperands o;
@@ -81,8 +92,15 @@ void conv2d_backward_weight_pending(const Conv2dGeometry& geometry, const ConstT
                                     GradientWrite weight_write, const TensorView& grad_bias,
                                     GradientWrite bias_write, detail::GradientParts* parts, bool& done) {
   done = false;
+  if (grad_weight.data == nullptr && parts == nullptr) return;
+  if (has_few_channels(geometry)) {
+    done = is_plain(input) &&
+           stem::backward_weight(geometry, {grad_output, input.stored, grad_weight, weight_write, parts});
+    if (done && grad_bias.data != nullptr) sum_channels(grad_output, true, grad_bias, bias_write);
+    return;
+  }
   const auto transform = transform_of(input);
-  if (!is_pointwise(geometry) || !transform || (grad_weight.data == nullptr && parts == nullptr)) return;
+  if (!is_pointwise(geometry) || !transform) return;
   done = pointwise::backward_weight(
       {grad_output, input.stored, *transform, grad_weight, weight_write, grad_bias, bias_write, parts});
 }
