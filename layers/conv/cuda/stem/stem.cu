@@ -96,10 +96,10 @@ void choose(DType type, int wanted, bool few, const Run& run) {
 
 template <class Work>
 void launch(Device device, const Cut& cut, void (*kernel)(Work), const Work& work) {
-  detail::cuda::launch("conv2d (few channels)", device,
-                       dim3(static_cast<unsigned>(cut.parts) * static_cast<unsigned>(cut.groups)),
-                       dim3(lamella::stem::kThreads), static_cast<std::size_t>(cut.shared_bytes), kernel,
-                       work);
+  detail::cuda::launch_early("conv2d (few channels)", device,
+                             dim3(static_cast<unsigned>(cut.parts) * static_cast<unsigned>(cut.groups)),
+                             dim3(lamella::stem::kThreads), static_cast<std::size_t>(cut.shared_bytes),
+                             kernel, work);
 }
 
 }  // namespace

@@ -20,6 +20,7 @@ __host__ __device__ constexpr int blocks_of_sm(int steps) { return steps <= 2 ? 
 template <class T, int kSteps, int kEights>
 __global__ void __launch_bounds__(kThreads, blocks_of_sm(kSteps))
     multiply_windows(const __grid_constant__ MultiplyWork work) {
+  depthwise::wait_for_stream();
   const Sizes& sizes = work.sizes;
   const Cut& cut = work.cut;
   constexpr int kMine = 2 * kEights, kChannels = 8 * kEights;  // channels of a lane, and of the block

@@ -41,6 +41,7 @@ __global__ void __launch_bounds__(kThreads, kEights <= 4   ? 5
                                             : kEights <= 5 ? 4
                                                            : 2)
     weigh_windows(const __grid_constant__ WeighWork work) {
+  depthwise::wait_for_stream();
   const Sizes& sizes = work.sizes;
   const Cut& cut = work.cut;
   constexpr int kMine = 2 * kSixteens, kChannels = 16 * kSixteens, kNumbers = 8 * kEights;
