@@ -131,6 +131,29 @@ void backward() {
   });
 }
 
+/// Against all finite numbers.
+template <class T>
+void passing_ranges() {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const float scales[] = {1, -1, 0.03F, -7.3F, 1e-30F, -3e30F, 0, -0.0F, infinity, NAN},
+              shifts[] = {0, 5.999F, -3.2F, 6, 1e4F, -1e-20F, infinity, NAN};
+  const float bounds[][2] = {{0, 6}, {0, infinity}, {-infinity, infinity}, {-1, 1}, {2, 2}};
+  for (const float scale : scales)
+    for (const float shift : shifts)
+      for (const auto& [low, high] : bounds) {
+        const Range<T> range = find_range<T>(scale, shift, low, high);
+        for (unsigned bits = 0; bits <= 0xffff; ++bits) {
+          const T z{static_cast<unsigned short>(bits)};
+          const float number = widen(z), y = fmaf(scale, number, shift);
+          if (!std::isfinite(number)) continue;
+          ASSERT_EQ(number >= widen(range.least) && number <= widen(range.most), y > low && y < high)
+              << number << " times " << scale << " plus " << shift << " between " << low << " and " << high;
+        }
+      }
+}
+TEST(PassingRange, bfloat16) { passing_ranges<BFloat16>(); }
+TEST(PassingRange, float16) { passing_ranges<Float16>(); }
+
 TEST(Boxes, forward) { forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 2, 4, 32, 16, 3, 3, false>>(); }
 TEST(Boxes, forward_stride) { forward<Float16, Kernel<3, 3, 2, 2>, BoxTile<16, 1, 2, 16, 8, 3, 3, false>>(); }
 TEST(Boxes, forward_whole_maps) {

@@ -35,7 +35,7 @@ __device__ __forceinline__ void wait_for_stream() {
 #if __CUDA_ARCH__ >= 900
   // In this order: at most two kernels share the GPU, and when one is past this, all before the one ahead
   // have ended.
-  asm volatile("griddepcontrol.launch_dependents; griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.wait; griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 

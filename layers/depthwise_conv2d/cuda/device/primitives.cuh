@@ -181,7 +181,7 @@ __device__ __forceinline__ void wait_for_copies() {
 /// (core/cuda/launch.cuh). To be called by all threads, before they touch global memory.
 __device__ __forceinline__ void wait_for_stream() {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents; griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.wait; griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 
