@@ -12,6 +12,7 @@
 #include "layers/module/folded.h"
 #include "layers/module/observe.h"
 #include "layers/norm/norm_activate.h"
+#include "layers/squeeze_excite/squeeze_excite.h"
 #include "tensor/moments.h"
 
 namespace lamella {
@@ -140,9 +141,13 @@ SqueezeExcite::SqueezeExcite(std::int64_t channels, std::int64_t squeezed,
 }
 
 Tensor SqueezeExcite::forward(const Tensor& x) {
-  const Tensor means = mean(x, {.axes = {2, 3}, .keep_axes = true});
-  const Tensor hidden = activate(fc1_(means), options_.activation);
-  return x * activate(fc2_(hidden), options_.gate);
+  const auto gate_of = [&](const Tensor& means) {
+    const Tensor hidden = activate(fc1_(means), options_.activation);
+    return activate(fc2_(hidden), options_.gate);
+  };
+  if (!detail::can_squeeze(x)) return x * gate_of(mean(x, {.axes = {2, 3}, .keep_axes = true}));
+  const detail::Squeezed squeezed = detail::squeeze(x);
+  return detail::excite(squeezed, gate_of(squeezed.means).to(x.dtype()));
 }
 
 std::string SqueezeExcite::settings() const {

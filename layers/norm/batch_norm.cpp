@@ -97,9 +97,11 @@ Tensor detail::batch_norm_activate(const Tensor& input, const Tensor& weight, co
         const Tensor grad = context.grad().contiguous(format);
         const Tensor known = context.sums();
         DenseTarget dx(context, 0, format);
-        detail::ActivationSlope slope{activation, read(scale).data, read(shift).data, dx.view()};
+        // Whoever left sums has gone back through the activation, and nothing was added since.
+        const PendingActivation ahead = known.defined() ? PendingActivation::None : activation;
+        detail::ActivationSlope slope{ahead, read(scale).data, read(shift).data, dx.view()};
         Tensor passed;  // where dx cannot hold the gradient in between
-        if (activation != PendingActivation::None && (!dx || dx.write() == GradientWrite::Accumulate)) {
+        if (ahead != PendingActivation::None && (!dx || dx.write() == GradientWrite::Accumulate)) {
           passed = allocate(input.shape(), input.dtype(), input.device(), format);
           slope.passed = write(passed, "batch_norm");
         }
