@@ -141,13 +141,16 @@ SqueezeExcite::SqueezeExcite(std::int64_t channels, std::int64_t squeezed,
 }
 
 Tensor SqueezeExcite::forward(const Tensor& x) {
-  const auto gate_of = [&](const Tensor& means) {
-    const Tensor hidden = activate(fc1_(means), options_.activation);
-    return activate(fc2_(hidden), options_.gate);
+  const auto excitation = [&](const Tensor& means) {
+    return fc2_(activate(fc1_(means), options_.activation));
   };
-  if (!detail::can_squeeze(x)) return x * gate_of(mean(x, {.axes = {2, 3}, .keep_axes = true}));
+  if (!detail::can_squeeze(x))
+    return x * activate(excitation(mean(x, {.axes = {2, 3}, .keep_axes = true})), options_.gate);
   const detail::Squeezed squeezed = detail::squeeze(x);
-  return detail::excite(squeezed, gate_of(squeezed.means).to(x.dtype()));
+  const Tensor gate = excitation(squeezed.means).to(x.dtype());
+  if (options_.gate == Activation::Hardsigmoid)
+    return detail::excite(squeezed, gate, detail::Gate::Hardsigmoid);
+  return detail::excite(squeezed, activate(gate, options_.gate));
 }
 
 std::string SqueezeExcite::settings() const {

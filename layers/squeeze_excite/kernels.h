@@ -1,5 +1,6 @@
 #pragma once
 
+#include "layers/squeeze_excite/gate.h"
 #include "tensor/door.h"
 #include "tensor/left_parts.h"
 
@@ -10,18 +11,19 @@ namespace lamella::cpu {
 /// means = Σ x / (H · W) over each plane.
 void squeeze_forward(const detail::PendingView& x, const detail::TensorView& means);
 
-/// y = x · gate; y lies as x does.
-void excite_forward(const detail::PendingView& x, const detail::ConstTensorView& gate,
+/// y = x · f(gate); y lies as x does.
+void excite_forward(const detail::PendingView& x, const detail::ConstTensorView& gate, detail::Gate f,
                     const detail::TensorView& y);
 
-/// grad_gate = Σ grad · x over each plane; grad lies as x does.
+/// grad_gate = f'(gate) · Σ grad · x over each plane; grad lies as x does.
 void excite_backward(const detail::ConstTensorView& grad, const detail::PendingView& x,
-                     const detail::TensorView& grad_gate, detail::GradientWrite write);
+                     const detail::ConstTensorView& gate, detail::Gate f, const detail::TensorView& grad_gate,
+                     detail::GradientWrite write);
 
-/// dx = grad · gate + grad_means / (H · W); no data in grad or grad_means: 0. sums, if not null: dx goes back
-/// through what x owes, and they are Σ dx and Σ dx · (stored − center) of each channel, by images.
+/// dx = grad · f(gate) + grad_means / (H · W); no data in grad or grad_means: 0. sums, if not null: dx goes
+/// back through what x owes, and they are Σ dx and Σ dx · (stored − center) of each channel, by images.
 void squeeze_backward(const detail::ConstTensorView& grad, const detail::ConstTensorView& gate,
-                      const detail::ConstTensorView& grad_means, const detail::PendingView& x,
+                      detail::Gate f, const detail::ConstTensorView& grad_means, const detail::PendingView& x,
                       const detail::TensorView& dx, detail::GradientWrite write, detail::LeftParts* sums);
 
 }  // namespace lamella::cpu

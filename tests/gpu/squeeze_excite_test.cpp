@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "devices.h"
 #include "lamella/lamella.h"
@@ -24,15 +25,16 @@ double relative_error(const Tensor& actual, const Tensor& exact) {
   return std::sqrt(difference / size);
 }
 
-struct Run {
+struct Setting {
   Shape shape;
   PendingActivation activation;
   bool fused;
   bool reads_twice;
+  bool pools = false;
 };
 
 /// y and the gradients of x, of the norm's parameters and of what the gate is made of.
-Tensors run(const Run& of, Device device, DType dtype) {
+Tensors run(const Setting& of, Device device, DType dtype) {
   const FusionGuard guard(of.fused);
   const auto make = [&](const Shape& shape, std::uint64_t seed, MemoryFormat format = {}) {
     Tensor made = testing::random_tensor(shape, seed, {.dtype = DType::Float64, .format = format})
@@ -46,22 +48,23 @@ Tensors run(const Run& of, Device device, DType dtype) {
   const Tensor x = make(of.shape, 1, MemoryFormat::ChannelsLast), weight = make({channels}, 2),
                bias = make({channels}, 3), slope = make({1, channels, 1, 1}, 4);
   const Tensor a = detail::batch_norm_activate(x, weight, bias, {}, {}, of.activation);
-  const auto gate_of = [&](const Tensor& means) { return hardsigmoid(means * slope * 4.0); };
+  const auto numbers_of = [&](const Tensor& means) { return means * slope * 4.0; };
   Tensor y;
   if (detail::can_squeeze(a)) {
     const detail::Squeezed squeezed = detail::squeeze(a);
-    y = detail::excite(squeezed, gate_of(squeezed.means));
+    y = detail::excite(squeezed, numbers_of(squeezed.means), detail::Gate::Hardsigmoid);
   } else {
     EXPECT_FALSE(of.fused);
-    y = a * gate_of(mean(a, {.axes = {2, 3}, .keep_axes = true}));
+    y = a * hardsigmoid(numbers_of(mean(a, {.axes = {2, 3}, .keep_axes = true})));
   }
   if (of.reads_twice) y = y + a * 0.5;
+  if (of.pools) y = adaptive_avg_pool2d(a, 1);
   const Tensor r =
-      testing::random_tensor(of.shape, 9, {.dtype = DType::Float64, .format = MemoryFormat::ChannelsLast});
+      testing::random_tensor(y.shape(), 9, {.dtype = DType::Float64, .format = MemoryFormat::ChannelsLast});
   y.backward(r.to(DType::BFloat16).to(dtype).to(device));
   Tensors results;
   for (const Tensor& tensor : {y.detach(), x.grad(), weight.grad(), bias.grad(), slope.grad()})
-    results.push_back(tensor.to(Device::cpu()).to(DType::Float64));
+    if (tensor.defined()) results.push_back(tensor.to(Device::cpu()).to(DType::Float64));
   return results;
 }
 
@@ -74,17 +77,19 @@ TEST(GpuSqueezeExciteTest, is_as_exact_as_operators_by_themselves) {
       for (const PendingActivation activation :
            {PendingActivation::None, PendingActivation::Relu, PendingActivation::Relu6,
             PendingActivation::Hardswish, PendingActivation::Silu})
-        for (const bool twice : {false, true}) {
-          const Tensors exact = run({shape, activation, false, twice}, Device::cpu(), DType::Float64),
-                        apart = run({shape, activation, false, twice}, Device::cuda(), dtype),
-                        fused = run({shape, activation, true, twice}, Device::cuda(), dtype),
-                        again = run({shape, activation, true, twice}, Device::cuda(), dtype);
+        for (const auto& [twice, pools] : {std::pair(false, false), {true, false}, {false, true}}) {
+          const Setting alone{shape, activation, false, twice, pools},
+              together{shape, activation, true, twice, pools};
+          const Tensors exact = run(alone, Device::cpu(), DType::Float64),
+                        apart = run(alone, Device::cuda(), dtype),
+                        fused = run(together, Device::cuda(), dtype),
+                        again = run(together, Device::cuda(), dtype);
           const double least = dtype == DType::Float32 ? 2e-6 : dtype == DType::Float16 ? 2e-3 : 1.5e-2;
           for (std::size_t i = 0; i < exact.size(); ++i) {
             EXPECT_LE(relative_error(fused[i], exact[i]),
                       std::max(least, 1.5 * relative_error(apart[i], exact[i])))
                 << i << ' ' << shape.to_string() << ' ' << name(dtype) << ' ' << static_cast<int>(activation)
-                << ' ' << twice;
+                << ' ' << twice << pools;
             EXPECT_TRUE(testing::equal_bits(again[i], fused[i]).ok) << i;
           }
         }

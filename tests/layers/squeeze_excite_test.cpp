@@ -35,14 +35,20 @@ struct Parameters {
       t->set_requires_grad();
     }
   }
-  Tensor gate(const Tensor& means) const { return hardsigmoid(conv2d(relu(conv2d(means, fc1)), fc2)); }
+  Tensor numbers(const Tensor& means) const { return conv2d(relu(conv2d(means, fc1)), fc2); }
   Tensor fc1, fc2, weight, bias;
 };
 
-Tensor squeezed(const Parameters& p, const Tensor& x, bool fused) {
-  if (!fused) return x * p.gate(mean(x, {.axes = {2, 3}, .keep_axes = true}));
+Tensor squeezed(const Parameters& p, const Tensor& x, bool fused,
+                detail::Gate gate = detail::Gate::Hardsigmoid) {
+  const bool hard = gate == detail::Gate::Hardsigmoid;
+  if (!fused) {
+    const Tensor numbers = p.numbers(mean(x, {.axes = {2, 3}, .keep_axes = true}));
+    return x * (hard ? hardsigmoid(numbers) : sigmoid(numbers));
+  }
   const detail::Squeezed s = detail::squeeze(x);
-  return detail::excite(s, p.gate(s.means));
+  const Tensor numbers = p.numbers(s.means);
+  return detail::excite(s, hard ? numbers : sigmoid(numbers), gate);
 }
 
 TEST(SqueezeExciteTest, has_the_numbers_and_gradients_of_operators_by_themselves) {
@@ -65,7 +71,8 @@ TEST(SqueezeExciteTest, has_the_numbers_and_gradients_of_operators_by_themselves
             });
           Tensor y;
           if (reader == "with another") y = a * a;
-          y = y.defined() ? squeezed(p, a, fused) + y : squeezed(p, a, fused);
+          const auto gate = reader == "alone" ? detail::Gate::Hardsigmoid : detail::Gate::Plain;
+          y = y.defined() ? squeezed(p, a, fused, gate) + y : squeezed(p, a, fused, gate);
           if (reader == "with another behind") y = y + a * 2.0;
           y.backward(random_tensor(y.shape(), 2, {.dtype = DType::Float64, .format = format}));
           results[fused] = {y.detach(), x.grad(), p.fc1.grad(), p.fc2.grad(), p.weight.grad(), p.bias.grad()};
@@ -75,6 +82,24 @@ TEST(SqueezeExciteTest, has_the_numbers_and_gradients_of_operators_by_themselves
           EXPECT_THAT(results[1][i], IsClose(results[0][i], {.relative = 1e-10, .absolute = 1e-11}))
               << i << ' ' << name(format) << ' ' << static_cast<int>(activation) << ' ' << reader;
       }
+}
+
+TEST(SqueezeExciteTest, means_alone_have_the_gradient_of_a_mean) {
+  for (const PendingActivation activation : {PendingActivation::Relu, PendingActivation::Hardswish}) {
+    Tensors results[2];
+    for (const bool fused : {false, true}) {
+      const Parameters p(5);
+      const Tensor x = random_tensor(
+          {3, 5, 4, 6}, 1,
+          {.dtype = DType::Float64, .format = MemoryFormat::ChannelsLast, .requires_grad = true});
+      const Tensor a = detail::batch_norm_activate(x, p.weight, p.bias, {}, {}, activation);
+      const Tensor y = fused ? detail::plane_means("means", a) : mean(a, {.axes = {2, 3}, .keep_axes = true});
+      y.backward(random_tensor(y.shape(), 2, {.dtype = DType::Float64}));
+      results[fused] = {y.detach(), x.grad(), p.weight.grad(), p.bias.grad()};
+    }
+    for (std::size_t i = 0; i < results[0].size(); ++i)
+      EXPECT_THAT(results[1][i], IsClose(results[0][i], {.relative = 1e-10, .absolute = 1e-11})) << i;
+  }
 }
 
 TEST(SqueezeExciteTest, runs_again_and_without_some_gradients) {

@@ -11,6 +11,7 @@ namespace lamella::cpu {
 
 using detail::ComputeType;
 using detail::ConstTensorView;
+using detail::Gate;
 using detail::GradientWrite;
 using detail::PendingActivation;
 using detail::PendingView;
@@ -115,19 +116,20 @@ void squeeze_forward(const PendingView& x, const TensorView& means) {
   });
 }
 
-void excite_forward(const PendingView& x, const ConstTensorView& gate, const TensorView& y) {
+void excite_forward(const PendingView& x, const ConstTensorView& gate, Gate f, const TensorView& y) {
   const std::int64_t pixels = x.stored.shape[2] * x.stored.shape[3];
   each_plane(x.stored, [&](auto tag, std::int64_t n, std::int64_t c) {
     using T = typename decltype(tag)::type;
     const Plane<T> plane(x, n, c);
-    const auto factor = static_cast<ComputeType<T>>(gate.as<T>()[n * x.stored.shape[1] + c]);
+    const auto factor =
+        detail::gate_value(f, static_cast<ComputeType<T>>(gate.as<T>()[n * x.stored.shape[1] + c]));
     for (std::int64_t i = 0; i < pixels; ++i)
       put(y.as<T>()[offset(y, n, c, i)], plane.value(i) * factor, GradientWrite::Overwrite);
   });
 }
 
-void excite_backward(const ConstTensorView& grad, const PendingView& x, const TensorView& grad_gate,
-                     GradientWrite write) {
+void excite_backward(const ConstTensorView& grad, const PendingView& x, const ConstTensorView& gate, Gate f,
+                     const TensorView& grad_gate, GradientWrite write) {
   const std::int64_t pixels = x.stored.shape[2] * x.stored.shape[3];
   each_plane(x.stored, [&](auto tag, std::int64_t n, std::int64_t c) {
     using T = typename decltype(tag)::type;
@@ -136,11 +138,13 @@ void excite_backward(const ConstTensorView& grad, const PendingView& x, const Te
     double sum = 0;
     for (std::int64_t i = 0; i < pixels; ++i)
       sum += static_cast<double>(static_cast<C>(grad.as<T>()[offset(grad, n, c, i)]) * plane.value(i));
-    put(grad_gate.as<T>()[n * x.stored.shape[1] + c], static_cast<C>(sum), write);
+    const std::int64_t at = n * x.stored.shape[1] + c;
+    put(grad_gate.as<T>()[at],
+        detail::gate_gradient(f, static_cast<C>(sum), static_cast<C>(gate.as<T>()[at])), write);
   });
 }
 
-void squeeze_backward(const ConstTensorView& grad, const ConstTensorView& gate,
+void squeeze_backward(const ConstTensorView& grad, const ConstTensorView& gate, Gate f,
                       const ConstTensorView& grad_means, const PendingView& x, const TensorView& dx,
                       GradientWrite write, detail::LeftParts* sums) {
   const std::int64_t images = x.stored.shape[0], channels = x.stored.shape[1],
@@ -154,7 +158,8 @@ void squeeze_backward(const ConstTensorView& grad, const ConstTensorView& gate,
     const auto number = [&](const ConstTensorView& view) {
       return view.data != nullptr ? static_cast<C>(view.as<T>()[n * channels + c]) : C(0);
     };
-    const C factor = number(gate), constant = number(grad_means) / static_cast<C>(pixels);
+    const C factor = detail::gate_value(f, number(gate)),
+            constant = number(grad_means) / static_cast<C>(pixels);
     const C center = x.center != nullptr ? static_cast<const C*>(x.center)[c] : C(0);
     double sum = 0, product = 0;
     for (std::int64_t i = 0; i < pixels; ++i) {

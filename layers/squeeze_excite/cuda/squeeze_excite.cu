@@ -7,6 +7,7 @@
 namespace lamella::cuda {
 
 using detail::ConstTensorView;
+using detail::Gate;
 using detail::GradientWrite;
 using detail::PendingActivation;
 using detail::PendingView;
@@ -105,13 +106,13 @@ __device__ inline void load_floats(const float* from, std::int64_t channel, floa
     to[k] = four.x, to[k + 1] = four.y, to[k + 2] = four.z, to[k + 3] = four.w;
   }
 }
-/// The same of one image's numbers of T; null: 0.
+/// f of one image's numbers of T; null: of 0.
 template <class T, int kSize>
-__device__ inline void load_gate(const T* from, std::int64_t at, float (&to)[kSize]) {
+__device__ inline void load_gate(Gate f, const T* from, std::int64_t at, float (&to)[kSize]) {
   Numbers<T> numbers{};
   if (from != nullptr) numbers = load_numbers<true>(from + at, kSize);
 #pragma unroll
-  for (int k = 0; k < kSize; ++k) to[k] = numbers.at(k);
+  for (int k = 0; k < kSize; ++k) to[k] = detail::gate_value(f, numbers.at(k));
 }
 
 /// To be called by the whole block: done(channel, totals) for each channel of the tile, of the threads' sums.
@@ -196,13 +197,13 @@ __global__ void __launch_bounds__(kNormThreads, 3)
 
 template <class T, class Owed>
 __global__ void __launch_bounds__(kNormThreads, 3)
-    apply_gate(const Source<T> x, const T* gate, const Cut cut, const Owed owed, T* y) {
+    apply_gate(const Source<T> x, const T* gate, Gate f, const Cut cut, const Owed owed, T* y) {
   constexpr int kSize = Numbers<T>::kSize;
   const Item<kSize> item(cut);
   if (item.count == 0) return;
   const Affine<T, kSize> affine(x, item.channel);
   float factor[kSize];
-  load_gate(gate, item.image * cut.channels + item.channel, factor);
+  load_gate(f, gate, item.image * cut.channels + item.channel, factor);
   in_batches<Numbers<T>>(
       item.count,
       [&](unsigned i) { return load_numbers<true>(x.stored + item.offset + i * item.step, kSize); },
@@ -221,8 +222,8 @@ struct Two {
 
 template <class T, class Owed>
 __global__ void __launch_bounds__(kNormThreads, 2)
-    gate_gradient(const T* grad, const Source<T> x, const Cut cut, const Owed owed, T* grad_gate,
-                  bool accumulate) {
+    sum_products(const T* grad, const Source<T> x, const T* gate, Gate f, const Cut cut, const Owed owed,
+                 T* grad_gate, bool accumulate) {
   constexpr int kSize = Numbers<T>::kSize;
   const Item<kSize> item(cut);
   float sums[1][kSize] = {};
@@ -240,16 +241,19 @@ __global__ void __launch_bounds__(kNormThreads, 2)
         });
   }
   add_up<1>(cut, item, sums, [&](std::int64_t channel, const double(&totals)[1]) {
-    detail::cuda::write_number(grad_gate[item.image * cut.channels + channel], static_cast<float>(totals[0]),
-                               accumulate);
+    const std::int64_t at = item.image * cut.channels + channel;
+    const float through =
+        detail::gate_gradient(f, static_cast<float>(totals[0]), detail::cuda::to_compute(gate[at]));
+    detail::cuda::write_number(grad_gate[at], through, accumulate);
   });
 }
 
-/// dx = grad · gate + grad_means / pixels; kMasked: times the slope of what x owes, with sums.
+/// dx = grad · f(gate) + grad_means / pixels; kMasked: times the slope of what x owes, with sums.
 template <class T>
 struct Gradient {
   const T* grad;
   const T* gate;
+  Gate f;
   const T* grad_means;
   Source<T> x;
   const float* center;
@@ -267,8 +271,8 @@ __global__ void __launch_bounds__(kNormThreads, 2)
   if (item.count > 0) {
     float factor[kSize], constant[kSize];
     const std::int64_t of_image = item.image * cut.channels + item.channel;
-    load_gate(job.gate, of_image, factor);
-    load_gate(job.grad_means, of_image, constant);
+    load_gate(job.f, job.gate, of_image, factor);
+    load_gate(Gate::Plain, job.grad_means, of_image, constant);
 #pragma unroll
     for (int k = 0; k < kSize; ++k) constant[k] /= static_cast<float>(cut.pixels);
     const Affine<T, kSize> affine(job.x, item.channel);
@@ -339,27 +343,27 @@ void squeeze_forward(const PendingView& x, const TensorView& means) {
   });
 }
 
-void excite_forward(const PendingView& x, const ConstTensorView& gate, const TensorView& y) {
+void excite_forward(const PendingView& x, const ConstTensorView& gate, Gate f, const TensorView& y) {
   dispatch(x, [&](auto tag, auto owed) {
     using T = typename decltype(tag)::type;
     const Cut cut(x.stored, Numbers<T>::kSize);
     detail::cuda::launch("excite", y.device, grid_of(cut.blocks()), kNormThreads, 0,
-                         apply_gate<T, decltype(owed)>, Source<T>(x), gate.as<T>(), cut, owed, y.as<T>());
+                         apply_gate<T, decltype(owed)>, Source<T>(x), gate.as<T>(), f, cut, owed, y.as<T>());
   });
 }
 
-void excite_backward(const ConstTensorView& grad, const PendingView& x, const TensorView& grad_gate,
-                     GradientWrite write) {
+void excite_backward(const ConstTensorView& grad, const PendingView& x, const ConstTensorView& gate, Gate f,
+                     const TensorView& grad_gate, GradientWrite write) {
   dispatch(x, [&](auto tag, auto owed) {
     using T = typename decltype(tag)::type;
     const Cut cut(x.stored, Numbers<T>::kSize);
     detail::cuda::launch("excite backward", grad.device, grid_of(cut.blocks()), kNormThreads, 0,
-                         gate_gradient<T, decltype(owed)>, grad.as<T>(), Source<T>(x), cut, owed,
-                         grad_gate.as<T>(), write == GradientWrite::Accumulate);
+                         sum_products<T, decltype(owed)>, grad.as<T>(), Source<T>(x), gate.as<T>(), f, cut,
+                         owed, grad_gate.as<T>(), write == GradientWrite::Accumulate);
   });
 }
 
-void squeeze_backward(const ConstTensorView& grad, const ConstTensorView& gate,
+void squeeze_backward(const ConstTensorView& grad, const ConstTensorView& gate, Gate f,
                       const ConstTensorView& grad_means, const PendingView& x, const TensorView& dx,
                       GradientWrite write, detail::LeftParts* sums) {
   PendingView source = x;
@@ -370,6 +374,7 @@ void squeeze_backward(const ConstTensorView& grad, const ConstTensorView& gate,
     const Cut cut(x.stored, Numbers<T>::kSize);
     Gradient<T> job{grad.as<T>(),
                     gate.as<T>(),
+                    f,
                     grad_means.as<T>(),
                     Source<T>(x),
                     static_cast<const float*>(x.center),
