@@ -20,8 +20,10 @@ template <PendingActivation A, class C>
 __device__ C activate(C z) {
   if constexpr (A == PendingActivation::Relu) return detail::relu_value(z);
   if constexpr (A == PendingActivation::Relu6) return detail::relu6_value(z);
-  // A product in place of the quotient, which would take longer than memory.
-  if constexpr (A == PendingActivation::Hardswish) return z * detail::relu6_value(z + C(3)) * C(1.0 / 6);
+  // The quotient would take longer than memory.
+  if constexpr (A == PendingActivation::Hardswish && std::is_same_v<C, float>)
+    return z * __saturatef(fmaf(z, 1.0f / 6.0f, 0.5f));
+  if constexpr (A == PendingActivation::Hardswish) return detail::hardswish_value(z);
   if constexpr (A == PendingActivation::Silu) return detail::silu_value(z);
   return z;
 }

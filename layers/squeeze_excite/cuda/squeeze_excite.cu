@@ -32,7 +32,7 @@ struct Clamp {
 struct HardSwish {
   explicit HardSwish(PendingActivation /*activation*/) {}
   // Products for the quotients by constants: these kernels have little time between loads.
-  __device__ float value(float z) const { return z * detail::relu6_value(z + 3.0f) * (1.0f / 6.0f); }
+  __device__ float value(float z) const { return z * __saturatef(fmaf(z, 1.0f / 6.0f, 0.5f)); }
   __device__ float slope(float g, float z) const {
     const float rising = z < 3.0f ? g * (z * (1.0f / 3.0f) + 0.5f) : g;
     return z <= -3.0f ? 0.0f : rising;

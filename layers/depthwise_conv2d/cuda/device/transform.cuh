@@ -9,7 +9,7 @@ namespace lamella::depthwise {
 template <int kTransforms>
 __device__ __forceinline__ float activate(float v, float low, float high) {
   if constexpr (kTransforms == kHardSwish)
-    return v * clamp(v + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f);
+    return hardswish(v);
   else
     return clamp(v, low, high);
 }
