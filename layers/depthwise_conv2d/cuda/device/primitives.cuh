@@ -39,7 +39,8 @@ __device__ __forceinline__ void widen_pair(unsigned pair, Float16, float& first,
       : "r"(pair));
 }
 
-/// v · clamp(v + 3, 0, 6) / 6, where a bound to 0 and 1 costs nothing. NaN stays NaN.
+/// v · clamp(v + 3, 0, 6) / 6, for what is rounded to sixteen bits: a bound to 0 and 1 costs nothing, but
+/// near -3 a float32 would miss digits. NaN stays NaN.
 __device__ __forceinline__ float hardswish(float v) { return v * __saturatef(fmaf(v, 1.0f / 6.0f, 0.5f)); }
 
 /// NaN stays NaN.

@@ -9,7 +9,7 @@ namespace lamella::depthwise {
 template <int kTransforms>
 __device__ __forceinline__ float activate(float v, float low, float high) {
   if constexpr (kTransforms == kHardSwish)
-    return hardswish(v);
+    return v * clamp(v + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f);
   else
     return clamp(v, low, high);
 }
@@ -80,7 +80,7 @@ struct PairTransform {
     widen_pair(pair, T{}, first, second);
     first = fmaf(scale0, first, shift0), second = fmaf(scale1, second, shift1);
     if constexpr (kTransforms == kHardSwish)
-      return narrow_pair(activate<kTransforms>(first, 0, 0), activate<kTransforms>(second, 0, 0), T{});
+      return narrow_pair(hardswish(first), hardswish(second), T{});
     else
       return clamp_pair(narrow_pair(first, second, T{}), low, high, T{});
   }
