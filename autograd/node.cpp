@@ -16,6 +16,8 @@ std::uint64_t next_sequence() {
   return counter.fetch_add(1, std::memory_order_relaxed);
 }
 
+std::atomic<int> hidden_nodes{0};
+
 Edge edge_to(const Tensor& input) {
   Edge edge;
   if (!input.defined()) return edge;
@@ -27,6 +29,8 @@ Edge edge_to(const Tensor& input) {
   if (impl.node) {
     edge.node = impl.node;
     edge.output = impl.output;
+    std::atomic_ref(impl.node->outputs[static_cast<std::size_t>(impl.output)].readers)
+        .fetch_add(1, std::memory_order_relaxed);
   } else if (impl.requires_grad) {
     edge.leaf = TensorDoor::handle(input);
   }
@@ -38,7 +42,18 @@ Edge edge_to(const Tensor& input) {
 Node::Node(const char* name, std::vector<Edge> inputs)
     : name(name), sequence(next_sequence()), inputs(std::move(inputs)) {}
 
+void hide_inputs(Node& node) {
+  if (!std::exchange(node.hidden_inputs, true)) hidden_nodes.fetch_add(1, std::memory_order_relaxed);
+}
+bool any_hidden_inputs() { return hidden_nodes.load(std::memory_order_relaxed) > 0; }
+int readers_of(const Node& node, int output) {
+  // atomic_ref takes no const before C++26.
+  auto& readers = const_cast<int&>(node.outputs[static_cast<std::size_t>(output)].readers);
+  return std::atomic_ref(readers).load(std::memory_order_relaxed);
+}
+
 Node::~Node() {
+  if (hidden_inputs) hidden_nodes.fetch_sub(1, std::memory_order_relaxed);
   // Nodes that die with this one queue up here instead of recursing through their own destructors.
   thread_local std::vector<std::shared_ptr<Node>>* queue = nullptr;
   const auto take_inputs = [this](std::vector<std::shared_ptr<Node>>& into) {
@@ -84,7 +99,7 @@ Tensors record_all(const char* op, const Tensors& inputs, const std::vector<Outp
   node->gradient = std::move(gradient);
   for (std::size_t i = 0; i < results.size(); ++i) {
     TensorImpl& impl = TensorDoor::impl(results[i]);
-    node->outputs.push_back({impl.shape, impl.dtype, {}, {}});
+    node->outputs.push_back({impl.shape, impl.dtype, {}, {}, 0});
     if (!is_floating(impl.dtype)) continue;
     impl.node = node;
     impl.output = static_cast<int>(i);

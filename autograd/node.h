@@ -29,6 +29,7 @@ struct NodeOutput {
   DType dtype = DType::Float32;
   std::vector<GradientHook> hooks;
   std::weak_ptr<TensorImpl> retained;  ///< set by retain_grad()
+  int readers = 0;                     ///< edges that ever led here, of any thread: see readers_of()
 };
 
 /// One recorded operator. The sequence number grows with every recorded operator of the process, so that
@@ -48,6 +49,13 @@ struct Node {
   /// The gradient function reaches tensors that are not among the inputs: see backward_of_block().
   bool hidden_inputs = false;
 };
+
+/// Notes that the gradient function reaches tensors that are not among the node's inputs.
+void hide_inputs(Node& node);
+/// Whether there is such a node anywhere: edges do not tell then how many contributions a gradient has.
+bool any_hidden_inputs();
+/// How many inputs of operators the output has been.
+int readers_of(const Node& node, int output);
 
 /// The operator whose gradient function this thread is running; "" outside backward.
 const char* backward_operator();

@@ -80,7 +80,7 @@ Tensor recompute(const std::function<Tensor(const Tensors&)>& block, const Tenso
             if (const Tensor& gradient = gradients[leaf++]; gradient.defined())
               context.add(static_cast<int>(i), gradient);
       });
-  if (const auto& node = detail::TensorDoor::impl(recorded).node) node->hidden_inputs = true;
+  if (const auto& node = detail::TensorDoor::impl(recorded).node) detail::hide_inputs(*node);
   return recorded;
 }
 

@@ -89,6 +89,9 @@ class GradientContext {
   /// Whether the gradient of input i goes to the operator that made it and is seen by nobody else: then
   /// where that operator's slope is 0 or 1 it may be applied already.
   virtual bool is_between_operators(int input) const = 0;
+  /// The same, and nothing else is ever added to the gradient of input i: then the slope of the operator that
+  /// made it may be applied already whatever it is, for it will be applied once.
+  virtual bool is_sole_contribution(int input) const = 0;
   /// Leaves sums with what has just been written, as the first contribution, to target(input). They are gone
   /// when anything is added.
   virtual void leave_sums(int input, const Tensor& sums) = 0;

@@ -89,6 +89,9 @@ class WalkContext final : public GradientContext {
   bool is_between_operators(int input) const override {
     return needs(input) && walk_.is_between_operators(edge(input));
   }
+  bool is_sole_contribution(int input) const override {
+    return is_between_operators(input) && walk_.is_sole_contribution(edge(input));
+  }
   void leave_sums(int input, const Tensor& sums) override { walk_.leave_sums(edge(input), sums); }
   Tensor sums(int output) const override { return sums_[static_cast<std::size_t>(output)]; }
   bool takes_parts(int input) const override { return needs(input) && walk_.takes_parts(edge(input)); }
@@ -195,6 +198,10 @@ bool Walk::is_between_operators(const Edge& edge) {
   if (!edge.node || around_ != nullptr || collected_outputs_.contains(edge.node.get())) return false;
   const NodeOutput& output = edge.node->outputs[static_cast<std::size_t>(edge.output)];
   return output.hooks.empty() && output.retained.expired();
+}
+
+bool Walk::is_sole_contribution(const Edge& edge) {
+  return edge.node && readers_of(*edge.node, edge.output) == 1 && !any_hidden_inputs();
 }
 
 void Walk::leave_sums(const Edge& edge, const Tensor& sums) {

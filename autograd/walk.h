@@ -44,6 +44,7 @@ class Walk {
   /// possible.
   bool hand_over(const Edge& edge, const Tensor& gradient);
   bool is_between_operators(const Edge& edge);
+  bool is_sole_contribution(const Edge& edge);
   void leave_sums(const Edge& edge, const Tensor& sums);
   bool takes_parts(const Edge& edge);
   void add_parts(const Edge& edge, const GradientParts& parts);

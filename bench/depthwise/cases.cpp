@@ -151,7 +151,8 @@ bool Cell::exists() const {
 }
 
 std::string Cell::label() const {
-  return with == With::Nothing ? name(pass) : std::string(name(pass)) + "+" + name(with);
+  return with == With::Nothing ? name(pass)
+                               : std::string(name(pass)) + "+" + name(with) + (hardswish ? "+hs" : "");
 }
 
 double Cell::bytes() const {

@@ -41,6 +41,7 @@ struct Cell {
   MemoryFormat format = MemoryFormat::Contiguous;
   Pass pass = Pass::Forward;
   With with = With::Nothing;
+  bool hardswish = false;  ///< `with` that, in place of ReLU6
 
   /// Whether there is such a pass.
   bool exists() const;

@@ -36,7 +36,7 @@ struct Options {
   std::uint64_t seed = 1;
   std::string peer, json, tune;
   std::size_t plans = 8;
-  bool quick = false, list = false;
+  bool quick = false, list = false, hardswish = false;
   int compile = 0;
 };
 
@@ -89,7 +89,7 @@ std::vector<Cell> cells_of(const Options& options, const std::vector<Case>& case
         for (const Pass pass : kPasses) {
           if (!has(options.passes, name(pass))) continue;
           for (const With with : {With::Nothing, With::Transform, With::Statistics, With::Sums})
-            if (const Cell cell{&some, dtype, format, pass, with};
+            if (const Cell cell{&some, dtype, format, pass, with, options.hardswish && with != With::Nothing};
                 cell.exists() && (with == With::Nothing || has(options.with, name(with))))
               cells.push_back(cell);
         }
@@ -251,6 +251,7 @@ int run(int argc, char** argv) {
                  "transform, statistics, sums: passes once more with a batch norm and ReLU6 folded in")
       ->delimiter(',')
       ->check(CLI::IsMember({"transform", "statistics", "sums"}));
+  app.add_flag("--hardswish", options.hardswish, "--with that activation in place of ReLU6");
   app.add_option("--random", options.random, "so many random geometries, too")->check(CLI::Range(0, 100000));
   app.add_option("--seed", options.seed, "of the random geometries")->capture_default_str();
   app.add_option("--repetitions", options.repetitions, "replays of which the median is taken")

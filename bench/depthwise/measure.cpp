@@ -1,6 +1,7 @@
 #include "measure.h"
 
 #include <algorithm>
+#include <stdexcept>
 #include <utility>
 
 namespace lamella::bench {
@@ -85,6 +86,11 @@ Tensors::Tensors(const Cell& cell, std::byte* base, std::size_t buffers) : cell_
 void Tensors::run(std::size_t i) const { run(i, cell_.pass); }
 
 void Tensors::run(std::size_t i, Pass pass) const {
+  if (cell_.hardswish) {
+    if (!cuda::depthwise::run_planned(cell_.what->geometry, operands(i, pass)))
+      throw std::runtime_error(cell_.what->name + ", " + cell_.label() + ": no kernel");
+    return;
+  }
   if (fusion_.any()) return run_fused(i, pass);
   const Set& set = sets_[i % sets_.size()];
   const Conv2dGeometry& g = cell_.what->geometry;
@@ -114,31 +120,31 @@ void Tensors::run_fused(std::size_t i, Pass pass) const {
 }
 
 bool Tensors::run(std::size_t i, const cuda::depthwise::Chosen& chosen) const {
-  return cuda::depthwise::run_plan(chosen.plan, chosen.kernel, cell_.what->geometry, operands(i));
+  return cuda::depthwise::run_plan(chosen.plan, chosen.kernel, cell_.what->geometry, operands(i, cell_.pass));
 }
 
-cuda::depthwise::Operands Tensors::operands(std::size_t i) const {
+cuda::depthwise::Operands Tensors::operands(std::size_t i, Pass pass) const {
   const Set& set = sets_[i % sets_.size()];
   cuda::depthwise::Operands operands;
-  const bool forward = cell_.pass == Pass::Forward;
-  const bool sums = fusion_.sum != nullptr && (cell_.pass == Pass::Input || cell_.pass == Pass::Both);
-  if (cell_.pass != Pass::Weight) operands.weight = weight_;
-  if (cell_.pass != Pass::Input || sums) {
+  const bool forward = pass == Pass::Forward;
+  const bool sums = fusion_.sum != nullptr && (pass == Pass::Input || pass == Pass::Both);
+  if (pass != Pass::Weight) operands.weight = weight_;
+  if (pass != Pass::Input || sums) {
     operands.input = set.x;
-    operands.transform = {fusion_.scale, fusion_.shift, fusion_.low, fusion_.high};
+    operands.transform = {fusion_.scale, fusion_.shift, fusion_.low, fusion_.high, cell_.hardswish};
   }
   if (forward && fusion_.mean != nullptr) operands.hook = depthwise::Hook::Statistics;
   if (sums) operands.hook = depthwise::Hook::NormSums;
   operands.results = {fusion_.mean, fusion_.variance, fusion_.center, fusion_.sum, fusion_.product};
   if (forward) operands.output = set.y;
   if (!forward) operands.grad_output = set.y;
-  if (cell_.pass == Pass::Input || cell_.pass == Pass::Both) operands.grad_input = set.dx;
-  if (cell_.pass == Pass::Weight || cell_.pass == Pass::Both) operands.to = &to_;
+  if (pass == Pass::Input || pass == Pass::Both) operands.grad_input = set.dx;
+  if (pass == Pass::Weight || pass == Pass::Both) operands.to = &to_;
   return operands;
 }
 
 bool Tensors::describe(depthwise::Problem& problem) const {
-  return cuda::depthwise::describe_problem(cell_.what->geometry, operands(0), problem);
+  return cuda::depthwise::describe_problem(cell_.what->geometry, operands(0, cell_.pass), problem);
 }
 
 std::string plan_of(const Cell& cell) {

@@ -36,7 +36,7 @@ class Tensors {
     detail::TensorView x, y, dx;  ///< y: the output, or its gradient
   };
   Tensors(const Cell& cell, std::byte* base, std::size_t buffers);
-  cuda::depthwise::Operands operands(std::size_t i) const;
+  cuda::depthwise::Operands operands(std::size_t i, Pass pass) const;
   void run_fused(std::size_t i, Pass pass) const;
 
   Cell cell_;

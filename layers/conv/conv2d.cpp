@@ -4,6 +4,7 @@
 #include "autograd/record.h"
 #include "lamella/layers/conv.h"
 #include "lamella/layers/depthwise_conv2d.h"
+#include "layers/back_through.h"
 #include "layers/conv/check.h"
 #include "layers/conv/kernels.h"
 #include "layers/conv/pending.h"
@@ -85,7 +86,7 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias, con
         const bool owes = input.defined() && detail::is_pending(input) && folds(geometry, input);
         bool done = false;
         if (DenseTarget dx(context, 0, format); dx) {
-          if (owes && dx.write() == GradientWrite::Overwrite && context.is_between_operators(0)) {
+          if (owes && detail::may_leave_sums(context, 0, input, dx.write())) {
             detail::LeftParts sums(grad.device(), geometry.in_channels);
             LAMELLA_KERNEL(grad.device(),
                            conv2d_backward_input_pending(geometry, read(grad), read(weight.get()),

@@ -21,7 +21,7 @@ void conv2d_forward_pending(const Conv2dGeometry& geometry, const detail::Pendin
                             const detail::ConstTensorView& weight, const detail::ConstTensorView& bias,
                             const detail::TensorView& output, detail::LeftParts* moments, bool& done);
 
-/// The gradient of the input, taken back through what `input` owes, whose activation's slope is 0 or 1; sums:
+/// The gradient of the input, taken back through what `input` owes; sums:
 /// Σ g and Σ g · (stored − center).
 void conv2d_backward_input_pending(const Conv2dGeometry& geometry, const detail::ConstTensorView& grad_output,
                                    const detail::ConstTensorView& weight, const detail::PendingView& input,

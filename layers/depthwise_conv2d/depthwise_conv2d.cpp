@@ -3,6 +3,7 @@
 #include "autograd/autocast.h"
 #include "autograd/record.h"
 #include "core/check.h"
+#include "layers/back_through.h"
 #include "layers/conv/check.h"
 #include "layers/depthwise_conv2d/kernels.h"
 #include "layers/depthwise_conv2d/pending.h"
@@ -88,8 +89,7 @@ Tensor depthwise_conv2d(const Tensor& given, const Tensor& weight, const Tensor&
         const GradientTarget dx = context.target(0);
         const Tensor x = input.get();
         if (x.defined() && detail::is_pending(x) && folds(x)) {
-          const bool with_sums = dx && dx.write == GradientWrite::Overwrite &&
-                                 context.is_between_operators(0) && read_pending(x).center != nullptr;
+          const bool with_sums = dx && detail::may_leave_sums(context, 0, x, dx.write);
           detail::LeftParts sums(grad.device(), geometry.in_channels);
           const bool in_parts = !context.needs(2) && context.takes_parts(1);
           detail::GradientParts parts(grad.device());

@@ -20,7 +20,7 @@ void depthwise_conv2d_forward_pending(const Conv2dGeometry& geometry, const deta
 /// Those gradients of a pending input's convolution that have data, among them the weight's or the bias's.
 /// `parts`, if not null: the weight's is wanted, is left there and goes nowhere else, the bias's is not
 /// wanted. sums, where they are wanted: if a kernel can, the input's gradient goes back through what `input`
-/// owes, whose activation's slope is 0 or 1, they are Σ g and Σ g · (stored − center), and `summed` is set.
+/// owes, they are Σ g and Σ g · (stored − center), and `summed` is set.
 /// Else it is the gradient of the paid input.
 void depthwise_conv2d_backward_pending(
     const Conv2dGeometry& geometry, const detail::ConstTensorView& grad_output,

@@ -13,6 +13,7 @@
 #include "layers/module/folded.h"
 #include "layers/module/observe.h"
 #include "layers/norm/norm_activate.h"
+#include "layers/squeeze_excite/squeeze_excite.h"
 #include "tensor/moments.h"
 
 namespace lamella {
@@ -147,9 +148,16 @@ SqueezeExcite::SqueezeExcite(std::int64_t channels, std::int64_t squeezed,
 }
 
 Tensor SqueezeExcite::forward(const Tensor& x) {
-  const Tensor means = mean(x, {.axes = {2, 3}, .keep_axes = true});
-  const Tensor hidden = activate(fc1_(means), options_.activation);
-  return x * activate(fc2_(hidden), options_.gate);
+  const auto excitation = [&](const Tensor& means) {
+    return fc2_(activate(fc1_(means), options_.activation));
+  };
+  if (!detail::can_squeeze(x))
+    return x * activate(excitation(mean(x, {.axes = {2, 3}, .keep_axes = true})), options_.gate);
+  const detail::Squeezed squeezed = detail::squeeze(x);
+  const Tensor gate = excitation(squeezed.means).to(x.dtype());
+  if (options_.gate == Activation::Hardsigmoid)
+    return detail::excite(squeezed, gate, detail::Gate::Hardsigmoid);
+  return detail::excite(squeezed, activate(gate, options_.gate));
 }
 
 std::string SqueezeExcite::settings() const {

@@ -88,28 +88,30 @@ Tensor detail::batch_norm_activate(const Tensor& input, const Tensor& weight, co
     LAMELLA_KERNEL(device, batch_norm_statistics_of(read(left.parts), left.of_part, layout.count(), norm));
   else
     LAMELLA_KERNEL(device, batch_norm_statistics(read(x), layout, norm));
-  return record(
-      "batch_norm", {x, weight, bias}, affine(x, scale, shift, activation, center),
-      [x = Saved(x), weight = Saved(weight), statistics, scale, shift, layout, training,
-       activation](GradientContext& context) {
-        const Tensor input = x.get(), w = weight.get();
-        const MemoryFormat format = input.memory_format();
-        const Tensor grad = context.grad().contiguous(format);
-        const Tensor known = context.sums();
-        DenseTarget dx(context, 0, format);
-        detail::ActivationSlope slope{activation, read(scale).data, read(shift).data, dx.view()};
-        Tensor passed;  // where dx cannot hold the gradient in between
-        if (activation != PendingActivation::None && (!dx || dx.write() == GradientWrite::Accumulate)) {
-          passed = allocate(input.shape(), input.dtype(), input.device(), format);
-          slope.passed = write(passed, "batch_norm");
-        }
-        const GradientTarget dw = context.target(1), db = context.target(2);
-        const NormParameterGradients parameters{dw.view, db.view, dw.write, db.write};
-        LAMELLA_KERNEL(grad.device(), batch_norm_backward(read(grad), read(input), layout, read(statistics),
-                                                          view_or_none(w), training, view_or_none(known),
-                                                          parameters, dx.view(), dx.write(), slope));
-        dx.finish();
-      });
+  return record("batch_norm", {x, weight, bias}, affine(x, scale, shift, activation, center),
+                [x = Saved(x), weight = Saved(weight), statistics, scale, shift, layout, training,
+                 activation](GradientContext& context) {
+                  const Tensor input = x.get(), w = weight.get();
+                  const MemoryFormat format = input.memory_format();
+                  const Tensor grad = context.grad().contiguous(format);
+                  const Tensor known = context.sums();
+                  DenseTarget dx(context, 0, format);
+                  // Whoever left sums has gone back through the activation, and nothing was added since.
+                  const PendingActivation ahead = known.defined() ? PendingActivation::None : activation;
+                  detail::ActivationSlope slope{ahead, read(scale).data, read(shift).data, dx.view()};
+                  Tensor passed;  // where dx cannot hold the gradient in between
+                  if (ahead != PendingActivation::None && (!dx || dx.write() == GradientWrite::Accumulate)) {
+                    passed = allocate(input.shape(), input.dtype(), input.device(), format);
+                    slope.passed = write(passed, "batch_norm");
+                  }
+                  const GradientTarget dw = context.target(1), db = context.target(2);
+                  const NormParameterGradients parameters{dw.view, db.view, dw.write, db.write};
+                  LAMELLA_KERNEL(grad.device(),
+                                 batch_norm_backward(read(grad), read(input), layout, read(statistics),
+                                                     view_or_none(w), training, view_or_none(known),
+                                                     parameters, dx.view(), dx.write(), slope));
+                  dx.finish();
+                });
 }
 
 }  // namespace lamella

@@ -55,7 +55,7 @@ void batch_norm_running_statistics(const detail::ConstTensorView& running_mean,
 /// The gradients of weight and bias, Σ g · (x − mean) / σ and Σ g, and dx, each where its data is set, after
 /// going back through `slope`. `training`: the statistics depend on x. `known`, if it has data: parts of Σ g
 /// and Σ g · (x − center) ([parts,2,C], float64 or float32), which need not be taken then; grad has gone back
-/// through `slope`, which is 0 or 1, already.
+/// through the activation already, so that `slope` has none.
 void batch_norm_backward(const detail::ConstTensorView& grad, const detail::ConstTensorView& x,
                          const detail::ChannelLayout& layout, const detail::ConstTensorView& statistics,
                          const detail::ConstTensorView& weight, bool training,

@@ -16,10 +16,13 @@ using detail::TensorView;
 
 namespace {
 
-template <PendingActivation A, class C>
+template <PendingActivation A, class T, class C>
 __device__ C activate(C z) {
   if constexpr (A == PendingActivation::Relu) return detail::relu_value(z);
   if constexpr (A == PendingActivation::Relu6) return detail::relu6_value(z);
+  // For sixteen bits with a bound that costs nothing: the quotient would take longer than memory.
+  if constexpr (A == PendingActivation::Hardswish && sizeof(T) == 2)
+    return z * __saturatef(fmaf(z, 1.0f / 6.0f, 0.5f));
   if constexpr (A == PendingActivation::Hardswish) return detail::hardswish_value(z);
   if constexpr (A == PendingActivation::Silu) return detail::silu_value(z);
   return z;
@@ -62,7 +65,7 @@ __global__ void apply(const Debt<T> debt) {
       const C scale = debt.scale != nullptr ? debt.scale[channel] : C(1);
       const C shift = debt.shift != nullptr ? debt.shift[channel] : C(0);
       const C z = detail::cuda::to_compute(numbers.at[k]) * scale + shift;
-      numbers.at[k] = detail::cuda::from_compute<T>(activate<A>(z));
+      numbers.at[k] = detail::cuda::from_compute<T>(activate<A, T>(z));
       if (++in_row == debt.run.value) {
         in_row = 0;
         if (++channel == debt.channels.value) channel = 0;
@@ -76,6 +79,87 @@ __global__ void apply(const Debt<T> debt) {
   }
 }
 
+/// Rows of whole packets of channels: a thread has the same channels in all of its rows.
+template <class T>
+struct Rows {
+  const Packet<T>* stored;
+  const float* scale;  ///< null: 1
+  const float* shift;  ///< null: 0
+  Packet<T>* out;
+  unsigned packets;  ///< of a row
+  unsigned across, tiles;
+  unsigned rows, of_block;
+};
+
+/// Rows of a thread whose loads are begun before the first is used.
+constexpr unsigned kAtOnce = 4;
+
+template <int kSize>
+__device__ void load_factors(const float* from, unsigned packet, float otherwise, float (&to)[kSize]) {
+#pragma unroll
+  for (int k = 0; k < kSize; k += 4) {
+    float4 four = make_float4(otherwise, otherwise, otherwise, otherwise);
+    if (from != nullptr) four = reinterpret_cast<const float4*>(from)[(packet * kSize + k) / 4];
+    to[k] = four.x, to[k + 1] = four.y, to[k + 2] = four.z, to[k + 3] = four.w;
+  }
+}
+
+template <PendingActivation A, class T>
+__global__ void __launch_bounds__(kMapThreads, 4) apply_rows(const Rows<T> job) {
+  detail::cuda::wait_for_stream();
+  constexpr int kSize = Packet<T>::kSize;
+  const unsigned part = blockIdx.x / job.tiles, tile = blockIdx.x - part * job.tiles;
+  const unsigned down = blockDim.x / job.across;
+  const unsigned y = threadIdx.x / job.across, x = threadIdx.x - y * job.across;
+  const unsigned packet = tile * job.across + x;
+  if (y >= down || packet >= job.packets) return;
+  float scale[kSize], shift[kSize];
+  load_factors(job.scale, packet, 1.0f, scale);
+  load_factors(job.shift, packet, 0.0f, shift);
+  const unsigned begin = part * job.of_block, end = min(job.rows, begin + job.of_block);
+  for (unsigned row = begin + y; row < end; row += kAtOnce * down) {
+    Packet<T> numbers[kAtOnce];
+#pragma unroll
+    for (unsigned i = 0; i < kAtOnce; ++i)
+      if (row + i * down < end) numbers[i] = job.stored[std::size_t{row + i * down} * job.packets + packet];
+#pragma unroll
+    for (unsigned i = 0; i < kAtOnce; ++i) {
+      if (row + i * down >= end) continue;
+#pragma unroll
+      for (int k = 0; k < kSize; ++k)
+        numbers[i].at[k] = detail::cuda::from_compute<T>(
+            activate<A, T>(detail::cuda::to_compute(numbers[i].at[k]) * scale[k] + shift[k]));
+      job.out[std::size_t{row + i * down} * job.packets + packet] = numbers[i];
+    }
+  }
+}
+
+/// False, with nothing done: not such rows.
+template <PendingActivation A, class T>
+bool apply_by_rows(const PendingView& pending, const TensorView& output, std::int64_t channels) {
+  constexpr std::int64_t kSize = Packet<T>::kSize, kMost = std::int64_t{1} << 31, kMostAcross = 32;
+  const std::int64_t rows = output.numel() / channels;
+  if (channels % kSize != 0 || rows >= kMost) return false;
+  for (const void* const data :
+       {pending.stored.data, pending.scale, pending.shift, static_cast<const void*>(output.data)})
+    if (!detail::cuda::is_aligned(data)) return false;
+  Rows<T> job{};
+  job.stored = static_cast<const Packet<T>*>(pending.stored.data);
+  job.scale = static_cast<const float*>(pending.scale);
+  job.shift = static_cast<const float*>(pending.shift);
+  job.out = static_cast<Packet<T>*>(output.data);
+  job.packets = static_cast<unsigned>(channels / kSize);
+  job.tiles = static_cast<unsigned>((job.packets + kMostAcross - 1) / kMostAcross);
+  job.across = (job.packets + job.tiles - 1) / job.tiles;
+  job.rows = static_cast<unsigned>(rows);
+  job.of_block = 2 * kAtOnce * (kMapThreads / job.across);
+  const unsigned parts = (job.rows - 1) / job.of_block + 1;
+  if (std::int64_t{parts} * job.tiles >= kMost) return false;
+  detail::cuda::launch_early("apply_pending", output.device, parts * job.tiles, kMapThreads, 0,
+                             apply_rows<A, T>, job);
+  return true;
+}
+
 template <PendingActivation A, class T>
 void apply_dense(const PendingView& pending, const TensorView& output) {
   const bool per_channel = output.shape.size() >= 2;
@@ -83,6 +167,8 @@ void apply_dense(const PendingView& pending, const TensorView& output) {
   const std::int64_t total = output.numel();
   if (total == 0) return;
   const bool channels_last = per_channel && channels > 1 && output.strides[1] == 1;
+  if constexpr (!std::is_same_v<T, double>)
+    if (channels_last && apply_by_rows<A, T>(pending, output, channels)) return;
   const std::int64_t run = channels_last ? 1 : total / (per_channel ? output.shape[0] * channels : 1);
   // Slices begin at a channel 0, and at sixteen bytes.
   constexpr std::int64_t kLargest = std::int64_t{1} << 30;

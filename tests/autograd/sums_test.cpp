@@ -91,6 +91,44 @@ TEST(SumsTest, may_not_be_left_where_somebody_looks) {
   EXPECT_FALSE(may);
 }
 
+/// y = x; notes whether it is the only one that contributes to x's gradient.
+Tensor counts(const Tensor& x, bool& sole) {
+  return detail::record("counts", {x}, Output::of(x.detach().clone()), [&sole](GradientContext& context) {
+    sole = context.is_sole_contribution(0);
+    context.add(0, context.grad());
+  });
+}
+
+TEST(SumsTest, a_contribution_is_the_only_one_if_nothing_else_has_read_the_tensor) {
+  bool came = false, sole = false;
+  const Tensor x = leaf();
+  sum(counts(asks(x, came), sole)).backward();
+  EXPECT_TRUE(sole);
+  for (const bool first : {false, true}) {
+    sole = true;
+    const Tensor a = asks(x, came);
+    Tensor other;
+    if (first) other = a * 2.0;
+    const Tensor b = counts(a, sole);
+    if (!first) other = a * 2.0;
+    sum(b + other).backward();
+    EXPECT_FALSE(sole) << first;
+  }
+  {
+    // Read by a block that runs again, which no edge tells of.
+    const Tensor a = asks(x, came);
+    const Tensor z = tensor({1, 1, 1}, {.dtype = float64, .requires_grad = true});
+    const Tensor again = recompute([&](const Tensors& in) { return a * in[0]; }, {z});
+    sole = true;
+    sum(counts(a, sole) + again).backward();
+    EXPECT_FALSE(sole);
+  }
+  sum(counts(asks(x, came), sole)).backward();
+  EXPECT_TRUE(sole);
+  sum(counts(x, sole)).backward();  // a leaf
+  EXPECT_FALSE(sole);
+}
+
 /// y = Σ x · w of [3] and [3]; the gradient of w in two parts of three rows, with a number between them that
 /// belongs to nobody. Says whether it could.
 Tensor in_parts(const Tensor& x, const Tensor& w, bool& may) {

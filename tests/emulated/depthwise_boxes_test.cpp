@@ -50,7 +50,7 @@ Geometry box_geometry(Draw& draw) {
   return draw_geometry(draw, wanted);
 }
 
-template <class T, class K, class Tile, bool kTransforms = false, bool kStatistics = false>
+template <class T, class K, class Tile, int kTransforms = kPlain, bool kStatistics = false>
 void forward(double lift = 0) {
   for_seeds(kSeeds, [lift](Draw& draw) {
     const Geometry g = box_geometry<T, K>(draw);
@@ -62,8 +62,8 @@ void forward(double lift = 0) {
     BoxPlan plan = cut_forward_boxes(boxes.work.work, g.batch, g.channels, problem.kSizes, kTileSizes<Tile>,
                                      Tile::kWhole ? Tile::kStepRows : draw(1, 12), draw(1, 40));
     if (plan.launch.blocks == 0) return false;
-    if (kTransforms) add_transform_boxes(kTileSizes<Tile>, plan.launch);
-    using Sizes = ForwardBoxes<K, Tile, kTransforms>;
+    if (kTransforms != kPlain) add_transform_boxes(kTileSizes<Tile>, plan.launch);
+    using Sizes = ForwardBoxes<K, Tile, kTransforms != kPlain>;
     EXPECT_EQ(plan.launch.shared_bytes, Sizes::kSharedBytes);
     EXPECT_EQ(plan.launch.threads, Sizes::kThreads);
     boxes.describe(g, plan);
@@ -78,24 +78,24 @@ void forward(double lift = 0) {
   });
 }
 
-template <class T, class K, class Tile, bool kInput, bool kWeight, bool kBias, bool kTransforms = false,
-          bool kNormSums = false>
+template <class T, class K, class Tile, bool kInput, bool kWeight, bool kBias, int kTransforms = kPlain,
+          int kNormSums = kPlain>
 void backward() {
   for_seeds(kSeeds, [](Draw& draw) {
     const Geometry g = box_geometry<T, K>(draw);
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, kLayout, kTransforms || kNormSums);
+    Case<T, K> problem(draw, g, kLayout, kTransforms != kPlain ? kTransforms : kNormSums);
     problem.never_add();
     Boxes boxes;
     PixelWork& work = boxes.work.work;
     problem.describe(work);
     BoxPlan plan = cut_backward_boxes(work, g.batch, g.channels, problem.kSizes, kTileSizes<Tile>,
                                       Tile::kWhole ? Tile::kStepRows : draw(1, 12), kInput,
-                                      kWeight || kNormSums, kBias, draw(1, 30));
+                                      kWeight || kNormSums != kPlain, kBias, draw(1, 30));
     if (plan.launch.blocks == 0) return false;
     boxes.describe(g, plan);
     const auto run = [&]<int kPhaseH, int kPhaseW>() {
-      using Sizes = BackwardBoxes<K, Tile, kInput, kWeight || kNormSums, kPhaseH, kPhaseW>;
+      using Sizes = BackwardBoxes<K, Tile, kInput, kWeight || kNormSums != kPlain, kPhaseH, kPhaseW>;
       if constexpr (Tile::kPages >= (Sizes::kGRows + Sizes::kPageRows - 1) / Sizes::kPageRows) {
         EXPECT_EQ(plan.launch.shared_bytes, Sizes::kSharedBytes);
         EXPECT_EQ(plan.launch.threads, Sizes::kThreads);
@@ -104,7 +104,7 @@ void backward() {
           backward_boxes<T, K, Tile, kInput, kWeight, kBias, kPhaseH, kPhaseW, kTransforms, kNormSums, 1>(
               boxes.work);
         };
-        if constexpr (kNormSums) {
+        if constexpr (kNormSums != kPlain) {
           add_norm_sums(kWeight, plan.launch);
           problem.backward_with_sums(work, plan.launch, of, problem.has_gaps(), kernel, true);
         } else {
@@ -252,6 +252,22 @@ TEST(Boxes, input_gradient_and_sums) {
 TEST(Boxes, input_gradient_and_sums_stride) {
   backward<BFloat16, Kernel<5, 5, 2, 2>, BoxTile<16, 2, 2, 16, 8, 5, 2, false>, true, false, false, false,
            true>();
+}
+
+TEST(Boxes, hardswish) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 2, 4, 32, 16, 3, 3, false>, kHardSwish>();
+}
+TEST(Boxes, hardswish_both_gradients_and_sums) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 2, 4, 32, 16, 3, 2, false>, true, true, true, kHardSwish,
+           kHardSwish>();
+}
+TEST(Boxes, hardswish_both_gradients_and_sums_narrow_blocks) {
+  backward<Float16, Kernel<3, 3, 1, 1>, BoxTile<8, 2, 2, 32, 16, 3, 3, false>, true, true, false, kHardSwish,
+           kHardSwish>();
+}
+TEST(Boxes, hardswish_input_gradient_and_sums_stride) {
+  backward<BFloat16, Kernel<5, 5, 2, 2>, BoxTile<16, 2, 2, 16, 8, 5, 2, false>, true, false, false, kPlain,
+           kHardSwish>();
 }
 
 }  // namespace

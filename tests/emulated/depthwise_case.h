@@ -106,7 +106,7 @@ struct Case {
   Tensor<T> x, y, dx;
 
   /// `lift`: every bias, if not 0.
-  Case(Draw& draw, const Geometry& geometry, Layout layout, bool transforms = false, double lift = 0)
+  Case(Draw& draw, const Geometry& geometry, Layout layout, int transforms = kPlain, double lift = 0)
       : Case(draw, geometry, layout, transforms, lift, skew(draw, layout.x_unit)) {}
 
   static constexpr KernelSizes kSizes{K::kH, K::kW, K::kStrideH, K::kStrideW, K::kRepeat};
@@ -181,7 +181,7 @@ struct Case {
   }
 
  private:
-  Case(Draw& draw, const Geometry& geometry, Layout layout, bool transforms, double lift, int x_skew)
+  Case(Draw& draw, const Geometry& geometry, Layout layout, int transforms, double lift, int x_skew)
       : g(geometry),
         reference(draw, g, transforms, lift),
         x(layout.channels_last, x_skew, apart(draw, layout.x_unit), g.batch, g.channels, g.h, g.w),

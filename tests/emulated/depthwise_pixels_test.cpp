@@ -20,8 +20,7 @@ Geometry pixel_geometry(Draw& draw, const Layout& layout) {
   return draw_geometry(draw, wanted);
 }
 
-template <class T, class K, class Tile, int kChannels, int kTapRows, int kStages, int kChunk,
-          bool kTransforms>
+template <class T, class K, class Tile, int kChannels, int kTapRows, int kStages, int kChunk, int kTransforms>
 void forward() {
   for_seeds(kSeeds, [](Draw& draw) {
     const Layout layout = pixel_layout<T, K, Tile>(kChunk);
@@ -41,7 +40,7 @@ void forward() {
 }
 
 template <class T, class K, class Tile, int kChannels, int kTapRows, bool kInput, bool kWeight, bool kBias,
-          int kStages, int kChunk, bool kTransforms>
+          int kStages, int kChunk, int kTransforms>
 void backward() {
   for_seeds(kSeeds, [](Draw& draw) {
     const Layout layout = pixel_layout<T, K, Tile>(kChunk);
@@ -62,8 +61,7 @@ void backward() {
   });
 }
 
-template <class T, class K, class Tile, int kChannels, int kTapRows, int kStages, int kChunk,
-          bool kTransforms>
+template <class T, class K, class Tile, int kChannels, int kTapRows, int kStages, int kChunk, int kTransforms>
 void statistics(double lift) {
   for_seeds(kSeeds, [lift](Draw& draw) {
     const Layout layout = pixel_layout<T, K, Tile>(kChunk);
@@ -83,13 +81,14 @@ void statistics(double lift) {
   });
 }
 
-template <class T, class K, class Tile, int kChannels, bool kWeight, bool kBias, int kStages, int kChunk>
+template <class T, class K, class Tile, int kChannels, bool kWeight, bool kBias, int kStages, int kChunk,
+          int kNormSums = kClamp>
 void norm_sums() {
   for_seeds(kSeeds, [](Draw& draw) {
     const Layout layout = pixel_layout<T, K, Tile>(kChunk);
     const Geometry g = pixel_geometry<T, K, Tile>(draw, layout);
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, layout, true);
+    Case<T, K> problem(draw, g, layout, kNormSums);
     PixelWork work;
     problem.describe(work);
     Launch launch = cut_backward_pixels(work, g.batch, g.channels, problem.kSizes,
@@ -98,8 +97,8 @@ void norm_sums() {
     if (launch.blocks == 0) return false;
     add_norm_sums(kWeight, launch);
     problem.backward_with_sums(work, launch, {true, kWeight, kBias}, problem.has_gaps(), [&] {
-      backward_pixels<T, K, Tile, kChannels, K::kH, true, kWeight, kBias, kStages, kChunk, kWeight, true,
-                      kThreads, 1>(work);
+      backward_pixels<T, K, Tile, kChannels, K::kH, true, kWeight, kBias, kStages, kChunk,
+                      kWeight ? kNormSums : kPlain, kNormSums, kThreads, 1>(work);
     });
     return true;
   });
@@ -184,6 +183,17 @@ TEST(Pixels, input_gradient_and_sums) {
 }
 TEST(Pixels, input_gradient_and_sums_stride) {
   norm_sums<float, Kernel<3, 3, 2, 2>, Tile<2, 2, 2>, 8, false, false, 2, 8>();
+}
+
+TEST(Pixels, hardswish) {
+  forward<BFloat16, Kernel<3, 3, 2, 2>, Tile<2, 2, 2>, 32, 3, 2, 16, kHardSwish>();
+  forward<float, Kernel<3, 3, 1, 1>, Tile<2, 3, 4>, 16, 3, 3, 16, kHardSwish>();
+}
+TEST(Pixels, hardswish_both_gradients_and_sums) {
+  norm_sums<float, Kernel<3, 3, 1, 1>, Tile<2, 3, 4>, 16, true, true, 3, 16, kHardSwish>();
+}
+TEST(Pixels, hardswish_input_gradient_and_sums) {
+  norm_sums<BFloat16, Kernel<3, 3, 1, 1>, Tile<2, 3, 4>, 16, false, false, 3, 8, kHardSwish>();
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ void with_constants(bool first, bool second, const Run& run) {
 bool is_dilated(const PlaneWork& work) { return work.w.input_step > 1 || work.w.output_step > 1; }
 std::int64_t draw_bytes(Draw& draw) { return draw(1, 6) * std::int64_t{3000}; }
 
-template <class T, class K, class Tile, int kTapRows, bool kDouble, bool kTransforms>
+template <class T, class K, class Tile, int kTapRows, bool kDouble, int kTransforms>
 void forward() {
   for_seeds(kSeeds, [](Draw& draw) {
     const Geometry g = draw_geometry(draw, {Case<T, K>::kSizes});
@@ -42,7 +42,7 @@ void forward() {
 }
 
 template <class T, class K, class Tile, int kTapRows, bool kInput, bool kWeight, bool kBias, bool kDouble,
-          bool kDirect, bool kTransforms>
+          bool kDirect, int kTransforms>
 void backward() {
   for_seeds(kSeeds, [](Draw& draw) {
     Wanted wanted{Case<T, K>::kSizes};
@@ -67,7 +67,7 @@ void backward() {
   });
 }
 
-template <class T, class K, class Tile, int kTapRows, bool kDouble, bool kTransforms>
+template <class T, class K, class Tile, int kTapRows, bool kDouble, int kTransforms>
 void statistics(double lift) {
   for_seeds(kSeeds, [lift](Draw& draw) {
     const Geometry g = draw_geometry(draw, {Case<T, K>::kSizes});
@@ -92,14 +92,15 @@ void statistics(double lift) {
   });
 }
 
-template <class T, class K, class Tile, bool kWeight, bool kBias, bool kDouble, bool kDirect>
+template <class T, class K, class Tile, bool kWeight, bool kBias, bool kDouble, bool kDirect,
+          int kNormSums = kClamp>
 void norm_sums() {
   for_seeds(kSeeds, [](Draw& draw) {
     Wanted wanted{Case<T, K>::kSizes};
     wanted.may_have_gaps = false;
     const Geometry g = draw_geometry(draw, wanted);
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, {}, true);
+    Case<T, K> problem(draw, g, {}, kNormSums);
     PlaneWork work;
     problem.describe(work);
     Launch launch = cut_backward_planes(work, g.batch, g.channels, problem.kSizes,
@@ -110,8 +111,8 @@ void norm_sums() {
     const bool edges = has_edges_alone_backward(work.w, problem.kSizes, Tile::kColumns, kBias, work.owner_w);
     with_constants(is_dilated(work), edges, [&]<bool kDilated, bool kEdges>() {
       problem.backward_with_sums(work, launch, {true, kWeight, kBias}, false, [&] {
-        backward_planes<T, K, Tile, K::kH, true, kWeight, kBias, kDilated, kEdges, kDouble, kDirect, kWeight,
-                        true, kThreads, 1>(work);
+        backward_planes<T, K, Tile, K::kH, true, kWeight, kBias, kDilated, kEdges, kDouble, kDirect,
+                        kWeight ? kNormSums : kPlain, kNormSums, kThreads, 1>(work);
       });
     });
     return true;
@@ -191,6 +192,11 @@ TEST(Planes, input_gradient_and_sums_stride) {
 }
 TEST(Planes, input_gradient_and_sums_direct) {
   norm_sums<float, Kernel<4, 4, 3, 3>, Tile<1, 2, 1>, false, false, false, true>();
+}
+
+TEST(Planes, hardswish) { forward<BFloat16, Kernel<3, 3, 1, 1>, Tile<4, 3, 1>, 3, true, kHardSwish>(); }
+TEST(Planes, hardswish_both_gradients_and_sums) {
+  norm_sums<float, Kernel<3, 3, 1, 1>, Tile<4, 3, 1>, true, true, true, false, kHardSwish>();
 }
 
 }  // namespace

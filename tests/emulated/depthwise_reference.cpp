@@ -56,7 +56,7 @@ Geometry draw_geometry(Draw& draw, const Wanted& wanted) {
   }
 }
 
-Reference::Reference(Draw& draw, const Geometry& geometry, bool with_transform, double lift)
+Reference::Reference(Draw& draw, const Geometry& geometry, int with_transform, double lift)
     : g(geometry),
       transforms(with_transform),
       x(draw.numbers(std::int64_t{g.batch} * g.channels * g.h * g.w)),
@@ -67,6 +67,15 @@ Reference::Reference(Draw& draw, const Geometry& geometry, bool with_transform, 
       shift(draw.numbers(g.channels)),
       center(draw.numbers(g.channels)) {
   if (lift != 0) std::fill(bias.begin(), bias.end(), lift);
+  if (transforms != kHardSwish) return;
+  // Of multiples of three, float32 gives hardswish and its slope exactly: a step of x is one of them. Zero is
+  // the one within the bend.
+  for (double& number : scale) number = number < 0 ? -48 : 48;
+  for (double& number : shift) number = 3 * std::round(2 * number);
+}
+
+double Reference::activate(double v) const {
+  return transforms == kHardSwish ? v * std::clamp(v + 3, 0.0, 6.0) / 6 : std::clamp(v, kLow, kHigh);
 }
 
 /// Calls visit(place in x, in y, in taps, output channel, input) for all that meet.
@@ -95,7 +104,7 @@ void Reference::each_product(const Visit& visit) const {
                     static_cast<std::size_t>(g.out_w) +
                 static_cast<std::size_t>(q);
             const double value =
-                transforms ? std::clamp(scale[channel] * x[in] + shift[channel], kLow, kHigh) : x[in];
+                transforms != kPlain ? activate(scale[channel] * x[in] + shift[channel]) : x[in];
             visit(in, out, tap, o, value);
           }
         }
@@ -125,7 +134,10 @@ std::vector<double> Reference::masked_input_gradient() const {
   for (std::size_t i = 0; i < sums.size(); ++i) {
     const std::size_t channel = i / plane % scale.size();
     const double before = scale[channel] * x[i] + shift[channel];
-    if (!(before > kLow && before < kHigh)) sums[i] = 0;
+    if (transforms == kHardSwish)
+      sums[i] *= before <= -3 ? 0 : before < 3 ? before / 3 + 0.5 : 1;
+    else if (!(before > kLow && before < kHigh))
+      sums[i] = 0;
   }
   return sums;
 }

@@ -48,20 +48,21 @@ Geometry draw_geometry(Draw& draw, const Wanted& wanted);
 /// gradient has the bias's behind each channel's taps.
 struct Reference {
   Geometry g;
-  bool transforms;
+  int transforms;  ///< kPlain, kClamp, kHardSwish
   std::vector<double> x, y, taps, bias, scale, shift;
   std::vector<double> center;  ///< of norm sums
   static constexpr double kLow = 0, kHigh = 1.5;
 
   /// `lift`: every bias, if not 0.
-  Reference(Draw& draw, const Geometry& geometry, bool transforms, double lift = 0);
+  Reference(Draw& draw, const Geometry& geometry, int transforms, double lift = 0);
   std::vector<double> output() const;
   std::vector<double> input_gradient() const;
-  /// The same, masked by the derivative of the transform's clamp.
+  /// The same, times the derivative of the transform's activation.
   std::vector<double> masked_input_gradient() const;
   std::vector<double> weight_gradient() const;
 
  private:
+  double activate(double v) const;
   template <class Visit>
   void each_product(const Visit& visit) const;
 };

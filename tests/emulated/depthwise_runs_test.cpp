@@ -11,7 +11,7 @@ constexpr int kRunThreads = kThreads + 32;  // and the warp that asks for runs
 /// kInside > 0: of a thread's window only the first kPadding columns and those from kInside on can be
 /// outside.
 template <class T, class K, class S, class Tile, bool kMasks, int kPadding, int kInside,
-          bool kTransforms = false, bool kStatistics = false>
+          int kTransforms = kPlain, bool kStatistics = false>
 void forward(int padding, double lift = 0) {
   for_seeds(kSeeds, [=](Draw& draw) {
     Wanted wanted{Case<T, K>::kSizes};
@@ -46,7 +46,7 @@ void forward(int padding, double lift = 0) {
 }
 
 template <class T, class K, class S, class Tile, bool kInput, bool kWeight, bool kBias, int kPhaseH,
-          int kPhaseW, bool kNormSums = false>
+          int kPhaseW, int kNormSums = kPlain>
 void backward(int padding_h, int padding_w) {
   static_assert(kPhaseH < K::kStrideH && kPhaseW < K::kStrideW);
   for_seeds(kSeeds, [=](Draw& draw) {
@@ -63,14 +63,15 @@ void backward(int padding_h, int padding_w) {
     Launch launch = cut_backward_runs(
         work, g.batch, g.channels, problem.kSizes, S::kHeight, S::kWidth,
         {Tile::kColumns, Tile::kRows, Tile::kVectorX, Tile::kVectorG, Tile::kOffset, Tile::kPages}, sizeof(T),
-        kRunThreads, draw(1, 6) * std::int64_t{4000}, kInput, kWeight || kNormSums, kBias, draw(1, 20));
+        kRunThreads, draw(1, 6) * std::int64_t{4000}, kInput, kWeight || kNormSums != kPlain, kBias,
+        draw(1, 20));
     if (launch.blocks == 0) return false;
     const Gradients of{kInput, kWeight, kBias};
     const auto run = [&] {
-      backward_runs<T, K, S, Tile, kInput, kWeight, kBias, kPhaseH, kPhaseW, true, kNormSums && kWeight,
-                    kNormSums, kRunThreads, 1>(work);
+      backward_runs<T, K, S, Tile, kInput, kWeight, kBias, kPhaseH, kPhaseW, true,
+                    kWeight ? kNormSums : kPlain, kNormSums, kRunThreads, 1>(work);
     };
-    if constexpr (kNormSums) {
+    if constexpr (kNormSums != kPlain) {
       add_norm_sums(kWeight, launch);
       problem.backward_with_sums(work, launch, of, false, run);
     } else {
@@ -196,6 +197,14 @@ TEST(Runs, input_gradient_and_sums) {
 TEST(Runs, input_gradient_and_sums_stride) {
   backward<BFloat16, Kernel<3, 3, 2, 2>, Spread<1, 1>, UnitTile<4, 2, 8, 4, 0, 2>, true, false, false, 1, 1,
            true>(1, 1);
+}
+
+TEST(Runs, hardswish) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, Spread<1, 1>, RunTile<7, 7, 1, 1, 0, 2>, true, 1, 8, kHardSwish>(1);
+}
+TEST(Runs, hardswish_both_gradients_and_sums) {
+  backward<float, Kernel<3, 3, 1, 1>, Spread<1, 1>, UnitTile<4, 4, 4, 4, 3, 2>, true, true, true, 0, 0,
+           kHardSwish>(1, 1);
 }
 
 }  // namespace

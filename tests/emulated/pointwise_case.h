@@ -111,9 +111,8 @@ struct Activation {
   double apply(double x, int channel) const {
     if (load == Load::Plain) return x;
     const float v = before(x, channel);
-    const float inner = std::clamp(v + 3, 0.0F, 6.0F);
     return rounded<T>(
-        static_cast<double>(load == Load::Clamp ? std::clamp(v, kLow, kHigh) : v * inner * (1.0F / 6.0F)));
+        static_cast<double>(load == Load::Clamp ? std::clamp(v, kLow, kHigh) : depthwise::hardswish(v)));
   }
   static constexpr float kLow = -1, kHigh = 2.5F;
 };

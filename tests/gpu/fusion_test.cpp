@@ -26,12 +26,16 @@ struct Gradients {
 
 /// Some inverted residuals, with what stands between their operators given by `between`.
 template <class Between>
-Gradients run_blocks(Device device, DType dtype, bool fused, const Between& between) {
+Gradients run_blocks(Device device, DType dtype, bool fused, const Between& between, Activation activation,
+                     std::int64_t squeezed) {
   const FusionGuard guard(fused);
   manual_seed(3);
-  const InvertedResidualOptions same{.kernel = 3, .stride = 1};
-  InvertedResidual first(16, 24, {.kernel = 3, .stride = 2}), second(24, 24, same), third(24, 32, same);
-  ConvNormActivation last(32, 64, {.kernel = 1, .activation = Activation::ReLU6});
+  const InvertedResidualOptions same{
+      .kernel = 3, .stride = 1, .squeezed = squeezed, .activation = activation};
+  InvertedResidualOptions half = same;
+  half.stride = 2;
+  InvertedResidual first(16, 24, half), second(24, 24, same), third(24, 32, same);
+  ConvNormActivation last(32, 64, {.kernel = 1, .activation = activation});
   Tensor x = testing::random_tensor({4, 16, 14, 10}, 7,
                                     {.dtype = DType::Float64, .format = MemoryFormat::ChannelsLast})
                  .to(DType::BFloat16)
@@ -78,10 +82,11 @@ double relative_error(const Tensor& actual, const Tensor& exact) {
 }
 
 template <class Between>
-void expect_as_good(const Between& between, bool folds) {
-  const Gradients exact = run_blocks(Device::cpu(), DType::Float64, false, between),
-                  apart = run_blocks(Device::cuda(), DType::BFloat16, false, between),
-                  fused = run_blocks(Device::cuda(), DType::BFloat16, true, between);
+void expect_as_good(const Between& between, bool folds, Activation activation = Activation::ReLU6,
+                    std::int64_t squeezed = 0) {
+  const Gradients exact = run_blocks(Device::cpu(), DType::Float64, false, between, activation, squeezed),
+                  apart = run_blocks(Device::cuda(), DType::BFloat16, false, between, activation, squeezed),
+                  fused = run_blocks(Device::cuda(), DType::BFloat16, true, between, activation, squeezed);
   if (folds) {
     EXPECT_GE(fused.counted.folded, 3u);
   }
@@ -111,6 +116,14 @@ TEST(GpuFusionTest, blocks_are_as_exact_as_operators_by_themselves) {
 TEST(GpuFusionTest, an_operator_of_ones_own_stands_in_between) {
   LAMELLA_NEEDS_GPU();
   expect_as_good([](const Tensor& x) { return x * 0.5 + x; }, true);
+}
+
+TEST(GpuFusionTest, blocks_with_hardswish_and_squeeze_excite_are_as_exact) {
+  LAMELLA_NEEDS_GPU();
+  const auto nothing = [](const Tensor& x) { return x; };
+  expect_as_good(nothing, true, Activation::Hardswish);
+  expect_as_good(nothing, true, Activation::Hardswish, 8);
+  expect_as_good(nothing, true, Activation::ReLU, 8);
 }
 
 TEST(GpuFusionTest, sums_of_parts_are_those_of_the_cpu) {

@@ -80,7 +80,7 @@ void conv2d_backward_input_pending(const Conv2dGeometry& geometry, const ConstTe
                                    const TensorView& grad_input, detail::LeftParts& sums, bool& done) {
   done = false;
   const auto transform = transform_of(input);
-  if (!is_pointwise(geometry) || !transform || transform->load != pointwise::Load::Clamp ||
+  if (!is_pointwise(geometry) || !transform || transform->load == pointwise::Load::Plain ||
       input.center == nullptr)
     return;
   const pointwise::NormSums norm{input.stored, *transform, static_cast<const float*>(input.center), &sums};

@@ -39,6 +39,8 @@ std::optional<Transform> transform_of(const PendingView& input) {
       t.low = 0, t.high = 6;
       return t;
     case PendingActivation::Hardswish:
+      t.hardswish = true;
+      return t;
     case PendingActivation::Silu:
       break;
   }

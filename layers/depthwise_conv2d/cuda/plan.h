@@ -29,6 +29,7 @@ struct Problem {
   int input_alignment = 16, output_alignment = 16;
   bool bias = false;        ///< its gradient is wanted, too
   bool transforms = false;  ///< the input passes through a Transform
+  bool hardswish = false;   ///< the Transform's activation, there and where a hook goes back through it
   Hook hook = Hook::None;
   bool accumulate = false;  ///< the input's gradient is added to what is there
   bool boxes = false;       ///< the GPU has the copy engine and matrix units that boxes.cuh and runs.cuh need

@@ -62,7 +62,8 @@ double box_cost(const Problem& p, const Shape& s, const BoxTileSizes& t, const P
   const double item_steps = static_cast<double>(cut.strip_rows) / step_rows;
   const double items = static_cast<double>(plan.pixels.items) * cut.channel_blocks,
                steps = items * item_steps;
-  const double warps = t.blocks * t.warp_groups() * (s.forward ? 1.0 : std::ceil(static_cast<double>(k.kernel_h) / t.tap_rows));
+  const double warps = t.blocks * t.warp_groups() *
+                       (s.forward ? 1.0 : std::ceil(static_cast<double>(k.kernel_h) / t.tap_rows));
   double loads = 0, products = 0, issued = 0, stores = 0, instructions = 0, page = 0, results = 0;
   const double units = t.units();
   if (s.forward) {
@@ -166,8 +167,8 @@ bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named
     plan.kernel += std::string(word(input)) + ", " + word(weight) + ", " + word(p.bias) + ", " +
                    std::to_string(phase_of(s.h, k.stride_h)) + ", " +
                    std::to_string(phase_of(s.w, k.stride_w)) + ", ";
-  plan.kernel += std::string(word(loads_transformed(p))) + ", " +
-                 word(s.forward ? has_statistics(p) : has_norm_sums(p)) + ", " +
+  plan.kernel += std::string(activation_word(p, loads_transformed(p))) + ", " +
+                 (s.forward ? word(has_statistics(p)) : activation_word(p, has_norm_sums(p))) + ", " +
                  std::to_string(blocks_of_sm) + ">";
   plan.what = "boxes of " + std::to_string(t.blocks) + " x " + std::to_string(t.columns) + " columns, " +
               std::to_string(t.step_rows()) + " rows, " + std::to_string(t.channels) + " channels (" +

@@ -217,13 +217,14 @@ bool plan_runs(const Problem& p, const Shape& s, const RunShape& r, const RunCon
     inside = std::max(inside, 0);
     std::snprintf(rest, left, "RunTile<%d, %d, %d, %d, %d, %d>, %s, %d, %d, %s, %s, %d, %d>", t.columns,
                   t.rows, t.vector, t.vector_out, t.offset, t.pages, word(masks),
-                  inside > 0 ? r.w.padding : 0, inside, word(loads_transformed(p)), word(has_statistics(p)),
-                  c.threads, static_cast<int>(resident));
+                  inside > 0 ? r.w.padding : 0, inside, activation_word(p, loads_transformed(p)),
+                  word(has_statistics(p)), c.threads, static_cast<int>(resident));
   } else {
     std::snprintf(rest, left, "UnitTile<%d, %d, %d, %d, %d, %d>, %s, %s, %s, %d, %d, true, %s, %s, %d, %d>",
                   u.columns, u.rows, u.vector_x, u.vector_g, u.offset, u.pages, word(input), word(weight),
                   word(p.bias), r.h.padding % k.stride_h, r.w.padding % k.stride_w,
-                  word(loads_transformed(p)), word(has_norm_sums(p)), c.threads, static_cast<int>(resident));
+                  activation_word(p, loads_transformed(p)), activation_word(p, has_norm_sums(p)), c.threads,
+                  static_cast<int>(resident));
   }
   plan.kernel = text.data();
   plan.what = "runs of " + std::to_string(cut.planes) + " planes in " + std::to_string(cut.bands) +

@@ -216,10 +216,10 @@ bool plan_pixels(const Problem& p, const Shape& s, const Config& c, bool named, 
                                      s.number, c.threads, c.strip);
     if (has_statistics(p)) add_statistics_pixels(plan.pixels.cut, c.channels, k.repeat, plan.launch);
     if (named)
-      plan.kernel =
-          expression(p, s, c, "forward_pixels",
-                     rest() + std::to_string(c.stages) + ", " + std::to_string(copied) + ", " +
-                         word(loads_transformed(p)) + ", " + word(has_statistics(p)) + ", " + bounds());
+      plan.kernel = expression(p, s, c, "forward_pixels",
+                               rest() + std::to_string(c.stages) + ", " + std::to_string(copied) + ", " +
+                                   activation_word(p, loads_transformed(p)) + ", " + word(has_statistics(p)) +
+                                   ", " + bounds());
   } else {
     const bool weight = p.pass != Pass::Input, input = p.pass != Pass::Weight;
     plan.launch =
@@ -227,11 +227,11 @@ bool plan_pixels(const Problem& p, const Shape& s, const Config& c, bool named, 
                             s.number, c.threads, c.strip, reads_input(p), p.bias, kPartsBlocks);
     if (has_norm_sums(p)) add_norm_sums(weight, plan.launch);
     if (named)
-      plan.kernel =
-          expression(p, s, c, "backward_pixels",
-                     rest() + word(input) + ", " + word(weight) + ", " + word(p.bias) + ", " +
-                         std::to_string(c.stages) + ", " + std::to_string(copied) + ", " +
-                         word(loads_transformed(p)) + ", " + word(has_norm_sums(p)) + ", " + bounds());
+      plan.kernel = expression(p, s, c, "backward_pixels",
+                               rest() + word(input) + ", " + word(weight) + ", " + word(p.bias) + ", " +
+                                   std::to_string(c.stages) + ", " + std::to_string(copied) + ", " +
+                                   activation_word(p, loads_transformed(p)) + ", " +
+                                   activation_word(p, has_norm_sums(p)) + ", " + bounds());
     if (plan.launch.blocks == 0) return false;
   }
   const PixelCut& cut = plan.pixels.cut;
@@ -268,10 +268,11 @@ bool plan_planes(const Problem& p, const Shape& s, const Config& c, bool named, 
       add_statistics_planes(plan.planes.cut, s.images, plan.launch);
     const bool edges = has_edges_alone(s.w, k, c.tile.columns);
     if (named)
-      plan.kernel = expression(p, s, c, "forward_planes",
-                               std::to_string(c.tap_rows) + ", " + word(is_dilated) + ", " + word(edges) +
-                                   ", " + word(c.is_double) + ", " + word(loads_transformed(p)) + ", " +
-                                   word(has_statistics(p)) + ", " + bounds());
+      plan.kernel =
+          expression(p, s, c, "forward_planes",
+                     std::to_string(c.tap_rows) + ", " + word(is_dilated) + ", " + word(edges) + ", " +
+                         word(c.is_double) + ", " + activation_word(p, loads_transformed(p)) + ", " +
+                         word(has_statistics(p)) + ", " + bounds());
     if (!edges) used *= 0.85;
   } else {
     const bool weight = p.pass != Pass::Input, input = p.pass != Pass::Weight;
@@ -292,11 +293,12 @@ bool plan_planes(const Problem& p, const Shape& s, const Config& c, bool named, 
     if (has_norm_sums(p)) add_norm_sums(weight, plan.launch);
     plan.clears = direct;
     if (named)
-      plan.kernel = expression(
-          p, s, c, "backward_planes",
-          std::to_string(c.tap_rows) + ", " + word(input) + ", " + word(weight) + ", " + word(p.bias) + ", " +
-              word(is_dilated) + ", " + word(edges) + ", " + word(c.is_double) + ", " + word(direct) + ", " +
-              word(loads_transformed(p)) + ", " + word(has_norm_sums(p)) + ", " + bounds());
+      plan.kernel = expression(p, s, c, "backward_planes",
+                               std::to_string(c.tap_rows) + ", " + word(input) + ", " + word(weight) + ", " +
+                                   word(p.bias) + ", " + word(is_dilated) + ", " + word(edges) + ", " +
+                                   word(c.is_double) + ", " + word(direct) + ", " +
+                                   activation_word(p, loads_transformed(p)) + ", " +
+                                   activation_word(p, has_norm_sums(p)) + ", " + bounds());
   }
   if (plan.launch.blocks == 0) return false;
   const PlaneCut& cut = plan.planes.cut;

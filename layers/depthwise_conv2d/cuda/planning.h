@@ -44,6 +44,10 @@ inline const char* word(bool value) { return value ? "true" : "false"; }
 /// Whether what is read of the input passes through the transform; the input's gradient alone reads none of
 /// it but for norm sums, which want it raw.
 inline bool loads_transformed(const Problem& p) { return p.transforms && p.pass != Pass::Input; }
+/// The activation that the load, or else the hook, is compiled for.
+inline const char* activation_word(const Problem& p, bool has) {
+  return has && p.hardswish ? "kHardSwish" : word(has);
+}
 inline bool has_statistics(const Problem& p) { return p.hook == Hook::Statistics; }
 inline bool has_norm_sums(const Problem& p) { return p.hook == Hook::NormSums; }
 /// Whether a walk over x has it in shared memory.

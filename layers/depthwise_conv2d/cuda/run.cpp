@@ -156,9 +156,9 @@ struct Hash {
     const Conv2dGeometry& g = p.geometry;
     for (const std::int64_t part :
          {static_cast<std::int64_t>(p.pass), static_cast<std::int64_t>(p.dtype),
-          std::int64_t{p.channels_last}, std::int64_t{p.transforms}, static_cast<std::int64_t>(p.hook),
-          g.batch, g.in_channels, g.out_channels, g.in.h, g.in.w, g.kernel.h, g.kernel.w, g.stride.h,
-          g.padding.h, g.dilation.h})
+          std::int64_t{p.channels_last}, std::int64_t{p.transforms}, std::int64_t{p.hardswish},
+          static_cast<std::int64_t>(p.hook), g.batch, g.in_channels, g.out_channels, g.in.h, g.in.w,
+          g.kernel.h, g.kernel.w, g.stride.h, g.padding.h, g.dilation.h})
       hash = hash * 0x9e3779b97f4a7c15u + static_cast<std::size_t>(part);
     return hash;
   }
@@ -271,6 +271,7 @@ bool describe_problem(const Conv2dGeometry& geometry, const Operands& o, Problem
   problem.bias = o.to != nullptr && o.to->bias.data != nullptr;
   problem.accumulate = o.accumulate;
   problem.transforms = o.transform.scale != nullptr;
+  problem.hardswish = problem.transforms && o.transform.hardswish;
   problem.hook = o.hook;
 
   problem.boxes = has_copy_engine(y.device);

@@ -118,6 +118,7 @@ std::string text_of(const Problem& p) {
        << g.dilation.w << " aligned " << p.input_alignment << ',' << p.output_alignment;
   if (p.bias) text << " bias";
   if (p.transforms) text << " transforms";
+  if (p.hardswish) text << " hardswish";
   if (p.hook == Hook::Statistics) text << " statistics";
   if (p.hook == Hook::NormSums) text << " norm_sums";
   if (p.accumulate) text << " accumulate";

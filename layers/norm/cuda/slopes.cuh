@@ -21,13 +21,17 @@ struct GateSlope {
         high(activation == PendingActivation::Relu6 ? C(6) : static_cast<C>(NAN)) {}
   __device__ C operator()(C g, C z) const { return z <= low || z >= high ? C(0) : g; }
 };
+/// With a product in place of a quotient, which would take longer than memory.
 template <class C>
 struct NoSlope {
   __device__ C operator()(C g, C /*z*/) const { return g; }
 };
 template <class C>
 struct HardswishSlope {
-  __device__ C operator()(C g, C z) const { return detail::Hardswish().gradient(g, z); }
+  __device__ C operator()(C g, C z) const {
+    const C rising = z < C(3) ? g * (z * C(1.0 / 3) + C(0.5)) : g;
+    return z <= C(-3) ? C(0) : rising;
+  }
 };
 template <class C>
 struct SiluSlope {

@@ -142,11 +142,11 @@ struct BoxAxes {
 
 /// Passes the numbers of a box through a transform where they lie, by kWarps warps that do nothing else. What
 /// is outside the tensor stays zero. A thread has the same eight channels always.
-template <class T, class Tile, int kWarps>
+template <class T, class Tile, int kWarps, int kTransforms>
 struct BoxTransform {
   static constexpr int kAtOnce = 32 / Tile::kChunks;  ///< pixels of a warp
 
-  VectorTransform<T, 8> vector;
+  VectorTransform<T, 8, kTransforms> vector;
   int warp, chunk, pixel;
 
   __device__ __forceinline__ void begin(const Transform& transform, int thread, int first_channel,

@@ -61,14 +61,15 @@ struct BackwardBoxes {
   static_assert(Tile::kTapRows == K::kH || (!kInput && Tile::kTapRows % K::kStrideH == 0));
 };
 
-/// dx of a tile, the parts of dw, or both, in units of the stride. kNormSums: dx is masked, and blocks leave
-/// its sums; pages have x then, too, which stays as it is.
+/// dx of a tile, the parts of dw, or both, in units of the stride. kNormSums: dx goes back through it, and
+/// blocks leave its sums; pages have x then, too, which stays as it is.
 template <class T, class K, class Tile, bool kInput, bool kWeight, bool kBias, int kPhaseH, int kPhaseW,
-          bool kTransforms, bool kNormSums, int kBlocksOfSm>
+          int kTransforms, int kNormSums, int kBlocksOfSm>
 __global__ void __launch_bounds__(
-    (BackwardBoxes<K, Tile, kInput, kWeight || kNormSums, kPhaseH, kPhaseW>::kThreads), kBlocksOfSm)
+    (BackwardBoxes<K, Tile, kInput, kWeight || kNormSums != kPlain, kPhaseH, kPhaseW>::kThreads), kBlocksOfSm)
     backward_boxes(const __grid_constant__ BoxWork boxes) {
-  constexpr bool kReadsInput = kWeight || kNormSums, kTransformsX = kTransforms && kWeight;
+  constexpr bool kReadsInput = kWeight || kNormSums != kPlain;
+  constexpr int kTransformsX = kWeight ? kTransforms : kPlain;
   using Sizes = BackwardBoxes<K, Tile, kInput, kReadsInput, kPhaseH, kPhaseW>;
   using WindowH = typename Sizes::WindowH;
   using WindowW = typename Sizes::WindowW;
@@ -78,7 +79,7 @@ __global__ void __launch_bounds__(
   constexpr int kTapGroups = Sizes::kTapGroups, kConsumers = Sizes::kConsumers, kAll = K::kTaps + 1;
   constexpr int kResultRowBytes = Sizes::kResultColumns * Tile::kPixelBytes;
   constexpr int kPairs = kSpan / 2, kPlaces = (kSpan + 1) / 2, kDown = Tile::kDown;
-  static_assert(K::kRepeat == 1 && (kInput || !kNormSums));
+  static_assert(K::kRepeat == 1 && (kInput || kNormSums == kPlain));
   extern __shared__ uint4 shared[];
   const PixelWork& work = boxes.work;
   const PixelCut& cut = work.cut;
@@ -184,7 +185,8 @@ __global__ void __launch_bounds__(
     const bool stores = kInput && warp % Tile::kWarpGroups == 0 && lane == 0;
 
     unsigned result = results;
-    if constexpr (kNormSums) norm.begin(work.transform, work.hook, first_channel + channel, cut.channels);
+    if constexpr (kNormSums != kPlain)
+      norm.begin(work.transform, work.hook, first_channel + channel, cut.channels);
     LaneTransform<T, kTransformsX, kEights> transform;
     transform.begin(work.transform, first_channel + channel, cut.channels);
     PageCursor<kPages> awaited;
@@ -217,7 +219,7 @@ __global__ void __launch_bounds__(
           ((item.column + block * Tile::kColumns) * kStrideW + kPhaseW) * work.w.input_step;
       // All bits of the lane's pixels, as the transform and the norm's sums have them, whose columns exist.
       unsigned x_columns[kStrideW][2], dx_columns[kStrideW][2];
-      if constexpr (kTransformsX || kNormSums) {
+      if constexpr (kTransformsX != kPlain || kNormSums != kPlain) {
         const auto exists = [&](int pixel, int b) {
           const int column = out_column + (pixel % Tile::kColumns * kStrideW + b) * work.w.input_step;
           return column >= 0 && column < work.w.input;
@@ -232,7 +234,7 @@ __global__ void __launch_bounds__(
             dx_columns[b][half] = exists(half * 8 + lane / 4, b) ? ~0u : 0u;
           }
       }
-      if constexpr (kNormSums) norm.item.begin_item();
+      if constexpr (kNormSums != kPlain) norm.item.begin_item();
       // The same of those whose rows exist, too: of the two rows of a product, which may be one.
       const auto existing = [&](const unsigned(&columns)[2], int r, int a, unsigned(&exist)[2]) {
         const int first = out_row + (r * kDown * kStrideH + a) * work.h.input_step;
@@ -261,7 +263,7 @@ __global__ void __launch_bounds__(
                   load_matrices_transposed(x[r][a][b], page[0] + Sizes::kGBytes + my_x +
                                                            b * Sizes::kPlaneBytes +
                                                            (r * kDown * kStrideH + a) * Sizes::kXRowBytes);
-                  if constexpr (kTransformsX) {
+                  if constexpr (kTransformsX != kPlain) {
                     unsigned exist[2];
                     existing(x_columns[b], r, a, exist);
                     transform.apply(x[r][a][b], exist);
@@ -390,15 +392,18 @@ __global__ void __launch_bounds__(
 #pragma unroll
                 for (int b = 0; b < kStrideW; ++b) {
                   unsigned pairs[kEights][2];
-                  narrow_sums<T>(dx[r][a][b], pairs);
-                  if constexpr (kNormSums) {
+                  if constexpr (kNormSums != kHardSwish) narrow_sums<T>(dx[r][a][b], pairs);
+                  if constexpr (kNormSums != kPlain) {
                     const unsigned from = page[0] + Sizes::kGBytes + my_x + b * Sizes::kPlaneBytes +
                                           (r * kDown * kStrideH + a) * Sizes::kXRowBytes;
                     unsigned z[2 * kEights], transposed_z[2 * kEights], g[2 * kEights], exist[2];
                     load_matrices(z, from);
                     load_matrices_transposed(transposed_z, from);
                     existing(dx_columns[b], r, a, exist);
-                    norm.mask(pairs, z, exist);
+                    if constexpr (kNormSums == kHardSwish)
+                      norm.multiply(dx[r][a][b], z, exist, pairs);
+                    else
+                      norm.mask(pairs, z, exist);
                     transpose_pairs(pairs, g);
                     norm.item.add(transposed_z, g);
                   }
@@ -426,7 +431,7 @@ __global__ void __launch_bounds__(
         if (lane == 0) arrive(empty + 8 * cursor.slot);
         cursor.next();
       }
-      if constexpr (kNormSums) norm.end_item();
+      if constexpr (kNormSums != kPlain) norm.end_item();
       if constexpr (kWeight) {
         // The matrix units do not round sums to nearest: long sums are kept elsewhere. Of a product, lane l
         // has columns 2 · (l % 4) and the next of rows l / 4 and l / 4 + 8; wanted are the diagonals.
@@ -471,7 +476,7 @@ __global__ void __launch_bounds__(
       to[i] = sum;
     }
   }
-  if constexpr (kNormSums) {
+  if constexpr (kNormSums != kPlain) {
     NormSums* const to = reinterpret_cast<NormSums*>(work.hook.parts) +
                          static_cast<Int64>(part) * cut.channels + first_channel;
     leave_part<Tile>(norm, reinterpret_cast<NormSums*>(reinterpret_cast<char*>(shared) + (pages - base)),

@@ -51,10 +51,10 @@ __device__ __forceinline__ void each_page(const PixelWork& work, int first_item,
 
 /// y of a tile, all steps of all items of a block. kTransforms: pages go through some warps more before they
 /// are ready. kStatistics: it leaves the moments of y.
-template <class T, class K, class Tile, bool kTransforms, bool kStatistics, int kBlocksOfSm>
-__global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms>::kThreads), kBlocksOfSm)
+template <class T, class K, class Tile, int kTransforms, bool kStatistics, int kBlocksOfSm>
+__global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>::kThreads), kBlocksOfSm)
     forward_boxes(const __grid_constant__ BoxWork boxes) {
-  using Sizes = ForwardBoxes<K, Tile, kTransforms>;
+  using Sizes = ForwardBoxes<K, Tile, kTransforms != kPlain>;
   constexpr int kEights = Tile::kEights, kPages = Tile::kPages, kReach = Sizes::kReach,
                 kTapRows = Tile::kTapRows;
   constexpr int kConsumers = Sizes::kConsumers;
@@ -70,11 +70,11 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms>::kThreads)
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
 
   const unsigned pages = (shared_address(shared) + 1023u) & ~1023u, full = pages + Sizes::kBarriers,
-                 empty = full + 8 * kPages, ready = kTransforms ? empty + 8 * kPages : full;
+                 empty = full + 8 * kPages, ready = kTransforms != kPlain ? empty + 8 * kPages : full;
   if (threadIdx.x == 0) {
     for (int s = 0; s < kPages; ++s) {
       make_barrier(full + 8 * s, 1), make_barrier(empty + 8 * s, kConsumers);
-      if (kTransforms) make_barrier(ready + 8 * s, Sizes::kTransformers);
+      if (kTransforms != kPlain) make_barrier(ready + 8 * s, Sizes::kTransformers);
     }
   }
   wait_for_stream();
@@ -94,9 +94,9 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms>::kThreads)
     });
     return;
   }
-  if constexpr (kTransforms) {
+  if constexpr (kTransforms != kPlain) {
     if (warp > kConsumers) {
-      BoxTransform<T, Tile, Sizes::kTransformers> transform;
+      BoxTransform<T, Tile, Sizes::kTransformers, kTransforms> transform;
       transform.begin(work.transform, static_cast<int>(threadIdx.x) - 32 * (kConsumers + 1), first_channel,
                       cut.channels);
       each_page<K, Tile, Sizes>(work, part, parts, [&](int column, int row, int) {

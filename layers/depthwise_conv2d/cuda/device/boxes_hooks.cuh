@@ -91,19 +91,42 @@ struct LaneMoments<T, true, kEights> {
   }
 };
 
-/// Masks gradients g of what has z before a norm and its activation, and adds up Σ g and Σ g · (z - center).
-template <class T, bool kNormSums, int kEights>
+/// Sums Σ g and Σ g · (z - center) of what has z before a norm and its activation.
+template <class T, int kEights>
+struct LaneTotals {
+  LaneSums<T, kEights> item;
+  float center[kEights], sums[kEights], products[kEights];
+
+  __device__ __forceinline__ void begin(const StoreHook& hook, int channel, int channels) {
+#pragma unroll
+    for (int e = 0; e < kEights; ++e) {
+      const int mine = channel + e * 8 + static_cast<int>(threadIdx.x) % 32 / 4;
+      center[e] = hook.center[min(mine, channels - 1)];
+      sums[e] = products[e] = 0;
+    }
+  }
+  __device__ __forceinline__ void end_item() {
+#pragma unroll
+    for (int e = 0; e < kEights; ++e) {
+      sums[e] += item.sum(e);
+      products[e] += item.product(e) - center[e] * item.sum(e);
+    }
+  }
+  __device__ __forceinline__ NormSums of(int e) const { return {sums[e], products[e]}; }
+};
+
+/// Takes gradients g back through the activation, and adds them up.
+template <class T, int kNormSums, int kEights>
 struct LaneNormSums {};
 template <class T, int kEights>
-struct LaneNormSums<T, true, kEights> {
-  LaneSums<T, kEights> item;
+struct LaneNormSums<T, kClamp, kEights> : LaneTotals<T, kEights> {
   unsigned least[kEights], most[kEights];  ///< of the two channels that the lane masks
-  float center[kEights], sums[kEights], products[kEights];
 
   /// Of the eight or sixteen channels from `channel` on.
   __device__ __forceinline__ void begin(const Transform& transform, const StoreHook& hook, int channel,
                                         int channels) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
+    LaneTotals<T, kEights>::begin(hook, channel, channels);
 #pragma unroll
     for (int e = 0; e < kEights; ++e) {
       least[e] = most[e] = 0;
@@ -115,8 +138,6 @@ struct LaneNormSums<T, true, kEights> {
         least[e] |= static_cast<unsigned>(range.least.bits) << 16 * i;
         most[e] |= static_cast<unsigned>(range.most.bits) << 16 * i;
       }
-      center[e] = hook.center[min(channel + e * 8 + lane / 4, channels - 1)];
-      sums[e] = products[e] = 0;
     }
   }
   /// The gradients of a product, narrowed in pairs, and z as load_matrices() gives it; `exist` is all ones
@@ -129,26 +150,45 @@ struct LaneNormSums<T, true, kEights> {
       for (int half = 0; half < 2; ++half)
         g[e][half] &= within_pair(z[2 * e + half], least[e], most[e], T{}) & exist[half];
   }
-  __device__ __forceinline__ void end_item() {
+};
+template <class T, int kEights>
+struct LaneNormSums<T, kHardSwish, kEights> : LaneTotals<T, kEights> {
+  float scale[kEights][2], shift[kEights][2];  ///< of the two channels whose gradients the lane has
+
+  /// As above.
+  __device__ __forceinline__ void begin(const Transform& transform, const StoreHook& hook, int channel,
+                                        int channels) {
+    LaneTotals<T, kEights>::begin(hook, channel, channels);
 #pragma unroll
-    for (int e = 0; e < kEights; ++e) {
-      sums[e] += item.sum(e);
-      products[e] += item.product(e) - center[e] * item.sum(e);
-    }
+    for (int e = 0; e < kEights; ++e)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int mine = min(channel + e * 8 + static_cast<int>(threadIdx.x) % 4 * 2 + i, channels - 1);
+        scale[e][i] = transform.scale[mine], shift[e][i] = transform.shift[mine];
+      }
   }
-  __device__ __forceinline__ NormSums of(int e) const { return {sums[e], products[e]}; }
+  /// The gradients of a product, which are narrowed only then; z and `exist` as above.
+  __device__ __forceinline__ void multiply(const float (&g)[kEights][4], const unsigned (&z)[2 * kEights],
+                                           const unsigned (&exist)[2], unsigned (&pairs)[kEights][2]) const {
+#pragma unroll
+    for (int e = 0; e < kEights; ++e)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float first, second;
+        widen_pair(z[2 * e + half], T{}, first, second);
+        pairs[e][half] =
+            narrow_pair(hardswish_slope(g[e][2 * half], fmaf(scale[e][0], first, shift[e][0])),
+                        hardswish_slope(g[e][2 * half + 1], fmaf(scale[e][1], second, shift[e][1])), T{}) &
+            exist[half];
+      }
+  }
 };
 
 /// A lane's share of the input as load_matrices_transposed() gives it, a channel of each eight, through a
 /// transform: the page itself stays raw.
-template <class T, bool kTransforms, int kEights>
+template <class T, int kTransforms, int kEights>
 struct LaneTransform {
-  __device__ __forceinline__ void begin(const Transform&, int, int) {}
-  __device__ __forceinline__ void apply(unsigned (&)[2 * kEights], const unsigned (&)[2]) const {}
-};
-template <class T, int kEights>
-struct LaneTransform<T, true, kEights> {
-  PairTransform<T> pairs;
+  PairTransform<T, kTransforms> pairs;
   float scale[kEights], shift[kEights];
 
   __device__ __forceinline__ void begin(const Transform& transform, int channel, int channels) {
@@ -168,6 +208,12 @@ struct LaneTransform<T, true, kEights> {
       for (int m = 0; m < 2; ++m)
         x[2 * e + m] = pairs.apply(x[2 * e + m], scale[e], scale[e], shift[e], shift[e]) & exist[m];
   }
+};
+
+template <class T, int kEights>
+struct LaneTransform<T, kPlain, kEights> {
+  __device__ __forceinline__ void begin(const Transform&, int, int) {}
+  __device__ __forceinline__ void apply(unsigned (&)[2 * kEights], const unsigned (&)[2]) const {}
 };
 
 /// Merges what warps of a block have of its channels, and leaves it in `to`. has: this warp has any. `list`

@@ -65,15 +65,15 @@ struct NormSums {
   }
 };
 
-/// Masks a thread's gradients of kLanes channels side by side by the activation's derivative, and adds them
-/// up.
-template <bool kNormSums, int kLanes>
+/// g times hardswish's derivative at v.
+__device__ __forceinline__ float hardswish_slope(float g, float v) {
+  return v <= -3.0f ? 0.0f : v < 3.0f ? g * fmaf(v, 1.0f / 3.0f, 0.5f) : g;
+}
+
+/// Multiplies a thread's gradients of kLanes channels side by side by the activation's derivative, and adds
+/// them up.
+template <int kNormSums, int kLanes>
 struct ThreadNormSums {
-  __device__ __forceinline__ void begin(const Transform&, const StoreHook&, Int64) {}
-  __device__ __forceinline__ void pass(float (&)[kLanes], const float (&)[kLanes]) {}
-};
-template <int kLanes>
-struct ThreadNormSums<true, kLanes> {
   float scale[kLanes], shift[kLanes], center[kLanes], low, high;
   float sums[kLanes], products[kLanes];
 
@@ -86,17 +86,27 @@ struct ThreadNormSums<true, kLanes> {
       sums[l] = products[l] = 0;
     }
   }
-  /// Of a z that is no number, g is zero.
+  /// Of a z that is no number, kClamp's g is zero.
   __device__ __forceinline__ void pass(float (&g)[kLanes], const float (&z)[kLanes]) {
 #pragma unroll
     for (int l = 0; l < kLanes; ++l) {
       const float y = fmaf(scale[l], z[l], shift[l]);
-      g[l] = y > low && y < high ? g[l] : 0.0f;
+      if constexpr (kNormSums == kHardSwish) {
+        g[l] = hardswish_slope(g[l], y);
+        products[l] += g[l] * (z[l] - center[l]);
+      } else {
+        g[l] = y > low && y < high ? g[l] : 0.0f;
+        products[l] += y > low && y < high ? g[l] * (z[l] - center[l]) : 0.0f;
+      }
       sums[l] += g[l];
-      products[l] += y > low && y < high ? g[l] * (z[l] - center[l]) : 0.0f;
     }
   }
   __device__ __forceinline__ NormSums of(int l) const { return {sums[l], products[l]}; }
+};
+template <int kLanes>
+struct ThreadNormSums<kPlain, kLanes> {
+  __device__ __forceinline__ void begin(const Transform&, const StoreHook&, Int64) {}
+  __device__ __forceinline__ void pass(float (&)[kLanes], const float (&)[kLanes]) {}
 };
 
 /// Merges `members` sums of each of `sets` into the first, in pairs, which lie `member_step` and `set_step`

@@ -144,8 +144,8 @@ template <class K, class Tile, int kStages>
 inline constexpr int kForwardSlots = kInputRows<K, Tile> + (kStages - 1) * Tile::kRows* K::kStrideH;
 
 /// A block has kChannels of x. kTapRows < kH: taps stay in shared memory. kStatistics: blocks leave moments.
-template <class T, class K, class Tile, int kChannels, int kTapRows, int kStages, int kChunk,
-          bool kTransforms, bool kStatistics, int kThreads, int kBlocks>
+template <class T, class K, class Tile, int kChannels, int kTapRows, int kStages, int kChunk, int kTransforms,
+          bool kStatistics, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelWork work) {
   constexpr int kOut = Tile::kLanes * K::kRepeat, kStep = Tile::kRows * K::kStrideH;
   constexpr int kSlots = kForwardSlots<K, Tile, kStages>, kVectors = kChannels / Tile::kLanes;
@@ -211,8 +211,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelW
   for (int o = 0; o < kOut; ++o)
     bias[o] = works ? load_bias<T>(work.taps, first_channel * K::kRepeat + out_channel + o) : 0.0f;
   // A thread transforms what it has copied, before the others look at it.
-  VectorTransform<T, PixelCopies<T, kChunk, kChannels, kThreads>::kNumbers> vector_transform;
-  if constexpr (kTransforms)
+  VectorTransform<T, PixelCopies<T, kChunk, kChannels, kThreads>::kNumbers, kTransforms> vector_transform;
+  if constexpr (kTransforms != kPlain)
     vector_transform.begin(
         work.transform, first_channel + static_cast<int>(threadIdx.x) % copies.kPixelChunks * copies.kNumbers,
         cut.channels);
@@ -228,7 +228,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_pixels(const PixelW
 #pragma unroll 1
   for (int first = 0; first < rows; first += Tile::kRows) {
     wait_for_copies<kStages - 2>();
-    if constexpr (kTransforms) {
+    if constexpr (kTransforms != kPlain) {
       // Rows that have not been here before; less than none are known where the stride leaves rows out.
       const int known = first == 0 ? 0 : kInputRows<K, Tile> - kStep, fresh = first * K::kStrideH + known;
       int at_slot = slot + known;
@@ -317,10 +317,10 @@ inline constexpr int kInputSlots = Tile::kRows* K::kStrideH* kStages;
 /// dx, the parts of dw, or both from the same walk. With kBias the sums of g are added up, too: of all rows
 /// and columns of the window it is the one `owner_h`, `owner_w` before a unit that counts, so that each g
 /// counts once. kTapRows < kH: dx alone takes its taps from shared memory; for dw alone the rows of taps are
-/// shared out among groups of threads. kNormSums: dx is masked, and blocks leave its sums; x passes through
-/// the ring then, too.
+/// shared out among groups of threads. kNormSums: dx goes back through it, and blocks leave its sums; x
+/// passes through the ring then, too.
 template <class T, class K, class Tile, int kChannels, int kTapRows, bool kInput, bool kWeight, bool kBias,
-          int kStages, int kChunk, bool kTransforms, bool kNormSums, int kThreads, int kBlocks>
+          int kStages, int kChunk, int kTransforms, int kNormSums, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const PixelWork work) {
   constexpr int kOut = Tile::kLanes * K::kRepeat, kWidth = Tile::kColumns * K::kStrideW;
   constexpr int kGSlots = kGradientSlots<K, Tile, kStages>, kXSlots = kInputSlots<K, Tile, kStages>;
@@ -328,7 +328,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
   constexpr int kOutChannels = kChannels * K::kRepeat, kVectors = kChannels / Tile::kLanes;
   constexpr bool kLong = kTapRows < K::kH;
   static_assert(!kLong || (kInput != kWeight && kTapRows % K::kStrideH == 0));
-  static_assert(!kNormSums || (kInput && !kLong));
+  static_assert(kNormSums == kPlain || (kInput && !kLong));
   // What a thread has of the kernel for dw.
   using Part = Kernel<kTapRows, K::kW, K::kStrideH, K::kStrideW, K::kRepeat>;
   constexpr int kTapGroups = kWeight ? (K::kH + kTapRows - 1) / kTapRows : 1;
@@ -405,7 +405,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
     // A step is kRows units: so many new rows of g, and `stride` times as many of x.
     const auto fetch = [&](int g_first, int g_count, int g_slot, int x_first, int x_slot) {
       g_copies.fetch(g_ring, kGSlots, g_slot, g_first, min(g_count, rows + K::kReachH - 1 - g_first));
-      if constexpr (kWeight || kNormSums)
+      if constexpr (kWeight || kNormSums != kPlain)
         x_copies.fetch(x_ring, kXSlots, x_slot, x_first, min(kXStep, rows * K::kStrideH - x_first));
       end_copies();
     };
@@ -490,7 +490,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
 #pragma unroll
           for (int j = 0; j < kWidth; ++j) {
             if (x_inside >> j & 1) {
-              if constexpr (kNormSums) {
+              if constexpr (kNormSums != kPlain) {
                 float masked[Tile::kLanes], z[Tile::kLanes];
 #pragma unroll
                 for (int l = 0; l < Tile::kLanes; ++l) masked[l] = dx[j][l];
@@ -564,7 +564,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
       }
     }
   }
-  if constexpr (kNormSums) {
+  if constexpr (kNormSums != kPlain) {
     wait_for_copies<0>();
     __syncthreads();
     NormSums* const list = reinterpret_cast<NormSums*>(shared);  // [group][channel]

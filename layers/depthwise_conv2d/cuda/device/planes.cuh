@@ -123,7 +123,7 @@ __device__ __forceinline__ void load_channel_taps(const Parameters& parameters, 
 /// kDouble: two runs of x, so that the next item's is on its way. kStatistics: blocks leave the moments of
 /// each plane, or of its bands.
 template <class T, class K, class Tile, int kTapRows, bool kDilated, bool kEdges, bool kDouble,
-          bool kTransforms, bool kStatistics, int kThreads, int kBlocks>
+          int kTransforms, bool kStatistics, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneWork work) {
   constexpr bool kLong = kTapRows < K::kH;
   constexpr int kWindow = kInputWindow<K, Tile>;
@@ -290,13 +290,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
 /// images. Runs of x become runs of dx in place. kDirect: dx goes to memory number by number, because a
 /// band's rows are no run. kTapRows and kNormSums as in backward_pixels.
 template <class T, class K, class Tile, int kTapRows, bool kInput, bool kWeight, bool kBias, bool kDilated,
-          bool kEdges, bool kDouble, bool kDirect, bool kTransforms, bool kNormSums, int kThreads,
-          int kBlocks>
+          bool kEdges, bool kDouble, bool kDirect, int kTransforms, int kNormSums, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const PlaneWork work) {
   constexpr bool kLong = kTapRows < K::kH;
-  constexpr bool kReadsInput = kWeight || kNormSums;
+  constexpr bool kReadsInput = kWeight || kNormSums != kPlain;
   static_assert(K::kRepeat == 1 && (!kLong || (kInput != kWeight && kTapRows % K::kStrideH == 0)));
-  static_assert(!kNormSums || (kInput && !kLong));
+  static_assert(kNormSums == kPlain || (kInput && !kLong));
   using Part = Kernel<kTapRows, K::kW, K::kStrideH, K::kStrideW>;  // what a thread has of the kernel for dw
   constexpr int kTapGroups = kWeight ? (K::kH + kTapRows - 1) / kTapRows : 1;
   constexpr int kSums = kWeight ? Part::kTaps : 1;
@@ -486,7 +485,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
         for (int j = 0; j < kWidth; ++j) {
           if (!(x_inside >> j & 1)) continue;
           T& to = my_dx[i * x_step + j * (kDilated ? work.w.input_step : 1)];
-          if constexpr (kNormSums) {
+          if constexpr (kNormSums != kPlain) {
             float masked[1] = {dx[j][0]};
             const float z[1] = {widen(my_x[i * x_step + j * (kDilated ? work.w.input_step : 1)])};
             norm.pass(masked, z);
@@ -551,7 +550,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
       }
     }
   }
-  if constexpr (kNormSums) {
+  if constexpr (kNormSums != kPlain) {
     NormSums* const list = reinterpret_cast<NormSums*>(buffers);
     const int of_plane = cut.members / cut.planes;
     wait_for_copies<0>();

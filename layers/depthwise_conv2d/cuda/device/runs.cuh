@@ -86,7 +86,7 @@ struct RunBytes {
 /// kMasks: columns beside the rows are read, and count as zero. Of them only the first kPadding and those
 /// behind column kInside - 1 of a thread's window can be outside, unless kInside is 0. kStatistics: blocks
 /// leave moments.
-template <class T, class K, class S, class Tile, bool kMasks, int kPadding, int kInside, bool kTransforms,
+template <class T, class K, class S, class Tile, bool kMasks, int kPadding, int kInside, int kTransforms,
           bool kStatistics, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWork work) {
   constexpr int kColumns = Tile::kColumns, kRows = Tile::kRows, kPages = Tile::kPages;
@@ -323,10 +323,10 @@ struct UnitTile {
 
 /// dx, the parts of dw, or both. kMasks: columns of g beside its rows are read, or of x behind its own. The
 /// bias's sum is that of output u + q - owner of every unit u. Channels are those of x; kRepeat planes of g
-/// belong to each, side by side, in bands cut.run_numbers apart. kNormSums: dx is masked, and blocks leave
-/// its sums; pages have x then, too.
+/// belong to each, side by side, in bands cut.run_numbers apart. kNormSums: dx goes back through it, and
+/// blocks leave its sums; pages have x then, too.
 template <class T, class K, class S, class Tile, bool kInput, bool kWeight, bool kBias, int kPhaseH,
-          int kPhaseW, bool kMasks, bool kTransforms, bool kNormSums, int kThreads, int kBlocks>
+          int kPhaseW, bool kMasks, int kTransforms, int kNormSums, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWork work) {
   using ReachH = UnitReach<K::kH, K::kStrideH, S::kHeight, kPhaseH>;
   using ReachW = UnitReach<K::kW, K::kStrideW, S::kWidth, kPhaseW>;
@@ -335,8 +335,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
   constexpr int kWidth = kColumns * K::kStrideW, kHeight = kRows * K::kStrideH, kAll = K::kTaps + 1;
   constexpr int kConsumers = kThreads / 32 - 1, kWorkers = 32 * kConsumers;
   constexpr int kRepeat = K::kRepeat;
-  constexpr bool kReadsInput = kWeight || kNormSums;
-  static_assert(kInput || !kNormSums);
+  constexpr bool kReadsInput = kWeight || kNormSums != kPlain;
+  static_assert(kInput || kNormSums == kPlain);
   static_assert(kColumns % Tile::kVectorG == 0 && kWidth % Tile::kVectorX == 0);
   extern __shared__ uint4 shared[];
   const PlaneCut& cut = work.cut;
@@ -448,7 +448,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
         load_taps<T>(work.taps, (first_channel + (works ? plane : 0)) * kRepeat + j, taps[j]);
     }
     const int g_column = unit + q_w + ReachW::kLow, x_column = unit * K::kStrideW;
-    Lane<kTransforms && kWeight> transform;
+    Lane<kWeight ? kTransforms : kPlain> transform;
     transform.begin(work.transform, first_channel + (works ? plane : 0));
     unsigned g_masks[kMasks ? kWindow : 1], x_masks[kMasks && kWeight ? kWidth : 1];
     if constexpr (kMasks) {
@@ -560,7 +560,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
 #pragma unroll
             for (int r = 0; r < kHeight; ++r) {
               if (row * K::kStrideH + r < band.x_rows) {
-                if constexpr (kNormSums) {
+                if constexpr (kNormSums != kPlain) {
                   float z[kWidth];
                   load_window<T, Tile::kVectorX, 0>(x_page + (row * K::kStrideH + r) * work.w.input, z);
 #pragma unroll
@@ -634,7 +634,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
       }
     }
   }
-  if constexpr (kNormSums) {
+  if constexpr (kNormSums != kPlain) {
     NormSums* const list = reinterpret_cast<NormSums*>(bytes);
     __syncthreads();
     if (warp < kConsumers) list[thread] = norm.of(0);

@@ -55,12 +55,17 @@ LAMELLA_ANYWHERE inline Units units_of(const Axis& axis, int residue, int stride
   return units;
 }
 
-/// clamp(scale[c] · x + shift[c], low, high) for each channel c: a batch norm and an activation of the ReLU
-/// family. Padding is zero behind it.
+/// What f of a Transform is, and of a store hook that goes back through it: kernels are compiled for it.
+/// Plain numbers, so that `true` is kClamp.
+inline constexpr int kPlain = 0, kClamp = 1, kHardSwish = 2;
+
+/// f(scale[c] · x + shift[c]) for each channel c: a batch norm and an activation. kClamp: f bounds by low and
+/// high; kHardSwish: f(v) = v · clamp(v + 3, 0, 6) / 6. Padding is zero behind it.
 struct Transform {
   const float* scale = nullptr;  ///< [channels]
   const float* shift = nullptr;
   float low = 0, high = 0;
+  bool hardswish = false;  ///< for whoever picks the kernel: it does not read it
 };
 
 /// What a kernel leaves beside its results (hooks.cuh), if it is one that does. A part is what a block, or

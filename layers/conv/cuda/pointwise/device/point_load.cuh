@@ -26,9 +26,6 @@ struct Activate {
     else
       return clamp_pair(narrow_pair(first, second, T{}), low, high, T{});
   }
-  __device__ static __forceinline__ float hardswish(float v) {
-    return v * clamp(v + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f);
-  }
 };
 
 /// Factors of the channels along a product's depth, in the order in which lanes need them: of each sixteen
