@@ -71,7 +71,8 @@ Json measure(std::FILE* out, const Cell& cell, const MeasureOptions& options) {
   // Also where no mode came to its turns.
   for (int round = 0; round < options.turns.rounds && (results.empty() || samples.times.empty()); ++round)
     ours.train(options.turns.seconds, samples);
-  const std::size_t reserved = device.is_cuda() ? ours.peak_reserved() : 0;
+  const MemoryStats memory = device.is_cuda() ? ours.memory() : MemoryStats();
+  const std::size_t reserved = memory.peak_reserved;
   print_row(out, device, "Lamella", samples, cell.batch, reserved);
 
   const Summary mine(samples);
@@ -88,7 +89,11 @@ Json measure(std::FILE* out, const Cell& cell, const MeasureOptions& options) {
            {"lamella", mine.json(cell.batch, samples)}};
   if (!cell.name.empty()) row["cell"] = cell.name;
   row["lamella"]["loss"] = ours.loss();
-  if (reserved != 0) row["lamella"]["peak_reserved_bytes"] = reserved;
+  if (reserved != 0) {
+    row["lamella"]["peak_reserved_bytes"] = reserved;
+    row["lamella"]["steady_reserved_bytes"] = memory.reserved;
+    row["lamella"]["peak_in_use_bytes"] = memory.peak_in_use;
+  }
   if (options.peer) compare(out, row, ours, samples, reserved, results);
   const Parts parts = measure_parts(ours, options.profiled_steps);
   print_parts(out, parts, mine.median.back());

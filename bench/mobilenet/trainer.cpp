@@ -64,8 +64,6 @@ Trainer::Trainer(const Cell& cell, Device device) : cell_(cell), device_(device)
   synchronize(device_);
 }
 
-std::size_t Trainer::peak_reserved() const { return memory_stats(device_).peak_reserved; }
-
 void Trainer::queue_step() { loss_ = (*step_)(images_, labels_).loss; }
 
 Phases Trainer::step_on_cpu() {

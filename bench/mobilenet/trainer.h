@@ -11,6 +11,7 @@
 
 #include "cells.h"
 #include "lamella/core/device.h"
+#include "lamella/core/memory.h"
 #include "lamella/optim/sgd.h"
 #include "lamella/tensor/tensor.h"
 #include "lamella/train/step.h"
@@ -56,8 +57,8 @@ class Trainer {
   const Tensor& images() const { return images_; }
   const Tensor& labels() const { return labels_; }
   std::int64_t parameters() const { return network_->num_parameters(); }
-  /// The most bytes that the allocator has held since the network was built.
-  std::size_t peak_reserved() const;
+  /// What the allocator of the device holds, and has held since the network was built.
+  MemoryStats memory() const { return memory_stats(device_); }
 
   /// About so long, at least two samples, after a step that is not counted: another program has just left the
   /// caches. Throws std::runtime_error if the loss is not finite.

@@ -27,16 +27,16 @@ struct Gradients {
 /// Some inverted residuals, with what stands between their operators given by `between`.
 template <class Between>
 Gradients run_blocks(Device device, DType dtype, bool fused, const Between& between, Activation activation,
-                     std::int64_t squeezed) {
+                     std::int64_t squeezed, std::uint64_t seed) {
   const FusionGuard guard(fused);
-  manual_seed(3);
+  manual_seed(seed);
   const InvertedResidualOptions same{
       .kernel = 3, .stride = 1, .squeezed = squeezed, .activation = activation};
   InvertedResidualOptions half = same;
   half.stride = 2;
   InvertedResidual first(16, 24, half), second(24, 24, same), third(24, 32, same);
   ConvNormActivation last(32, 64, {.kernel = 1, .activation = activation});
-  Tensor x = testing::random_tensor({4, 16, 14, 10}, 7,
+  Tensor x = testing::random_tensor({4, 16, 14, 10}, seed + 7,
                                     {.dtype = DType::Float64, .format = MemoryFormat::ChannelsLast})
                  .to(DType::BFloat16)
                  .to(dtype)
@@ -84,25 +84,40 @@ double relative_error(const Tensor& actual, const Tensor& exact) {
 template <class Between>
 void expect_as_good(const Between& between, bool folds, Activation activation = Activation::ReLU6,
                     std::int64_t squeezed = 0) {
-  const Gradients exact = run_blocks(Device::cpu(), DType::Float64, false, between, activation, squeezed),
-                  apart = run_blocks(Device::cuda(), DType::BFloat16, false, between, activation, squeezed),
-                  fused = run_blocks(Device::cuda(), DType::BFloat16, true, between, activation, squeezed);
-  if (folds) {
-    EXPECT_GE(fused.counted.folded, 3u);
+  // The root mean square over some seeds: in one, a small tensor's rounding may fall out well by chance.
+  constexpr int kSeeds = 12;
+  std::vector<std::string> names;
+  std::vector<double> squares_apart, squares_fused;
+  for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
+    const auto run = [&](Device device, DType dtype, bool fused) {
+      return run_blocks(device, dtype, fused, between, activation, squeezed, seed);
+    };
+    const Gradients exact = run(Device::cpu(), DType::Float64, false),
+                    apart = run(Device::cuda(), DType::BFloat16, false),
+                    fused = run(Device::cuda(), DType::BFloat16, true);
+    if (folds) {
+      EXPECT_GE(fused.counted.folded, 3u);
+    }
+    ASSERT_EQ(fused.tensors.size(), exact.tensors.size());
+    names.resize(exact.tensors.size());
+    squares_apart.resize(names.size()), squares_fused.resize(names.size());
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      const auto& [name, tensor] = exact.tensors[i];
+      names[i] = name;
+      squares_apart[i] += std::pow(relative_error(apart.tensors[i].second, tensor), 2);
+      squares_fused[i] += std::pow(relative_error(fused.tensors[i].second, tensor), 2);
+    }
   }
-  ASSERT_EQ(fused.tensors.size(), exact.tensors.size());
   double sum_apart = 0, sum_fused = 0;
-  for (std::size_t i = 0; i < exact.tensors.size(); ++i) {
-    const auto& [name, tensor] = exact.tensors[i];
-    const double of_apart = relative_error(apart.tensors[i].second, tensor),
-                 of_fused = relative_error(fused.tensors[i].second, tensor);
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const double of_apart = std::sqrt(squares_apart[i] / kSeeds),
+                 of_fused = std::sqrt(squares_fused[i] / kSeeds);
     // A bias ahead of another norm has no gradient but what rounding leaves.
     if (of_apart > 0.5) {
-      EXPECT_LE(of_fused, 2 * of_apart) << name;
+      EXPECT_LE(of_fused, 2 * of_apart) << names[i];
       continue;
     }
-    // One tensor's rounding may fall out well by chance.
-    EXPECT_LE(of_fused, 1.5 * of_apart + 2e-3) << name << ", apart " << of_apart;
+    EXPECT_LE(of_fused, 1.25 * of_apart + 1e-3) << names[i] << ", apart " << of_apart;
     sum_apart += of_apart, sum_fused += of_fused;
   }
   EXPECT_LE(sum_fused, 1.1 * sum_apart);

@@ -48,8 +48,9 @@ struct Kept {
 };
 
 /// Sums of what is left of results when a pivot, the first result of the channel that the warp had, is taken
-/// away: nothing is lost where the mean is far larger than the deviations. The matrix units do not round sums
-/// to nearest: those of a tile go to shared memory, [pivot, sum, sum of squares][16 · kM] for each warp.
+/// away: nothing is lost where the mean is far larger than the deviations. What is left is rounded to the
+/// type, which the many it is added to even out. The matrix units do not round sums to nearest: those of a
+/// tile go to shared memory, [pivot, sum, sum of squares][16 · kM] for each warp.
 template <int kM>
 struct Kept<Hook::Moments, kM> {
   static constexpr int kFactorBytes = 0, kWarpBytes = 192 * kM;
