@@ -13,10 +13,12 @@ namespace {
 struct Running {
   explicit Running(const TensorView& view)
       : data(view.data), stride(view.data != nullptr ? view.strides[0] : 0), dtype(view.dtype) {}
-  __device__ void move(std::int64_t channel, double momentum, double batch) const {
+  __device__ BegunNumber load(std::int64_t channel) const {
+    return data != nullptr ? BegunNumber::load(dtype, data, channel * stride) : BegunNumber::of(0);
+  }
+  __device__ void move(std::int64_t channel, BegunNumber before, double momentum, double batch) const {
     if (data == nullptr) return;
-    const double before = detail::cuda::load_number<double>(dtype, data, channel * stride);
-    detail::cuda::store_number(dtype, (1 - momentum) * before + batch, data, channel * stride);
+    detail::cuda::store_number(dtype, (1 - momentum) * before.value() + batch, data, channel * stride);
   }
 
   void* data;
@@ -66,12 +68,16 @@ struct BatchAffine {
         shift(norm.shift.as<C>()),
         center(norm.center.as<C>()) {}
 
-  __device__ void operator()(std::int64_t c, double mean, double inverse) const {
+  struct Parameters {
+    BegunNumber weight, bias;
+  };
+  __device__ Parameters load(std::int64_t c) const { return {weight.load(c), bias.load(c)}; }
+  __device__ void operator()(std::int64_t c, const Parameters& of, double mean, double inverse) const {
     statistics[c] = mean;
     statistics[channels + c] = inverse;
-    const C rounded = static_cast<C>(weight.at(c) * inverse);
+    const C rounded = static_cast<C>(of.weight.value() * inverse);
     scale[c] = rounded;
-    shift[c] = static_cast<C>(bias.at(c) - mean * static_cast<double>(rounded));
+    shift[c] = static_cast<C>(of.bias.value() - mean * static_cast<double>(rounded));
     if (center != nullptr) center[c] = static_cast<C>(mean);
   }
 
@@ -93,12 +99,20 @@ struct BatchStatistics {
         var(norm.running_var),
         tracked(norm.tracked.as<std::int64_t>()) {}
 
-  __device__ void operator()(std::int64_t c, Pair moments) const {
-    if (c == 0 && tracked != nullptr) ++*tracked;
-    affine(c, moments.x, 1 / sqrt((count > 0 ? moments.y / count : 0) + eps));
+  struct Before {
+    typename BatchAffine<C>::Parameters parameters;
+    BegunNumber mean, var;
+    std::int64_t tracked;
+  };
+  __device__ Before load(std::int64_t c) const {
+    return {affine.load(c), mean.load(c), var.load(c), c == 0 && tracked != nullptr ? *tracked : 0};
+  }
+  __device__ void operator()(std::int64_t c, const Before& before, Pair moments) const {
+    if (c == 0 && tracked != nullptr) *tracked = before.tracked + 1;
+    affine(c, before.parameters, moments.x, 1 / sqrt((count > 0 ? moments.y / count : 0) + eps));
     if (count == 0) return;
-    mean.move(c, momentum, momentum * moments.x);
-    var.move(c, momentum, momentum * moments.y * (1 / (count - 1)));
+    mean.move(c, before.mean, momentum, momentum * moments.x);
+    var.move(c, before.var, momentum, momentum * moments.y * (1 / (count - 1)));
   }
 
   BatchAffine<C> affine;
@@ -114,9 +128,12 @@ struct ParameterGradient {
         stride(view.data != nullptr ? view.strides[0] : 0),
         dtype(view.dtype),
         add(write == GradientWrite::Accumulate) {}
-  __device__ void write(std::int64_t channel, double value) const {
+  __device__ BegunNumber load(std::int64_t channel) const {
+    return add && data != nullptr ? BegunNumber::load(dtype, data, channel * stride) : BegunNumber::of(0);
+  }
+  __device__ void write(std::int64_t channel, BegunNumber before, double value) const {
     if (data == nullptr) return;
-    if (add) value += detail::cuda::load_number<double>(dtype, data, channel * stride);
+    if (add) value += before.value();
     detail::cuda::store_number(dtype, value, data, channel * stride);
   }
 
@@ -137,14 +154,21 @@ struct BatchGradient {
   ParameterGradient grad_weight, grad_bias;
   C* factors;
 
-  __device__ void operator()(std::int64_t c, Pair pair) const {
-    const double mean = statistics[c], inverse = statistics[channels + c];
+  struct Before {
+    double mean, inverse;
+    BegunNumber weight, grad_weight, grad_bias;
+  };
+  __device__ Before load(std::int64_t c) const {
+    return {statistics[c], statistics[channels + c], weight.load(c), grad_weight.load(c), grad_bias.load(c)};
+  }
+  __device__ void operator()(std::int64_t c, const Before& before, Pair pair) const {
+    const double mean = before.mean, inverse = before.inverse;
     const double center = static_cast<C>(mean), sum = pair.x;
     const double product = count > 0 ? (pair.y + (center - mean) * sum) * inverse : 0;  // Σ g · x̂
-    grad_weight.write(c, product);
-    grad_bias.write(c, sum);
+    grad_weight.write(c, before.grad_weight, product);
+    grad_bias.write(c, before.grad_bias, sum);
     if (count == 0) return;
-    const double a = weight.at(c) * inverse;
+    const double a = before.weight.value() * inverse;
     const double p = training ? -a * product * inverse / count : 0, q = training ? -a * sum / count : 0;
     factors[c] = static_cast<C>(a);
     factors[channels + c] = static_cast<C>(p);
@@ -158,7 +182,7 @@ __global__ void running_statistics(const ChannelNumbers mean, const ChannelNumbe
                                    const BatchAffine<C> affine) {
   detail::cuda::wait_for_stream();
   const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (c < affine.channels) affine(c, mean.at(c), 1 / sqrt(var.at(c) + eps));
+  if (c < affine.channels) affine(c, affine.load(c), mean.at(c), 1 / sqrt(var.at(c) + eps));
 }
 
 /// finish_parts() of what another kernel left.

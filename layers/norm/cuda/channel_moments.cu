@@ -11,13 +11,13 @@ constexpr std::int64_t kImagesForRows = 8;
 
 template <class T, bool kWide>
 __global__ void __launch_bounds__(kNormThreads, 3) row_moments(const T* x, const RowCut cut, Pair* pairs) {
-  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   constexpr int kSize = Numbers<T>::kSize;
   __shared__ Pair shared[kSize * kNormThreads];
   const RowItem<kSize> item(cut, blockIdx.x);
+  detail::cuda::wait_for_stream();
   C pivot[kSize] = {}, sum[kSize] = {}, square[kSize] = {};
-  in_batches<Numbers<T>>(
+  in_batches_ahead<Numbers<T>>(
       item.count,
       [&](unsigned i) { return load_numbers<kWide>(x + item.offset + i * item.step, item.valid); },
       [&](const Numbers<T>(&batch)[kBatch], unsigned n) {

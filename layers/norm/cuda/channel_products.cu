@@ -19,12 +19,12 @@ struct Products {
 template <class T, bool kWide, class Slope>
 __global__ void __launch_bounds__(kNormThreads, 2)
     row_products(const Products<T> job, const RowCut cut, const Slope slope) {
-  detail::cuda::wait_for_stream();
   using C = ComputeType<T>;
   using Load = Loaded<T, 2>;
   constexpr int kSize = Numbers<T>::kSize;
   __shared__ Pair shared[kSize * kNormThreads];
   const RowItem<kSize> item(cut, blockIdx.x);
+  detail::cuda::wait_for_stream();
   C center[kSize] = {}, scale[kSize] = {}, shift[kSize] = {}, sum[kSize] = {}, product[kSize] = {};
 #pragma unroll
   for (int k = 0; k < kSize; ++k) {
@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kNormThreads, 2)
     scale[k] = job.factors.scale_of(channel);
     shift[k] = job.factors.shift_of(channel);
   }
-  in_batches<Load>(
+  in_batches_ahead<Load>(
       item.count,
       [&](unsigned i) {
         const std::int64_t at = item.offset + i * item.step;

@@ -6,9 +6,14 @@ namespace lamella::cuda {
 namespace {
 
 /// dx = a · g + p · (x − center) + q.
-template <class C, class Slope>
+template <class T, class Slope>
 struct GradientFormula {
+  using C = ComputeType<T>;
   static constexpr bool kReadsGradient = true;
+  /// Without a slope there are fewer factors of a lane.
+  static constexpr int kBlocksOfSm = std::is_same_v<Slope, NoSlope<C>> ? 3 : 2;
+  /// q − p · center is one number: what float32 loses by that is far below a rounding of sixteen bits.
+  static constexpr bool kFolded = sizeof(T) == 2;
   struct Lane {
     C a, p, q, center, scale, shift;
   };
@@ -19,15 +24,18 @@ struct GradientFormula {
   Slope slope;
 
   __device__ Lane lane(std::int64_t s, std::int64_t channel) const {
-    return {factors[s],
-            factors[statistics + s],
-            factors[2 * statistics + s],
-            factors[3 * statistics + s],
-            of_slope.scale_of(channel),
-            of_slope.shift_of(channel)};
+    Lane lane{factors[s],
+              factors[statistics + s],
+              factors[2 * statistics + s],
+              factors[3 * statistics + s],
+              of_slope.scale_of(channel),
+              of_slope.shift_of(channel)};
+    if (kFolded) lane.q -= lane.p * lane.center;
+    return lane;
   }
   __device__ C operator()(const Lane& lane, C g, C x) const {
-    return lane.a * slope(g, x * lane.scale + lane.shift) + (lane.p * (x - lane.center) + lane.q);
+    return lane.a * slope(g, x * lane.scale + lane.shift) +
+           (lane.p * (kFolded ? x : x - lane.center) + lane.q);
   }
 };
 
@@ -35,6 +43,7 @@ struct GradientFormula {
 template <class C>
 struct ApplyFormula {
   static constexpr bool kReadsGradient = false;
+  static constexpr int kBlocksOfSm = 3;
   struct Lane {
     C center, scale, shift;
   };
@@ -59,52 +68,54 @@ struct Streams {
 };
 
 template <class T>
-struct PacketAt {
+struct Packets {
   Numbers<T> g, x;
+};
+template <class T>
+struct PacketsAt {
+  Packets<T> packets;
   std::int64_t at;
   int valid;
 };
 
 template <bool kWide, class T, class Formula>
-__device__ inline PacketAt<T> load_streams(const Streams<T>& streams, std::int64_t at, int valid) {
-  PacketAt<T> load;
-  load.at = at;
-  load.valid = valid;
-  if constexpr (Formula::kReadsGradient) load.g = load_numbers<kWide>(streams.g + at, valid);
-  load.x = load_numbers<kWide>(streams.x + at, valid);
-  return load;
+__device__ inline Packets<T> load_streams(const Streams<T>& streams, std::int64_t at, int valid) {
+  Packets<T> packets;
+  if constexpr (Formula::kReadsGradient) packets.g = load_numbers<kWide>(streams.g + at, valid);
+  packets.x = load_numbers<kWide>(streams.x + at, valid);
+  return packets;
 }
 
 /// Number k of the packet has lanes[k · kStep].
 template <bool kWide, int kStep, class T, class Formula>
-__device__ inline void write_packet(const Streams<T>& streams, const PacketAt<T>& load,
-                                    const Formula& formula, const typename Formula::Lane* lanes) {
+__device__ inline void write_packet(const Streams<T>& streams, const Packets<T>& packets, std::int64_t at,
+                                    int valid, const Formula& formula, const typename Formula::Lane* lanes) {
   using C = ComputeType<T>;
   constexpr int kSize = Numbers<T>::kSize;
-  T* const to = streams.out + load.at;
+  T* const to = streams.out + at;
   C values[kSize];
 #pragma unroll
   for (int k = 0; k < kSize; ++k) {
     C g = 0;
-    if constexpr (Formula::kReadsGradient) g = load.g.at(k);
-    values[k] = formula(lanes[k * kStep], g, load.x.at(k));
+    if constexpr (Formula::kReadsGradient) g = packets.g.at(k);
+    values[k] = formula(lanes[k * kStep], g, packets.x.at(k));
   }
   if (streams.accumulate) {
-    const Numbers<T> before = load_numbers<kWide>(static_cast<const T*>(to), load.valid);
+    const Numbers<T> before = load_numbers<kWide>(static_cast<const T*>(to), valid);
 #pragma unroll
     for (int k = 0; k < kSize; ++k) values[k] += before.at(k);
   }
-  store_numbers<kWide>(values, to, load.valid);
+  store_numbers<kWide>(values, to, valid);
 }
 
 // Blocks go backwards: what the sums read last may still be in the cache.
 
 template <class T, bool kWide, class Formula>
-__global__ void __launch_bounds__(kNormThreads, 2)
+__global__ void __launch_bounds__(kNormThreads, Formula::kBlocksOfSm)
     write_rows(const Streams<T> streams, const RowCut cut, const Formula formula) {
-  detail::cuda::wait_for_stream();
   constexpr int kSize = Numbers<T>::kSize;
   const RowItem<kSize> item(cut, gridDim.x - 1 - blockIdx.x);
+  detail::cuda::wait_for_stream();
   typename Formula::Lane lanes[kSize] = {};
 #pragma unroll
   for (int k = 0; k < kSize; ++k) {
@@ -112,12 +123,12 @@ __global__ void __launch_bounds__(kNormThreads, 2)
     const std::int64_t lane = item.lane + k, channel = cut.each == 1 ? lane : lane / cut.each;
     lanes[k] = formula.lane(item.segment * cut.channels + channel, channel);
   }
-  in_batches<PacketAt<T>>(
-      item.count,
-      [&](unsigned i) {
-        return load_streams<kWide, T, Formula>(streams, item.offset + i * item.step, item.valid);
-      },
-      [&](const PacketAt<T>& load, unsigned) { write_packet<kWide, 1>(streams, load, formula, lanes); });
+  const auto at = [&](unsigned i) { return item.offset + i * item.step; };
+  in_batches<Packets<T>>(
+      item.count, [&](unsigned i) { return load_streams<kWide, T, Formula>(streams, at(i), item.valid); },
+      [&](const Packets<T>& packets, unsigned i) {
+        write_packet<kWide, 1>(streams, packets, at(i), item.valid, formula, lanes);
+      });
 }
 
 template <class T, bool kWide, class Formula>
@@ -127,25 +138,32 @@ __global__ void __launch_bounds__(kNormThreads, 2)
   constexpr int kSize = Numbers<T>::kSize;
   PlaneItem<kSize> item(cut, gridDim.x - 1 - blockIdx.x);
   const typename Formula::Lane lane = formula.lane(item.statistic, item.channel);
-  in_batches<PacketAt<T>>(
+  in_batches<PacketsAt<T>>(
       item.count,
       [&](unsigned) {
-        const auto load = load_streams<kWide, T, Formula>(streams, item.offset, kWide ? kSize : item.valid());
+        PacketsAt<T> load;
+        load.at = item.offset;
+        load.valid = kWide ? kSize : item.valid();
+        load.packets = load_streams<kWide, T, Formula>(streams, load.at, load.valid);
         item.advance();
         return load;
       },
-      [&](const PacketAt<T>& load, unsigned) { write_packet<kWide, 0>(streams, load, formula, &lane); });
+      [&](const PacketsAt<T>& load, unsigned) {
+        write_packet<kWide, 0>(streams, load.packets, load.at, load.valid, formula, &lane);
+      });
 }
 
 template <class T, bool kWide, class Formula>
 void write(const char* what, Device device, const ChannelCut& cut, const Streams<T>& streams,
            const Formula& formula) {
-  if (cut.by_rows)
-    detail::cuda::launch_early(what, device, grid_of(cut.rows.blocks()), kNormThreads, 0,
-                               write_rows<T, kWide, Formula>, streams, cut.rows, formula);
-  else
+  if (cut.by_rows) {
+    const RowCut rows = cut.rows.for_writing();
+    detail::cuda::launch_early(what, device, grid_of(rows.blocks()), kNormThreads, 0,
+                               write_rows<T, kWide, Formula>, streams, rows, formula);
+  } else {
     detail::cuda::launch_early(what, device, grid_of(cut.planes.blocks()), cut.planes.block(), 0,
                                write_planes<T, kWide, Formula>, streams, cut.planes, formula);
+  }
 }
 
 }  // namespace
@@ -160,7 +178,7 @@ void channel_gradient(const ConstTensorView& grad, const ConstTensorView& x, con
     const Streams<T> streams{grad.as<T>(), x.as<T>(), dx.as<T>(), how == GradientWrite::Accumulate};
     dispatch_wide<T>(cut.whole, {grad.data, x.data, dx.data}, [&](auto wide) {
       visit_slope<C, wide()>(slope.activation, [&](auto function) {
-        const GradientFormula<C, decltype(function)> formula{
+        const GradientFormula<T, decltype(function)> formula{
             static_cast<const C*>(factors), cut.layout.statistics(), SlopeFactors<C>(slope), function};
         write<T, wide()>("channel_gradient", dx.device, cut, streams, formula);
       });

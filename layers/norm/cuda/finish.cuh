@@ -37,26 +37,56 @@ struct PairParts {
   __device__ Pair pair(std::int64_t part, std::int64_t s) const { return pairs[part * statistics + s]; }
 };
 
-/// done(s, Pair) for every statistic s. Threads of a block: x over statistics, y over parts.
+/// The total over threadIdx.y, for the threads with threadIdx.y = 0. The block is of whole warps, both of its
+/// extents are powers of two. For all of its threads to call, once a kernel.
+template <class Tally>
+__device__ Tally over_rows(Tally tally, double pivot) {
+  constexpr unsigned kWarp = 32;
+  __shared__ Tally shared[kFinishThreads / 2];
+  const unsigned across = blockDim.x, at = threadIdx.y * across + threadIdx.x;
+  if (across >= kWarp) {
+    if (blockDim.y == 1) return tally;
+    shared[at] = tally;
+    __syncthreads();
+    for (unsigned y = 1; threadIdx.y == 0 && y < blockDim.y; ++y)
+      tally.merge(shared[y * across + threadIdx.x]);
+    return tally;
+  }
+  const auto over_warp = [&] {
+    for (unsigned distance = kWarp / 2; distance >= across; distance /= 2)
+      tally.merge(tally.of_lane(static_cast<int>(distance)));
+  };
+  over_warp();
+  const unsigned warps = blockDim.y * across / kWarp;
+  if (warps == 1) return tally;
+  if (at % kWarp < across) shared[at / kWarp * across + threadIdx.x] = tally;
+  __syncthreads();
+  if (at >= kWarp) return tally;
+  tally = Tally::around(pivot);
+  for (unsigned warp = threadIdx.y; warp < warps; warp += kWarp / across)
+    tally.merge(shared[warp * across + threadIdx.x]);
+  over_warp();
+  return tally;
+}
+
+/// done(s, done.load(s), Pair) for every statistic s; what load() begins to read comes while parts are added
+/// up. Threads of a block: x over statistics, y over parts.
 template <class Tally, class Parts, class Done>
 __global__ void __launch_bounds__(kFinishThreads)
     finish(const Parts parts, std::int64_t statistics, const Done done) {
   detail::cuda::wait_for_stream();
-  __shared__ Tally shared[kFinishThreads];
   const std::int64_t s = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  const unsigned at = threadIdx.y * blockDim.x + threadIdx.x;
-  Tally tally = Tally::around(s < statistics && parts.parts() > 0 ? parts.pair(0, s).x : 0);
+  decltype(done.load(s)) before = {};
+  if (threadIdx.y == 0 && s < statistics) before = done.load(s);
+  const double pivot = s < statistics && parts.parts() > 0 ? parts.pair(0, s).x : 0;
+  Tally tally = Tally::around(pivot);
   if (s < statistics) {
 #pragma unroll 4
     for (std::int64_t part = threadIdx.y; part < parts.parts(); part += blockDim.y)
       tally.add(parts.count(part, s), parts.pair(part, s));
   }
-  shared[at] = tally;
-  for (unsigned half = blockDim.y / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.y < half) shared[at].merge(shared[at + half * blockDim.x]);
-  }
-  if (threadIdx.y == 0 && s < statistics) done(s, shared[at].result());
+  tally = over_rows(tally, pivot);
+  if (threadIdx.y == 0 && s < statistics) done(s, before, tally.result());
 }
 
 /// No parts: statistics of no values, two zeros.
@@ -77,16 +107,21 @@ void finish_parts(const char* what, Device device, const Pair* pairs, const Part
   finish_parts<Tally>(what, device, PairParts{pairs, counts, statistics}, statistics, done);
 }
 
+/// Of what needs to read nothing.
+struct Nothing {};
+
 /// Keeps the pairs.
 struct StorePairs {
   Pair* to;
-  __device__ void operator()(std::int64_t s, Pair pair) const { to[s] = pair; }
+  __device__ Nothing load(std::int64_t /*s*/) const { return {}; }
+  __device__ void operator()(std::int64_t s, Nothing /*before*/, Pair pair) const { to[s] = pair; }
 };
 /// All first numbers, then all second ones.
 struct StoreRows {
   double* to;
   std::int64_t statistics;
-  __device__ void operator()(std::int64_t s, Pair pair) const {
+  __device__ Nothing load(std::int64_t /*s*/) const { return {}; }
+  __device__ void operator()(std::int64_t s, Nothing /*before*/, Pair pair) const {
     to[s] = pair.x;
     to[statistics + s] = pair.y;
   }

@@ -106,6 +106,36 @@ __device__ inline void in_batches(unsigned n, const Load& load, const Use& use) 
       n, load, [](const Loaded(&)[kBatch], unsigned) {}, use);
 }
 
+/// The same with the next batch's loads under way while one is used, for long runs: takes twice the
+/// registers.
+template <class Loaded, class Load, class Begin, class Use>
+__device__ inline void in_batches_ahead(unsigned n, const Load& load, const Begin& begin, const Use& use) {
+  Loaded even[kBatch], odd[kBatch];
+  const auto load_batch = [&](Loaded(&batch)[kBatch], unsigned first) {
+#pragma unroll
+    for (unsigned u = 0; u < kBatch; ++u)
+      if (first + u < n) batch[u] = load(first + u);
+  };
+  const auto use_batch = [&](const Loaded(&batch)[kBatch], unsigned first) {
+#pragma unroll
+    for (unsigned u = 0; u < kBatch; ++u)
+      if (first + u < n) use(batch[u], first + u);
+  };
+  load_batch(even, 0);
+  if (n > 0) begin(even, min(n, kBatch));
+  for (unsigned i = 0; i < n; i += 2 * kBatch) {
+    load_batch(odd, i + kBatch);
+    use_batch(even, i);
+    load_batch(even, i + 2 * kBatch);
+    use_batch(odd, i + kBatch);
+  }
+}
+template <class Loaded, class Load, class Use>
+__device__ inline void in_batches_ahead(unsigned n, const Load& load, const Use& use) {
+  in_batches_ahead<Loaded>(
+      n, load, [](const Loaded(&)[kBatch], unsigned) {}, use);
+}
+
 /// Calls body(std::bool_constant) with kWide for these addresses. Float64, which is for checking, does
 /// without: half as many kernels.
 template <class T, class Body>

@@ -12,6 +12,28 @@
 /// Weights, biases and running estimates, of any floating type.
 namespace lamella::cuda {
 
+/// A floating number whose load has begun: nothing waits for it but value().
+struct BegunNumber {
+  std::uint64_t bits;
+  DType dtype;
+
+  __device__ static BegunNumber load(DType dtype, const void* data, std::int64_t i) {
+    if (dtype == DType::Float32) return {static_cast<const std::uint32_t*>(data)[i], dtype};
+    if (dtype == DType::Float64) return {static_cast<const std::uint64_t*>(data)[i], dtype};
+    return {static_cast<const std::uint16_t*>(data)[i], dtype};
+  }
+  __device__ static BegunNumber of(double value) {
+    return {static_cast<std::uint64_t>(__double_as_longlong(value)), DType::Float64};
+  }
+  __device__ double value() const {
+    if (dtype == DType::Float32) return __uint_as_float(static_cast<unsigned>(bits));
+    if (dtype == DType::Float64) return __longlong_as_double(static_cast<long long>(bits));
+    const auto half = static_cast<std::uint16_t>(bits);
+    return dtype == DType::BFloat16 ? __uint_as_float(static_cast<unsigned>(half) << 16)
+                                    : __half2float(__ushort_as_half(half));
+  }
+};
+
 /// A [C] vector of any stride, read as float64; `filler` where there is none.
 struct ChannelNumbers {
   ChannelNumbers(const detail::ConstTensorView& view, double filler)
@@ -19,9 +41,10 @@ struct ChannelNumbers {
         stride(view.data != nullptr ? view.strides[0] : 0),
         dtype(view.dtype),
         filler(filler) {}
-  __device__ double at(std::int64_t channel) const {
-    return data != nullptr ? detail::cuda::load_number<double>(dtype, data, channel * stride) : filler;
+  __device__ BegunNumber load(std::int64_t channel) const {
+    return data != nullptr ? BegunNumber::load(dtype, data, channel * stride) : BegunNumber::of(filler);
   }
+  __device__ double at(std::int64_t channel) const { return load(channel).value(); }
 
   const void* data;
   std::int64_t stride;

@@ -8,10 +8,13 @@ namespace lamella::cuda {
 
 /// Pieces of work that keep a GPU busy, whichever it is: the cut must not depend on that.
 inline constexpr std::int64_t kWantedBlocks = 768;
+/// Of rows: what runs at one time on the largest GPUs. More parts would have more to add up behind them.
+inline constexpr std::int64_t kWantedRowBlocks = 384;
 
 /// Packets for a thread where there are `packets` for `threads` times the wanted pieces: whole batches.
-inline std::int64_t packets_of_thread(std::int64_t packets, std::int64_t threads, std::int64_t pieces) {
-  const std::int64_t at_once = std::max<std::int64_t>(1, kWantedBlocks / std::max<std::int64_t>(1, pieces));
+inline std::int64_t packets_of_thread(std::int64_t packets, std::int64_t threads, std::int64_t pieces,
+                                      std::int64_t wanted = kWantedBlocks) {
+  const std::int64_t at_once = std::max<std::int64_t>(1, wanted / std::max<std::int64_t>(1, pieces));
   const std::int64_t each = (packets + at_once * threads - 1) / (at_once * threads);
   return std::clamp<std::int64_t>((each + kBatch - 1) / kBatch * kBatch, 2 * kBatch, kRun);
 }
@@ -35,8 +38,15 @@ struct RowCut {
     split = std::clamp(kNormThreads / tile_lanes, 1u, down);
     this->each = static_cast<unsigned>(each);
     while (merging < 32 && merging < each) merging *= 2;
-    length = packets_of_thread(rows, down, tiles * segments) * down;
-    parts = (rows + length - 1) / length;
+    cut_rows(packets_of_thread(rows, down, tiles * segments, kWantedRowBlocks));
+  }
+  /// The same where no sums are left, so that parts cost nothing: a batch a thread, if that makes enough of
+  /// them.
+  RowCut for_writing() const {
+    constexpr std::int64_t kMany = 2048;
+    RowCut cut = *this;
+    cut.cut_rows(kBatch);
+    return cut.blocks() >= kMany ? cut : *this;
   }
   PartCounts counts() const { return {parts, length, rows, each, 1, static_cast<int>(each)}; }
   std::int64_t blocks() const { return segments * parts * tiles; }
@@ -47,6 +57,12 @@ struct RowCut {
   unsigned each = 1, across = 1, down = 1;
   unsigned split = 1;    ///< threads that add up one lane's rows
   unsigned merging = 1;  ///< threads that add up one channel's lanes: a power of two
+
+ private:
+  void cut_rows(std::int64_t of_thread) {
+    length = of_thread * down;
+    parts = (rows + length - 1) / length;
+  }
 };
 
 /// What a thread does of block number `block`.
