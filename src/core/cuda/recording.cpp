@@ -56,6 +56,7 @@ class Graph final : public Recording {
     const std::lock_guard alone(recording_mutex());
     // What other threads launch meanwhile, on streams of theirs, does not end up in the recording.
     const StreamGuard on(shared_stream(device_, StreamFor::Recording));
+    shared_stream(device_, StreamFor::Beside);  // made now, not in the midst of the recording
     const auto stream = stream_of(device_);
     cudaGraph_t graph = nullptr;
     // Other threads go on launching, on other streams, and allocating.
