@@ -9,7 +9,6 @@ namespace lamella::detail {
 /// Work that has a stream to itself, whichever thread queues it.
 enum class StreamFor : std::uint8_t {
   Copies,
-  Recording,
   Beside,  ///< in a recording: see SideBranch
 };
 
