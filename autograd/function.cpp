@@ -83,6 +83,7 @@ Tensors apply_function(std::shared_ptr<Function> function, const Tensors& inputs
                               Tensors gradients;
                               for (int i = 0; i < context.outputs(); ++i)
                                 gradients.push_back(context.grad(i));
+                              context.join_branches();
                               const Tensors results = function->backward(gradients);
                               LAMELLA_CHECK(Error, results.size() == count, function->name(),
                                             ": backward returned ", results.size(), " gradients for ", count,

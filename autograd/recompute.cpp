@@ -58,6 +58,7 @@ Tensor recompute(const std::function<Tensor(const Tensors&)>& block, const Tenso
   const Tensor recorded = detail::record(
       "recompute", edges, detail::Output::of(result.detach()),
       [block, saved = std::move(saved), differentiable, start](detail::GradientContext& context) {
+        context.join_branches();
         Tensors given;   // to the block
         Tensors leaves;  // those of them that want gradients
         Tensor again;

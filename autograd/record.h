@@ -104,6 +104,12 @@ class GradientContext {
   /// Hands over the gradient of input i in parts, which are added up at the end, those of many inputs in a
   /// launch. Only where takes_parts().
   virtual void add_parts(int input, const GradientParts& parts) = 0;
+  /// Calls `work`, which takes the memory of such parts for input i and launches what writes them, from these
+  /// tensors alone: read() them before where they owe something that it would pay. Work that is too small to
+  /// fill a GPU runs beside what follows, see SideBranch.
+  virtual void beside(int input, const Tensors& reads, const std::function<void()>& work) = 0;
+  /// Before a user's code is called, which may write to any tensor: waits for what runs beside.
+  virtual void join_branches() = 0;
 };
 
 using Gradient = std::function<void(GradientContext&)>;

@@ -96,6 +96,15 @@ class WalkContext final : public GradientContext {
   Tensor sums(int output) const override { return sums_[static_cast<std::size_t>(output)]; }
   bool takes_parts(int input) const override { return needs(input) && walk_.takes_parts(edge(input)); }
   void add_parts(int input, const GradientParts& parts) override { walk_.add_parts(edge(input), parts); }
+  void beside(int input, const Tensors& reads, const std::function<void()>& work) override {
+    // At the end of the chain there is nothing left to run beside.
+    const auto goes_on = [this](const Edge& to) { return to.node && walk_.wants(to); };
+    if (SideBranch::takes(reads) && std::any_of(node_.inputs.begin(), node_.inputs.end(), goes_on))
+      walk_.beside(edge(input), reads, work);
+    else
+      work();
+  }
+  void join_branches() override { walk_.join_branches(); }
 
  private:
   const Edge& edge(int input) const { return node_.inputs[static_cast<std::size_t>(input)]; }
@@ -229,12 +238,21 @@ void Walk::add_parts(const Edge& edge, const GradientParts& parts) {
   if (walk.later_bytes_ > kMostBytes) walk.add_up();
 }
 
+void Walk::beside(const Edge& edge, const Tensors& reads, const std::function<void()>& work) {
+  keeper(edge).branch_.add(reads, work);
+}
+
+void Walk::join_branches() {
+  for (Walk* walk = this; walk != nullptr; walk = walk->around_) walk->branch_.join();
+}
+
 void Walk::settle(const TensorImpl& leaf) {
   for (const Later& later : later_)
     if (later.edge.leaf.get() == &leaf) return add_up();
 }
 
 void Walk::add_up() {
+  branch_.join();
   if (later_.empty()) return;
   const profiling::PassScope pass(profiling::Pass::Gradient, "sums of parameters' gradients");
   const std::vector<Later> all = std::exchange(later_, {});
@@ -309,6 +327,7 @@ Tensor Walk::collected(const Tensor& input) {
 }
 
 void Walk::run_hooks(const std::vector<GradientHook>& hooks, Slot& slot, const Shape& shape, DType dtype) {
+  if (!hooks.empty()) join_branches();
   for (const GradientHook& hook : hooks) {
     const Tensor changed = hook(slot.buffer);
     if (!changed.defined()) continue;

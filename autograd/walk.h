@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "autograd/node.h"
+#include "autograd/side_branch.h"
 
 namespace lamella::detail {
 
@@ -48,6 +49,10 @@ class Walk {
   void leave_sums(const Edge& edge, const Tensor& sums);
   bool takes_parts(const Edge& edge);
   void add_parts(const Edge& edge, const GradientParts& parts);
+  /// Work that leaves parts for `edge`, in the branch of the walk that adds these up.
+  void beside(const Edge& edge, const Tensors& reads, const std::function<void()>& work);
+  /// Ends the branches of this walk and of those around it: before a user's code is called.
+  void join_branches();
   /// What has arrived at `edge` so far; undefined if nothing.
   Tensor arrived(const Edge& edge);
 
@@ -89,6 +94,7 @@ class Walk {
   };
   std::vector<Later> later_;      ///< of leaves whose gradients are written in place
   std::int64_t later_bytes_ = 0;  ///< of their parts
+  SideBranch branch_;             ///< whose work leaves such parts
   std::unordered_map<TensorImpl*, Slot> collected_leaves_;
   std::unordered_set<Node*> explored_, leads_to_collected_;
   std::vector<std::shared_ptr<Node>>

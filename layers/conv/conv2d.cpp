@@ -105,9 +105,12 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const Tensor& bias, con
         const bool weighs = with_weight && (few || owes || (fuses && folds(geometry, input)));
         if (weighs && !with_bias && context.takes_parts(1)) {
           detail::GradientParts parts(grad.device());
-          LAMELLA_KERNEL(grad.device(),
-                         conv2d_backward_weight_pending(geometry, read(grad), read_pending(input), {}, {}, {},
-                                                        {}, &parts, done));
+          const ConstTensorView g = read(grad);
+          const detail::PendingView a = read_pending(input);
+          context.beside(1, {grad, input}, [&] {
+            LAMELLA_KERNEL(grad.device(),
+                           conv2d_backward_weight_pending(geometry, g, a, {}, {}, {}, {}, &parts, done));
+          });
           if (done) return context.add_parts(1, parts);
         }
         const GradientTarget dw = context.target(1), db = context.target(2);

@@ -221,6 +221,7 @@ void wait_stream(Stream stream, Stream other) {
   const DeviceGuard guard(stream.device);
   check(cudaStreamWaitEvent(static_cast<cudaStream_t>(stream.handle), reached), "wait_stream");
   check(cudaEventDestroy(reached), "wait_stream");
+  launch_plainly_next(stream);
 }
 
 std::uint64_t wait_count(Device device) { return gpu_of("wait_count", device).waits; }

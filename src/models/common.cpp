@@ -3,7 +3,7 @@
 #include "lamella/layers/init.h"
 #include "lamella/layers/modules/conv.h"
 #include "lamella/layers/modules/linear.h"
-#include "lamella/tensor/reduce.h"
+#include "lamella/layers/pool.h"
 
 namespace lamella::models::detail {
 
@@ -29,6 +29,9 @@ void initialize_as_torchvision(Module& model) {
   });
 }
 
-Tensor pool_to_vector(const Tensor& x) { return mean(x, {.axes = {2, 3}}); }
+Tensor pool_to_vector(const Tensor& x) {
+  // Not mean(), which would first write out what the last norm and activation owe.
+  return adaptive_avg_pool2d(x, Size2(1)).reshape({x.size(0), x.size(1)});
+}
 
 }  // namespace lamella::models::detail

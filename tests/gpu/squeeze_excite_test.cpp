@@ -70,8 +70,9 @@ Tensors run(const Setting& of, Device device, DType dtype) {
 
 TEST(GpuSqueezeExciteTest, is_as_exact_as_operators_by_themselves) {
   LAMELLA_NEEDS_GPU();
-  // Several tiles of channels, ends of rows, few and many pixels.
-  const Shape shapes[] = {{5, 72, 28, 28}, {3, 520, 7, 7}, {4, 120, 14, 13}, {2, 8, 1, 3}, {7, 16, 40, 1}};
+  // Several tiles of channels, ends of rows, one, few and many pixels.
+  const Shape shapes[] = {{5, 72, 28, 28}, {3, 520, 7, 7}, {4, 120, 14, 13},
+                          {2, 8, 1, 3},    {7, 16, 40, 1}, {40, 264, 1, 1}};
   for (const Shape& shape : shapes)
     for (const DType dtype : {DType::Float32, DType::BFloat16, DType::Float16})
       for (const PendingActivation activation :

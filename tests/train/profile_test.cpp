@@ -149,7 +149,7 @@ TEST(ProfileTest, time_within_a_call_counts_once) {
   EXPECT_GT(entry(profile, "conv2d", "apply_pending", ProfiledPass::Forward).bytes, 0);
   for (const std::int64_t calls : passes) EXPECT_GT(calls, 0);
   EXPECT_EQ(entry(profile, "depthwise_conv2d", "depthwise_conv2d_forward", ProfiledPass::Forward).calls, 34);
-  EXPECT_THAT(profile.table(), HasSubstr("\ndepthwise_conv2d  gradient  depthwise_conv2d_backward "));
+  EXPECT_THAT(profile.table(), HasSubstr("\ndepthwise_conv2d     gradient  depthwise_conv2d_backward "));
   EXPECT_THAT(profile.table(), HasSubstr("2 steps on cpu"));
 }
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <string_view>
@@ -5,6 +6,7 @@
 
 #include "core/cuda/check.h"
 #include "core/cuda/launch.h"
+#include "core/cuda/recording.h"
 #include "core/cuda/stream.h"
 #include "core/cuda/uncaptured.h"
 #include "core/cuda_backend.h"
@@ -15,6 +17,11 @@ namespace {
 __global__ void probe() {}
 
 std::atomic<bool> allowed{true};
+
+/// Streams whose next launch is plain.
+thread_local std::vector<void*> plain_next;
+
+bool is_plain(cudaStream_t stream) { return !plain_next.empty() && std::erase(plain_next, stream) > 0; }
 
 /// A GPU can be new, and this build's code for an older one, in which wait_for_stream() does nothing.
 bool can_launch_early(Device device) {
@@ -45,6 +52,11 @@ bool launches_early(Device device) {
 
 void allow_early_launches(bool allow) { allowed = allow; }
 
+void launch_plainly_next(Stream stream) {
+  if (std::find(plain_next.begin(), plain_next.end(), stream.handle) == plain_next.end())
+    plain_next.push_back(stream.handle);
+}
+
 void launch_early(const char* what, Device device, dim3 grid, dim3 block, std::size_t shared_bytes,
                   const void* kernel, void** arguments) {
   cudaLaunchAttribute early{};
@@ -56,7 +68,7 @@ void launch_early(const char* what, Device device, dim3 grid, dim3 block, std::s
   how.dynamicSmemBytes = shared_bytes;
   how.stream = stream_of(device);
   how.attrs = &early;
-  how.numAttrs = launches_early(device) ? 1 : 0;
+  how.numAttrs = !is_plain(how.stream) && launches_early(device) ? 1 : 0;
   const cudaError_t status = cudaLaunchKernelExC(&how, kernel, arguments);
   if (status != cudaSuccess) cudaGetLastError();  // it would be taken for the next launch's
   check(status, what);

@@ -2,6 +2,7 @@
 
 #include <cuda_runtime.h>
 
+#include <map>
 #include <mutex>
 
 #include "core/allocator.h"
@@ -31,6 +32,19 @@ std::mutex& recording_mutex() {
   return mutex;
 }
 
+/// The stream that a GPU's recordings are made on, by one thread at a time. Launches keep the priority of the
+/// stream they were recorded on, so where blocks of a branch wait for places, too, these go first.
+Stream recording_stream(Device device) {
+  static std::map<int, cudaStream_t>& streams = *new std::map<int, cudaStream_t>;
+  cudaStream_t& stream = streams[device.index];
+  if (stream == nullptr) {
+    int least = 0, greatest = 0;
+    check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "record_launches");
+    check(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest), "record_launches");
+  }
+  return {device, stream};
+}
+
 /// A CUDA graph and the pool of memory that its kernels write to.
 class Graph final : public Recording {
  public:
@@ -55,7 +69,8 @@ class Graph final : public Recording {
     const PoolGuard pool(allocator_, pool_);
     const std::lock_guard alone(recording_mutex());
     // What other threads launch meanwhile, on streams of theirs, does not end up in the recording.
-    const StreamGuard on(shared_stream(device_, StreamFor::Recording));
+    const StreamGuard on(recording_stream(device_));
+    shared_stream(device_, StreamFor::Beside);  // made now, not in the midst of the recording
     const auto stream = stream_of(device_);
     cudaGraph_t graph = nullptr;
     // Other threads go on launching, on other streams, and allocating.
@@ -70,7 +85,7 @@ class Graph final : public Recording {
       throw;
     }
     check(cudaStreamEndCapture(stream, &graph), "record_launches");
-    const cudaError_t status = cudaGraphInstantiate(&ready_, graph, 0);
+    const cudaError_t status = cudaGraphInstantiate(&ready_, graph, cudaGraphInstantiateFlagUseNodePriority);
     cudaGraphDestroy(graph);
     check(status, "record_launches");
   }

@@ -1,0 +1,79 @@
+#include "autograd/side_branch.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <exception>
+#include <string_view>
+#include <utility>
+
+#include "core/cuda/recording.h"
+#include "core/shared_stream.h"
+#include "lamella/core/dtype.h"
+#include "lamella/core/stream.h"
+
+namespace lamella::detail {
+namespace {
+
+/// What reads more than this keeps a GPU busy by itself; beside other work it would only hold memory.
+constexpr std::int64_t kMostBytes = std::int64_t{16} << 20;
+/// On top of what the walk itself holds.
+constexpr std::int64_t kMostHeld = std::int64_t{64} << 20;
+
+std::atomic<bool> allowed{true};
+std::atomic<std::uint64_t> works{0};
+
+bool is_wanted() {
+  static const bool wanted = [] {
+    const char* const value = std::getenv("LAMELLA_SIDE_BRANCH");
+    return value == nullptr || std::string_view(value) != "0";
+  }();
+  return wanted && allowed.load(std::memory_order_relaxed);
+}
+
+std::int64_t bytes_of(const Tensors& tensors) {
+  std::int64_t bytes = 0;
+  for (const Tensor& tensor : tensors)
+    bytes += tensor.numel() * static_cast<std::int64_t>(size_of(tensor.dtype()));
+  return bytes;
+}
+
+}  // namespace
+
+void allow_side_branches(bool allow) { allowed = allow; }
+std::uint64_t works_beside() { return works.load(std::memory_order_relaxed); }
+
+SideBranch::~SideBranch() {
+  try {
+    join();
+  } catch (const std::exception&) {
+    // The walk has failed, and with it the recording: nothing of it will run.
+  }
+}
+
+bool SideBranch::takes(const Tensors& reads) {
+  return reads.front().device().is_cuda() && cuda::is_recording() && is_wanted() &&
+         bytes_of(reads) <= kMostBytes;
+}
+
+void SideBranch::add(const Tensors& reads, const std::function<void()>& work) {
+  const std::int64_t bytes = bytes_of(reads);
+  const Device device = reads.front().device();
+  if (held_bytes_ + bytes > kMostHeld || (!held_.empty() && !(held_.front().device() == device))) join();
+  held_.insert(held_.end(), reads.begin(), reads.end());
+  held_bytes_ += bytes;
+  const Stream beside = shared_stream(device, StreamFor::Beside);
+  wait_stream(beside, current_stream(device));
+  const StreamGuard on(beside);
+  works.fetch_add(1, std::memory_order_relaxed);
+  work();
+}
+
+void SideBranch::join() {
+  if (held_.empty()) return;
+  const Device device = held_.front().device();
+  const Tensors held = std::exchange(held_, {});
+  held_bytes_ = 0;
+  wait_stream(current_stream(device), shared_stream(device, StreamFor::Beside));
+}
+
+}  // namespace lamella::detail
