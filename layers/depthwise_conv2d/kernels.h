@@ -15,7 +15,7 @@ struct DepthwiseFusion {
   /// wanted.
   const float *scale = nullptr, *shift = nullptr;
   float low = -std::numeric_limits<float>::infinity(), high = std::numeric_limits<float>::infinity();
-  float *mean = nullptr, *variance = nullptr;  ///< of the output, before it is rounded; null: not wanted
+  float *mean = nullptr, *variance = nullptr;  ///< of the output, rounded or not; null: not wanted
   /// With g the gradient of the input where low < scale[c] · z + shift[c] < high, and 0 elsewhere: Σ g, and Σ
   /// g · (z - center[c]); null: not wanted.
   const float* center = nullptr;

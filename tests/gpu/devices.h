@@ -68,10 +68,10 @@ inline double largest_magnitude(const Tensor& a) {
 }
 
 /// Runs `function` on both devices in `dtype` and, on the CPU, in float64. The GPU may be off from float64 by
-/// three times what the CPU is, plus `units` roundings of the largest number; integers must be equal. Two
-/// runs on the GPU must give the same bits.
-inline void expect_same_on_gpu(const Function& function, const Tensors& inputs, DType dtype,
-                               double units = 8) {
+/// three times what the CPU is, plus `units` roundings of the largest number, or of `terms` if numbers are
+/// differences of larger ones; integers must be equal. Two runs on the GPU must give the same bits.
+inline void expect_same_on_gpu(const Function& function, const Tensors& inputs, DType dtype, double units = 8,
+                               double terms = 0) {
   Tensors rounded;
   for (const Tensor& input : inputs) {
     Tensor x = input;
@@ -101,7 +101,7 @@ inline void expect_same_on_gpu(const Function& function, const Tensors& inputs, 
     }
     const double cpu_off = largest_difference(wanted, exact.tensors[i]);
     const double gpu_off = largest_difference(bits, exact.tensors[i]);
-    const double scale = largest_magnitude(exact.tensors[i]);
+    const double scale = std::max(terms, largest_magnitude(exact.tensors[i]));
     const double smallest = dtype == DType::Float16 ? std::ldexp(1, -24) : 0;
     EXPECT_LE(gpu_off, 3 * cpu_off + units * roundoff(got.dtype()) * scale + smallest)
         << "of numbers up to " << scale << "; the CPU is off by " << cpu_off;

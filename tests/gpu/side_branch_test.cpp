@@ -69,7 +69,8 @@ Tensors trained(const Training& setup) {
   net.to(MemoryFormat::ChannelsLast);
   if (setup.hooks) {
     Tensors parameters = net.parameters();
-    for (std::size_t i = 0; i < parameters.size(); i += 3)
+    // Of some weights: a convolution and its norm have three parameters.
+    for (std::size_t i = 0; i < parameters.size(); i += 4)
       parameters[i].register_hook([](const Tensor& gradient) { return gradient * 0.5; });
   }
   optim::SGD sgd(net.parameters(), {.lr = 0.05, .momentum = 0.9, .weight_decay = 4e-5});

@@ -57,8 +57,8 @@ struct InputTransform {
 };
 
 /// What a batch norm of the output needs, left by the forward: of each channel the mean and the biased
-/// variance, over N, OH and OW, of the results with their bias and before they are rounded to the output's
-/// type. An empty batch has zeros.
+/// variance, over N, OH and OW, of the results with their bias: as they are stored or, where that is quicker,
+/// before they are rounded to the output's type. An empty batch has zeros.
 struct OutputStatistics {
   float* mean = nullptr;      ///< [C·m], of the device; null: not wanted
   float* variance = nullptr;  ///< [C·m], both or none
@@ -66,8 +66,8 @@ struct OutputStatistics {
 
 /// What the gradient of the batch norm before the InputTransform needs, left by the backward that makes
 /// grad_input. That is masked by the clamp's derivative then: it is g where low < scale[c] · z + shift[c] <
-/// high, and zero elsewhere and where that is NaN. Sums are over N, H and W, of g before it is rounded, and
-/// of this call alone where it accumulates.
+/// high, and zero elsewhere and where that is NaN. Sums are over N, H and W, of g as it
+/// is stored or before it is rounded, and of this call alone where it accumulates.
 struct InputGradientSums {
   const float* center = nullptr;  ///< [C], of the device: what z is measured from, as its mean
   float* sum = nullptr;           ///< [C]: Σ g; null: not wanted, and grad_input is not masked

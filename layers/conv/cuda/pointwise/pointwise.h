@@ -28,7 +28,7 @@ struct Transform {
 };
 
 /// The input was a = f(scale · z + shift), as `of` says, and z is what is stored: its gradient goes back
-/// through f, and sums of it, of the gradient before it is rounded, are left.
+/// through f, and sums of it, of the gradient as it is stored, are left.
 struct NormSums {
   detail::ConstTensorView z;
   Transform of;                       ///< not Plain
@@ -43,7 +43,7 @@ struct ForwardOperands {
   detail::ConstTensorView bias;    ///< [Co] without gaps, float32 or the input's type; or no data
   detail::TensorView output;       ///< [N,Co,H,W]
   Transform transform;
-  detail::LeftParts* moments = nullptr;  ///< of results before they are rounded; null: not wanted
+  detail::LeftParts* moments = nullptr;  ///< of results as they are stored; null: not wanted
 };
 bool forward(const ForwardOperands& operands);
 

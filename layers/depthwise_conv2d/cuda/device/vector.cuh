@@ -8,7 +8,7 @@ namespace lamella::depthwise {
 
 template <int kBytes>
 struct Words {
-  unsigned word[kBytes / 4];
+  unsigned word[(kBytes + 3) / 4];
 };
 
 /// `from` is aligned to what is read, up to 16 bytes.

@@ -14,7 +14,7 @@ using depthwise::TensorMap;
 /// rounded once to the type. Clamp: f bounds by low and high; HardSwish: f(v) = v · clamp(v + 3, 0, 6) / 6.
 enum class Load : unsigned char { Plain, Clamp, HardSwish };
 
-/// What happens to results, in float32, before they are rounded and stored.
+/// What happens to results as they are stored; sums and moments are of rounded ones.
 /// Moments: mean and sum of squared deviations of each channel of y, left by parts.
 /// ClampSums, HardSwishSums: of the gradient g of a = f(scale · z + shift), where z is stored: g becomes
 /// g' = g · f'(scale · z + shift); Σ g' and Σ g' · (z − center[c]) are left by parts.
