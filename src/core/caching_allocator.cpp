@@ -284,7 +284,7 @@ class CachingAllocator final : public Allocator {
       least = *growth;
     };
     for (const auto& space : spaces) consider(*space);
-    if (best == nullptr) {
+    if (best == nullptr && bytes <= raw_->capacity()) {
       auto space = GrowingSpace::make(*raw_);
       if (space == nullptr) return nullptr;
       consider(*spaces.emplace_back(std::move(space)));

@@ -401,6 +401,11 @@ TEST_F(GrowingAllocatorTest, out_of_memory_loses_nothing) {
   EXPECT_THROW(allocator->allocate(50 * kMiB, first), OutOfMemoryError);
   EXPECT_EQ(allocator->stats().reserved, 20 * kMiB);
   EXPECT_EQ(allocator->stats().reserved, gpu.held);
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_THROW(allocator->allocate(1000 * kMiB, first), OutOfMemoryError);
+    EXPECT_THROW(allocator->allocate(~std::size_t{0} / 2, second), OutOfMemoryError);
+  }
+  EXPECT_LE(gpu.reserved.size(), 2u) << "no addresses for what cannot be";
   const Block c = allocator->allocate(44 * kMiB, second);
   EXPECT_EQ(gpu.held, 64 * kMiB);
   allocator->deallocate(a, first);
