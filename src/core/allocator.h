@@ -69,6 +69,19 @@ class RawMemory {
   /// Of a block of `bytes`, only the first `usable` may be touched from now on. For memory checkers.
   virtual void mark_usable(void* /*data*/, std::size_t /*usable*/, std::size_t /*bytes*/) noexcept {}
 
+  /// Memory that is mapped to addresses reserved before, see GrowingSpace: what sizes there are multiples of;
+  /// 0: this cannot.
+  virtual std::size_t chunk_bytes() const { return 0; }
+  /// Addresses without memory; null if refused.
+  virtual void* reserve(std::size_t /*bytes*/) { return nullptr; }
+  virtual void unreserve(void* /*data*/, std::size_t /*bytes*/) noexcept {}
+  /// Memory for addresses that were reserved and have none. False when there is too little.
+  virtual bool map(void* /*data*/, std::size_t /*bytes*/) { return false; }
+  /// Gives back what one call of map() took.
+  virtual void unmap(void* /*data*/, std::size_t /*bytes*/) noexcept {}
+  /// Waits for all work of the device, as unmap() does not. May be called while streams are captured.
+  virtual void wait_for_device() noexcept {}
+
   /// A mark behind what is queued on `stream` now, and whether it has been reached; that it has ends the
   /// mark. Null is always reached.
   virtual void* mark_stream(Stream /*stream*/) { return nullptr; }
@@ -79,8 +92,8 @@ class RawMemory {
   virtual bool may_ask() const { return true; }
 };
 
-/// Keeps freed blocks for reuse by size class and stream. Holds no device code. Defined
-/// in caching_allocator.cpp.
+/// Keeps freed blocks for reuse by stream: small ones by size class, large ones, where `raw` can map memory,
+/// in spaces that they are cut from. Holds no device code. Defined in caching_allocator.cpp.
 std::unique_ptr<Allocator> make_caching_allocator(Device device, std::unique_ptr<RawMemory> raw);
 
 /// The allocator of `device`. Never destroyed, so that static tensors may outlive main. Throws DeviceError,

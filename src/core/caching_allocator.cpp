@@ -1,9 +1,12 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <iterator>
 #include <list>
 #include <map>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <tuple>
 #include <utility>
@@ -11,6 +14,7 @@
 
 #include "core/allocator.h"
 #include "core/check.h"
+#include "core/growing_space.h"
 #include "core/profiling.h"
 #include "core/readable.h"
 
@@ -18,6 +22,7 @@ namespace lamella::detail {
 namespace {
 
 constexpr std::size_t kGranule = 512;
+constexpr std::size_t kLarge = std::size_t{1} << 20;  // from here on blocks are cut from growing spaces
 constexpr std::size_t kLargest = std::size_t{1} << 62;
 
 // Multiples of 512 bytes; from 4 KiB on, eight sizes per power of two, so at most an eighth of a block is
@@ -34,7 +39,10 @@ class CachingAllocator final : public Allocator {
  public:
   CachingAllocator(Device device, std::unique_ptr<RawMemory> raw) : device_(device), raw_(std::move(raw)) {}
   ~CachingAllocator() override {
-    for (const Waiting& waiting : waiting_) release(waiting.block.data, waiting.block.bytes);
+    for (const Waiting& waiting : waiting_)
+      if (space_of(waiting.block) == nullptr) release(waiting.block.data, waiting.block.bytes);
+    raw_->wait_for_device();
+    spaces_.clear();
     pools_.clear();
     release_cache();
   }
@@ -43,23 +51,32 @@ class CachingAllocator final : public Allocator {
     if (bytes == 0) return {};
     std::lock_guard lock(mutex_);
     if (bytes > kLargest) throw_out_of_memory(bytes);
-    const std::size_t block_bytes = size_class(bytes);
+    const bool is_cut = bytes >= kLarge && raw_->chunk_bytes() != 0;
+    const std::size_t block_bytes =
+        is_cut ? (bytes + GrowingSpace::kGranule - 1) / GrowingSpace::kGranule * GrowingSpace::kGranule
+               : size_class(bytes);
     const std::uint64_t pool = pool_owner == this ? current_pool : 0;
     collect_waiting();
     const Key key{pool, stream.handle, block_bytes};
-    void* data = take_cached(key);
-    if (data == nullptr) data = take_raw(block_bytes);
+    const auto take = [&] { return is_cut ? take_piece(key) : nullptr; };
+    const auto take_new = [&] { return is_cut ? grow(key) : take_raw(block_bytes); };
+    void* data = take();
+    if (data == nullptr) data = take_cached(key);
+    if (data == nullptr) data = take_new();
     if (data == nullptr) {
       release_cache();
-      data = take_raw(block_bytes);
+      data = take_new();
     }
     if (data == nullptr && wait_for_waiting()) {
-      data = take_cached(key);
+      data = take();
+      if (data == nullptr) data = take_cached(key);
       if (data == nullptr) {
         release_cache();
-        data = take_raw(block_bytes);
+        data = take_new();
       }
     }
+    // There may be less than a chunk, and yet enough.
+    if (data == nullptr && is_cut) data = take_raw(block_bytes);
     if (data == nullptr) throw_out_of_memory(bytes);
     ++stats_.allocations;
     stats_.in_use += block_bytes;
@@ -84,7 +101,12 @@ class CachingAllocator final : public Allocator {
       if (raw_->may_ask()) mark(waiting);
       waiting_.push_back(std::move(waiting));
     } catch (const std::exception&) {
-      release(block.data, block.bytes);
+      if (GrowingSpace* const space = space_of(block)) {
+        raw_->wait_for_device();
+        space->give_back(block.data);
+      } else {
+        release(block.data, block.bytes);
+      }
     }
   }
 
@@ -105,6 +127,19 @@ class CachingAllocator final : public Allocator {
     std::lock_guard lock(mutex_);
     pools_.erase(pool);
     of_ended_pools_ = stream;
+    for (auto entry = spaces_.begin(); entry != spaces_.end();) {
+      if (entry->first.first != pool) {
+        ++entry;
+        continue;
+      }
+      try {
+        Spaces& common = spaces_[{0, stream.handle}];
+        common.splice(common.end(), entry->second);
+        entry = spaces_.erase(entry);
+      } catch (const std::bad_alloc&) {
+        ++entry;  // nobody gets blocks from there any more, but release_cache() unmaps it
+      }
+    }
     for (auto entry = cache_.begin(); entry != cache_.end();) {
       if (std::get<0>(entry->first) != pool) {
         ++entry;
@@ -145,6 +180,8 @@ class CachingAllocator final : public Allocator {
  private:
   using Key = std::tuple<std::uint64_t, void*, std::size_t>;  // pool, stream, size class
 
+  using Spaces = std::list<std::unique_ptr<GrowingSpace>>;
+
   /// A block that other streams were using when it was taken back.
   struct Waiting {
     Block block;
@@ -161,6 +198,11 @@ class CachingAllocator final : public Allocator {
   }
 
   void keep(const Block& block, Stream stream) {
+    if (GrowingSpace* const space = space_of(block)) {
+      space->give_back(block.data);
+      raw_->mark_usable(block.data, 0, block.bytes);
+      return;
+    }
     const bool has_ended = block.pool != 0 && !pools_.contains(block.pool);
     const std::uint64_t pool = has_ended ? 0 : block.pool;
     cache_[{pool, (has_ended ? of_ended_pools_ : stream).handle, block.bytes}].push_back(block.data);
@@ -203,14 +245,63 @@ class CachingAllocator final : public Allocator {
   }
 
   void* take_raw(std::size_t bytes) {
-    if (stats_.limit != 0 && (stats_.reserved > stats_.limit || bytes > stats_.limit - stats_.reserved))
-      return nullptr;
+    if (!is_within_limit(bytes)) return nullptr;
     void* data = raw_->allocate(bytes);
-    if (data == nullptr) return nullptr;
-    ++stats_.device_allocations;
+    if (data != nullptr) count_taken(bytes, 1);
+    return data;
+  }
+
+  bool is_within_limit(std::size_t bytes) const {
+    return stats_.limit == 0 || (stats_.reserved <= stats_.limit && bytes <= stats_.limit - stats_.reserved);
+  }
+
+  void count_taken(std::size_t bytes, std::size_t requests) {
+    stats_.device_allocations += requests;
     stats_.reserved += bytes;
     stats_.peak_reserved = std::max(stats_.peak_reserved, stats_.reserved);
+  }
+
+  /// Of the spaces that the key's pool and stream have; more than one if pools have ended.
+  void* take_piece(const Key& key) {
+    const auto& [pool, stream, bytes] = key;
+    const auto found = spaces_.find({pool, stream});
+    if (found == spaces_.end()) return nullptr;
+    for (const auto& space : found->second)
+      if (void* const data = space->take(bytes)) return data;
+    return nullptr;
+  }
+
+  /// A block of the space that must grow least for it.
+  void* grow(const Key& key) {
+    const auto& [pool, stream, bytes] = key;
+    Spaces& spaces = spaces_[{pool, stream}];
+    GrowingSpace* best = nullptr;
+    std::size_t least = 0;
+    const auto consider = [&](GrowingSpace& space) {
+      const std::optional<std::size_t> growth = space.growth(bytes);
+      if (!growth || (best != nullptr && *growth >= least)) return;
+      best = &space;
+      least = *growth;
+    };
+    for (const auto& space : spaces) consider(*space);
+    if (best == nullptr && bytes <= raw_->capacity()) {
+      auto space = GrowingSpace::make(*raw_);
+      if (space == nullptr) return nullptr;
+      consider(*spaces.emplace_back(std::move(space)));
+    }
+    if (best == nullptr || !is_within_limit(least)) return nullptr;
+    const std::size_t chunks = best->chunks();
+    void* const data = best->grow_and_take(bytes);
+    if (data != nullptr) count_taken(least, best->chunks() - chunks);
     return data;
+  }
+
+  GrowingSpace* space_of(const Block& block) const noexcept {
+    if (block.bytes < kLarge) return nullptr;
+    for (const auto& [key, spaces] : spaces_)
+      for (const auto& space : spaces)
+        if (space->contains(block.data)) return space.get();
+    return nullptr;
   }
 
   void release(void* data, std::size_t bytes) noexcept {
@@ -222,6 +313,7 @@ class CachingAllocator final : public Allocator {
 
   /// All but what belongs to a pool in use: recorded work may write there at any time.
   void release_cache() noexcept {
+    release_idle_chunks();
     for (auto entry = cache_.begin(); entry != cache_.end();) {
       if (pools_.contains(std::get<0>(entry->first))) {
         ++entry;
@@ -229,6 +321,27 @@ class CachingAllocator final : public Allocator {
       }
       for (void* data : entry->second) release(data, std::get<2>(entry->first));
       entry = cache_.erase(entry);
+    }
+  }
+
+  void release_idle_chunks() noexcept {
+    bool has_waited = false;
+    for (auto entry = spaces_.begin(); entry != spaces_.end();) {
+      Spaces& spaces = entry->second;
+      if (pools_.contains(entry->first.first)) {
+        ++entry;
+        continue;
+      }
+      for (const auto& space : spaces) {
+        if (!space->has_idle()) continue;
+        if (!std::exchange(has_waited, true)) raw_->wait_for_device();
+        const std::size_t bytes = space->mapped(), chunks = space->chunks();
+        space->unmap_idle();
+        stats_.device_releases += chunks - space->chunks();
+        stats_.reserved -= bytes - space->mapped();
+      }
+      spaces.remove_if([](const auto& space) { return space->mapped() == 0; });
+      entry = spaces.empty() ? spaces_.erase(entry) : std::next(entry);
     }
   }
 
@@ -255,7 +368,8 @@ class CachingAllocator final : public Allocator {
   mutable std::mutex mutex_;
   MemoryStats stats_;
   std::map<Key, std::vector<void*>> cache_;
-  std::map<void*, std::vector<Stream>> used_on_;  // beyond the streams they were allocated for
+  std::map<std::pair<std::uint64_t, void*>, Spaces> spaces_;  // by pool and stream
+  std::map<void*, std::vector<Stream>> used_on_;              // beyond the streams they were allocated for
   std::list<Waiting> waiting_;
   std::set<std::uint64_t> pools_;
   std::uint64_t last_pool_ = 0;

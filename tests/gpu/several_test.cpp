@@ -55,6 +55,15 @@ TEST(SeveralGpusTest, numbers_move_between_them) {
   EXPECT_TRUE(testing::equal_bits(target, x).ok);
 }
 
+TEST(SeveralGpusTest, large_tensors_move_between_them) {
+  LAMELLA_NEEDS_TWO_GPUS();
+  const Tensor x = testing::random_tensor({20'000'001}, 3, {.dtype = float32});  // several chunks of memory
+  const Tensor first = x.to(Device::cuda(0));
+  const Tensor second = first.to(Device::cuda(1));
+  EXPECT_TRUE(testing::equal_bits(second.to(Device::cpu()), x).ok);
+  EXPECT_TRUE(testing::equal_bits((second * 2.0).to(Device::cuda(0)).to(Device::cpu()), x * 2.0).ok);
+}
+
 TEST(SeveralGpusTest, two_threads_train_on_one_each) {
   LAMELLA_NEEDS_TWO_GPUS();
   const auto work = [](Device device) {

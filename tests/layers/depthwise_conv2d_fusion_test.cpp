@@ -13,6 +13,7 @@
 #include "lamella/core/stream.h"
 #include "lamella/testing/matchers.h"
 #include "raw_pointers.h"
+#include "support/error_bound.h"
 
 namespace lamella::test {
 namespace {
@@ -129,8 +130,7 @@ struct FusedProblem : RawProblem {
       squares[c] += g[i] * g[i] + product * product;
       most = std::max(most, squares[c]);
     }
-    const double roundings =
-        narrow ? std::ldexp(1.0, gx.dtype() == bfloat16 ? -9 : -12) * std::sqrt(most) : 0;
+    const double roundings = narrow ? roundoff(gx.dtype()) * std::sqrt(most) : 0;
     const testing::Tolerance rounding{1e-4, 1e-3 + 2 * roundings};
     EXPECT_THAT(sum, IsClose(from_vector(sums, {x.size(1)}), rounding));
     EXPECT_THAT(product, IsClose(from_vector(products, {x.size(1)}), rounding));

@@ -19,6 +19,7 @@
 
 #include "core/cuda/check.h"
 #include "core/cuda/compiler.h"
+#include "core/cuda/driver.h"
 #include "core/cuda/launch.h"
 #include "core/cuda/stream.h"
 #include "core/workspace.h"
@@ -87,23 +88,8 @@ using EncodeTiled = int (*)(TensorMap* map, int data_type, std::uint32_t rank, v
                             const std::uint32_t* box, const std::uint32_t* steps, int interleave, int swizzle,
                             int promotion, int fill);
 EncodeTiled encode_tiled() {
-  static const EncodeTiled found = [] {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult result{};
-#if CUDART_VERSION >= 12050
-    constexpr unsigned kSince = 12000;
-    const auto status = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, kSince,
-                                                         cudaEnableDefault, &result);
-#else
-    const auto status =
-        cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &result);
-#endif
-    if (status != cudaSuccess || result != cudaDriverEntryPointSuccess) {
-      cudaGetLastError();
-      function = nullptr;
-    }
-    return reinterpret_cast<EncodeTiled>(function);
-  }();
+  static const auto found =
+      reinterpret_cast<EncodeTiled>(detail::cuda::driver_function("cuTensorMapEncodeTiled", 12000));
   return found;
 }
 /// LAMELLA_COPY_ENGINE=0 does without: for tools that do not see what it writes.

@@ -4,9 +4,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <optional>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/cuda/check.h"
+#include "core/cuda/mapping.h"
 #include "core/cuda/recording.h"
 #include "core/cuda/used_device.h"
 #include "core/cuda_backend.h"
@@ -95,6 +99,62 @@ class CudaMemory : public MarkedMemory {
   const Device device_;
 };
 
+/// With growing spaces for large blocks.
+class GrowingCudaMemory final : public CudaMemory {
+ public:
+  GrowingCudaMemory(Device device, Mapping mapping) : CudaMemory(device), mapping_(mapping) {}
+
+  std::size_t chunk_bytes() const override { return mapping_.chunk_bytes(); }
+
+  void* reserve(std::size_t bytes) override {
+    const DeviceGuard guard(device_);
+    const UnrecordedGuard unrecorded;
+    renew_waiter();
+    return mapping_.reserve(bytes);
+  }
+
+  void unreserve(void* data, std::size_t bytes) noexcept override {
+    const DeviceGuard guard(device_);
+    const UnrecordedGuard unrecorded;
+    mapping_.unreserve(data, bytes);
+  }
+
+  bool map(void* data, std::size_t bytes) override {
+    const DeviceGuard guard(device_);
+    const UnrecordedGuard unrecorded;
+    return mapping_.map(data, bytes);
+  }
+
+  void unmap(void* data, std::size_t bytes) noexcept override {
+    const DeviceGuard guard(device_);
+    const UnrecordedGuard unrecorded;
+    mapping_.unmap(data, bytes);
+  }
+
+  // cudaFree waits even while streams are captured, which cudaDeviceSynchronize would spoil.
+  void wait_for_device() noexcept override {
+    const DeviceGuard guard(device_);
+    const UnrecordedGuard unrecorded;
+    if (waiter_ != nullptr)
+      cudaFree(std::exchange(waiter_, nullptr));
+    else
+      cudaDeviceSynchronize();
+    cudaGetLastError();
+    renew_waiter();
+  }
+
+ private:
+  void renew_waiter() noexcept {
+    if (waiter_ == nullptr && cudaMalloc(&waiter_, 1) != cudaSuccess) {
+      waiter_ = nullptr;
+      cudaGetLastError();
+    }
+  }
+
+  const Mapping mapping_;
+  void* waiter_ = nullptr;  // to be freed
+};
+
 /// Fills what is handed out with set bits, and looks at what surrounds it when it comes back.
 class CheckedCudaMemory final : public CudaMemory {
  public:
@@ -174,7 +234,15 @@ class PinnedMemory final : public MarkedMemory {
 
 }  // namespace
 
-std::unique_ptr<RawMemory> make_cuda_memory(Device device) { return std::make_unique<CudaMemory>(device); }
+std::unique_ptr<RawMemory> make_cuda_memory(Device device) {
+  const DeviceGuard guard(device);
+  const UnrecordedGuard unrecorded;
+  const char* const wanted = std::getenv("LAMELLA_GROWING_MEMORY");
+  if (wanted == nullptr || std::string_view(wanted) != "0")
+    if (const std::optional<Mapping> mapping = Mapping::of(device))
+      return std::make_unique<GrowingCudaMemory>(device, *mapping);
+  return std::make_unique<CudaMemory>(device);
+}
 std::unique_ptr<RawMemory> make_checked_cuda_memory(Device device) {
   return std::make_unique<CheckedCudaMemory>(device);
 }

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "core/cuda/driver.h"
+
 namespace lamella::cuda::pointwise {
 namespace {
 
@@ -18,23 +20,8 @@ using EncodeTiled = int (*)(TensorMap* map, int data_type, std::uint32_t rank, v
                             const std::uint32_t* box, const std::uint32_t* steps, int interleave, int swizzle,
                             int promotion, int fill);
 EncodeTiled encode_tiled() {
-  static const EncodeTiled found = [] {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult result{};
-#if CUDART_VERSION >= 12050
-    constexpr unsigned kSince = 12000;
-    const auto status = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, kSince,
-                                                         cudaEnableDefault, &result);
-#else
-    const auto status =
-        cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &result);
-#endif
-    if (status != cudaSuccess || result != cudaDriverEntryPointSuccess) {
-      cudaGetLastError();
-      function = nullptr;
-    }
-    return reinterpret_cast<EncodeTiled>(function);
-  }();
+  static const auto found =
+      reinterpret_cast<EncodeTiled>(detail::cuda::driver_function("cuTensorMapEncodeTiled", 12000));
   return found;
 }
 
