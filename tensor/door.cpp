@@ -1,7 +1,9 @@
 #include "tensor/door.h"
 
 #include <atomic>
+#include <cstdlib>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "core/check.h"
@@ -18,7 +20,14 @@ namespace {
 
 std::atomic<std::uint64_t> folded_count{0};
 std::atomic<std::uint64_t> applied_count{0};
-thread_local bool fusion_on = true;
+bool fusion_wanted() {
+  static const bool wanted = [] {
+    const char* const value = std::getenv("LAMELLA_FUSION");
+    return value == nullptr || std::string_view(value) != "0";
+  }();
+  return wanted;
+}
+thread_local bool fusion_on = fusion_wanted();
 
 /// `of` is a TensorImpl or a Debt.
 template <class Geometry>
