@@ -13,7 +13,7 @@
 #include "lamella/core/stream.h"
 #include "lamella/testing/matchers.h"
 #include "raw_pointers.h"
-#include "support/error_bound.h"
+#include "tests/support/error_bound.h"
 
 namespace lamella::test {
 namespace {
