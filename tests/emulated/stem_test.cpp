@@ -257,6 +257,8 @@ void with_nan(const Window& window, const Run& run) {
     SCOPED_TRACE("seed " + std::to_string(seed) + ": " + c.text());
     for (int i = 0; i < 3; ++i)
       c.image[static_cast<std::size_t>(draw(0, static_cast<int>(c.image.size()) - 1))] = kNaN;
+    // One in a last column, which pixels behind the last one would see.
+    c.image[static_cast<std::size_t>(draw(1, c.sizes.in_h) * c.sizes.in_w * c.sizes.channels - 1)] = kNaN;
     const Memory<float> memory(c, true);
     run(c, memory.image());
   }
