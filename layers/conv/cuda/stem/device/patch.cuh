@@ -64,21 +64,22 @@ struct Rounded<T, T> {
   __device__ static __forceinline__ unsigned short bits(T number) { return number.bits; }
 };
 
-/// Whether number q of a patch's row that begins at pixel `first_column` may be in the image, and where in
-/// its row. kPacked: the image's rows are as the patch's, number by number.
+/// Whether number q of a patch's row that begins at pixel `first_column` is in a row of the image of `width`
+/// pixels, and where. kPacked: the image's rows are as the patch's, number by number.
 template <bool kPacked>
 __device__ __forceinline__ bool find_number(const Sizes& sizes, const Cut& cut, const Image& image,
-                                            int first_column, int q, int& place) {
+                                            int first_column, int width, int q, int& place) {
+  // What is negative is far too large without its sign.
   if constexpr (kPacked) {
     place = first_column * sizes.channels + q;
-    return q < cut.row && place >= 0 && place < sizes.in_w * sizes.channels;
+    return static_cast<unsigned>(place) < static_cast<unsigned>(width * sizes.channels);
   } else {
     // Pixels have one to four numbers; a row is far shorter than what the product is exact for.
     const int pixel =
         cut.pixel == 3 ? static_cast<int>(static_cast<unsigned>(q) * 43691u >> 17) : q >> cut.pixel / 2;
     const int channel = q - pixel * cut.pixel, x = first_column + pixel;
     place = channel * image.channel_step + x * image.pixel_step;
-    return q < cut.row && channel < sizes.channels && x >= 0 && x < sizes.in_w;
+    return (channel < sizes.channels) & (static_cast<unsigned>(x) < static_cast<unsigned>(width));
   }
 }
 /// Whether the image's rows are as the patch's.
@@ -107,7 +108,9 @@ __device__ __forceinline__ void stage_rows(const Sizes& sizes, const Cut& cut, c
     for (int i = 0; i < kAhead; ++i) {
       int place;
       number[i] = X{};
-      if (find_number<kPacked>(sizes, cut, image, first_column, begin + 32 * i, place) && exists)
+      const int q = begin + 32 * i;
+      if (find_number<kPacked>(sizes, cut, image, first_column, exists ? sizes.in_w : 0, q, place) &&
+          q < cut.row)
         number[i] = row[place];
     }
 #pragma unroll
@@ -155,7 +158,8 @@ __device__ __forceinline__ void copy_rows(const Sizes& sizes, const Cut& cut, co
     for (int i = 0; i < kAhead; ++i) {
       const int q = begin + 32 * i;
       int place;
-      const bool exists = find_number<kPacked>(sizes, cut, image, first_column, q, place) && in_image;
+      const bool exists =
+          find_number<kPacked>(sizes, cut, image, first_column, in_image ? sizes.in_w : 0, q, place);
       if (q < cut.row) depthwise::copy_ahead<4>(to + q, row + (exists ? place : 0), exists);
     }
   }
