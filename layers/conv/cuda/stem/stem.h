@@ -5,8 +5,8 @@
 #include "tensor/view.h"
 
 /// Convolutions of images of one to four channels, as networks begin with: kernels that read the image and
-/// write the output once. For eight to 64 output channels, in multiples of eight, without groups and dilation;
-/// the output's side is channels-last.
+/// write the output once. For eight to 64 output channels, in multiples of eight, without groups and
+/// dilation; the output's side is channels-last.
 ///
 /// In bfloat16 or float16, by the matrix units: kernels up to about 5x5. A float32 image is rounded as it is
 /// read, to the bits that rounding it first would give, and so are float32 weights.
