@@ -1,13 +1,14 @@
-// The first convolutions of MobileNets on a GPU, batch 256, 224 pixels: the time of each pass, its share of
-// the roofline that is measured in the same run, and beside it what the general way takes, which reads an
-// image that has been rounded before. The roofline is the fastest copy of the same bytes; for weight
-// gradients the fastest kernel that only reads them.
+// The first convolutions of MobileNets on a GPU, batch 256, 224 pixels, in bfloat16 and float32: the time of
+// each pass, its share of the roofline that is measured in the same run, and beside it what the general way
+// takes, which reads an image that has been rounded before, and in float32 may use TF32. The roofline is the
+// fastest copy of the same bytes; for weight gradients the fastest kernel that only reads them.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../depthwise/machine.h"
@@ -27,7 +28,7 @@ constexpr const char* kPassNames[] = {"forward", "forward+moments", "weight"};
 
 struct Cell {
   std::int64_t outputs;
-  DType image;
+  DType image, type;  ///< type: of the output
   Pass pass;
   std::int64_t batch = 256, size = 224;
 
@@ -37,7 +38,9 @@ struct Cell {
   std::int64_t image_bytes() const {
     return geometry().input_shape().product() * static_cast<std::int64_t>(size_of(image));
   }
-  std::int64_t output_bytes() const { return geometry().output_shape().product() * 2; }
+  std::int64_t output_bytes() const {
+    return geometry().output_shape().product() * static_cast<std::int64_t>(size_of(type));
+  }
 };
 
 /// Images and outputs, or their gradients, that rotate.
@@ -49,9 +52,9 @@ class Buffers {
     std::byte* base = arena.at(0);
     for (std::size_t i = 0; i < sets; ++i, base += set_bytes(cell))
       sets_.push_back({view(base, geometry_.input_shape(), cell.image),
-                       view(base + cell.image_bytes(), geometry_.input_shape(), DType::BFloat16),
-                       view(base + cell.image_bytes() * 2, geometry_.output_shape(), DType::BFloat16)});
-    const TensorOptions options{.dtype = DType::BFloat16, .device = Device::cuda()};
+                       view(base + cell.image_bytes(), geometry_.input_shape(), cell.type),
+                       view(base + cell.image_bytes() * 2, geometry_.output_shape(), cell.type)});
+    const TensorOptions options{.dtype = cell.type, .device = Device::cuda()};
     weight_ = ones(geometry_.weight_shape(), options);
     gradient_ = zeros(geometry_.weight_shape(), {.dtype = DType::Float32, .device = Device::cuda()});
   }
@@ -107,15 +110,21 @@ int run(int argc, char** argv) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   app.add_flag("--quick", quick, "batch 16, medians of 5, to see whether it runs");
+  bool tf32 = false;
+  app.add_flag("--tf32", tf32, "the general way may round float32 to TF32");
   CLI11_PARSE(app, argc, argv);
   if (!default_device().is_cuda()) throw std::runtime_error(why_no_gpu());
   if (quick) repetitions = 5;
+  set_allow_tf32(tf32);
 
   std::vector<Cell> cells;
+  constexpr std::pair<DType, DType> kTypes[] = {{DType::Float32, DType::BFloat16},
+                                                {DType::BFloat16, DType::BFloat16},
+                                                {DType::Float32, DType::Float32}};
   for (const std::int64_t outputs : {32, 16})
-    for (const DType image : {DType::Float32, DType::BFloat16})
+    for (const auto& [image, type] : kTypes)
       for (const Pass pass : {Pass::Forward, Pass::Moments, Pass::Weight}) {
-        cells.push_back({outputs, image, pass});
+        cells.push_back({outputs, image, type, pass});
         if (quick) cells.back().batch = 16;
       }
   const auto rotation_of = [](const Cell& cell) {
@@ -129,8 +138,8 @@ int run(int argc, char** argv) {
   const Machine machine = this_machine();
   std::printf("%s, driver %s; clocks (now, most): %s; a copy of 1 GB in all %.2f TB/s\n", machine.gpu.c_str(),
               machine.driver.c_str(), machine.clocks.c_str(), roofline.copy(1e9) * 1e-12);
-  std::printf("%-8s %-9s %-16s %9s %8s %6s %9s %7s\n", "channels", "image", "pass", "ms", "GB", "share",
-              "general", "ratio");
+  std::printf("%-8s %-9s %-9s %-16s %9s %8s %6s %9s %7s\n", "channels", "image", "output", "pass", "ms", "GB",
+              "share", "general", "ratio");
   for (const Cell& cell : cells) {
     const auto bytes = static_cast<double>(cell.image_bytes() + cell.output_bytes());
     const double least =
@@ -139,8 +148,8 @@ int run(int argc, char** argv) {
     const Buffers buffers(cell, arena, rotation.buffers);
     const double ms = timer.of_graph(rotation.calls, [&](std::size_t i) { buffers.run(i); }),
                  general = timer.of_graph(rotation.calls, [&](std::size_t i) { buffers.run_general(i); });
-    std::printf("3-%-6lld %-9s %-16s %9.4f %8.4f %5.1f%% %9.4f %6.2fx\n",
-                static_cast<long long>(cell.outputs), name(cell.image),
+    std::printf("3-%-6lld %-9s %-9s %-16s %9.4f %8.4f %5.1f%% %9.4f %6.2fx\n",
+                static_cast<long long>(cell.outputs), name(cell.image), name(cell.type),
                 kPassNames[static_cast<std::size_t>(cell.pass)], ms, bytes * 1e-9, 100 * least / ms, general,
                 general / ms);
     std::fflush(stdout);

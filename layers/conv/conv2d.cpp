@@ -35,16 +35,19 @@ bool folds(const Conv2dGeometry& g, const Tensor& x) {
          g.kernel == Size2(1) && g.groups == 1;
 }
 
-/// The same for those that read an image of few channels, which may be a float32 one that Autocast would
-/// round first. The type of the result; none: no kernel.
+/// The same for those that read an image of few channels, in float32, too, which Autocast would round first.
+/// The type of the result; none: no kernel.
 std::optional<DType> reads_few(const Conv2dGeometry& g, const Tensor& x) {
   constexpr std::int64_t kFew = 4;
   if (!x.device().is_cuda() || !detail::fusion_enabled() || g.batch == 0 || g.groups != 1 ||
       g.in_channels > kFew || x.memory_format() != MemoryFormat::ChannelsLast || detail::is_pending(x))
     return std::nullopt;
   if (size_of(x.dtype()) == 2) return x.dtype();
+  if (x.dtype() != DType::Float32) return std::nullopt;
+  const std::optional<DType> rounded = autocast_dtype();
+  if (!rounded) return DType::Float32;
   // A gradient of the image goes by way of the rounded one.
-  return x.dtype() == DType::Float32 && !detail::wants_gradient(x) ? autocast_dtype() : std::nullopt;
+  return detail::wants_gradient(x) ? std::nullopt : rounded;
 }
 
 }  // namespace

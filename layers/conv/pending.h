@@ -12,7 +12,8 @@
 /// CPU folds. Sums are left by parts.
 ///
 /// Of an image of few channels, what is folded is the rounding: input (which owes nothing) and weight may be
-/// float32 where output and grad_output are of a half type.
+/// float32 where output and grad_output are of a half type. With all of them in float32 nothing is folded,
+/// but moments are left.
 namespace lamella::cpu {
 
 /// y = conv(a, weight) + bias of a pending a, or of a plain one. moments, where they are wanted: those of

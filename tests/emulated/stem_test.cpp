@@ -3,7 +3,9 @@
 
 #include "layers/conv/cuda/stem/cut.h"
 #include "layers/conv/cuda/stem/device/stem_multiply.cuh"
+#include "layers/conv/cuda/stem/device/stem_multiply32.cuh"
 #include "layers/conv/cuda/stem/device/stem_weigh.cuh"
+#include "layers/conv/cuda/stem/device/stem_weigh32.cuh"
 #include "pointwise_case.h"
 
 namespace lamella::stem::checks {
@@ -19,6 +21,7 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 struct Window {
   int channels, outputs, kernel, stride, padding;
+  int least_rows = 1;  ///< of the kernel
 };
 
 /// Sizes around a window, numbers, and what the definition makes of them. Numbers are small multiples of a
@@ -32,7 +35,7 @@ struct Case {
     s.channels = w.channels, s.outputs = w.outputs;
     s.kernel_h = w.kernel, s.kernel_w = w.kernel, s.stride_h = s.stride_w = w.stride;
     s.pad_h = w.padding, s.pad_w = w.padding;
-    if (draw.one_in(4)) s.kernel_h = draw(1, w.kernel), s.pad_w = draw(0, w.padding);
+    if (draw.one_in(4)) s.kernel_h = draw(w.least_rows, w.kernel), s.pad_w = draw(0, w.padding);
     if (draw.one_in(6)) s.stride_h = draw(1, 3);
     s.batch = draw(1, 3);
     s.in_h = draw(s.kernel_h, 21);
@@ -101,8 +104,9 @@ class Memory {
   Image image_;
 };
 
-template <class T, class X, int kSteps, int kEights>
-void multiply(const Window& window, bool channels_last = true) {
+/// run(work): a kernel for T of what `cut` makes of the sizes.
+template <class T, class X, class Run>
+void multiply(const Window& window, bool channels_last, Cut (*cut)(const Sizes&), const Run& run) {
   for (unsigned seed = 1; seed <= kSeeds; ++seed) {
     Draw draw(seed);
     Case c(draw, window);
@@ -111,14 +115,12 @@ void multiply(const Window& window, bool channels_last = true) {
       for (double& number : c.image) number = draw.one_in(3) ? number + 0x1p-14 : number;
     SCOPED_TRACE("seed " + std::to_string(seed) + ": " + c.text());
     const Sizes& s = c.sizes;
-    ASSERT_LE(window_steps(s), kSteps);
-    ASSERT_EQ(output_eights(s), kEights);
     const Memory<X> memory(c, channels_last);
     Matrix<T> output(c.pixels(), s.outputs);
     const bool with_bias = draw.one_in(2);
     MultiplyWork work;
     work.sizes = s;
-    work.cut = cut_multiply(s);
+    work.cut = cut(s);
     work.cut.parts = std::min(work.cut.parts, draw(1, 9));
     work.image = memory.image();
     const std::vector<float> weight = floats(c.weight), bias = floats(c.bias);
@@ -130,9 +132,7 @@ void multiply(const Window& window, bool channels_last = true) {
     const auto outputs = static_cast<std::size_t>(s.outputs);
     std::vector<double> moments(static_cast<std::size_t>(work.cut.parts) * 3 * outputs, kNaN);
     if (!draw.one_in(3)) work.moments = moments.data();
-    emulated::run(std::int64_t{work.cut.parts} * work.cut.groups, kThreads,
-                  static_cast<std::size_t>(work.cut.shared_bytes),
-                  [&] { multiply_windows<T, kSteps, kEights>(work); });
+    run(work);
 
     std::vector<double> wanted(static_cast<std::size_t>(c.pixels()) * outputs);
     for (std::size_t i = 0; i < wanted.size(); ++i) wanted[i] = with_bias ? c.bias[i % outputs] : 0;
@@ -163,6 +163,28 @@ void multiply(const Window& window, bool channels_last = true) {
   }
 }
 
+template <class Work>
+void run_kernel(const Work& work, void (*kernel)(Work)) {
+  emulated::run(std::int64_t{work.cut.parts} * work.cut.groups, kThreads,
+                static_cast<std::size_t>(work.cut.shared_bytes), [&] { kernel(work); });
+}
+template <class T, class X, int kSteps, int kEights>
+void multiply(const Window& window, bool channels_last = true) {
+  multiply<T, X>(window, channels_last, cut_multiply, [](const MultiplyWork& work) {
+    ASSERT_LE(window_steps(work.sizes), kSteps);
+    ASSERT_EQ(output_eights(work.sizes), kEights);
+    run_kernel(work, multiply_windows<T, kSteps, kEights>);
+  });
+}
+template <int kChannels, int kStride, int kEights>
+void multiply32(const Window& window, bool channels_last = true) {
+  multiply<float, float>(window, channels_last, cut_multiply32, [](const MultiplyWork& work) {
+    ASSERT_TRUE(fits_float32(work.sizes));
+    ASSERT_EQ(output_eights(work.sizes), kEights);
+    run_kernel(work, multiply_windows32<kChannels, kStride, kEights>);
+  });
+}
+
 /// weigh_windows() with a kernel that may be larger than the sizes want.
 template <class T, int kEights, int kSixteens>
 void run_weigh(const WeighWork& work) {
@@ -171,21 +193,19 @@ void run_weigh(const WeighWork& work) {
                 [&] { weigh_windows<T, kEights, kSixteens>(work); });
 }
 
-template <class T, class X, int kEights, int kSixteens>
-void weigh(const Window& window, bool channels_last = true) {
+template <class T, class X, class Run>
+void weigh(const Window& window, bool channels_last, Cut (*cut)(const Sizes&), const Run& run) {
   for (unsigned seed = 1; seed <= kSeeds; ++seed) {
     Draw draw(seed);
     const Case c(draw, window);
     SCOPED_TRACE("seed " + std::to_string(seed) + ": " + c.text());
     const Sizes& s = c.sizes;
-    ASSERT_LE(ceiling(s.numbers(), 8), kEights);
-    ASSERT_EQ(output_eights(s), 2 * kSixteens);
     const Memory<X> memory(c, channels_last);
     Matrix<T> gradient(c.pixels(), s.outputs);
     gradient.fill(c.gradient);
     WeighWork work;
     work.sizes = s;
-    work.cut = cut_weigh(s);
+    work.cut = cut(s);
     work.cut.parts = std::min(work.cut.parts, draw(1, 9));
     work.image = memory.image();
     work.gradient = gradient.data();
@@ -193,7 +213,7 @@ void weigh(const Window& window, bool channels_last = true) {
     std::vector<float> parts(static_cast<std::size_t>(work.cut.parts) * outputs * numbers,
                              static_cast<float>(kNaN));
     work.parts = parts.data();
-    run_weigh<T, kEights, kSixteens>(work);
+    run(work);
 
     std::vector<double> wanted(outputs * numbers);
     c.each([&](std::size_t pixel, std::size_t number, std::size_t of_window) {
@@ -209,6 +229,23 @@ void weigh(const Window& window, bool channels_last = true) {
   }
 }
 
+template <class T, class X, int kEights, int kSixteens>
+void weigh(const Window& window, bool channels_last = true) {
+  weigh<T, X>(window, channels_last, cut_weigh, [](const WeighWork& work) {
+    ASSERT_LE(ceiling(work.sizes.numbers(), 8), kEights);
+    ASSERT_EQ(output_eights(work.sizes), 2 * kSixteens);
+    run_weigh<T, kEights, kSixteens>(work);
+  });
+}
+template <int kChannels, int kStride, int kQuads>
+void weigh32(const Window& window, bool channels_last = true) {
+  weigh<float, float>(window, channels_last, cut_weigh32, [](const WeighWork& work) {
+    ASSERT_TRUE(fits_float32(work.sizes));
+    ASSERT_EQ(2 * output_eights(work.sizes), kQuads);
+    run_kernel(work, weigh_windows32<kChannels, kStride, kQuads>);
+  });
+}
+
 constexpr Window kStem{3, 32, 3, 2, 1};
 
 /// A pixel that is no number is seen by those whose windows have it, and by no others.
@@ -220,23 +257,24 @@ void with_nan(const Window& window, const Run& run) {
     SCOPED_TRACE("seed " + std::to_string(seed) + ": " + c.text());
     for (int i = 0; i < 3; ++i)
       c.image[static_cast<std::size_t>(draw(0, static_cast<int>(c.image.size()) - 1))] = kNaN;
+    // One in a last column, which pixels behind the last one would see.
+    c.image[static_cast<std::size_t>(draw(1, c.sizes.in_h) * c.sizes.in_w * c.sizes.channels - 1)] = kNaN;
     const Memory<float> memory(c, true);
     run(c, memory.image());
   }
 }
-void multiply_nan(const Window& window) {
-  with_nan(window, [](const Case& c, const Image& image) {
-    Matrix<BFloat16> output(c.pixels(), c.sizes.outputs);
+template <class T>
+void multiply_nan(const Window& window, Cut (*cut)(const Sizes&), void (*kernel)(MultiplyWork)) {
+  with_nan(window, [&](const Case& c, const Image& image) {
+    Matrix<T> output(c.pixels(), c.sizes.outputs);
     const std::vector<float> weight = floats(c.weight);
     MultiplyWork work;
-    work.sizes = c.sizes, work.cut = cut_multiply(c.sizes), work.image = image;
+    work.sizes = c.sizes, work.cut = cut(c.sizes), work.image = image;
     work.weight = weight.data(), work.weight_is_float32 = true;
     work.weight_steps[0] = c.sizes.numbers(), work.weight_steps[1] = c.sizes.taps();
     work.weight_steps[2] = c.sizes.kernel_w, work.weight_steps[3] = 1;
     work.output = output.data();
-    emulated::run(std::int64_t{work.cut.parts} * work.cut.groups, kThreads,
-                  static_cast<std::size_t>(work.cut.shared_bytes),
-                  [&] { multiply_windows<BFloat16, 3, 4>(work); });
+    run_kernel(work, kernel);
     std::vector<bool> wanted(static_cast<std::size_t>(c.pixels()));
     c.each([&](std::size_t pixel, std::size_t number, std::size_t) {
       if (std::isnan(c.image[number])) wanted[pixel] = true;
@@ -248,18 +286,19 @@ void multiply_nan(const Window& window) {
             << "pixel " << pixel;
   });
 }
-void weigh_nan(const Window& window) {
-  with_nan(window, [](const Case& c, const Image& image) {
-    Matrix<BFloat16> gradient(c.pixels(), c.sizes.outputs);
+template <class T, class Run>
+void weigh_nan(const Window& window, Cut (*cut)(const Sizes&), const Run& run) {
+  with_nan(window, [&](const Case& c, const Image& image) {
+    Matrix<T> gradient(c.pixels(), c.sizes.outputs);
     gradient.fill(c.gradient);
     WeighWork work;
-    work.sizes = c.sizes, work.cut = cut_weigh(c.sizes), work.image = image;
+    work.sizes = c.sizes, work.cut = cut(c.sizes), work.image = image;
     work.cut.parts = 1;
     work.gradient = gradient.data();
     const auto numbers = static_cast<std::size_t>(c.sizes.numbers());
     std::vector<float> parts(static_cast<std::size_t>(c.sizes.outputs) * numbers);
     work.parts = parts.data();
-    run_weigh<BFloat16, 5, 2>(work);
+    run(work);
     std::vector<bool> wanted(numbers);
     c.each([&](std::size_t, std::size_t number, std::size_t of_window) {
       if (std::isnan(c.image[number])) wanted[of_window] = true;
@@ -287,10 +326,45 @@ TEST(StemWeigh, four_channels) { weigh<Float16, float, 5, 2>({4, 64, 3, 2, 1}); 
 TEST(StemWeigh, large_kernel) { weigh<BFloat16, float, 13, 2>({3, 32, 5, 2, 2}); }
 TEST(StemWeigh, row_major) { weigh<BFloat16, float, 4, 2>(kStem, false); }
 
+TEST(StemMultiply32, mobilenet) { multiply32<3, 2, 4>({3, 32, 3, 2, 1, 3}); }
+TEST(StemMultiply32, few_outputs) { multiply32<3, 2, 2>({3, 16, 3, 2, 1, 3}); }
+TEST(StemMultiply32, idle_lanes) { multiply32<3, 2, 4>({3, 24, 3, 2, 0, 3}); }
+TEST(StemMultiply32, two_groups) { multiply32<3, 1, 4>({3, 40, 3, 1, 1, 3}); }
+TEST(StemMultiply32, stride_1) { multiply32<3, 1, 2>({3, 8, 3, 1, 2, 3}); }
+TEST(StemMultiply32, one_channel) { multiply32<1, 1, 2>({1, 16, 3, 1, 1, 3}); }
+TEST(StemMultiply32, one_channel_stride_2) { multiply32<1, 2, 4>({1, 64, 3, 2, 1, 3}); }
+TEST(StemMultiply32, row_major) { multiply32<3, 2, 4>({3, 32, 3, 2, 1, 3}, false); }
+
+TEST(StemWeigh32, mobilenet) { weigh32<3, 2, 8>({3, 32, 3, 2, 1, 3}); }
+TEST(StemWeigh32, few_outputs) { weigh32<3, 2, 4>({3, 16, 3, 2, 1, 3}); }
+TEST(StemWeigh32, idle_lanes) { weigh32<3, 2, 8>({3, 24, 3, 2, 0, 3}); }
+TEST(StemWeigh32, two_groups) { weigh32<3, 1, 8>({3, 40, 3, 1, 1, 3}); }
+TEST(StemWeigh32, stride_1) { weigh32<3, 1, 4>({3, 8, 3, 1, 2, 3}); }
+TEST(StemWeigh32, one_channel) { weigh32<1, 1, 4>({1, 16, 3, 1, 1, 3}); }
+TEST(StemWeigh32, one_channel_stride_2) { weigh32<1, 2, 8>({1, 64, 3, 2, 1, 3}); }
+TEST(StemWeigh32, row_major) { weigh32<3, 2, 8>({3, 32, 3, 2, 1, 3}, false); }
+
 TEST(StemNan, multiply) {
-  multiply_nan(kStem), multiply_nan({3, 32, 3, 1, 1}), multiply_nan({1, 32, 3, 2, 0});
+  for (const Window& window : {kStem, Window{3, 32, 3, 1, 1}, Window{1, 32, 3, 2, 0}})
+    multiply_nan<BFloat16>(window, cut_multiply, multiply_windows<BFloat16, 3, 4>);
 }
-TEST(StemNan, weigh) { weigh_nan(kStem), weigh_nan({3, 32, 3, 1, 1}), weigh_nan({1, 32, 3, 2, 0}); }
+TEST(StemNan, multiply32) {
+  multiply_nan<float>({3, 32, 3, 2, 1, 3}, cut_multiply32, multiply_windows32<3, 2, 4>);
+  multiply_nan<float>({3, 32, 3, 1, 1, 3}, cut_multiply32, multiply_windows32<3, 1, 4>);
+  multiply_nan<float>({1, 32, 3, 2, 0, 3}, cut_multiply32, multiply_windows32<1, 2, 4>);
+}
+TEST(StemNan, weigh) {
+  for (const Window& window : {kStem, Window{3, 32, 3, 1, 1}, Window{1, 32, 3, 2, 0}})
+    weigh_nan<BFloat16>(window, cut_weigh, run_weigh<BFloat16, 5, 2>);
+}
+TEST(StemNan, weigh32) {
+  const auto check = [](const Window& window, void (*kernel)(WeighWork)) {
+    weigh_nan<float>(window, cut_weigh32, [&](const WeighWork& work) { run_kernel(work, kernel); });
+  };
+  check({3, 32, 3, 2, 1, 3}, weigh_windows32<3, 2, 8>);
+  check({3, 32, 3, 1, 1, 3}, weigh_windows32<3, 1, 8>);
+  check({1, 32, 3, 2, 0, 3}, weigh_windows32<1, 2, 8>);
+}
 
 TEST(StemCut, patches_fit) {
   for (int channels = 1; channels <= 4; ++channels)
@@ -303,7 +377,9 @@ TEST(StemCut, patches_fit) {
           s.in_h = s.in_w = (width - 1) * stride + kernel;
           s.out_h = s.out_w = width;
           if (!fits(s)) continue;
-          for (const Cut& cut : {cut_multiply(s), cut_weigh(s)}) {
+          std::vector<Cut> cuts{cut_multiply(s), cut_weigh(s)};
+          if (fits_float32(s)) cuts.push_back(cut_multiply32(s)), cuts.push_back(cut_weigh32(s));
+          for (const Cut& cut : cuts) {
             ASSERT_LE(cut.shared_bytes, 48 << 10);
             ASSERT_GE(cut.columns * cut.across, width);
             ASSERT_LT(cut.columns * (cut.across - 1), width);

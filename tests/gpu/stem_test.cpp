@@ -1,5 +1,6 @@
 #include "layers/conv/cuda/stem/stem.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -11,6 +12,7 @@
 #include "devices.h"
 #include "lamella/lamella.h"
 #include "tensor/door.h"
+#include "tensor/moments.h"
 
 // The kernels for images of few channels on the GPU against conv2d() on the CPU in float64.
 namespace lamella::test {
@@ -43,7 +45,9 @@ struct Case {
   Conv2dGeometry geometry;
 
   explicit Case(Drawn& draw)
-      : dtype(draw.coin() ? bfloat16 : float16),
+      : dtype(draw.between(0, 2) == 0 ? float32
+              : draw.coin()           ? bfloat16
+                                      : float16),
         stored(draw.coin() ? dtype : float32),
         format(draw.between(0, 3) == 0 ? MemoryFormat::Contiguous : MemoryFormat::ChannelsLast),
         n(draw.between(1, 5)),
@@ -54,6 +58,10 @@ struct Case {
         padding(draw.between(0, 2)) {
     if (draw.between(0, 3) == 0)
       kernel = {draw.between(1, 5), draw.between(1, 5)}, stride = {draw.between(1, 3), draw.between(1, 3)};
+    if (dtype == float32) {
+      c = draw.coin() ? 3 : 1, kernel = 3;
+      stride.w = std::min<std::int64_t>(stride.w, 2);
+    }
     h = draw.between(kernel.h, 70), w = draw.coin() ? draw.between(kernel.w, 70) : draw.between(100, 300);
     const auto seed = static_cast<std::uint64_t>(draw.between(1, 1 << 20));
     const auto random = [&](const Shape& shape, std::uint64_t more, DType type) {
@@ -79,16 +87,24 @@ struct Case {
   }
 };
 
-/// |got − wanted| within a rounding of the type, and of sums of `terms` in float32.
-void expect_near(const std::string& what, const Tensor& got, const Tensor& wanted, const Tensor& terms) {
+/// |got − wanted| within a rounding of the type, and of sums of `terms` in float32. `exact`: their norm is
+/// below a millionth of the wanted one's.
+void expect_near(const std::string& what, const Tensor& got, const Tensor& wanted, const Tensor& terms,
+                 bool exact) {
   const auto a = got.to(Device::cpu()).to_vector<double>(), b = wanted.to_vector<double>(),
              t = terms.to_vector<double>();
   const double unit = roundoff(got.dtype());
   constexpr double kSums = 1e-5, kSmallest = 1e-7;
   ASSERT_EQ(a.size(), b.size()) << what;
-  for (std::size_t i = 0; i < a.size(); ++i)
+  double off = 0, all = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
     ASSERT_LE(std::abs(a[i] - b[i]), 1.01 * unit * std::abs(b[i]) + kSums * t[i] + kSmallest)
         << what << ", number " << i << " is " << a[i] << " instead of " << b[i];
+    off += (a[i] - b[i]) * (a[i] - b[i]), all += b[i] * b[i];
+  }
+  if (exact) {
+    ASSERT_LE(std::sqrt(off), 1e-6 * std::sqrt(all)) << what;
+  }
 }
 
 /// Mean and biased variance of a channel, of parts of three numbers.
@@ -133,7 +149,7 @@ TEST(StemTest, forward) {
     EXPECT_TRUE(testing::equal_bits(results[0].to(Device::cpu()), results[1].to(Device::cpu())).ok);
     const Tensor wanted = conv2d(c.x, c.weight, bias, c.options()),
                  terms = conv2d(abs(c.x), abs(c.weight), with_bias ? abs(bias) : Tensor(), c.options());
-    expect_near("y", results[0], wanted, terms);
+    expect_near("y", results[0], wanted, terms, c.dtype == float32);
     if (!moments) continue;
     EXPECT_TRUE(testing::equal_bits(statistics[0].to(Device::cpu()), statistics[1].to(Device::cpu())).ok);
     const auto y = wanted.to_vector<double>(), t = terms.to_vector<double>();
@@ -188,7 +204,7 @@ TEST(StemTest, weight_gradient) {
     };
     expect_near("dw", weights[0].contiguous(),
                 add(gradient(c.x, c.g), scalar(adds ? 2 : 0, {.dtype = float64})),
-                gradient(abs(c.x), abs(c.g)));
+                gradient(abs(c.x), abs(c.g)), c.dtype == float32);
   }
 }
 
@@ -235,6 +251,85 @@ TEST(StemTest, sizes_without_a_kernel_take_the_other_way_under_autocast) {
   for (std::size_t i = 0; i < 2; ++i) EXPECT_TRUE(testing::equal_bits(direct[i], first[i]).ok);
 }
 
+// So many pixels that a thread's sums are long.
+TEST(StemTest, a_large_weight_gradient_is_exact_in_float32) {
+  LAMELLA_NEEDS_GPU();
+  const Tensor x = testing::random_tensor({64, 3, 224, 224}, 1, {.dtype = float32})
+                       .contiguous(MemoryFormat::ChannelsLast),
+               g = testing::random_tensor({64, 32, 112, 112}, 2, {.dtype = float32})
+                       .contiguous(MemoryFormat::ChannelsLast);
+  const auto gradient = [&](const Tensor& image, const Tensor& of) {
+    Tensor weight = zeros({32, 3, 3, 3}, {.dtype = image.dtype(), .device = image.device()});
+    weight.set_requires_grad(true);
+    conv2d(image, weight, {}, {.stride = 2, .padding = 1}).backward(of);
+    return weight.grad().to(Device::cpu()).to(float64).to_vector<double>();
+  };
+  const auto wanted = gradient(x.to(float64), g.to(float64)),
+             got = gradient(x.to(Device::cuda()), g.to(Device::cuda()));
+  double off = 0, all = 0;
+  for (std::size_t i = 0; i < wanted.size(); ++i)
+    off += (got[i] - wanted[i]) * (got[i] - wanted[i]), all += wanted[i] * wanted[i];
+  EXPECT_LE(std::sqrt(off), 1e-6 * std::sqrt(all));
+}
+
+// Also where TF32 is allowed; and the norm behind it finds moments.
+TEST(StemTest, float32_leaves_moments_and_is_not_rounded_to_tf32) {
+  LAMELLA_NEEDS_GPU();
+  const Tensor image = testing::random_tensor({3, 3, 37, 41}, 1, {.dtype = float32})
+                           .contiguous(MemoryFormat::ChannelsLast)
+                           .to(Device::cuda()),
+               weight = testing::random_tensor({24, 3, 3, 3}, 2, {.dtype = float32}).to(Device::cuda()),
+               bias = testing::random_tensor({24}, 3, {.dtype = float32}).to(Device::cuda());
+  const auto results = [&](bool tf32, bool image_gradient) {
+    const bool before = allow_tf32();
+    set_allow_tf32(tf32);
+    Tensor x = image.detach(), w = weight.clone(), b = bias.clone();
+    w.set_requires_grad(true), b.set_requires_grad(true);
+    if (image_gradient) x.set_requires_grad(true);
+    Tensor y;
+    {
+      const detail::MomentsRequest request(true);
+      y = conv2d(x, w, b, {.stride = 2, .padding = 1});
+    }
+    EXPECT_TRUE(detail::moments_of(y).parts.defined());
+    y.backward(testing::random_tensor(y.shape(), 4, {.dtype = float32}).to(Device::cuda()));
+    set_allow_tf32(before);
+    return Tensors{y.detach().to(Device::cpu()), w.grad().to(Device::cpu()), b.grad().to(Device::cpu())};
+  };
+  const Tensors plain = results(false, false);
+  for (const bool image_gradient : {false, true}) {
+    const Tensors tf32 = results(true, image_gradient);
+    for (std::size_t i = 0; i < plain.size(); ++i)
+      EXPECT_TRUE(testing::equal_bits(plain[i], tf32[i]).ok) << i;
+  }
+}
+
+TEST(StemTest, nan_stays_in_its_place) {
+  LAMELLA_NEEDS_GPU();
+  for (const std::int64_t width : {41, 42, 55})
+    for (const std::int64_t stride : {1, 2}) {
+      Tensor image = testing::random_tensor({2, 3, 37, width}, 1, {.dtype = float64});
+      for (const auto& [y, x] : {std::pair<std::int64_t, std::int64_t>{0, 0}, {36, width - 1}, {17, 20}})
+        image.select(0, 1).select(0, 2).select(0, y).select(0, x).fill_(
+            std::numeric_limits<double>::quiet_NaN());
+      const Tensor weight = testing::random_tensor({16, 3, 3, 3}, 2, {.dtype = float64});
+      const auto results = [&](DType dtype, Device device) {
+        const Tensor x = image.to(dtype).contiguous(MemoryFormat::ChannelsLast).to(device);
+        Tensor w = weight.to(dtype).to(device).clone();
+        w.set_requires_grad(true);
+        const Tensor y = conv2d(x, w, {}, {.stride = stride, .padding = 0});
+        y.backward(ones(y.shape(), {.dtype = dtype, .device = device}));
+        return std::pair(y.detach().contiguous().to(Device::cpu()).to(float64).to_vector<double>(),
+                         w.grad().contiguous().to(Device::cpu()).to(float64).to_vector<double>());
+      };
+      const auto wanted = results(float64, Device::cpu()), got = results(float32, Device::cuda());
+      for (std::size_t i = 0; i < wanted.first.size(); ++i)
+        ASSERT_EQ(std::isnan(got.first[i]), std::isnan(wanted.first[i])) << "y, number " << i;
+      for (std::size_t i = 0; i < wanted.second.size(); ++i)
+        ASSERT_EQ(std::isnan(got.second[i]), std::isnan(wanted.second[i])) << "dw, number " << i;
+    }
+}
+
 TEST(StemTest, what_it_cannot_do_is_left_alone) {
   LAMELLA_NEEDS_GPU();
   const auto forward = [](std::int64_t channels, std::int64_t outputs, DType dtype, MemoryFormat format) {
@@ -248,7 +343,11 @@ TEST(StemTest, what_it_cannot_do_is_left_alone) {
   EXPECT_FALSE(forward(5, 16, bfloat16, MemoryFormat::ChannelsLast));
   EXPECT_FALSE(forward(3, 12, bfloat16, MemoryFormat::ChannelsLast));
   EXPECT_FALSE(forward(3, 16, bfloat16, MemoryFormat::Contiguous));
-  EXPECT_FALSE(forward(3, 16, float32, MemoryFormat::ChannelsLast));
+  EXPECT_TRUE(forward(3, 16, float32, MemoryFormat::ChannelsLast));
+  EXPECT_FALSE(forward(2, 16, float32, MemoryFormat::ChannelsLast));
+  EXPECT_FALSE(forward(3, 12, float32, MemoryFormat::ChannelsLast));
+  EXPECT_FALSE(forward(3, 16, float32, MemoryFormat::Contiguous));
+  EXPECT_FALSE(forward(3, 16, float64, MemoryFormat::ChannelsLast));
 }
 
 }  // namespace

@@ -44,10 +44,17 @@ inline bool fits(const Sizes& s) {
          enough(kWindowEights, ceiling(s.numbers(), 8)) > 0;
 }
 
+/// The same for those in float32.
+inline bool fits_float32(const Sizes& s) {
+  return fits(s) && (s.channels == 1 || s.channels == 3) && s.kernel_h == 3 && s.kernel_w == 3 &&
+         s.stride_w <= 2;
+}
+
 /// Tiles of at most `most_rows` rows whose patches, `bytes` a number, leave room for several blocks on a
-/// multiprocessor; fewer rows where there would be few items.
-inline Cut cut_tiles(const Sizes& s, int most_rows, int pixel, int bytes) {
-  constexpr int kMostColumns = 128, kMostBytes = 46 << 10, kFewItems = 512;
+/// multiprocessor; fewer rows where there would be few items. `step`: rows of words begin at its multiples.
+inline Cut cut_tiles(const Sizes& s, int most_rows, int pixel, int bytes, int step = 1,
+                     int most_bytes = 46 << 10) {
+  constexpr int kMostColumns = 128, kFewItems = 512;
   Cut cut;
   cut.pixel = pixel;
   const auto patch_bytes = [&](int rows) {
@@ -57,12 +64,12 @@ inline Cut cut_tiles(const Sizes& s, int most_rows, int pixel, int bytes) {
     cut.columns = ceiling(ceiling(s.out_w, ceiling(s.out_w, most)), kStrip) * kStrip;
     cut.across = ceiling(s.out_w, cut.columns);
     cut.row = ((cut.columns - 1) * s.stride_w + s.kernel_w) * pixel;
-    cut.pitch = bytes == 2 ? (cut.row + 2) / 2 * 2 : cut.row;
-    if (patch_bytes(1) <= kMostBytes) break;
+    cut.pitch = bytes == 2 ? (cut.row + 2) / 2 * 2 : ceiling(cut.row, step) * step;
+    if (patch_bytes(1) <= most_bytes) break;
   }
   cut.rows = std::min(most_rows, s.out_h);
   const auto items = [&] { return s.batch * ceiling(s.out_h, cut.rows) * cut.across; };
-  while (cut.rows > 1 && (patch_bytes(cut.rows) > kMostBytes || items() < kFewItems))
+  while (cut.rows > 1 && (patch_bytes(cut.rows) > most_bytes || items() < kFewItems))
     cut.rows = (cut.rows + 1) / 2;
   cut.down = ceiling(s.out_h, cut.rows);
   cut.items = items();
@@ -91,6 +98,31 @@ inline Cut cut_weigh(const Sizes& s) {
   cut.parts = static_cast<int>(std::min<Int64>(cut.items, kMostParts));
   cut.shared_bytes =
       std::max(cut.shared_bytes, 4 * channels * 8 * enough(kWindowEights, ceiling(s.numbers(), 8)));
+  return cut;
+}
+
+/// Two patches, and beside them weights, biases, and each thread's moments and count: in all what a block may
+/// have of shared memory without asking.
+inline Cut cut_multiply32(const Sizes& s) {
+  constexpr int kMostRows = 2;
+  Cut cut = cut_tiles(s, kMostRows, s.channels, 4, 4, 16 << 10);
+  const int eights = output_eights(s), channels = 8 * eights, threads = kThreads / eights;
+  cut.groups = ceiling(s.outputs, channels);
+  cut.parts = static_cast<int>(std::min<Int64>(cut.items, kMostParts));
+  cut.patch = cut.shared_bytes / 4;
+  cut.shared_bytes = 2 * cut.shared_bytes + 4 * (channels * (s.numbers() + 1) + threads * (3 * channels + 1));
+  return cut;
+}
+
+inline Cut cut_weigh32(const Sizes& s) {
+  constexpr int kMostRows = 4, kMultiprocessors = 132;
+  Cut cut = cut_tiles(s, kMostRows, s.channels, 4, 4, 24 << 10);
+  const int channels = 8 * output_eights(s);
+  cut.groups = ceiling(s.outputs, channels);
+  cut.parts =
+      static_cast<int>(std::min<Int64>(cut.items, Int64{weigh32_blocks(s.channels)} * kMultiprocessors));
+  cut.patch = cut.shared_bytes / 4;
+  cut.shared_bytes = std::max(2 * cut.shared_bytes, 4 * channels * s.numbers());
   return cut;
 }
 

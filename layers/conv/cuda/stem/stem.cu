@@ -7,7 +7,9 @@
 #include "layers/conv/cuda/results.h"
 #include "layers/conv/cuda/stem/cut.h"
 #include "layers/conv/cuda/stem/device/stem_multiply.cuh"
+#include "layers/conv/cuda/stem/device/stem_multiply32.cuh"
 #include "layers/conv/cuda/stem/device/stem_weigh.cuh"
+#include "layers/conv/cuda/stem/device/stem_weigh32.cuh"
 #include "layers/conv/cuda/stem/stem.h"
 #include "layers/dense.h"
 
@@ -58,10 +60,10 @@ bool describe(const ConstTensorView& view, DType type, Image& image) {
   return true;
 }
 
-/// Sixteen-bit pixels of channels without gaps, at sixteen bytes.
+/// Pixels of channels without gaps, at sixteen bytes, of a type that there are kernels for.
 bool is_matrix(const ConstTensorView& view) {
   constexpr std::uintptr_t kAligned = 16;
-  return (view.dtype == DType::BFloat16 || view.dtype == DType::Float16) &&
+  return (view.dtype == DType::BFloat16 || view.dtype == DType::Float16 || view.dtype == DType::Float32) &&
          reinterpret_cast<std::uintptr_t>(view.data) % kAligned == 0 &&
          detail::is_dense(view.shape, view.strides, MemoryFormat::ChannelsLast);
 }
@@ -94,6 +96,27 @@ void choose(DType type, int wanted, bool few, const Run& run) {
     with_type(lamella::depthwise::Float16());
 }
 
+/// run(channels, stride, `few` or `many`) as constants, of what fits_float32().
+template <int kFew, int kMany, class Run>
+void choose32(const Sizes& sizes, const Run& run) {
+  const auto with_stride = [&](auto channels, auto stride) {
+    if (lamella::stem::output_eights(sizes) == 2)
+      run(channels, stride, Constant<kFew>());
+    else
+      run(channels, stride, Constant<kMany>());
+  };
+  const auto with_channels = [&](auto channels) {
+    if (sizes.stride_w == 1)
+      with_stride(channels, Constant<1>());
+    else
+      with_stride(channels, Constant<2>());
+  };
+  if (sizes.channels == 1)
+    with_channels(Constant<1>());
+  else
+    with_channels(Constant<3>());
+}
+
 template <class Work>
 void launch(Device device, const Cut& cut, void (*kernel)(Work), const Work& work) {
   detail::cuda::launch_early("conv2d (few channels)", device,
@@ -114,7 +137,9 @@ bool forward(const Conv2dGeometry& geometry, const ForwardOperands& o) {
       !is_parameter(o.weight))
     return false;
   if (o.bias.data != nullptr && (!is_parameter(o.bias) || o.bias.strides[0] != 1)) return false;
-  work.cut = lamella::stem::cut_multiply(work.sizes);
+  const bool in_float32 = type == DType::Float32;
+  if (in_float32 && !lamella::stem::fits_float32(work.sizes)) return false;
+  work.cut = in_float32 ? lamella::stem::cut_multiply32(work.sizes) : lamella::stem::cut_multiply(work.sizes);
   work.weight = o.weight.data;
   work.weight_is_float32 = o.weight.dtype == DType::Float32;
   for (int axis = 0; axis < 4; ++axis) work.weight_steps[axis] = o.weight.strides[axis];
@@ -123,6 +148,15 @@ bool forward(const Conv2dGeometry& geometry, const ForwardOperands& o) {
   work.output = o.output.data;
   if (o.moments != nullptr)
     work.moments = static_cast<double*>(o.moments->take(DType::Float64, work.cut.parts, 3));
+  if (in_float32) {
+    choose32<2, lamella::stem::kMostEights>(work.sizes, [&](auto channels, auto stride, auto eights) {
+      launch(o.output.device, work.cut,
+             lamella::stem::multiply_windows32<decltype(channels)::value, decltype(stride)::value,
+                                               decltype(eights)::value>,
+             work);
+    });
+    return true;
+  }
   const int eights = lamella::stem::output_eights(work.sizes);
   choose<lamella::stem::kSteps, 2, lamella::stem::kMostEights>(
       type, lamella::stem::window_steps(work.sizes), eights == 2, [&](auto number, auto steps, auto mine) {
@@ -139,7 +173,9 @@ bool backward_weight(const Conv2dGeometry& geometry, const WeightOperands& o) {
   const DType type = o.grad_output.dtype;
   if (!describe(geometry, work.sizes) || !describe(o.input, type, work.image) || !is_matrix(o.grad_output))
     return false;
-  work.cut = lamella::stem::cut_weigh(work.sizes);
+  const bool in_float32 = type == DType::Float32;
+  if (in_float32 && !lamella::stem::fits_float32(work.sizes)) return false;
+  work.cut = in_float32 ? lamella::stem::cut_weigh32(work.sizes) : lamella::stem::cut_weigh(work.sizes);
   work.gradient = o.grad_output.data;
   const Device device = o.grad_output.device;
   const std::int64_t outputs = work.sizes.outputs, numbers = work.sizes.numbers();
@@ -147,15 +183,22 @@ bool backward_weight(const Conv2dGeometry& geometry, const WeightOperands& o) {
       device, o.parts == nullptr ? work.cut.parts * outputs * numbers * std::int64_t{sizeof(float)} : 0);
   work.parts =
       o.parts != nullptr ? o.parts->take(work.cut.parts, outputs, numbers, numbers) : own.as<float>();
-  const bool few = lamella::stem::output_eights(work.sizes) == 2;
-  choose<lamella::stem::kWindowEights, 1, 2>(
-      type, lamella::stem::ceiling(work.sizes.numbers(), 8), few,
-      [&](auto number, auto eights, auto sixteens) {
-        launch(device, work.cut,
-               lamella::stem::weigh_windows<decltype(number), decltype(eights)::value,
-                                            decltype(sixteens)::value>,
-               work);
-      });
+  if (in_float32)
+    choose32<4, 8>(work.sizes, [&](auto channels, auto stride, auto quads) {
+      launch(device, work.cut,
+             lamella::stem::weigh_windows32<decltype(channels)::value, decltype(stride)::value,
+                                            decltype(quads)::value>,
+             work);
+    });
+  else
+    choose<lamella::stem::kWindowEights, 1, 2>(
+        type, lamella::stem::ceiling(work.sizes.numbers(), 8), lamella::stem::output_eights(work.sizes) == 2,
+        [&](auto number, auto eights, auto sixteens) {
+          launch(device, work.cut,
+                 lamella::stem::weigh_windows<decltype(number), decltype(eights)::value,
+                                              decltype(sixteens)::value>,
+                 work);
+        });
   if (o.parts != nullptr) return true;
   const std::int64_t taps = work.sizes.taps(), across = work.sizes.kernel_w;
   add_partial_sums(

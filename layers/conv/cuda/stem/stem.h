@@ -5,10 +5,13 @@
 #include "tensor/view.h"
 
 /// Convolutions of images of one to four channels, as networks begin with: kernels that read the image and
-/// write the output once, in bfloat16 or float16 by the matrix units. For eight to 64 output channels, in
-/// multiples of eight, and kernels up to about 5x5, without groups and dilation; the output's side is
-/// channels-last. A float32 image is rounded as it is read, to the bits that rounding it first would give,
-/// and so are float32 weights.
+/// write the output once. For eight to 64 output channels, in multiples of eight, without groups and
+/// dilation; the output's side is channels-last.
+///
+/// In bfloat16 or float16, by the matrix units: kernels up to about 5x5. A float32 image is rounded as it is
+/// read, to the bits that rounding it first would give, and so are float32 weights.
+/// In float32, where TF32 is allowed, too, by plain multiply-adds: 3x3, of one or three channels, with a step
+/// of one or two from column to column.
 ///
 /// Each function returns false, with nothing done, where its kernel cannot do the work: then conv2d_forward()
 /// and its like (layers/conv/kernels.h) can. Everything is on the current stream, in an order that depends on

@@ -64,7 +64,30 @@ struct Rounded<T, T> {
   __device__ static __forceinline__ unsigned short bits(T number) { return number.bits; }
 };
 
-/// kPacked: the image's rows are as the patch's, number by number.
+/// Whether number q of a patch's row that begins at pixel `first_column` is in a row of the image of `width`
+/// pixels, and where. kPacked: the image's rows are as the patch's, number by number.
+template <bool kPacked>
+__device__ __forceinline__ bool find_number(const Sizes& sizes, const Cut& cut, const Image& image,
+                                            int first_column, int width, int q, int& place) {
+  // What is negative is far too large without its sign.
+  if constexpr (kPacked) {
+    place = first_column * sizes.channels + q;
+    return static_cast<unsigned>(place) < static_cast<unsigned>(width * sizes.channels);
+  } else {
+    // Pixels have one to four numbers; a row is far shorter than what the product is exact for.
+    const int pixel =
+        cut.pixel == 3 ? static_cast<int>(static_cast<unsigned>(q) * 43691u >> 17) : q >> cut.pixel / 2;
+    const int channel = q - pixel * cut.pixel, x = first_column + pixel;
+    place = channel * image.channel_step + x * image.pixel_step;
+    return (channel < sizes.channels) & (static_cast<unsigned>(x) < static_cast<unsigned>(width));
+  }
+}
+/// Whether the image's rows are as the patch's.
+__device__ __forceinline__ bool is_packed(const Sizes& sizes, const Cut& cut, const Image& image) {
+  return image.pixel_step == sizes.channels && cut.pixel == sizes.channels &&
+         (image.channel_step == 1 || sizes.channels == 1);
+}
+
 template <class T, class X, bool kPacked, class Keep>
 __device__ __forceinline__ void stage_rows(const Sizes& sizes, const Cut& cut, const Image& image,
                                            const Tile& tile, const Keep& keep) {
@@ -83,20 +106,12 @@ __device__ __forceinline__ void stage_rows(const Sizes& sizes, const Cut& cut, c
     X number[kAhead];
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
-      const int q = begin + 32 * i;
+      int place;
       number[i] = X{};
-      if constexpr (kPacked) {
-        const int place = first_column * sizes.channels + q;
-        if (exists && q < cut.row && place >= 0 && place < sizes.in_w * sizes.channels)
-          number[i] = row[place];
-      } else {
-        // Pixels have one to four numbers; a row is far shorter than what the product is exact for.
-        const int pixel =
-            cut.pixel == 3 ? static_cast<int>(static_cast<unsigned>(q) * 43691u >> 17) : q >> cut.pixel / 2;
-        const int channel = q - pixel * cut.pixel, x = first_column + pixel;
-        if (exists && q < cut.row && channel < sizes.channels && x >= 0 && x < sizes.in_w)
-          number[i] = row[channel * image.channel_step + x * image.pixel_step];
-      }
+      const int q = begin + 32 * i;
+      if (find_number<kPacked>(sizes, cut, image, first_column, exists ? sizes.in_w : 0, q, place) &&
+          q < cut.row)
+        number[i] = row[place];
     }
 #pragma unroll
     for (int i = 0; i < kAhead; ++i)
@@ -109,8 +124,7 @@ __device__ __forceinline__ void stage_rows(const Sizes& sizes, const Cut& cut, c
 template <class T, class Keep>
 __device__ __forceinline__ void stage(const Sizes& sizes, const Cut& cut, const Image& image,
                                       const Tile& tile, const Keep& keep) {
-  const bool packed = image.pixel_step == sizes.channels && cut.pixel == sizes.channels &&
-                      (image.channel_step == 1 || sizes.channels == 1);
+  const bool packed = is_packed(sizes, cut, image);
   if (image.is_float32) {
     if (packed)
       stage_rows<T, float, true>(sizes, cut, image, tile, keep);
@@ -122,6 +136,42 @@ __device__ __forceinline__ void stage(const Sizes& sizes, const Cut& cut, const 
     else
       stage_rows<T, T, false>(sizes, cut, image, tile, keep);
   }
+}
+
+template <bool kPacked>
+__device__ __forceinline__ void copy_rows(const Sizes& sizes, const Cut& cut, const Image& image,
+                                          const Tile& tile, float* patch) {
+  constexpr int kAhead = 8;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const float* const from = static_cast<const float*>(image.data) + tile.image * image.image_step;
+  const int first_row = tile.y * sizes.stride_h - sizes.pad_h,
+            first_column = tile.x * sizes.stride_w - sizes.pad_w;
+  const int rows = (tile.rows - 1) * sizes.stride_h + sizes.kernel_h,
+            pieces = (cut.row + 32 * kAhead - 1) / (32 * kAhead);
+#pragma unroll 1
+  for (Pieces at(pieces); at.row < rows; at.next(pieces)) {
+    const int y = first_row + at.row, begin = at.piece * 32 * kAhead + lane;
+    const bool in_image = y >= 0 && y < sizes.in_h;
+    const float* const row = from + (in_image ? y * image.row_step : 0);
+    float* const to = patch + at.row * cut.pitch;
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int q = begin + 32 * i;
+      int place;
+      const bool exists =
+          find_number<kPacked>(sizes, cut, image, first_column, in_image ? sizes.in_w : 0, q, place);
+      if (q < cut.row) depthwise::copy_ahead<4>(to + q, row + (exists ? place : 0), exists);
+    }
+  }
+}
+
+/// stage() of a float32 image as it is, without waiting: the group of copies is the caller's to end.
+__device__ __forceinline__ void copy(const Sizes& sizes, const Cut& cut, const Image& image, const Tile& tile,
+                                     float* patch) {
+  if (is_packed(sizes, cut, image))
+    copy_rows<true>(sizes, cut, image, tile, patch);
+  else
+    copy_rows<false>(sizes, cut, image, tile, patch);
 }
 
 }  // namespace lamella::stem

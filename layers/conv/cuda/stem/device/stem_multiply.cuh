@@ -1,6 +1,7 @@
 #pragma once
 
 #include "patch.cuh"
+#include "stem_moments.cuh"
 
 /// A convolution of an image of few channels, by the matrix units: an output pixel is the product of its
 /// window with the weights.
@@ -145,25 +146,7 @@ __global__ void __launch_bounds__(kThreads, blocks_of_sm(kSteps))
     mine[c] = pivot[c], mine[kChannels + c] = sum[c], mine[2 * kChannels + c] = square[c];
   if (across == 0) counts[warp * 8 + down] = count;  // the first channels of a group always exist
   __syncthreads();
-  const int c = static_cast<int>(threadIdx.x);
-  if (c >= kChannels || first_channel + c >= sizes.outputs) return;
-  // All around the first pivot.
-  double total = 0, first = 0, second = 0;
-  const double around = static_cast<double>(left[c]);
-#pragma unroll 4
-  for (int i = 0; i < 8 * kWarps; ++i) {
-    const double n = counts[i], s = static_cast<double>(left[i * kLeft + kChannels + c]),
-                 q = static_cast<double>(left[i * kLeft + 2 * kChannels + c]);
-    const double d = n > 0 ? static_cast<double>(left[i * kLeft + c]) - around : 0;
-    total += n;
-    first += s + n * d;
-    second += q + d * (2 * s + n * d);
-  }
-  const double moved = total > 0 ? first / total : 0, m2 = second - first * moved;
-  double* const to = work.moments + static_cast<Int64>(part) * 3 * sizes.outputs + first_channel + c;
-  to[0] = total;
-  to[sizes.outputs] = around + moved;
-  to[2 * sizes.outputs] = m2 < 0 ? 0 : m2;  // NaN stays
+  leave_moments<kChannels, 8 * kWarps>(work, left, counts, part, first_channel);
 }
 
 }  // namespace lamella::stem

@@ -13,6 +13,9 @@ inline constexpr int kStrip = 16;
 /// Eights of output channels of a block at most.
 inline constexpr int kMostEights = 4;
 
+/// Blocks of weigh_windows32() for which a multiprocessor's 64 Ki registers suffice.
+LAMELLA_ANYWHERE constexpr int weigh32_blocks(int channels) { return channels == 1 ? 5 : 3; }
+
 /// A convolution without groups and dilation.
 struct Sizes {
   int channels = 0, outputs = 0;
@@ -36,6 +39,7 @@ struct Cut {
   int pixel = 1;  ///< numbers from one pixel of the patch to the next; forward, windows begin at words
   int row = 0;    ///< numbers of a patch's row
   int pitch = 0;  ///< from one row to the next: numbers forward, else words
+  int patch = 0;  ///< in float32: numbers from one of two patches to the other
   int shared_bytes = 0;
 };
 
