@@ -59,7 +59,7 @@ struct PendingCounters {
 PendingCounters pending_counters();
 void count_folded();
 
-/// While it lives with `on` false, operators of this thread leave no debts.
+/// While it lives with `on` false, operators of this thread leave nothing to others; see LAMELLA_FUSION.
 class FusionGuard {
  public:
   explicit FusionGuard(bool on);
@@ -70,7 +70,7 @@ class FusionGuard {
  private:
   bool before_;
 };
-bool fusion_enabled();
+bool fusion_enabled();  ///< of this thread
 
 /// Throws Error naming `op` unless defined.
 void check_defined(const char* op, const char* argument, const Tensor& tensor);

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -94,7 +95,8 @@ int run(Options o) {
   const Device device = device_of(o);
   check(o, device);
   if (o.quick) o.rounds = 1, o.seconds = 0;
-  const lamella::detail::FusionGuard fusion(!o.apart);
+  std::optional<lamella::detail::FusionGuard> apart;
+  if (o.apart) apart.emplace(false);
   lamella::set_num_threads(o.threads);
   lamella::manual_seed(1);
   std::ofstream file;
@@ -112,7 +114,7 @@ int run(Options o) {
               {"version", lamella::version()},
               {"libraries", lamella::library_versions()},
               {"quick", o.quick},
-              {"apart", o.apart},
+              {"apart", !lamella::detail::fusion_enabled()},
               {"rounds", o.rounds},
               {"seconds", o.seconds},
               {"rows", Json::array()}};

@@ -168,7 +168,8 @@ std::optional<GrowingSpace::Place> GrowingSpace::cheapest_place(std::size_t byte
       for (auto piece = first; piece != last; ++piece) {
         const std::size_t piece_end = piece->first + piece->second.bytes;
         if (end - piece->first >= bytes) consider(piece->first);
-        if (piece_end - first->first >= bytes) consider(piece_end - bytes);
+        // Not at the range's end: what lies there alone can be joined with nothing.
+        if (piece_end != bytes_ && piece_end - first->first >= bytes) consider(piece_end - bytes);
       }
     first = last;
   }

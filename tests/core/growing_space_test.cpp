@@ -298,6 +298,18 @@ TEST_F(GrowingAllocatorTest, large_blocks_use_the_room_of_smaller_ones) {
   allocator->deallocate(large, first);
 }
 
+TEST_F(GrowingAllocatorTest, what_it_grows_by_joins_what_is_there) {
+  gpu.capacity = 4096 * kMiB;
+  std::vector<Block> small;
+  for (int i = 0; i < 8; ++i)
+    small.push_back(allocator->allocate(30 * kMiB, first));  // small and large chunks
+  for (const Block& block : small) allocator->deallocate(block, first);
+  const std::size_t before = allocator->stats().reserved;
+  const Block large = allocator->allocate(230 * kMiB, first);
+  EXPECT_EQ(allocator->stats().reserved, before);
+  allocator->deallocate(large, first);
+}
+
 TEST_F(GrowingAllocatorTest, streams_have_spaces_of_their_own) {
   const Block block = allocator->allocate(4 * kMiB, first);
   allocator->deallocate(block, first);

@@ -295,6 +295,10 @@ std::vector<OperatorCase> layer_cases() {
       cases.push_back({"batch_norm" + shape.to_string() + suffix,
                        [](const Tensors& x) { return batch_norm(x[0], x[1], x[2], {}, {}) * 1.0; }, inputs,
                        64});
+      cases.push_back({"batch_norm_of_one_parameter" + shape.to_string() + suffix,
+                       [](const Tensors& x) { return batch_norm(x[0], x[1], x[1], {}, {}) * 1.0; },
+                       {inputs[0], inputs[1]},
+                       64});
       cases.push_back({"batch_norm_relu6" + shape.to_string() + suffix,
                        [](const Tensors& x) { return relu6(batch_norm(x[0], x[1], x[2], {}, {}) * 4.0); },
                        inputs, 128});

@@ -171,9 +171,10 @@ const Tuning& tuning_of(Device device) {
   if (found != tunings.end()) return found->second;
   cudaDeviceProp properties{};
   detail::cuda::check(cudaGetDeviceProperties(&properties, device.index), "cudaGetDeviceProperties");
-  Tuning tuning = lamella::depthwise::tuning_from_environment(properties.name);
-  tuning.merge(lamella::depthwise::shipped_tuning(properties.name));
-  return tunings.emplace(device.index, lamella::depthwise::extend(std::move(tuning))).first->second;
+  // A user's own choices go first, for other batches, too.
+  Tuning tuning = lamella::depthwise::extend(lamella::depthwise::tuning_from_environment(properties.name));
+  tuning.merge(lamella::depthwise::extend(lamella::depthwise::shipped_tuning(properties.name)));
+  return tunings.emplace(device.index, std::move(tuning)).first->second;
 }
 
 const Chosen* choose(const Problem& problem, Device device) {

@@ -145,7 +145,12 @@ Tuning read_tuning(const std::string& path, const std::string& device) {
 Tuning shipped_tuning(const std::string& device) {
   const std::string bytes = kMeasured[0].text;
   if (bytes.find("\ndevice " + device + "\n") == std::string::npos) return {};
-  return parse(bytes, "the measured choices", device);
+  try {
+    return parse(bytes, "the measured choices", device);
+  } catch (const Error& error) {  // of another version: a test finds that, too
+    log_message(LogLevel::Warning, std::string(error.what()) + "; plans are chosen by estimate");
+    return {};
+  }
 }
 
 std::string any_batch(std::string problem) {

@@ -166,7 +166,8 @@ struct BatchGradient {
     const double center = static_cast<C>(mean), sum = pair.x;
     const double product = count > 0 ? (pair.y + (center - mean) * sum) * inverse : 0;  // Σ g · x̂
     grad_weight.write(c, before.grad_weight, product);
-    grad_bias.write(c, before.grad_bias, sum);
+    // Weight and bias may be one tensor.
+    grad_bias.write(c, grad_bias.data == grad_weight.data ? grad_bias.load(c) : before.grad_bias, sum);
     if (count == 0) return;
     const double a = before.weight.value() * inverse;
     const double p = training ? -a * product * inverse / count : 0, q = training ? -a * sum / count : 0;

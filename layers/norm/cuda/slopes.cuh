@@ -21,11 +21,12 @@ struct GateSlope {
         high(activation == PendingActivation::Relu6 ? C(6) : static_cast<C>(NAN)) {}
   __device__ C operator()(C g, C z) const { return z <= low || z >= high ? C(0) : g; }
 };
-/// With a product in place of a quotient, which would take longer than memory.
+/// Of gradients that have gone back through the activation.
 template <class C>
 struct NoSlope {
   __device__ C operator()(C g, C /*z*/) const { return g; }
 };
+/// With a product in place of a quotient, which would take longer than memory.
 template <class C>
 struct HardswishSlope {
   __device__ C operator()(C g, C z) const {

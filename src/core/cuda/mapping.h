@@ -19,7 +19,7 @@ class Mapping {
   /// Null if refused.
   void* reserve(std::size_t bytes) const noexcept;
   void unreserve(void* data, std::size_t bytes) const noexcept;
-  /// False if refused, whyever.
+  /// False if refused, for whatever reason.
   bool map(void* data, std::size_t bytes) const noexcept;
   /// Takes what one call of map() was given. Does not wait for work that uses it.
   void unmap(void* data, std::size_t bytes) const noexcept;

@@ -135,8 +135,10 @@ class GrowingCudaMemory final : public CudaMemory {
   void wait_for_device() noexcept override {
     const DeviceGuard guard(device_);
     const UnrecordedGuard unrecorded;
-    if (waiter_ != nullptr)
-      cudaFree(std::exchange(waiter_, nullptr));
+    void* const now = std::exchange(waiter_, nullptr);
+    renew_waiter();  // ahead, or another program might take the room of this one
+    if (now != nullptr)
+      cudaFree(now);
     else
       cudaDeviceSynchronize();
     cudaGetLastError();

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <mutex>
+#include <set>
 
 #include "core/allocator.h"
 #include "core/check.h"
@@ -57,7 +58,7 @@ class Graph final : public Recording {
   ~Graph() override {
     // A replay may be under way.
     if (ready_ != nullptr) {
-      if (replayed_on_ != nullptr) cudaStreamSynchronize(replayed_on_);
+      for (const cudaStream_t stream : replayed_on_) cudaStreamSynchronize(stream);
       cudaGraphExecDestroy(ready_);
     }
     allocator_.release_pool(pool_, cuda::current_stream(device_));
@@ -92,8 +93,9 @@ class Graph final : public Recording {
 
   void replay() override {
     const DeviceGuard device(device_);
-    replayed_on_ = stream_of(device_);
-    check(cudaGraphLaunch(ready_, replayed_on_), "replay");
+    const cudaStream_t stream = stream_of(device_);
+    replayed_on_.insert(stream);
+    check(cudaGraphLaunch(ready_, stream), "replay");
   }
 
  private:
@@ -101,7 +103,7 @@ class Graph final : public Recording {
   Allocator& allocator_;
   const std::uint64_t pool_;
   cudaGraphExec_t ready_ = nullptr;
-  cudaStream_t replayed_on_ = nullptr;
+  std::set<cudaStream_t> replayed_on_;
 };
 
 }  // namespace

@@ -14,6 +14,7 @@ struct Words {
 /// `from` is aligned to what is read, up to 16 bytes.
 template <int kBytes>
 __device__ __forceinline__ Words<kBytes> load_words(const void* from) {
+  static_assert(kBytes == 4 || kBytes == 8 || kBytes % 16 == 0);
   Words<kBytes> words;
   if constexpr (kBytes == 4) {
     words.word[0] = *static_cast<const unsigned*>(from);
@@ -105,7 +106,7 @@ __device__ __forceinline__ void store(T* to, const float (&numbers)[kCount]) {
 /// To shared memory, which is aligned to what is written, up to 16 bytes.
 template <int kBytes>
 __device__ __forceinline__ void keep_words(void* to, const Words<kBytes>& words) {
-  static_assert(kBytes <= 16);
+  static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16);
   if constexpr (kBytes == 4)
     *static_cast<unsigned*>(to) = words.word[0];
   else if constexpr (kBytes == 8)
