@@ -5,14 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstdlib>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <shared_mutex>
-#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -22,6 +20,7 @@
 #include "core/cuda/driver.h"
 #include "core/cuda/launch.h"
 #include "core/cuda/stream.h"
+#include "core/environment.h"
 #include "core/workspace.h"
 #include "layers/depthwise_conv2d/cuda/plan.h"
 #include "layers/depthwise_conv2d/cuda/tuning.h"
@@ -94,10 +93,7 @@ EncodeTiled encode_tiled() {
 }
 /// LAMELLA_COPY_ENGINE=0 does without: for tools that do not see what it writes.
 bool has_copy_engine(Device device) {
-  static const bool wanted = [] {
-    const char* const value = std::getenv("LAMELLA_COPY_ENGINE");
-    return value == nullptr || std::string_view(value) != "0";
-  }();
+  static const bool wanted = !detail::environment_says("LAMELLA_COPY_ENGINE", "0");
   int major = 0;
   return wanted && encode_tiled() != nullptr &&
          cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index) == cudaSuccess &&

@@ -3,10 +3,9 @@
 #include <cuda_runtime_api.h>
 
 #include <array>
-#include <cstdlib>
-#include <string_view>
 
 #include "core/cuda/driver.h"
+#include "core/environment.h"
 
 namespace lamella::cuda::pointwise {
 namespace {
@@ -28,10 +27,7 @@ EncodeTiled encode_tiled() {
 }  // namespace
 
 bool has_copy_engine(Device device) {
-  static const bool wanted = [] {
-    const char* const value = std::getenv("LAMELLA_COPY_ENGINE");
-    return value == nullptr || std::string_view(value) != "0";
-  }();
+  static const bool wanted = !detail::environment_says("LAMELLA_COPY_ENGINE", "0");
   int major = 0;
   return wanted && device.is_cuda() && encode_tiled() != nullptr &&
          cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index) == cudaSuccess &&
