@@ -10,6 +10,7 @@
 
 #include "core/check.h"
 #include "core/cuda/check.h"
+#include "core/cuda/launch.h"
 #include "core/cuda/memory.h"
 #include "core/cuda/recording.h"
 #include "core/cuda/stream.h"

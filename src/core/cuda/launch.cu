@@ -4,7 +4,6 @@
 
 #include "core/cuda/check.h"
 #include "core/cuda/launch.h"
-#include "core/cuda/recording.h"
 #include "core/cuda/stream.h"
 #include "core/cuda/uncaptured.h"
 #include "core/cuda_backend.h"
