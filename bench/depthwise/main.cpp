@@ -19,6 +19,7 @@
 #include <thread>
 #include <tuple>
 
+#include "../compile_kernels.h"
 #include "../peer.h"
 #include "cases.h"
 #include "lamella/core/version.h"
@@ -273,8 +274,7 @@ int run(int argc, char** argv) {
   std::vector<std::string> share;
   app.add_option("--compile-share", share)->expected(4)->group("");
   CLI11_PARSE(app, argc, argv);
-  if (!share.empty())
-    return compile_share(share[0], std::stoi(share[1]), std::stoi(share[2]), std::stoi(share[3]));
+  if (!share.empty()) return compile_share(cuda::depthwise::device_sources(), share);
   if (options.quick) options.repetitions = 5;
 
   std::vector<DType> types;
