@@ -270,8 +270,8 @@ class CachingAllocator final : public Allocator {
 
   /// A block of the space that must grow least for it.
   void* grow(const Key& key) {
-    const auto& [pool, stream, bytes] = key;
-    Spaces& spaces = spaces_[{pool, stream}];
+    const std::size_t bytes = std::get<2>(key);
+    Spaces& spaces = spaces_[{std::get<0>(key), std::get<1>(key)}];
     GrowingSpace* best = nullptr;
     std::size_t least = 0;
     const auto consider = [&](GrowingSpace& space) {
