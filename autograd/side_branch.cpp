@@ -1,12 +1,11 @@
 #include "autograd/side_branch.h"
 
 #include <atomic>
-#include <cstdlib>
 #include <exception>
-#include <string_view>
 #include <utility>
 
 #include "core/cuda/recording.h"
+#include "core/environment.h"
 #include "core/shared_stream.h"
 #include "lamella/core/dtype.h"
 #include "lamella/core/stream.h"
@@ -23,10 +22,7 @@ std::atomic<bool> allowed{true};
 std::atomic<std::uint64_t> works{0};
 
 bool is_wanted() {
-  static const bool wanted = [] {
-    const char* const value = std::getenv("LAMELLA_SIDE_BRANCH");
-    return value == nullptr || std::string_view(value) != "0";
-  }();
+  static const bool wanted = !environment_says("LAMELLA_SIDE_BRANCH", "0");
   return wanted && allowed.load(std::memory_order_relaxed);
 }
 

@@ -1,13 +1,12 @@
 #include "tensor/door.h"
 
 #include <atomic>
-#include <cstdlib>
 #include <optional>
-#include <string_view>
 #include <utility>
 
 #include "core/check.h"
 #include "core/cuda/recording.h"
+#include "core/environment.h"
 #include "core/profiling_bytes.h"
 #include "lamella/autograd/autograd.h"
 #include "lamella/core/stream.h"
@@ -21,10 +20,7 @@ namespace {
 std::atomic<std::uint64_t> folded_count{0};
 std::atomic<std::uint64_t> applied_count{0};
 bool fusion_wanted() {
-  static const bool wanted = [] {
-    const char* const value = std::getenv("LAMELLA_FUSION");
-    return value == nullptr || std::string_view(value) != "0";
-  }();
+  static const bool wanted = !environment_says("LAMELLA_FUSION", "0");
   return wanted;
 }
 thread_local bool fusion_on = fusion_wanted();

@@ -4,11 +4,11 @@
 #include <string>
 #include <vector>
 
+#include "../gpu_machine.h"
 #include "cases.h"
 #include "layers/depthwise_conv2d/cuda/run.h"
 #include "layers/depthwise_conv2d/cuda/tuning.h"
 #include "layers/depthwise_conv2d/kernels.h"
-#include "machine.h"
 
 /// One cell's buffers and its times.
 namespace lamella::bench {
@@ -51,13 +51,5 @@ std::string plan_of(const Cell& cell);
 
 /// What is compiled for it: with the first plan's kernel first, none for the generic kernels.
 std::vector<depthwise::Plan> plans_of(const Cell& cell, const depthwise::Tuning& tuning, int architecture);
-
-/// What compile_all() could do. Nowhere: nothing, without a folder of compiled kernels; they are compiled
-/// when they are needed.
-enum class Compiled { All, Some, Nowhere };
-/// Compiles kernels into that folder on all cores, and says on standard error which do not compile.
-Compiled compile_all(const std::vector<std::string>& kernels, int architecture);
-/// What a process that compile_all() starts does: its share of the file's lines. Not 0: some do not compile.
-int compile_share(const std::string& file, int architecture, int share, int shares);
 
 }  // namespace lamella::bench

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "../gpu_machine.h"
 #include "cases.h"
-#include "machine.h"
 
 /// The table, the groups at its end, and JSON.
 namespace lamella::bench {

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "../gpu_machine.h"
 #include "cases.h"
-#include "machine.h"
 #include "measure.h"
 
 namespace lamella::bench {

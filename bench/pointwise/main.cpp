@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "../compile_kernels.h"
 #include "core/cuda/compiler.h"
 #include "lamella/core/version.h"
 #include "measure.h"
@@ -215,8 +216,7 @@ int run(int argc, char** argv) {
   std::vector<std::string> share;
   app.add_option("--compile-share", share)->expected(4)->group("");
   CLI11_PARSE(app, argc, argv);
-  if (!share.empty())
-    return compile_share(share[0], std::stoi(share[1]), std::stoi(share[2]), std::stoi(share[3]));
+  if (!share.empty()) return compile_share(cuda::pointwise::device_sources(), share);
   if (options.quick) {
     options.repetitions = 5;
     if (options.only.empty()) options.only = {"16-96@112", "144-24@56", "96-576@14", "512-512@14"};

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "../depthwise/machine.h"
+#include "../gpu_machine.h"
 #include "cases.h"
 #include "lamella/tensor/tensor.h"
 #include "layers/conv/cuda/pointwise/pointwise.h"
@@ -32,13 +32,5 @@ class Buffers {
   detail::TensorView weight_, dweight_;
   Tensor factors_;
 };
-
-/// What compile_all() could do. Nowhere: nothing, without a folder of compiled kernels; they are compiled
-/// when they are needed.
-enum class Compiled { All, Some, Nowhere };
-/// Compiles kernels into that folder on all cores, and says on standard error which do not compile.
-Compiled compile_all(const std::vector<std::string>& kernels, int architecture);
-/// What a process that compile_all() starts does: its share of the file's lines. Not 0: some do not compile.
-int compile_share(const std::string& file, int architecture, int share, int shares);
 
 }  // namespace lamella::bench

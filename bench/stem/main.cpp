@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "../depthwise/machine.h"
+#include "../gpu_machine.h"
 #include "lamella/lamella.h"
 #include "layers/conv/cuda/stem/stem.h"
 #include "layers/conv/kernels.h"

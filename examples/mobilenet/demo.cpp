@@ -51,6 +51,7 @@ int run_demo(const RunOptions& run) {
   std::printf("MobileNetV2 (width %g) on %lld handwritten digits of 8x8 pixels; %lld others to test it on\n",
               recipe.width, static_cast<long long>(data.train->size()),
               static_cast<long long>(data.test->size()));
+  std::fflush(stdout);  // ahead of the progress, which goes to standard error
   const Trained trained = train(data, options);
   if (trained.interrupted) return 130;
 

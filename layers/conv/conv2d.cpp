@@ -6,6 +6,7 @@
 #include "lamella/layers/depthwise_conv2d.h"
 #include "layers/back_through.h"
 #include "layers/conv/check.h"
+#include "layers/conv/few_channels.h"
 #include "layers/conv/kernels.h"
 #include "layers/conv/pending.h"
 #include "layers/dense.h"
@@ -38,9 +39,9 @@ bool folds(const Conv2dGeometry& g, const Tensor& x) {
 /// The same for those that read an image of few channels, in float32, too, which Autocast would round first.
 /// The type of the result; none: no kernel.
 std::optional<DType> reads_few(const Conv2dGeometry& g, const Tensor& x) {
-  constexpr std::int64_t kFew = 4;
   if (!x.device().is_cuda() || !detail::fusion_enabled() || g.batch == 0 || g.groups != 1 ||
-      g.in_channels > kFew || x.memory_format() != MemoryFormat::ChannelsLast || detail::is_pending(x))
+      g.in_channels > detail::kFewChannels || x.memory_format() != MemoryFormat::ChannelsLast ||
+      detail::is_pending(x))
     return std::nullopt;
   if (size_of(x.dtype()) == 2) return x.dtype();
   if (x.dtype() != DType::Float32) return std::nullopt;

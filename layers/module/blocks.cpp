@@ -10,11 +10,7 @@
 #include "lamella/tensor/arithmetic.h"
 #include "lamella/tensor/reduce.h"
 #include "layers/module/conv_norm_activate.h"
-#include "layers/module/folded.h"
-#include "layers/module/observe.h"
-#include "layers/norm/norm_activate.h"
 #include "layers/squeeze_excite/squeeze_excite.h"
-#include "tensor/moments.h"
 
 namespace lamella {
 
@@ -71,6 +67,8 @@ std::int64_t make_divisible(double channels, std::int64_t divisor) {
 
 namespace {
 
+using detail::conv_norm_activate;
+
 Conv2d block_conv(const char* block, std::int64_t in, std::int64_t out, std::int64_t kernel,
                   std::int64_t stride, std::int64_t dilation, std::int64_t groups) {
   LAMELLA_CHECK(ShapeError, kernel >= 1 && kernel % 2 == 1, block, ": kernel ", kernel, "; it must be odd");
@@ -81,36 +79,6 @@ Conv2d block_conv(const char* block, std::int64_t in, std::int64_t out, std::int
                  .groups = groups,
                  .bias = false});
 }
-
-/// activate(norm(x), activation), in one operator where there is one.
-Tensor norm_and_activate(BatchNorm2d& norm, const Tensor& x, Activation activation) {
-  using detail::PendingActivation;
-  const PendingActivation together = activation == Activation::ReLU        ? PendingActivation::Relu
-                                     : activation == Activation::ReLU6     ? PendingActivation::Relu6
-                                     : activation == Activation::Hardswish ? PendingActivation::Hardswish
-                                     : activation == Activation::SiLU      ? PendingActivation::Silu
-                                                                           : PendingActivation::None;
-  if (together == PendingActivation::None || !detail::fusion_enabled()) return activate(norm(x), activation);
-  const Tensor y = detail::norm_activate(norm, x, together);
-  detail::notify_call(norm, y);
-  return y;
-}
-
-using detail::conv_norm_activate;
-
-}  // namespace
-
-Tensor detail::conv_norm_activate(Conv2d& conv, BatchNorm2d& norm, const Tensor& x, Activation activation) {
-  if (detail::is_folded(conv, norm)) return activate(detail::folded_conv(conv, norm, x), activation);
-  Tensor z;
-  {
-    const detail::MomentsRequest request(norm.is_training());
-    z = conv(x);
-  }
-  return norm_and_activate(norm, z, activation);
-}
-
-namespace {
 
 /// Names the activation in the printed tree; the block itself calls activate().
 struct NamedActivation final : Module {

@@ -21,15 +21,13 @@
 namespace lamella::detail {
 namespace {
 
-constexpr std::size_t kGranule = 512;
 constexpr std::size_t kLarge = std::size_t{1} << 20;  // from here on blocks are cut from growing spaces
 constexpr std::size_t kLargest = std::size_t{1} << 62;
 
 // Multiples of 512 bytes; from 4 KiB on, eight sizes per power of two, so at most an eighth of a block is
 // unused.
 std::size_t size_class(std::size_t bytes) {
-  const std::size_t step = std::max(kGranule, std::bit_floor(bytes) / 8);
-  return (bytes + step - 1) / step * step;
+  return round_up(bytes, std::max(GrowingSpace::kGranule, std::bit_floor(bytes) / 8));
 }
 
 thread_local const Allocator* pool_owner = nullptr;
@@ -52,9 +50,7 @@ class CachingAllocator final : public Allocator {
     std::lock_guard lock(mutex_);
     if (bytes > kLargest) throw_out_of_memory(bytes);
     const bool is_cut = bytes >= kLarge && raw_->chunk_bytes() != 0;
-    const std::size_t block_bytes =
-        is_cut ? (bytes + GrowingSpace::kGranule - 1) / GrowingSpace::kGranule * GrowingSpace::kGranule
-               : size_class(bytes);
+    const std::size_t block_bytes = is_cut ? round_up(bytes, GrowingSpace::kGranule) : size_class(bytes);
     const std::uint64_t pool = pool_owner == this ? current_pool : 0;
     collect_waiting();
     const Key key{pool, stream.handle, block_bytes};
@@ -178,7 +174,8 @@ class CachingAllocator final : public Allocator {
   }
 
  private:
-  using Key = std::tuple<std::uint64_t, void*, std::size_t>;  // pool, stream, size class
+  // Pool, stream, and size class, or bytes of a cut block.
+  using Key = std::tuple<std::uint64_t, void*, std::size_t>;
 
   using Spaces = std::list<std::unique_ptr<GrowingSpace>>;
 
@@ -273,8 +270,8 @@ class CachingAllocator final : public Allocator {
 
   /// A block of the space that must grow least for it.
   void* grow(const Key& key) {
-    const auto& [pool, stream, bytes] = key;
-    Spaces& spaces = spaces_[{pool, stream}];
+    const std::size_t bytes = std::get<2>(key);
+    Spaces& spaces = spaces_[{std::get<0>(key), std::get<1>(key)}];
     GrowingSpace* best = nullptr;
     std::size_t least = 0;
     const auto consider = [&](GrowingSpace& space) {

@@ -1,23 +1,23 @@
 #include <dlfcn.h>
 
 #include <atomic>
-#include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "core/check.h"
 #include "core/cuda/check.h"
+#include "core/cuda/launch.h"
 #include "core/cuda/memory.h"
 #include "core/cuda/recording.h"
 #include "core/cuda/stream.h"
 #include "core/cuda/uncaptured.h"
 #include "core/cuda/used_device.h"
 #include "core/cuda_backend.h"
+#include "core/environment.h"
 
 namespace lamella::detail::cuda {
 
@@ -87,9 +87,8 @@ void start(Gpu& gpu, Device device) {
   if (!why_not.empty()) throw DeviceError(why_not);
   const DeviceGuard guard(device);
   check(cudaStreamCreateWithFlags(&gpu.stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
-  const char* const checked = std::getenv("LAMELLA_CHECK_MEMORY");
-  auto memory = checked != nullptr && std::string_view(checked) == "1" ? make_checked_cuda_memory(device)
-                                                                       : make_cuda_memory(device);
+  auto memory = environment_says("LAMELLA_CHECK_MEMORY", "1") ? make_checked_cuda_memory(device)
+                                                              : make_cuda_memory(device);
   gpu.allocator = make_caching_allocator(device, std::move(memory)).release();
   check(cudaMalloc(&gpu.random_step, sizeof(std::uint64_t)), "cudaMalloc");
   gpu.ready = true;

@@ -18,7 +18,7 @@ std::unique_ptr<GrowingSpace> GrowingSpace::make(RawMemory& raw) {
   const std::size_t chunk = raw.chunk_bytes();
   if (chunk == 0) return nullptr;
   // Twice the memory: blocks that stay leave addresses around them that are of no use to larger ones.
-  const std::size_t step = kLargeOne * chunk, bytes = (2 * raw.capacity() + step - 1) / step * step;
+  const std::size_t bytes = round_up(2 * raw.capacity(), kLargeOne * chunk);
   void* const base = bytes == 0 ? nullptr : raw.reserve(bytes);
   if (base == nullptr) return nullptr;
   return std::unique_ptr<GrowingSpace>(new GrowingSpace(raw, static_cast<char*>(base), bytes, chunk));
@@ -51,35 +51,35 @@ bool GrowingSpace::has_idle() const {
   });
 }
 
-std::size_t GrowingSpace::chunk_at(std::size_t offset) const {
+std::size_t GrowingSpace::chunk_bytes_at(std::size_t offset) const {
   return offset < kSmallOnes * chunk_ ? chunk_ : kLargeOne * chunk_;
 }
 
 std::size_t GrowingSpace::chunk_below(std::size_t offset) const {
-  return offset / chunk_at(offset) * chunk_at(offset);
+  return offset / chunk_bytes_at(offset) * chunk_bytes_at(offset);
 }
 
 std::size_t GrowingSpace::chunk_from(std::size_t offset) const {
   const std::size_t below = chunk_below(offset);
-  return below == offset ? offset : below + chunk_at(offset);
+  return below == offset ? offset : below + chunk_bytes_at(offset);
 }
 
 bool GrowingSpace::map(std::size_t from, std::size_t to) {
-  for (std::size_t at = from; at < to; at += chunk_at(at)) {
-    if (!raw_.map(base_ + at, chunk_at(at))) {
+  for (std::size_t at = from; at < to; at += chunk_bytes_at(at)) {
+    if (!raw_.map(base_ + at, chunk_bytes_at(at))) {
       unmap(from, at);
       return false;
     }
-    mapped_ += chunk_at(at);
+    mapped_ += chunk_bytes_at(at);
     ++chunks_;
   }
   return true;
 }
 
 void GrowingSpace::unmap(std::size_t from, std::size_t to) noexcept {
-  for (std::size_t at = from; at < to; at += chunk_at(at)) {
-    raw_.unmap(base_ + at, chunk_at(at));
-    mapped_ -= chunk_at(at);
+  for (std::size_t at = from; at < to; at += chunk_bytes_at(at)) {
+    raw_.unmap(base_ + at, chunk_bytes_at(at));
+    mapped_ -= chunk_bytes_at(at);
     --chunks_;
   }
 }

@@ -11,6 +11,11 @@
 
 namespace lamella::detail {
 
+/// The smallest multiple of `step` that has `bytes`.
+constexpr std::size_t round_up(std::size_t bytes, std::size_t step) {
+  return (bytes + step - 1) / step * step;
+}
+
 /// A range of a device's addresses that blocks of any size are cut from, and which memory is mapped to chunk
 /// by chunk as more is needed: small chunks at first, so that small networks waste little, then larger ones,
 /// so that large networks ask the device seldom. What is given back is joined with what is free beside it, so
@@ -40,7 +45,7 @@ class GrowingSpace {
   /// How many bytes must be mapped for a block of `bytes` that take() finds no room for; nothing if the range
   /// is too small.
   std::optional<std::size_t> growth(std::size_t bytes) const;
-  /// Maps as many and takes the block. Null, and nothing has changed, if the device refuses.
+  /// Maps that much and takes the block. Null, and nothing has changed, if the device refuses.
   void* grow_and_take(std::size_t bytes);
   /// Takes back what take() or grow_and_take() gave.
   void give_back(void* data) noexcept;
@@ -65,7 +70,8 @@ class GrowingSpace {
   /// Where the chunk begins that covers `offset`, and where the first one does from there on.
   std::size_t chunk_below(std::size_t offset) const;
   std::size_t chunk_from(std::size_t offset) const;
-  std::size_t chunk_at(std::size_t offset) const;
+  /// Bytes of the chunk that covers `offset`.
+  std::size_t chunk_bytes_at(std::size_t offset) const;
   bool map(std::size_t from, std::size_t to);
   void unmap(std::size_t from, std::size_t to) noexcept;
   std::optional<Place> cheapest_place(std::size_t bytes) const;

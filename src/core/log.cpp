@@ -4,6 +4,7 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 
 #include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <mutex>
@@ -37,9 +38,13 @@ LogLevel initial_level() {
                                                                       {"warning", LogLevel::Warning},
                                                                       {"error", LogLevel::Error},
                                                                       {"off", LogLevel::Off}};
-  if (const char* const text = std::getenv("LAMELLA_LOG_LEVEL"))
-    for (const auto& [name, level] : kLevels)
-      if (name == text) return level;
+  const char* const text = std::getenv("LAMELLA_LOG_LEVEL");
+  if (text == nullptr || *text == '\0') return LogLevel::Info;
+  for (const auto& [name, level] : kLevels)
+    if (name == text) return level;
+  // Nothing can be logged yet.
+  std::fprintf(stderr,
+               "[lamella] warning: LAMELLA_LOG_LEVEL=%s is none of debug, info, warning, error, off\n", text);
   return LogLevel::Info;
 }
 

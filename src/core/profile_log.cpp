@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <string_view>
 #include <utility>
 
 #include "core/check.h"
 #include "core/cuda/recording.h"
+#include "core/environment.h"
 #include "core/profiling_bytes.h"
 
 namespace lamella::detail::profiling {
@@ -17,10 +16,7 @@ namespace lamella::detail::profiling {
 namespace {
 
 // LAMELLA_NVTX=1: ranges for NVIDIA's tools in any program, without a profile.
-unsigned bits_at_start() {
-  const char* const ranges = std::getenv("LAMELLA_NVTX");
-  return ranges != nullptr && std::string_view(ranges) == "1" ? kRanges : 0;
-}
+unsigned bits_at_start() { return environment_says("LAMELLA_NVTX", "1") ? kRanges : 0; }
 
 std::mutex& current_mutex() {
   static std::mutex& mutex = *new std::mutex;

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "core/cuda/copy_engine.h"
 #include "devices.h"
 #include "lamella/lamella.h"
-#include "layers/conv/cuda/pointwise/maps.h"
 #include "tensor/door.h"
 
 // The 1x1 kernels on the GPU against conv2d() on the CPU in float64.
@@ -153,7 +153,7 @@ std::vector<double> merged_moments(const detail::LeftParts& left, std::int64_t t
   return merged;
 }
 
-bool can_run() { return points::has_copy_engine(Device::cuda()); }
+bool can_run() { return detail::cuda::has_copy_engine(Device::cuda()); }
 #define LAMELLA_NEEDS_COPY_ENGINE() \
   LAMELLA_NEEDS_GPU();              \
   if (!can_run()) GTEST_SKIP() << "needs a GPU with a copy engine (compute capability 9)"

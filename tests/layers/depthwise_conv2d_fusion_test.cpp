@@ -102,7 +102,7 @@ struct FusedProblem : RawProblem {
   void expect_statistics() const {
     const std::vector<double> numbers = expected_output().to_vector<double>();
     const auto channels = static_cast<std::size_t>(w.size(0));
-    const double count = static_cast<double>(numbers.size() / channels);
+    const auto count = static_cast<double>(numbers.size()) / static_cast<double>(channels);
     std::vector<double> means(channels), variances(channels);
     const auto of = [&](std::size_t i) {
       return static_cast<std::size_t>(channel(static_cast<std::int64_t>(i), y.shape()));

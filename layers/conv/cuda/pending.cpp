@@ -6,6 +6,7 @@
 #include "layers/conv/cuda/pointwise/pointwise.h"
 #include "layers/conv/cuda/results.h"
 #include "layers/conv/cuda/stem/stem.h"
+#include "layers/conv/few_channels.h"
 
 namespace lamella::cuda {
 
@@ -22,7 +23,9 @@ bool is_pointwise(const Conv2dGeometry& g) {
          g.padding == Size2(0) && g.in == g.out;
 }
 
-bool has_few_channels(const Conv2dGeometry& g) { return g.batch > 0 && g.groups == 1 && g.in_channels <= 4; }
+bool has_few_channels(const Conv2dGeometry& g) {
+  return g.batch > 0 && g.groups == 1 && g.in_channels <= detail::kFewChannels;
+}
 
 bool is_plain(const PendingView& input) {
   return input.scale == nullptr && input.shift == nullptr && input.activation == PendingActivation::None;

@@ -5,21 +5,19 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstdlib>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <shared_mutex>
-#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "core/cuda/check.h"
 #include "core/cuda/compiler.h"
-#include "core/cuda/driver.h"
+#include "core/cuda/copy_engine.h"
 #include "core/cuda/launch.h"
 #include "core/cuda/stream.h"
 #include "core/workspace.h"
@@ -36,6 +34,7 @@ namespace lamella::cuda::depthwise {
 namespace {
 
 using detail::ConstTensorView;
+using detail::cuda::TensorBox;
 using lamella::depthwise::BoxSizes;
 using lamella::depthwise::BoxWork;
 using lamella::depthwise::Hook;
@@ -81,58 +80,28 @@ bool has_dense_taps(const ConstTensorView& weight) {
          (weight.shape[2] == 1 || weight.strides[2] == kw) && (kw == 1 || weight.strides[3] == 1);
 }
 
-/// The driver's cuTensorMapEncodeTiled, by the types of its arguments alone; null: the driver or GPU has no
-/// copy engine.
-using EncodeTiled = int (*)(TensorMap* map, int data_type, std::uint32_t rank, void* address,
-                            const std::uint64_t* sizes, const std::uint64_t* strides,
-                            const std::uint32_t* box, const std::uint32_t* steps, int interleave, int swizzle,
-                            int promotion, int fill);
-EncodeTiled encode_tiled() {
-  static const auto found =
-      reinterpret_cast<EncodeTiled>(detail::cuda::driver_function("cuTensorMapEncodeTiled", 12000));
-  return found;
-}
-/// LAMELLA_COPY_ENGINE=0 does without: for tools that do not see what it writes.
-bool has_copy_engine(Device device) {
-  static const bool wanted = [] {
-    const char* const value = std::getenv("LAMELLA_COPY_ENGINE");
-    return value == nullptr || std::string_view(value) != "0";
-  }();
-  int major = 0;
-  return wanted && encode_tiled() != nullptr &&
-         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index) == cudaSuccess &&
-         major >= 9;
-}
-
 /// What the copy engine must know to move boxes of a tensor; false: it cannot.
 bool describe(const ConstTensorView& view, const BoxSizes& box, TensorMap& map) {
-  constexpr int kFloat16 = 6, kBFloat16 = 9, kNoInterleave = 0, kPromote128Bytes = 2, kFillZeros = 0;
   constexpr std::uint64_t kLargestStride = std::uint64_t{1} << 40, kLargestSize = std::uint64_t{1} << 32;
-  constexpr std::uint32_t kRank = 4;
+  constexpr std::uint32_t kRank = TensorBox::kAxes;
   const std::uint64_t number = size_of(view.dtype);
-  std::array<std::uint64_t, kRank> sizes{};
-  std::array<std::uint64_t, kRank - 1> strides{};
+  TensorBox to{.data = view.data, .dtype = view.dtype};
   constexpr std::array<int, kRank> kAxes{1, 3, 2, 0};
-  for (std::uint32_t i = 0; i < kRank; ++i) sizes[i] = static_cast<std::uint64_t>(view.shape[kAxes[i]]);
+  for (std::uint32_t i = 0; i < kRank; ++i) to.sizes[i] = static_cast<std::uint64_t>(view.shape[kAxes[i]]);
   for (std::uint32_t i = 1; i < kRank; ++i) {
     // Of an axis of one, any stride will do.
     std::uint64_t stride = static_cast<std::uint64_t>(view.strides[kAxes[i]]) * number;
-    if (sizes[i] == 1) stride = (sizes[0] * number + 15) / 16 * 16;
+    if (to.sizes[i] == 1) stride = (to.sizes[0] * number + 15) / 16 * 16;
     if (view.strides[kAxes[i]] <= 0 || stride >= kLargestStride || stride % 16 != 0) return false;
-    strides[i - 1] = stride;
+    to.strides[i - 1] = stride;
   }
-  for (const std::uint64_t size : sizes)
+  for (const std::uint64_t size : to.sizes)
     if (size == 0 || size > kLargestSize) return false;
   const auto extent = [](int count, int step) { return static_cast<std::uint32_t>((count - 1) * step + 1); };
-  const std::array<std::uint32_t, kRank> extents{
-      static_cast<std::uint32_t>(box.channels), extent(box.pixels, box.pixel_step),
-      extent(box.rows, box.row_step), static_cast<std::uint32_t>(box.images)};
-  const std::array<std::uint32_t, kRank> steps{1, static_cast<std::uint32_t>(box.pixel_step),
-                                               static_cast<std::uint32_t>(box.row_step), 1};
-  const int swizzle = box.channels == 64 ? 3 : box.channels == 32 ? 2 : 1;  // of 128, 64 or 32 bytes
-  return encode_tiled()(&map, view.dtype == DType::Float16 ? kFloat16 : kBFloat16, kRank,
-                        const_cast<void*>(view.data), sizes.data(), strides.data(), extents.data(),
-                        steps.data(), kNoInterleave, swizzle, kPromote128Bytes, kFillZeros) == 0;
+  to.extents = {static_cast<std::uint32_t>(box.channels), extent(box.pixels, box.pixel_step),
+                extent(box.rows, box.row_step), static_cast<std::uint32_t>(box.images)};
+  to.steps = {1, static_cast<std::uint32_t>(box.pixel_step), static_cast<std::uint32_t>(box.row_step), 1};
+  return detail::cuda::encode_map(to, &map);
 }
 
 struct Hash {
@@ -261,7 +230,7 @@ bool describe_problem(const Conv2dGeometry& geometry, const Operands& o, Problem
   problem.hardswish = problem.transforms && o.transform.hardswish;
   problem.hook = o.hook;
 
-  problem.boxes = has_copy_engine(y.device);
+  problem.boxes = detail::cuda::has_copy_engine(y.device);
   problem.exact_taps = problem.pass != Pass::Weight && o.weight.dtype == DType::Float32;
   return true;
 }

@@ -13,7 +13,7 @@ struct GradientFormula {
   static constexpr bool kReadsGradient = true;
   /// Without a slope there are fewer factors of a lane.
   static constexpr int kBlocksOfSm = std::is_same_v<Slope, NoSlope<C>> ? 3 : 2;
-  /// q − p · center is one number: what float32 loses by that is far below a rounding of sixteen bits.
+  /// q − p · center is one number: what float32 loses by that is below a rounding of sixteen bits.
   static constexpr bool kFolded = sizeof(T) == 2;
   struct Lane {
     C a, p, q, center, scale, shift;

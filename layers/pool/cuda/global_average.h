@@ -3,7 +3,7 @@
 #include "layers/pool/geometry.h"
 #include "tensor/view.h"
 
-/// Averages over whole planes: the pooling of MobileNets, at their end and in squeeze-and-excitation.
+/// Averages over whole planes, of inputs that owe nothing; of others: layers/squeeze_excite, plane_means().
 namespace lamella::cuda {
 
 /// True where each channel has one window, its whole plane, and an average divides by the plane's size.

@@ -1,15 +1,13 @@
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
-#include <string_view>
 #include <vector>
 
 #include "core/cuda/check.h"
 #include "core/cuda/launch.h"
-#include "core/cuda/recording.h"
 #include "core/cuda/stream.h"
 #include "core/cuda/uncaptured.h"
 #include "core/cuda_backend.h"
+#include "core/environment.h"
 
 namespace lamella::detail::cuda {
 namespace {
@@ -26,8 +24,7 @@ bool is_plain(cudaStream_t stream) { return !plain_next.empty() && std::erase(pl
 /// A GPU can be new, and this build's code for an older one, in which wait_for_stream() does nothing.
 bool can_launch_early(Device device) {
   constexpr int kHopper = 90;
-  const char* const value = std::getenv("LAMELLA_EARLY_LAUNCH");
-  if (value != nullptr && std::string_view(value) == "0") return false;
+  if (environment_says("LAMELLA_EARLY_LAUNCH", "0")) return false;
   const UncapturedCalls uncaptured;
   const DeviceGuard guard(device);
   int major = 0;

@@ -17,6 +17,11 @@ bool launches_early(Device device);
 /// For tests: false makes launch_early() launch plainly, in all threads, until it is told true.
 void allow_early_launches(bool allowed);
 
+/// Makes this thread's next early launch on `stream` a plain one: there the stream has been made to wait for
+/// another. A recording has edges in place of that, and those to a kernel that begins early would not be full
+/// ones.
+void launch_plainly_next(Stream stream);
+
 /// Launches a kernel on the current stream of `device`, before the kernel ahead of it has ended where the GPU
 /// can: all threads of `kernel` must call wait_for_stream() before they touch global memory, and none may
 /// leave without. `arguments` point to the parameters, as for cudaLaunchKernel(); `what` names the kernel in

@@ -5,7 +5,6 @@
 #include <cstdlib>
 #include <map>
 #include <optional>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -14,6 +13,7 @@
 #include "core/cuda/recording.h"
 #include "core/cuda/used_device.h"
 #include "core/cuda_backend.h"
+#include "core/environment.h"
 
 namespace lamella::detail::cuda {
 namespace {
@@ -239,8 +239,7 @@ class PinnedMemory final : public MarkedMemory {
 std::unique_ptr<RawMemory> make_cuda_memory(Device device) {
   const DeviceGuard guard(device);
   const UnrecordedGuard unrecorded;
-  const char* const wanted = std::getenv("LAMELLA_GROWING_MEMORY");
-  if (wanted == nullptr || std::string_view(wanted) != "0")
+  if (!environment_says("LAMELLA_GROWING_MEMORY", "0"))
     if (const std::optional<Mapping> mapping = Mapping::of(device))
       return std::make_unique<GrowingCudaMemory>(device, *mapping);
   return std::make_unique<CudaMemory>(device);

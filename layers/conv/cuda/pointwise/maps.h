@@ -2,16 +2,11 @@
 
 #include <cstdint>
 
-#include "lamella/core/device.h"
 #include "lamella/core/dtype.h"
 #include "layers/conv/cuda/pointwise/cut.h"
 
 /// What the copy engine is told.
 namespace lamella::cuda::pointwise {
-
-/// Whether the GPU has a copy engine, and it is wanted: LAMELLA_COPY_ENGINE=0 does without, for tools that do
-/// not see what it writes.
-bool has_copy_engine(Device device);
 
 /// A map of a matrix [rows][channels] of a half type without gaps, to move in boxes. False: it cannot be
 /// moved so.

@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "core/cuda/copy_engine.h"
 #include "core/cuda/launch.h"
 #include "core/workspace.h"
 #include "layers/conv/cuda/pointwise/maps.h"
@@ -71,7 +72,7 @@ bool describe_problem(const ConstTensorView& x, const ConstTensorView& y, Proble
   if (x.shape[1] > kMost || y.shape[1] > kMost) return false;
   problem.in_channels = static_cast<int>(x.shape[1]);
   problem.out_channels = static_cast<int>(y.shape[1]);
-  return lamella::pointwise::can_plan(problem) && has_copy_engine(x.device);
+  return lamella::pointwise::can_plan(problem) && detail::cuda::has_copy_engine(x.device);
 }
 
 const Chosen* plan_of(const Problem& problem, Device device) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "layers/conv/cuda/stem/device/stem_work.cuh"
+#include "layers/conv/few_channels.h"
 
 /// How the kernels of convolutions of few channels share out their work: by the sizes alone.
 namespace lamella::stem {
@@ -32,9 +33,9 @@ inline constexpr int kMostParts = 5 * 132;
 
 /// Whether the kernels can do this convolution. Few outputs: each 32 read the image anew.
 inline bool fits(const Sizes& s) {
-  constexpr int kMostChannels = 4, kMostOutputs = 64, kMostStride = 4, kMostSide = 1 << 15;
+  constexpr int kMostOutputs = 64, kMostStride = 4, kMostSide = 1 << 15;
   constexpr Int64 kMostNumbers = 1 << 30;
-  return s.batch > 0 && s.channels >= 1 && s.channels <= kMostChannels && s.outputs >= 8 &&
+  return s.batch > 0 && s.channels >= 1 && s.channels <= detail::kFewChannels && s.outputs >= 8 &&
          s.outputs % 8 == 0 && s.outputs <= kMostOutputs && s.stride_h <= kMostStride &&
          s.stride_w <= kMostStride && s.out_h >= 1 && s.out_w >= 1 && s.in_h < kMostSide &&
          s.in_w < kMostSide && s.out_h < kMostSide && s.out_w < kMostSide && s.pad_h < kMostSide &&

@@ -1,5 +1,5 @@
-// Kernels are compiled by processes of their own: within one, CUDA's compiler does part of its work for one
-// kernel at a time.
+#include "compile_kernels.h"
+
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,14 +11,14 @@
 #include <fstream>
 #include <thread>
 
-#include "core/cuda/compiler.h"
 #include "lamella/core/error.h"
-#include "measure.h"
 
 extern char** environ;
 
 namespace lamella::bench {
 
+// Kernels are compiled by processes of their own: within one, CUDA's compiler does part of its work for one
+// kernel at a time.
 Compiled compile_all(const std::vector<std::string>& kernels, int architecture) {
   if (const char* const folder = std::getenv("LAMELLA_KERNEL_CACHE"); folder != nullptr && *folder == '\0')
     return Compiled::Nowhere;
@@ -55,14 +55,16 @@ Compiled compile_all(const std::vector<std::string>& kernels, int architecture) 
   return all ? Compiled::All : Compiled::Some;
 }
 
-int compile_share(const std::string& file, int architecture, int share, int shares) {
-  std::ifstream lines(file);
+int compile_share(const detail::cuda::Sources& sources, const std::vector<std::string>& words) {
+  std::ifstream lines(words.at(0));
+  const int architecture = std::stoi(words.at(1)), share = std::stoi(words.at(2)),
+            shares = std::stoi(words.at(3));
   std::string kernel;
   int failures = 0;
   for (int i = 0; std::getline(lines, kernel); ++i) {
     if (i % shares != share) continue;
     try {
-      detail::cuda::compile_or_load(cuda::depthwise::device_sources(), kernel, architecture);
+      detail::cuda::compile_or_load(sources, kernel, architecture);
     } catch (const Error& error) {
       std::fprintf(stderr, "%s\n", error.what());
       ++failures;

@@ -7,8 +7,8 @@
 #include <cstdio>
 #include <stdexcept>
 
+#include "gpu_machine.h"
 #include "lamella/core/device.h"
-#include "machine.h"
 
 namespace lamella::bench {
 namespace {
