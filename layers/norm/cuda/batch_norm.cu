@@ -1,6 +1,9 @@
+#include <type_traits>
+
 #include "core/workspace.h"
 #include "layers/norm/cuda/channels.cuh"
 #include "layers/norm/cuda/parameters.cuh"
+#include "layers/norm/cuda/streams.cuh"
 
 namespace lamella::cuda {
 
@@ -161,22 +164,88 @@ struct BatchGradient {
   __device__ Before load(std::int64_t c) const {
     return {statistics[c], statistics[channels + c], weight.load(c), grad_weight.load(c), grad_bias.load(c)};
   }
-  __device__ void operator()(std::int64_t c, const Before& before, Pair pair) const {
+  /// dx = a · g + p · (x − center) + q.
+  struct Factors {
+    C a, p, q, center;
+  };
+  __device__ Factors factors_of(const Before& before, Pair pair) const {
     const double mean = before.mean, inverse = before.inverse;
     const double center = static_cast<C>(mean), sum = pair.x;
-    const double product = count > 0 ? (pair.y + (center - mean) * sum) * inverse : 0;  // Σ g · x̂
-    grad_weight.write(c, before.grad_weight, product);
-    // Weight and bias may be one tensor.
-    grad_bias.write(c, grad_bias.data == grad_weight.data ? grad_bias.load(c) : before.grad_bias, sum);
-    if (count == 0) return;
+    const double product = product_of(before, pair);
     const double a = before.weight.value() * inverse;
     const double p = training ? -a * product * inverse / count : 0, q = training ? -a * sum / count : 0;
-    factors[c] = static_cast<C>(a);
-    factors[channels + c] = static_cast<C>(p);
-    factors[2 * channels + c] = static_cast<C>(q + p * (center - mean));
-    factors[3 * channels + c] = static_cast<C>(center);
+    return {static_cast<C>(a), static_cast<C>(p), static_cast<C>(q + p * (center - mean)),
+            static_cast<C>(center)};
+  }
+  __device__ void write_parameters(std::int64_t c, const Before& before, Pair pair) const {
+    grad_weight.write(c, before.grad_weight, product_of(before, pair));
+    // Weight and bias may be one tensor.
+    grad_bias.write(c, grad_bias.data == grad_weight.data ? grad_bias.load(c) : before.grad_bias, pair.x);
+  }
+  __device__ void operator()(std::int64_t c, const Before& before, Pair pair) const {
+    write_parameters(c, before, pair);
+    if (count == 0) return;
+    const Factors of = factors_of(before, pair);
+    factors[c] = of.a;
+    factors[channels + c] = of.p;
+    factors[2 * channels + c] = of.q;
+    factors[3 * channels + c] = of.center;
+  }
+
+ private:
+  /// Σ g · x̂.
+  __device__ double product_of(const Before& before, Pair pair) const {
+    const double center = static_cast<C>(before.mean);
+    return count > 0 ? (pair.y + (center - before.mean) * pair.x) * before.inverse : 0;
   }
 };
+
+/// dx = a · g + p · (x − center) + q.
+template <class T>
+struct FactorsFormula {
+  using C = detail::ComputeType<T>;
+  static constexpr bool kReadsGradient = true;
+  using Lane = typename BatchGradient<C>::Factors;
+  __device__ C operator()(const Lane& lane, C g, C x) const {
+    return lane.a * g + (lane.p * (x - lane.center) + lane.q);
+  }
+};
+
+/// Few parts are added up, and the factors made of them, by every block for its channels: small tensors
+/// would take longer over another launch.
+constexpr std::int64_t kFewParts = 16;
+
+template <class T, class Parts>
+__global__ void __launch_bounds__(kNormThreads, 2)
+    write_rows_of_few(const Streams<T> streams, const RowCut cut, const Parts parts,
+                      const BatchGradient<detail::ComputeType<T>> gradient) {
+  using Formula = FactorsFormula<T>;
+  constexpr int kSize = Numbers<T>::kSize;
+  static_assert(32 * kSize <= kNormThreads);  // the channels of a tile at most
+  __shared__ typename Formula::Lane shared[kNormThreads];
+  const RowItem<kSize> item(cut, blockIdx.x);
+  const std::int64_t first = item.tile * cut.across * kSize, channel = first + threadIdx.x;
+  detail::cuda::wait_for_stream();
+  if (threadIdx.x < cut.across * kSize && channel < cut.lanes) {
+    const auto before = gradient.load(channel);
+    SumsTally tally = SumsTally::around(0);
+#pragma unroll 4
+    for (std::int64_t part = 0; part < parts.parts(); ++part) tally.add(0, parts.pair(part, channel));
+    if (item.part == 0) gradient.write_parameters(channel, before, tally.result());
+    shared[threadIdx.x] = gradient.factors_of(before, tally.result());
+  }
+  __syncthreads();
+  if (item.count == 0) return;
+  typename Formula::Lane lanes[kSize];
+#pragma unroll
+  for (int k = 0; k < kSize; ++k) lanes[k] = shared[item.lane - first + k];
+  const auto at = [&](unsigned i) { return item.offset + i * item.step; };
+  in_batches<Packets<T>>(
+      item.count, [&](unsigned i) { return load_streams<true, T, Formula>(streams, at(i), kSize); },
+      [&](const Packets<T>& packets, unsigned i) {
+        write_packet<true, 1>(streams, packets, at(i), kSize, Formula(), lanes);
+      });
+}
 
 template <class C>
 __global__ void running_statistics(const ChannelNumbers mean, const ChannelNumbers var, double eps,
@@ -195,6 +264,35 @@ void finish_left(const char* what, const ConstTensorView& left, std::int64_t of_
     finish_parts<Tally>(what, left.device, LeftView<T>(left, of_part, total), left.shape[2], done);
   };
   left.dtype == DType::Float64 ? finish_type(double()) : finish_type(float());
+}
+
+/// dx and the parameters' gradients from the sums that another kernel left, in one launch; false, with
+/// nothing done, where that is not for the better.
+template <class C>
+bool gradient_of_few(const ConstTensorView& grad, const ConstTensorView& x, const ChannelCut& cut,
+                     const ConstTensorView& known, const TensorView& dx, GradientWrite write,
+                     const BatchGradient<C>& gradient) {
+  if (known.shape[0] > kFewParts || cut.empty() || !cut.layout.channels_last || !cut.whole ||
+      cut.rows.segments != 1)
+    return false;
+  for (const void* address : {grad.data, x.data, static_cast<const void*>(dx.data)})
+    if (!detail::cuda::is_aligned(address)) return false;
+  bool done = false;
+  detail::dispatch_floating(x.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    if constexpr (std::is_same_v<detail::ComputeType<T>, C> && !std::is_same_v<T, double>) {
+      const Streams<T> streams{grad.as<T>(), x.as<T>(), dx.as<T>(), write == GradientWrite::Accumulate};
+      const auto run = [&](auto number) {
+        using Parts = LeftView<decltype(number)>;
+        detail::cuda::launch_early("batch_norm_backward", dx.device, grid_of(cut.rows.blocks()), kNormThreads,
+                                   0, write_rows_of_few<T, Parts>, streams, cut.rows, Parts(known, 0, 0),
+                                   gradient);
+      };
+      known.dtype == DType::Float64 ? run(double()) : run(float());
+      done = true;
+    }
+  });
+  return done;
 }
 
 }  // namespace
@@ -252,6 +350,8 @@ void batch_norm_backward(const ConstTensorView& grad, const ConstTensorView& x, 
                                 {parameters.weight, parameters.weight_write},
                                 {parameters.bias, parameters.bias_write},
                                 factors.as<C>()};
+    if (known.data != nullptr && dx.data != nullptr && gradient_of_few(grad, x, cut, known, dx, write, done))
+      return;
     if (known.data != nullptr)
       finish_left<SumsTally>("batch_norm_backward", known, 0, 0, done);
     else
