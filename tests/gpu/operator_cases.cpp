@@ -288,8 +288,8 @@ std::vector<OperatorCase> layer_cases() {
              64});
   for (const MemoryFormat format : kFormats) {
     const std::string suffix = std::string("/") + name(format);
-    for (const Shape& shape :
-         {Shape{8, 16, 7, 7}, Shape{4, 5, 3, 3}, Shape{2, 96, 28, 28}, Shape{64, 8, 1, 1}}) {
+    for (const Shape& shape : {Shape{8, 16, 7, 7}, Shape{4, 5, 3, 3}, Shape{2, 96, 28, 28},
+                               Shape{64, 8, 1, 1}, Shape{8, 40, 13, 17}}) {
       const std::int64_t channels = shape[1];
       const Tensors inputs{image(shape, 47, format), weights({channels}, 48), weights({channels}, 49)};
       cases.push_back({"batch_norm" + shape.to_string() + suffix,
@@ -302,6 +302,10 @@ std::vector<OperatorCase> layer_cases() {
       cases.push_back({"batch_norm_relu6" + shape.to_string() + suffix,
                        [](const Tensors& x) { return relu6(batch_norm(x[0], x[1], x[2], {}, {}) * 4.0); },
                        inputs, 128});
+      cases.push_back(
+          {"batch_norm_beside_another" + shape.to_string() + suffix,
+           [](const Tensors& x) { return batch_norm(x[0], x[1], x[2], {}, {}) * 0.5 + x[0] * 2.0; }, inputs,
+           64});
       cases.push_back({"batch_norm_eval" + shape.to_string() + suffix,
                        [channels](const Tensors& x) {
                          const TensorOptions like{.dtype = x[0].dtype(), .device = x[0].device()};
