@@ -306,12 +306,10 @@ int run(int argc, char** argv) {
     return 0;
   }
 
-  std::future<std::unique_ptr<Peer>> starting;
+  std::unique_ptr<Peer> peer;
   if (!options.peer.empty())
-    starting = std::async(std::launch::async, [] {
-      return std::make_unique<Peer>(LAMELLA_BENCH_DIR "/torch_depthwise.py", std::vector<std::string>{},
-                                    "torch and a GPU");
-    });
+    peer = std::make_unique<Peer>(LAMELLA_BENCH_DIR "/torch_depthwise.py", std::vector<std::string>{},
+                                  "torch and a GPU");
   const double begin = seconds();
   const std::vector<std::string> kernels =
       kernels_of(options, cells, architecture,
@@ -334,8 +332,6 @@ int run(int argc, char** argv) {
   constexpr std::size_t kLeastArena = std::size_t{5}
                                       << 28;  // for the copy of 1 GB, and rotation where cells are small
   const Arena arena(std::max(most, kLeastArena) + (std::size_t{64} << 20));
-  std::unique_ptr<Peer> peer;
-  if (starting.valid()) peer = starting.get();
   std::printf("%s, %d multiprocessors, L2 %zu MB, driver %s, CUDA %d.%d; clocks (now, most): %s%s%s\n",
               machine.gpu.c_str(), machine.multiprocessors, machine.cache_bytes >> 20, machine.driver.c_str(),
               machine.cuda_runtime / 1000, machine.cuda_runtime % 1000 / 10,
