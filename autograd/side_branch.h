@@ -22,6 +22,7 @@ class SideBranch {
   SideBranch(const SideBranch&) = delete;
   SideBranch& operator=(const SideBranch&) = delete;
 
+  bool has_work() const { return !held_.empty(); }
   /// Whether work that reads these belongs here: it is small, and launches are being recorded.
   static bool takes(const Tensors& reads);
   /// Calls `work`; what it launches begins when all that is queued by now has ended. `work` reads nothing but

@@ -6,11 +6,12 @@
 #include "core/profiling.h"
 #include "tensor/dispatch.h"
 #include "tensor/kernels/copy.h"
-#include "tensor/kernels/part_sums.h"
 #include "tensor/strided.h"
 
 namespace lamella::detail {
 namespace {
+
+constexpr const char* kSums = "sums of parameters' gradients";
 
 thread_local const char* current_operator = "";
 thread_local Walk* current_walk = nullptr;
@@ -231,11 +232,16 @@ bool Walk::takes_parts(const Edge& edge) {
 void Walk::add_parts(const Edge& edge, const GradientParts& parts) {
   // As much as two or three large layers leave: memory that is taken on top of the activations'.
   constexpr std::int64_t kMostBytes = 32 << 20;
+  // Enough to keep a GPU busy for a while; what is left at the end is waited for.
+  constexpr std::int64_t kEnoughBeside = 4 << 20;
   Walk& walk = keeper(edge);
   walk.settle(*edge.leaf);
   walk.later_.push_back({edge, parts});
   walk.later_bytes_ += parts.tensor().numel() * static_cast<std::int64_t>(sizeof(float));
-  if (walk.later_bytes_ > kMostBytes) walk.add_up();
+  if (walk.later_bytes_ > kMostBytes)
+    walk.add_up();
+  else if (walk.later_bytes_ > kEnoughBeside)
+    walk.add_up_beside();
 }
 
 void Walk::beside(const Edge& edge, const Tensors& reads, const std::function<void()>& work) {
@@ -247,28 +253,53 @@ void Walk::join_branches() {
 }
 
 void Walk::settle(const TensorImpl& leaf) {
+  if (summed_beside_.contains(&leaf)) branch_.join();
   for (const Later& later : later_)
     if (later.edge.leaf.get() == &leaf) return add_up();
+}
+
+std::vector<PartSum> Walk::sums_of(const std::vector<Later>& parts) {
+  std::vector<PartSum> sums;
+  for (const auto& [edge, left] : parts) {
+    const auto [grad, mode] = destination(edge);
+    const ConstTensorView from = read(left.tensor());
+    sums.push_back({from.as<float>(), from.shape[0], from.shape[1], left.row(), from.shape[2],
+                    write(grad, "backward"), mode});
+  }
+  return sums;
 }
 
 void Walk::add_up() {
   branch_.join();
   if (later_.empty()) return;
-  const profiling::PassScope pass(profiling::Pass::Gradient, "sums of parameters' gradients");
+  const profiling::PassScope pass(profiling::Pass::Gradient, kSums);
+  std::vector<Later> all = std::exchange(later_, {});
+  later_bytes_ = 0;
+  while (!all.empty()) {
+    const Device device = all.front().edge.device;
+    const auto other = std::stable_partition(all.begin(), all.end(),
+                                             [&](const Later& later) { return later.edge.device == device; });
+    const std::vector<Later> here(all.begin(), other);
+    all.erase(all.begin(), other);
+    LAMELLA_KERNEL(device, add_part_sums(sums_of(here)));
+  }
+}
+
+void Walk::add_up_beside() {
+  if (!branch_.has_work()) return;
+  const Device device = later_.front().edge.device;
+  Tensors parts;
+  for (const Later& later : later_) {
+    if (!(later.edge.device == device)) return;
+    parts.push_back(later.parts.tensor());
+  }
+  if (!SideBranch::takes(parts)) return;
+  const profiling::PassScope pass(profiling::Pass::Gradient, kSums);
   const std::vector<Later> all = std::exchange(later_, {});
   later_bytes_ = 0;
-  for (std::size_t first = 0, last = 0; first < all.size(); first = last) {
-    const Device device = all[first].edge.device;
-    std::vector<PartSum> sums;
-    for (; last < all.size() && all[last].edge.device == device; ++last) {
-      const auto& [edge, parts] = all[last];
-      const auto [grad, mode] = destination(edge);
-      const ConstTensorView from = read(parts.tensor());
-      sums.push_back({from.as<float>(), from.shape[0], from.shape[1], parts.row(), from.shape[2],
-                      write(grad, "backward"), mode});
-    }
-    LAMELLA_KERNEL(device, add_part_sums(sums));
-  }
+  const std::vector<PartSum> sums = sums_of(all);
+  branch_.add(parts, [&] { LAMELLA_KERNEL(device, add_part_sums(sums)); });
+  for (const Later& later : all) summed_beside_.insert(later.edge.leaf.get());
 }
 
 Tensor Walk::arrived(const Edge& edge) {

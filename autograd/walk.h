@@ -10,6 +10,7 @@
 
 #include "autograd/node.h"
 #include "autograd/side_branch.h"
+#include "tensor/kernels/part_sums.h"
 
 namespace lamella::detail {
 
@@ -76,6 +77,8 @@ class Walk {
   void visit(Arrival& arrival);
   /// Adds up the parts that have been handed over.
   void add_up();
+  /// The same in the branch, if that has work already.
+  void add_up_beside();
   /// The same if some are of this leaf: before anything else is added to its gradient.
   void settle(const TensorImpl& leaf);
   void finish_leaves();
@@ -92,9 +95,12 @@ class Walk {
     Edge edge;
     GradientParts parts;
   };
+  std::vector<PartSum> sums_of(const std::vector<Later>& parts);
   std::vector<Later> later_;      ///< of leaves whose gradients are written in place
   std::int64_t later_bytes_ = 0;  ///< of their parts
   SideBranch branch_;             ///< whose work leaves such parts
+  std::unordered_set<const TensorImpl*>
+      summed_beside_;  ///< leaves whose gradients the branch may still write
   std::unordered_map<TensorImpl*, Slot> collected_leaves_;
   std::unordered_set<Node*> explored_, leads_to_collected_;
   std::vector<std::shared_ptr<Node>>

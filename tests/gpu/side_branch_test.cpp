@@ -163,6 +163,44 @@ Tensors hooked(bool gentle) {
   return end;
 }
 
+/// The gradients of 1x1 convolutions whose parts are many, some of a weight that comes twice.
+Tensors shared_weights() {
+  const Device gpu = Device::cuda();
+  constexpr std::int64_t kChannels = 384;
+  const auto numbers = [&](const Shape& shape, std::uint64_t seed, DType dtype) {
+    return testing::random_tensor(shape, seed, {.dtype = dtype, .format = MemoryFormat::ChannelsLast})
+        .to(gpu);
+  };
+  Tensors weights;
+  for (std::uint64_t i = 0; i < 5; ++i)
+    weights.push_back(numbers({kChannels, kChannels, 1, 1}, i, float32).set_requires_grad());
+  const Shape shape{32, kChannels, 8, 8};
+  const Tensor start = numbers(shape, 10, bfloat16), direction = numbers(shape, 11, bfloat16);
+  const auto step = [&] {
+    for (Tensor& weight : weights) weight.zero_grad();
+    Tensor x = start.detach().set_requires_grad();
+    for (const std::size_t i : {0, 1, 2, 0, 3, 4, 1, 2, 0}) x = conv2d(x * 0.125, weights[i], {});
+    x.backward(direction);
+  };
+  step();
+  synchronize(gpu);
+  const std::unique_ptr<detail::cuda::Recording> recorded = detail::cuda::record_launches(gpu, step);
+  Tensors end;
+  for (std::uint64_t i = 0; i < 10; ++i) {
+    Tensor(start).copy_(numbers(shape, 20 + i, bfloat16));
+    recorded->replay();
+    for (const Tensor& weight : weights) end.push_back(weight.grad().clone());
+  }
+  return end;
+}
+
+TEST(GpuSideBranchTest, a_weight_may_come_twice) {
+  LAMELLA_NEEDS_GPU();
+  const Tensors beside = shared_weights();
+  const OneStream one;
+  expect_same_bits(beside, shared_weights());
+}
+
 TEST(GpuSideBranchTest, hooks_may_write_to_what_was_read) {
   LAMELLA_NEEDS_GPU();
   for (const bool gentle : {true, false}) {

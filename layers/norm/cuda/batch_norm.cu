@@ -63,6 +63,8 @@ struct BatchStatistics {
   BatchStatistics(const BatchNormForward& norm, std::int64_t numbers)
       : affine(norm),
         count(static_cast<double>(numbers)),
+        share(numbers > 0 ? 1 / count : 0),
+        unbiased(1 / (count - 1)),
         eps(norm.eps),
         momentum(norm.momentum),
         mean(norm.running_mean),
@@ -79,14 +81,15 @@ struct BatchStatistics {
   }
   __device__ void operator()(std::int64_t c, const Before& before, Pair moments) const {
     if (c == 0 && tracked != nullptr) *tracked = before.tracked + 1;
-    affine(c, before.parameters, moments.x, 1 / sqrt((count > 0 ? moments.y / count : 0) + eps));
+    affine(c, before.parameters, moments.x, rsqrt(moments.y * share + eps));
     if (count == 0) return;
     mean.move(c, before.mean, momentum, momentum * moments.x);
-    var.move(c, before.var, momentum, momentum * moments.y * (1 / (count - 1)));
+    var.move(c, before.var, momentum, momentum * moments.y * unbiased);
   }
 
   BatchAffine<C> affine;
-  double count, eps, momentum;
+  double count, share, unbiased;  ///< the latter two are quotients that a kernel would wait for
+  double eps, momentum;
   Running mean, var;
   std::int64_t* tracked;
 };

@@ -41,7 +41,7 @@ struct BatchGradient {
   const double* statistics;
   ChannelNumbers weight;
   std::int64_t channels;
-  double count;
+  double count, share;  ///< values of a channel, and 1 / count, which no kernel has to wait for
   bool training;
   ParameterGradient grad_weight, grad_bias;
   C* factors;
@@ -62,7 +62,7 @@ struct BatchGradient {
     const double center = static_cast<C>(mean), sum = pair.x;
     const double product = product_of(before, pair);
     const double a = before.weight.value() * inverse;
-    const double p = training ? -a * product * inverse / count : 0, q = training ? -a * sum / count : 0;
+    const double p = training ? -a * product * inverse * share : 0, q = training ? -a * sum * share : 0;
     return {static_cast<C>(a), static_cast<C>(p), static_cast<C>(q + p * (center - mean)),
             static_cast<C>(center)};
   }
@@ -311,10 +311,12 @@ void batch_norm_backward(const ConstTensorView& grad, const ConstTensorView& x, 
   detail::dispatch_compute_floating(x.dtype, [&](auto tag) {
     using C = typename decltype(tag)::type;
     const detail::Workspace factors(x.device, 4 * layout.channels * static_cast<std::int64_t>(sizeof(C)));
+    const auto count = static_cast<double>(layout.count());
     const BatchGradient<C> done{statistics.as<double>(),
                                 ChannelNumbers(weight, 1),
                                 layout.channels,
-                                static_cast<double>(layout.count()),
+                                count,
+                                count > 0 ? 1 / count : 0,
                                 training,
                                 {parameters.weight, parameters.weight_write},
                                 {parameters.bias, parameters.bias_write},
