@@ -207,8 +207,31 @@ TEST_F(DepthwiseTuningTest, choices_hold_for_other_batches_and_float16) {
   const Plan half = plans_to_try(problem, tuning)[0];
   EXPECT_EQ(half.what, plans[2].what);
   EXPECT_NE(half.kernel.find("Float16"), std::string::npos);
-  EXPECT_NE(any_batch(text_of(problem)), text_of(problem));
-  EXPECT_EQ(any_batch(any_batch(text_of(problem))), any_batch(text_of(problem)));
+}
+
+TEST_F(DepthwiseTuningTest, the_nearest_batch_decides) {
+  Problem problem = some_problem();
+  Tuning tuning;
+  for (const auto& [batch, plan] : {std::pair{1, "one"}, std::pair{8, "eight"}, std::pair{256, "many"}}) {
+    problem.geometry.batch = batch;
+    tuning[text_of(problem)] = plan;
+  }
+  Problem other = problem;
+  other.geometry.dilation = Size2(2);
+  tuning[text_of(other)] = "of another problem";
+  using Names = std::vector<std::string>;
+  const auto measured = [&](std::int64_t batch) {
+    problem.geometry.batch = batch;
+    return measured_for(text_of(problem), tuning);
+  };
+  EXPECT_EQ(measured(1), (Names{"one", "eight", "many"}));
+  EXPECT_EQ(measured(2), (Names{"one", "eight", "many"}));
+  EXPECT_EQ(measured(20), (Names{"eight", "many", "one"}));
+  EXPECT_EQ(measured(64), (Names{"many", "eight", "one"}));
+  EXPECT_EQ(measured(1000), (Names{"many", "eight", "one"}));
+  problem.geometry.kernel = Size2(5);
+  EXPECT_TRUE(measured(8).empty());
+  EXPECT_TRUE(measured_for("nothing", tuning).empty());
 }
 
 TEST_F(DepthwiseTuningTest, two_passes_may_be_what_was_measured) {

@@ -91,6 +91,22 @@ void replace_all(std::string& text, std::string_view what, std::string_view with
     text.replace(at, what.size(), with);
 }
 
+/// Where a problem's text has its number of images; none: it is no problem's text.
+struct Batch {
+  double images = 0;
+  std::size_t begin = 0, end = 0;
+};
+Batch batch_of(std::string_view problem) {
+  for (const std::string_view format : {" nhwc ", " nchw "}) {
+    const std::size_t at = problem.find(format);
+    if (at == std::string_view::npos) continue;
+    const std::size_t begin = at + format.size(), end = problem.find('x', begin);
+    if (end == std::string_view::npos) break;
+    return {std::strtod(std::string(problem.substr(begin, end - begin)).c_str(), nullptr), begin, end};
+  }
+  return {};
+}
+
 /// Whether the best of two passes are estimated to take less time than one for both gradients.
 bool two_passes_are_faster(Problem problem, const std::vector<Plan>& plans) {
   if (plans.empty()) return true;
@@ -153,16 +169,6 @@ Tuning shipped_tuning(const std::string& device) {
   }
 }
 
-std::string any_batch(std::string problem) {
-  for (const char* const format : {" nhwc ", " nchw "}) {
-    const std::size_t begin = problem.find(format);
-    if (begin == std::string::npos) continue;
-    const std::size_t first = begin + 6, end = problem.find('x', first);
-    if (end != std::string::npos) return problem.substr(0, first) + "N" + problem.substr(end);
-  }
-  return problem;
-}
-
 Tuning extend(Tuning tuning) {
   const Tuning measured = tuning;
   for (const auto& [problem, plan] : measured) {
@@ -170,9 +176,26 @@ Tuning extend(Tuning tuning) {
     replace_all(other, " bfloat16 ", " float16 "), replace_all(other_plan, "BFloat16", "Float16");
     tuning.emplace(other, other_plan);
   }
-  const Tuning types = tuning;
-  for (const auto& [problem, plan] : types) tuning.emplace(any_batch(problem), plan);
   return tuning;
+}
+
+std::vector<std::string> measured_for(const std::string& problem, const Tuning& tuning) {
+  const Batch of = batch_of(problem);
+  if (of.images == 0) return {};
+  const std::string_view before = std::string_view(problem).substr(0, of.begin),
+                         behind = std::string_view(problem).substr(of.end);
+  std::vector<std::pair<double, std::string>> found;
+  for (auto it = tuning.lower_bound(std::string(before)); it != tuning.end(); ++it) {
+    if (!it->first.starts_with(before)) break;
+    const Batch other = batch_of(it->first);
+    if (other.images > 0 && std::string_view(it->first).substr(other.end) == behind)
+      found.emplace_back(std::abs(std::log(other.images / of.images)), it->second);
+  }
+  std::stable_sort(found.begin(), found.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<std::string> plans;
+  for (auto& [distance, plan] : found) plans.push_back(std::move(plan));
+  return plans;
 }
 
 void write_tuning(const std::string& path, const std::string& device, const Tuning& tuning) {
@@ -206,13 +229,9 @@ Tuning tuning_from_environment(const std::string& device) {
 
 std::vector<Plan> plans_to_try(const Problem& problem, const Tuning& tuning) {
   std::vector<Plan> plans = plans_for(problem);
-  for (const bool exact : {true, false}) {
-    if (tuning.empty()) break;
-    const std::string text = text_of(problem);
-    const auto measured = tuning.find(exact ? text : any_batch(text));
-    if (measured == tuning.end()) continue;
-    if (problem.pass == Pass::Both && measured->second == kTwoPasses) return {};
-    const auto first = find_plan(plans, measured->second);
+  for (const std::string& measured : measured_for(text_of(problem), tuning)) {
+    if (problem.pass == Pass::Both && measured == kTwoPasses) return {};
+    const auto first = find_plan(plans, measured);
     if (first == plans.end()) continue;
     std::rotate(plans.begin(), first, first + 1);
     return plans;

@@ -24,11 +24,10 @@ using Tuning = std::map<std::string, std::string>;
 /// The choices that come with Lamella (measured/), for GPUs of this name; empty for others.
 Tuning shipped_tuning(const std::string& device);
 
-/// Adds to choices what they say of other problems: those of bfloat16 hold for float16, and those of one
-/// batch for any (any_batch()), unless there is a choice already.
+/// Adds to choices of bfloat16 the same for float16, unless there is a choice already.
 Tuning extend(Tuning tuning);
-/// A problem's text with N in place of the batch.
-std::string any_batch(std::string problem);
+/// The plans measured for a problem's text and for the same with other batches, the nearest batch first.
+std::vector<std::string> measured_for(const std::string& problem, const Tuning& tuning);
 
 /// Throws Error, with why, for a file that cannot be read, is damaged, or of another device or version.
 Tuning read_tuning(const std::string& path, const std::string& device);
@@ -40,7 +39,7 @@ void write_tuning(const std::string& path, const std::string& device, const Tuni
 /// be used.
 Tuning tuning_from_environment(const std::string& device);
 
-/// plans_for() with the measured one first: that of the problem or else of any batch, whose kernel is
+/// plans_for() with the measured one first: that of the problem or else of the nearest batch, whose kernel is
 /// launched with a number of blocks close to the measured one. Empty too where both gradients take less time
 /// in two passes, as measured or else as estimated. What `tuning` names and plans_for() does not know is left
 /// out.
