@@ -1,5 +1,6 @@
 #include "autograd/side_branch.h"
 
+#include <algorithm>
 #include <atomic>
 #include <exception>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "core/shared_stream.h"
 #include "lamella/core/dtype.h"
 #include "lamella/core/stream.h"
+#include "tensor/door.h"
 
 namespace lamella::detail {
 namespace {
@@ -51,11 +53,18 @@ bool SideBranch::takes(const Tensors& reads) {
          bytes_of(reads) <= kMostBytes;
 }
 
-void SideBranch::add(const Tensors& reads, const std::function<void()>& work) {
+bool SideBranch::writes(const Tensor& tensor) const {
+  const void* const data = read(tensor).data;
+  return std::any_of(written_.begin(), written_.end(),
+                     [&](const Tensor& written) { return read(written).data == data; });
+}
+
+void SideBranch::add(const Tensors& reads, const std::function<void()>& work, const Tensors& writes) {
   const std::int64_t bytes = bytes_of(reads);
   const Device device = reads.front().device();
   if (held_bytes_ + bytes > kMostHeld || (!held_.empty() && !(held_.front().device() == device))) join();
   held_.insert(held_.end(), reads.begin(), reads.end());
+  written_.insert(written_.end(), writes.begin(), writes.end());
   held_bytes_ += bytes;
   const Stream beside = shared_stream(device, StreamFor::Beside);
   wait_stream(beside, current_stream(device));
@@ -67,7 +76,7 @@ void SideBranch::add(const Tensors& reads, const std::function<void()>& work) {
 void SideBranch::join() {
   if (held_.empty()) return;
   const Device device = held_.front().device();
-  const Tensors held = std::exchange(held_, {});
+  const Tensors held = std::exchange(held_, {}), written = std::exchange(written_, {});
   held_bytes_ = 0;
   wait_stream(current_stream(device), shared_stream(device, StreamFor::Beside));
 }

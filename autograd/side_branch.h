@@ -11,10 +11,11 @@ namespace lamella::detail {
 /// In a recording on a GPU it is launched on a stream of its own, so that replays run both at once; elsewhere
 /// there is none.
 ///
-/// What the branch reads stays as it is and is not handed out again until join(): tensors are held, and the
-/// walk joins before it calls a user's code, which might write to them. What is allocated in the branch
-/// belongs to its stream; since all work there begins behind what the walk's stream had queued, and join()
-/// makes that stream wait, either may use the other's memory.
+/// What the branch reads and writes is not handed out again until join(): tensors are held. What it reads
+/// stays as it is, and nobody else reads or writes what it writes: the walk joins before it calls a user's
+/// code, and before it adds to a tensor of which writes() is true. What is allocated in the branch belongs to
+/// its stream; since all work there begins behind what the walk's stream had queued, and join() makes that
+/// stream wait, either may use the other's memory.
 class SideBranch {
  public:
   SideBranch() = default;
@@ -22,18 +23,22 @@ class SideBranch {
   SideBranch(const SideBranch&) = delete;
   SideBranch& operator=(const SideBranch&) = delete;
 
-  bool has_work() const { return !held_.empty(); }
+  /// Whether there is work on `device` that nothing waits for by now.
+  bool has_work(Device device) const { return !held_.empty() && held_.front().device() == device; }
+  /// Whether such work writes to the tensor.
+  bool writes(const Tensor& tensor) const;
   /// Whether work that reads these belongs here: it is small, and launches are being recorded.
   static bool takes(const Tensors& reads);
   /// Calls `work`; what it launches begins when all that is queued by now has ended. `work` reads nothing but
-  /// these, which owe nothing to read() by now, and writes only to what it allocates.
-  void add(const Tensors& reads, const std::function<void()>& work);
+  /// `reads`, which owe nothing to read() by now, and writes only to `writes`, which it may add to, and to
+  /// what it allocates.
+  void add(const Tensors& reads, const std::function<void()>& work, const Tensors& writes = {});
   /// What is queued from now on waits for the branch. Does nothing where there is none.
   void join();
 
  private:
-  Tensors held_;
-  std::int64_t held_bytes_ = 0;
+  Tensors held_, written_;
+  std::int64_t held_bytes_ = 0;  ///< of what is read
 };
 
 // For tests.

@@ -6,6 +6,7 @@
 #include "core/profiling.h"
 #include "tensor/dispatch.h"
 #include "tensor/kernels/copy.h"
+#include "tensor/kernels/part_sums.h"
 #include "tensor/strided.h"
 
 namespace lamella::detail {
@@ -19,6 +20,12 @@ thread_local std::uint64_t current_sequence = 0;
 
 void copy_into(const Tensor& source, const Tensor& target, GradientWrite mode) {
   LAMELLA_KERNEL(target.device(), copy(read(source), write(target, "backward"), mode));
+}
+
+PartSum sum_of(const GradientParts& parts, const Tensor& grad, GradientWrite mode) {
+  const ConstTensorView from = read(parts.tensor());
+  return {from.as<float>(), from.shape[0],           from.shape[1], parts.row(),
+          from.shape[2],    write(grad, "backward"), mode};
 }
 
 /// Whether a gradient that was handed over may be written into by now: nobody else holds it any more, and it
@@ -189,7 +196,13 @@ std::pair<Tensor, GradientWrite> Walk::destination(const Edge& edge) {
   }
   // A leaf: kernels write straight into its gradient.
   TensorImpl& leaf = *edge.leaf;
-  keeper(edge).settle(leaf);
+  Walk& walk = keeper(edge);
+  walk.add_up(leaf);
+  if (leaf.grad.defined() && walk.branch_.writes(leaf.grad)) walk.branch_.join();
+  return destination(leaf, edge);
+}
+
+std::pair<Tensor, GradientWrite> Walk::destination(TensorImpl& leaf, const Edge& edge) {
   if (leaf.grad.defined() && !leaf.grad_stale) return {leaf.grad, GradientWrite::Accumulate};
   if (!leaf.grad.defined()) leaf.grad = allocate(edge.shape, edge.dtype, edge.device, edge.format);
   leaf.grad_stale = false;
@@ -235,7 +248,7 @@ void Walk::add_parts(const Edge& edge, const GradientParts& parts) {
   // Enough to keep a GPU busy for a while; what is left at the end is waited for.
   constexpr std::int64_t kEnoughBeside = 4 << 20;
   Walk& walk = keeper(edge);
-  walk.settle(*edge.leaf);
+  walk.add_up(*edge.leaf);
   walk.later_.push_back({edge, parts});
   walk.later_bytes_ += parts.tensor().numel() * static_cast<std::int64_t>(sizeof(float));
   if (walk.later_bytes_ > kMostBytes)
@@ -252,54 +265,44 @@ void Walk::join_branches() {
   for (Walk* walk = this; walk != nullptr; walk = walk->around_) walk->branch_.join();
 }
 
-void Walk::settle(const TensorImpl& leaf) {
-  if (summed_beside_.contains(&leaf)) branch_.join();
+void Walk::add_up(const TensorImpl& leaf) {
   for (const Later& later : later_)
     if (later.edge.leaf.get() == &leaf) return add_up();
-}
-
-std::vector<PartSum> Walk::sums_of(const std::vector<Later>& parts) {
-  std::vector<PartSum> sums;
-  for (const auto& [edge, left] : parts) {
-    const auto [grad, mode] = destination(edge);
-    const ConstTensorView from = read(left.tensor());
-    sums.push_back({from.as<float>(), from.shape[0], from.shape[1], left.row(), from.shape[2],
-                    write(grad, "backward"), mode});
-  }
-  return sums;
 }
 
 void Walk::add_up() {
   branch_.join();
   if (later_.empty()) return;
   const profiling::PassScope pass(profiling::Pass::Gradient, kSums);
-  std::vector<Later> all = std::exchange(later_, {});
+  const std::vector<Later> all = std::exchange(later_, {});
   later_bytes_ = 0;
-  while (!all.empty()) {
-    const Device device = all.front().edge.device;
-    const auto other = std::stable_partition(all.begin(), all.end(),
-                                             [&](const Later& later) { return later.edge.device == device; });
-    const std::vector<Later> here(all.begin(), other);
-    all.erase(all.begin(), other);
-    LAMELLA_KERNEL(device, add_part_sums(sums_of(here)));
+  for (std::size_t first = 0, last = 0; first < all.size(); first = last) {
+    const Device device = all[first].edge.device;
+    std::vector<PartSum> sums;
+    for (; last < all.size() && all[last].edge.device == device; ++last) {
+      const auto [grad, mode] = destination(all[last].edge);
+      sums.push_back(sum_of(all[last].parts, grad, mode));
+    }
+    LAMELLA_KERNEL(device, add_part_sums(sums));
   }
 }
 
 void Walk::add_up_beside() {
-  if (!branch_.has_work()) return;
   const Device device = later_.front().edge.device;
-  Tensors parts;
-  for (const Later& later : later_) {
-    if (!(later.edge.device == device)) return;
-    parts.push_back(later.parts.tensor());
-  }
-  if (!SideBranch::takes(parts)) return;
+  for (const auto& [edge, parts] : later_)  // a hook may have come since
+    if (!branch_.has_work(edge.device) || !edge.leaf->hooks.empty()) return;
   const profiling::PassScope pass(profiling::Pass::Gradient, kSums);
-  const std::vector<Later> all = std::exchange(later_, {});
+  Tensors reads, writes;
+  std::vector<PartSum> sums;
+  for (const auto& [edge, parts] : std::exchange(later_, {})) {
+    const auto [grad, mode] = destination(*edge.leaf, edge);
+    sums.push_back(sum_of(parts, grad, mode));
+    reads.push_back(parts.tensor());
+    writes.push_back(grad);
+  }
   later_bytes_ = 0;
-  const std::vector<PartSum> sums = sums_of(all);
-  branch_.add(parts, [&] { LAMELLA_KERNEL(device, add_part_sums(sums)); });
-  for (const Later& later : all) summed_beside_.insert(later.edge.leaf.get());
+  branch_.add(
+      reads, [&] { LAMELLA_KERNEL(device, add_part_sums(sums)); }, writes);
 }
 
 Tensor Walk::arrived(const Edge& edge) {

@@ -10,7 +10,6 @@
 
 #include "autograd/node.h"
 #include "autograd/side_branch.h"
-#include "tensor/kernels/part_sums.h"
 
 namespace lamella::detail {
 
@@ -75,12 +74,13 @@ class Walk {
   Slot* slot_of(const Edge& edge);
   void run_hooks(const std::vector<GradientHook>& hooks, Slot& slot, const Shape& shape, DType dtype);
   void visit(Arrival& arrival);
-  /// Adds up the parts that have been handed over.
+  /// Where the next contribution to a leaf's gradient goes that nothing else is to meet.
+  static std::pair<Tensor, GradientWrite> destination(TensorImpl& leaf, const Edge& edge);
+  /// Adds up the parts that have been handed over, all or those of this leaf's if there are any; or all of
+  /// them in the branch, if that has work already.
   void add_up();
-  /// The same in the branch, if that has work already.
+  void add_up(const TensorImpl& leaf);
   void add_up_beside();
-  /// The same if some are of this leaf: before anything else is added to its gradient.
-  void settle(const TensorImpl& leaf);
   void finish_leaves();
 
   bool retain_graph_;
@@ -95,12 +95,9 @@ class Walk {
     Edge edge;
     GradientParts parts;
   };
-  std::vector<PartSum> sums_of(const std::vector<Later>& parts);
   std::vector<Later> later_;      ///< of leaves whose gradients are written in place
   std::int64_t later_bytes_ = 0;  ///< of their parts
-  SideBranch branch_;             ///< whose work leaves such parts
-  std::unordered_set<const TensorImpl*>
-      summed_beside_;  ///< leaves whose gradients the branch may still write
+  SideBranch branch_;             ///< whose work leaves such parts, and adds them up
   std::unordered_map<TensorImpl*, Slot> collected_leaves_;
   std::unordered_set<Node*> explored_, leads_to_collected_;
   std::vector<std::shared_ptr<Node>>

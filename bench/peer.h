@@ -26,7 +26,7 @@ class Peer {
   /// python3, /usr/bin/python3, /usr/local/bin/python3. The script's first line is its version(); one that
   /// ends before is taken for one that lacks `package`. Throws PeerEnded if none has it. With
   /// `seconds`, waiting for it takes no longer in all, ask() included: then it is killed with all processes
-  /// that it started, and PeerTimeout thrown. It ends with the thread that makes it.
+  /// that it started, and PeerTimeout thrown. The script is ended when the thread that made this ends.
   Peer(const std::string& script, const std::vector<std::string>& arguments, const std::string& package,
        std::optional<double> seconds = std::nullopt);
   ~Peer();

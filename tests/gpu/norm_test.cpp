@@ -64,7 +64,8 @@ Result gradients_of(Device device, const Tensor& g, const Tensor& x, const Tenso
 
 TEST(GpuNormTest, gradients_of_small_tensors_are_those_of_the_cpu) {
   LAMELLA_NEEDS_GPU();
-  // Some more rows than one block holds, all that it holds, one; channels that fill tiles, and that do not.
+  // More rows than one block holds, all that it holds, few; channels that fill tiles, and that do not; more
+  // parts and blocks than are added up by every block.
   const std::vector<Shape> shapes{{2, 8, 3, 3},    {8, 24, 13, 17},  {8, 72, 16, 16}, {9, 40, 16, 16},
                                   {16, 200, 4, 5}, {130, 320, 1, 1}, {3, 13, 5, 4},   {2, 3, 1, 1}};
   std::uint64_t seed = 1;
@@ -81,7 +82,7 @@ TEST(GpuNormTest, gradients_of_small_tensors_are_those_of_the_cpu) {
                      weight = numbers({shape[1]}).to(float32),
                      statistics = cat({numbers({1, shape[1]}), numbers({1, shape[1]}) + 2.0});
         const Result wanted = gradients_of(Device::cpu(), g, x, weight, statistics, {}, add);
-        for (const std::int64_t parts : {0, 1, 3, 16, 63, 64, 65})
+        for (const std::int64_t parts : {0, 1, 3, 16, 64, 65})
           for (const DType of_parts : {float64, float32}) {
             if (parts == 0 && of_parts == float32) continue;
             Tensor known;
@@ -94,7 +95,10 @@ TEST(GpuNormTest, gradients_of_small_tensors_are_those_of_the_cpu) {
             EXPECT_LE(relative_error(got.dx, wanted.dx), dtype == float32 ? 1e-6 : 5e-3) << what;
             EXPECT_LE(relative_error(got.weight, wanted.weight), 2e-6) << what;
             EXPECT_LE(relative_error(got.bias, wanted.bias), 2e-6) << what;
-            EXPECT_TRUE(testing::equal_bits(again.dx.to(Device::cpu()), got.dx.to(Device::cpu())).ok) << what;
+            for (const auto part : {&Result::dx, &Result::weight, &Result::bias})
+              EXPECT_TRUE(
+                  testing::equal_bits((again.*part).to(Device::cpu()), (got.*part).to(Device::cpu())).ok)
+                  << what;
           }
       }
 }

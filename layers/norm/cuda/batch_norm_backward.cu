@@ -50,8 +50,11 @@ struct BatchGradient {
     double mean, inverse;
     BegunNumber weight, grad_weight, grad_bias;
   };
-  __device__ Before load(std::int64_t c) const {
-    return {statistics[c], statistics[channels + c], weight.load(c), grad_weight.load(c), grad_bias.load(c)};
+  /// `writes`: this thread is the one that writes the parameters' gradients.
+  __device__ Before load(std::int64_t c, bool writes = true) const {
+    return {statistics[c], statistics[channels + c], weight.load(c),
+            writes ? grad_weight.load(c) : BegunNumber::of(0),
+            writes ? grad_bias.load(c) : BegunNumber::of(0)};
   }
   /// dx = a · g + p · (x − center) + q.
   struct Factors {
@@ -100,8 +103,8 @@ struct FactorsFormula {
   }
 };
 
-/// Tensors so small that another launch would take longer than doing some work in every block. Both kernels
-/// have dx beside the parameters' gradients.
+// dx and the parameters' gradients in one launch, for tensors that would take longer over another than over
+// some work done again by every block.
 
 /// Where sums were left in few parts: every block adds them up for its channels and makes the factors, its
 /// rows on their way meanwhile.
@@ -111,13 +114,15 @@ struct LeftCut {
   static constexpr int kTile = kAcross * kSize;  ///< channels of a block
   static constexpr int kSlices = kNormThreads / kTile;
   static constexpr std::int64_t kRows = kDown * kBatch;
-  static constexpr std::int64_t kMostParts = 64, kMostReads = 8192;
+  /// Parts that a block adds up, and that all blocks do together: the latter keep a cache busy for a
+  /// microsecond.
+  static constexpr std::int64_t kMostParts = 64, kMostOfAll = 8192;
 
   LeftCut(std::int64_t rows, std::int64_t channels)
       : rows(rows),
         tiles(static_cast<unsigned>((channels + kTile - 1) / kTile)),
         blocks((rows + kRows - 1) / kRows * tiles) {}
-  bool is_for(std::int64_t parts) const { return parts <= kMostParts && parts * blocks <= kMostReads; }
+  bool is_for(std::int64_t parts) const { return parts <= kMostParts && parts * blocks <= kMostOfAll; }
 
   std::int64_t rows;
   unsigned tiles;
@@ -145,7 +150,7 @@ __global__ void __launch_bounds__(kNormThreads, 2)
   const std::int64_t channel = first + mine;
   const bool finishes = slice == 0 && channel < channels;
   typename BatchGradient<detail::ComputeType<T>>::Before before = {};
-  if (finishes) before = gradient.load(channel);
+  if (finishes) before = gradient.load(channel, part == 0);
   Packets<T> packets[kBatch];
 #pragma unroll
   for (unsigned u = 0; u < kBatch; ++u)
@@ -172,25 +177,23 @@ __global__ void __launch_bounds__(kNormThreads, 2)
     if (exists(u)) write_packet<true, 1>(streams, packets[u], at(u), kSize, Formula(), lanes);
 }
 
-/// Adds up each of kCount numbers over the lanes of a warp; lane l then has number l / (32 / kCount).
-template <int kCount>
-__device__ double over_warp(double (&numbers)[kCount]) {
-  constexpr int kWarp = 32;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  int count = kCount;
+/// Adds up each of kCount numbers over the lanes of a warp; lane l then has number l / (32 / kCount). A
+/// recursion, so that all indices are known and the numbers stay in registers.
+template <int kCount, int kDistance = 16>
+__device__ double over_warp(const double (&numbers)[kCount]) {
+  if constexpr (kDistance == 0) {
+    return numbers[0];
+  } else {
+    constexpr int kHalf = kCount > 1 ? kCount / 2 : 1;  // of the numbers left, the other lane takes the rest
+    const bool upper = kCount > 1 && (threadIdx.x & kDistance) != 0;
+    double half[kHalf];
 #pragma unroll
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-    count /= 2;
-    // Of the numbers left, half go to the other lane.
-#pragma unroll
-    for (int i = 0; i < max(count, 1); ++i) {
-      const bool upper = count > 0 && (lane & distance) != 0;
-      const double here = upper ? numbers[i + count] : numbers[i],
-                   there = upper ? numbers[i] : numbers[i + count];
-      numbers[i] = here + __shfl_xor_sync(0xffffffffu, there, distance);
+    for (int i = 0; i < kHalf; ++i) {
+      const double first = numbers[i], second = numbers[(i + kHalf) % kCount];
+      half[i] = (upper ? second : first) + __shfl_xor_sync(0xffffffffu, upper ? first : second, kDistance);
     }
+    return over_warp<kHalf, kDistance / 2>(half);
   }
-  return numbers[0];
 }
 
 /// Where nobody left sums, and a block can hold all rows of the channels of a packet.
@@ -257,8 +260,8 @@ __global__ void __launch_bounds__(kRowsThreads)
     if (exists(u)) write_packet<kWide, 1>(streams, packets[u], at(u), valid, Formula(), lanes);
 }
 
-/// dx and the parameters' gradients in one launch; false, with nothing done, where the tensor is not small or
-/// not of dense rows of channels.
+/// One of the two; false, with nothing done, where neither is for a tensor: of more rows, or of more parts or
+/// not whole packets of channels where sums were left; of planes; in float64.
 template <class C>
 bool gradient_of_small(const ConstTensorView& grad, const ConstTensorView& x, const ChannelCut& cut,
                        const ConstTensorView& known, const TensorView& dx, GradientWrite write,
