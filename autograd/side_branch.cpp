@@ -54,9 +54,9 @@ bool SideBranch::takes(const Tensors& reads) {
 }
 
 bool SideBranch::writes(const Tensor& tensor) const {
-  const void* const data = read(tensor).data;
+  const auto& storage = TensorDoor::impl(tensor).storage;
   return std::any_of(written_.begin(), written_.end(),
-                     [&](const Tensor& written) { return read(written).data == data; });
+                     [&](const Tensor& written) { return TensorDoor::impl(written).storage == storage; });
 }
 
 void SideBranch::add(const Tensors& reads, const std::function<void()>& work, const Tensors& writes) {
