@@ -17,20 +17,26 @@ void with_constants(bool first, bool second, const Run& run) {
 bool is_dilated(const PlaneWork& work) { return work.w.input_step > 1 || work.w.output_step > 1; }
 std::int64_t draw_bytes(Draw& draw) { return draw(1, 6) * std::int64_t{3000}; }
 
-template <class T, class K, class Tile, int kTapRows, bool kDouble, int kTransforms>
+/// K with so many outputs a channel, for kernels of one that take one after the other.
+template <class K, int kApart>
+using Apart = std::conditional_t<(kApart > 1), Kernel<K::kH, K::kW, K::kStrideH, K::kStrideW, kApart>, K>;
+
+template <class T, class K, class Tile, int kTapRows, bool kDouble, int kTransforms, int kApart = 1>
 void forward() {
   for_seeds(kSeeds, [](Draw& draw) {
-    const Geometry g = draw_geometry(draw, {Case<T, K>::kSizes});
+    using All = Case<T, Apart<K, kApart>>;
+    const Geometry g = draw_geometry(draw, {All::kSizes});
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, {}, kTransforms);
+    All problem(draw, g, {}, kTransforms);
     PlaneWork work;
     problem.describe(work);
-    const Launch launch = cut_forward_planes(work, std::int64_t{g.batch} * g.channels, problem.kSizes,
+    work.y_step = kApart;
+    const Launch launch = cut_forward_planes(work, std::int64_t{g.batch} * g.channels, Case<T, K>::kSizes,
                                              {Tile::kRows, Tile::kColumns, 1}, sizeof(T), kThreads,
                                              draw_bytes(draw), kDouble, kTapRows < K::kH, draw(1, 3));
     if (launch.blocks == 0) return false;
     with_constants(
-        is_dilated(work), has_edges_alone(work.w, problem.kSizes, Tile::kColumns),
+        is_dilated(work), has_edges_alone(work.w, Case<T, K>::kSizes, Tile::kColumns),
         [&]<bool kDilated, bool kEdges>() {
           problem.forward(work, launch, true, [&] {
             forward_planes<T, K, Tile, kTapRows, kDilated, kEdges, kDouble, kTransforms, false, kThreads, 1>(
@@ -42,21 +48,24 @@ void forward() {
 }
 
 template <class T, class K, class Tile, int kTapRows, bool kInput, bool kWeight, bool kBias, bool kDouble,
-          bool kDirect, int kTransforms>
+          bool kDirect, int kTransforms, int kApart = 1>
 void backward() {
   for_seeds(kSeeds, [](Draw& draw) {
-    Wanted wanted{Case<T, K>::kSizes};
+    using All = Case<T, Apart<K, kApart>>;
+    Wanted wanted{All::kSizes};
     wanted.may_have_gaps = !(kInput && kWeight);
     const Geometry g = draw_geometry(draw, wanted);
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, {}, kTransforms);
+    All problem(draw, g, {}, kTransforms);
     PlaneWork work;
     problem.describe(work);
+    work.y_step = kApart;
     const Launch launch = cut_backward_planes(
-        work, g.batch, g.channels, problem.kSizes, {Tile::kRows, Tile::kColumns, 1}, kTapRows, sizeof(T),
+        work, g.batch, g.channels, Case<T, K>::kSizes, {Tile::kRows, Tile::kColumns, 1}, kTapRows, sizeof(T),
         kThreads, draw_bytes(draw), kDouble, kInput, kWeight, kBias, kDirect, draw(1, 30));
     if (launch.blocks == 0) return false;
-    const bool edges = has_edges_alone_backward(work.w, problem.kSizes, Tile::kColumns, kBias, work.owner_w);
+    const bool edges =
+        has_edges_alone_backward(work.w, Case<T, K>::kSizes, Tile::kColumns, kBias, work.owner_w);
     with_constants(is_dilated(work), edges, [&]<bool kDilated, bool kEdges>() {
       problem.backward(work, launch, {kInput, kWeight, kBias}, kDirect && problem.has_gaps(), !kDirect, [&] {
         backward_planes<T, K, Tile, kTapRows, kInput, kWeight, kBias, kDilated, kEdges, kDouble, kDirect,
@@ -131,6 +140,26 @@ TEST(Planes, forward_multiplier_of_three) {
 }
 TEST(Planes, forward_column_of_taps) {
   forward<Float16, Kernel<3, 1, 1, 1>, Tile<7, 7, 1>, 3, true, false>();
+}
+
+TEST(Planes, forward_an_output_at_a_time) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, Tile<4, 3, 1>, 3, true, true, 2>();
+}
+TEST(Planes, forward_an_output_at_a_time_some_rows_of_taps) {
+  forward<float, Kernel<5, 5, 2, 2>, Tile<2, 3, 1>, 2, false, false, 3>();
+}
+
+TEST(Planes, both_gradients_an_output_at_a_time) {
+  backward<float, Kernel<3, 3, 1, 1>, Tile<4, 3, 1>, 3, true, true, true, true, false, true, 2>();
+}
+TEST(Planes, input_gradient_an_output_at_a_time_some_rows_of_taps) {
+  backward<float, Kernel<5, 5, 2, 2>, Tile<2, 2, 1>, 2, true, false, false, true, false, false, 2>();
+}
+TEST(Planes, input_gradient_an_output_at_a_time_direct) {
+  backward<float, Kernel<4, 4, 3, 3>, Tile<1, 2, 1>, 4, true, false, false, true, true, false, 3>();
+}
+TEST(Planes, weight_gradient_an_output_at_a_time_groups_of_taps) {
+  backward<BFloat16, Kernel<7, 3, 2, 1>, Tile<2, 3, 1>, 2, false, true, true, false, false, false, 2>();
 }
 
 TEST(Planes, both_gradients) {

@@ -567,7 +567,7 @@ inline Launch cut_forward_planes(PlaneWork& work, std::int64_t planes, const Ker
   cut.band_rows = static_cast<int>(class_rows);
   if (a_row * row_groups * kernel.repeat <= threads &&
       capacity(in_plane, out_plane * kernel.repeat) <= most_bytes) {
-    std::int64_t together = threads / (a_row * row_groups * kernel.repeat);
+    std::int64_t together = work.y_step > 1 ? 1 : threads / (a_row * row_groups * kernel.repeat);
     while (together > 1 && capacity(together * in_plane, together * out_plane * kernel.repeat) > most_bytes)
       --together;
     cut.planes = static_cast<int>(std::min(together, planes));
@@ -648,7 +648,7 @@ inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int
   std::int64_t row_groups = ceiling(rows.count, tile.rows);
   cut.planes = cut.bands = 1;
   if (a_row * row_groups <= most_threads && capacity(in_plane, out_plane) <= most_bytes) {
-    std::int64_t together = most_threads / (a_row * row_groups);
+    std::int64_t together = work.y_step > 1 ? 1 : most_threads / (a_row * row_groups);
     while (together > 1 && capacity(together * in_plane, together * out_plane) > most_bytes) --together;
     cut.planes = static_cast<int>(std::min(together, channels));
     cut.planes = static_cast<int>(ceiling(channels, ceiling(channels, cut.planes)));

@@ -24,6 +24,7 @@ struct Config {
   bool is_double = false;                   // of planes
   std::int64_t bytes = 0;
   std::int64_t rounds = 1;
+  int apart = 1;  ///< of planes: a launch for each of so many outputs of a channel
 };
 
 /// Registers that a thread will want.
@@ -255,6 +256,7 @@ bool plan_planes(const Problem& p, const Shape& s, const Config& c, bool named, 
   const bool is_dilated = s.w.input_step > 1 || s.w.output_step > 1, is_long = c.tap_rows < k.kernel_h;
   plan = {};
   plan.family = Plan::Family::Planes;
+  plan.planes.y_step = c.apart;
   plan.planes.h = s.h;
   plan.planes.w = s.w;
   const auto bounds = [&] {
@@ -315,12 +317,13 @@ bool plan_planes(const Problem& p, const Shape& s, const Config& c, bool named, 
       s.forward ? static_cast<double>(ceiling(s.h.output, s.h.output_step))
                 : static_cast<double>(ceiling(s.h.input, std::int64_t{s.h.output_step} * k.stride_h));
   used *= std::min(1.0, rows / (static_cast<double>(cut.bands) * cut.row_groups * c.tile.rows));
-  plan.cost = plane_cost(p, s, c, plan.launch, used) + hook_cost(p, s, plan.launch);
+  plan.cost = c.apart * plane_cost(p, s, c, plan.launch, used) + hook_cost(p, s, plan.launch);
   if (s.forward || p.pass == Pass::Input) plan.launch.parts = 0;
   if (named)
     plan.what = "planes " + std::to_string(c.tile.rows) + "x" + std::to_string(c.tile.columns) + ", " +
                 std::to_string(cut.planes) + " planes, " + std::to_string(cut.bands) + " bands" +
-                (c.is_double ? ", ahead" : "") + ", " + std::to_string(c.threads) + " threads";
+                (c.is_double ? ", ahead" : "") + ", " + std::to_string(c.threads) + " threads" +
+                (c.apart > 1 ? ", an output of a channel at a time" : "");
   return plan.launch.shared_bytes <= kSharedBytes && plan.launch.blocks <= kMostBlocks &&
          plan.cost < std::numeric_limits<double>::infinity();
 }
@@ -406,20 +409,30 @@ void add_pixel_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
 }
 
 void add_plane_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
-  if (!s.forward && s.kernel.repeat > 1) return;
+  // Large planes of several outputs a channel do not fit into a block together: then one after the other, of
+  // which sums for a norm know nothing.
+  Shape one = s;
+  one.kernel.repeat = 1;
   std::vector<std::pair<double, Config>> configs;
   Plan plan;
-  each_tile(p, s, {1, 3, 5, 7, 9}, {1}, [&](Config c) {
-    for (const int threads : {128, 256, 512})
-      for (const bool ahead : {false, true})
-        for (const int kilobytes : {16, 32, 56, 96}) {
-          c.threads = threads, c.is_double = ahead, c.bytes = std::int64_t{kilobytes} << 10;
-          c.rounds = ahead && s.forward ? 4 : 1;
-          if (plan_planes(p, s, c, false, plan)) configs.emplace_back(plan.cost, c);
-        }
-  });
-  add_best(
-      configs, [&](const auto& config, Plan& best) { plan_planes(p, s, config, true, best); }, plans);
+  for (const bool together : {true, false}) {
+    if (together ? !s.forward && s.kernel.repeat > 1 : s.kernel.repeat == 1 || has_norm_sums(p)) continue;
+    const Shape& of = together ? s : one;
+    each_tile(p, of, {1, 3, 5, 7, 9}, {1}, [&](Config c) {
+      for (const int threads : {128, 256, 512})
+        for (const bool ahead : {false, true})
+          for (const int kilobytes : {16, 32, 56, 96}) {
+            c.threads = threads, c.is_double = ahead, c.bytes = std::int64_t{kilobytes} << 10;
+            c.rounds = ahead && s.forward ? 4 : 1;
+            c.apart = together ? 1 : s.kernel.repeat;
+            if (plan_planes(p, of, c, false, plan)) configs.emplace_back(plan.cost, c);
+          }
+    });
+  }
+  const auto plan_of = [&](const Config& c, Plan& best) {
+    plan_planes(p, c.apart > 1 ? one : s, c, true, best);
+  };
+  add_best(configs, plan_of, plans);
 }
 
 }  // namespace lamella::depthwise

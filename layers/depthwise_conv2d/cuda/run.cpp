@@ -301,9 +301,12 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
     if (plan.family == Plan::Family::Boxes) work = &boxes;
   }
   void* arguments[] = {work};
-  detail::cuda::launch_early("depthwise_conv2d", device, static_cast<unsigned>(plan.launch.blocks),
-                             static_cast<unsigned>(plan.launch.threads),
-                             static_cast<std::size_t>(plan.launch.shared_bytes), kernel, arguments);
+  for (planes.y_first = 0; planes.y_first < planes.y_step; ++planes.y_first) {
+    if (planes.y_first > 0 && input) planes.accumulate = true;
+    detail::cuda::launch_early("depthwise_conv2d", device, static_cast<unsigned>(plan.launch.blocks),
+                               static_cast<unsigned>(plan.launch.threads),
+                               static_cast<std::size_t>(plan.launch.shared_bytes), kernel, arguments);
+  }
   if (o.to != nullptr && weights_left == nullptr) finish_rows(parts, plan.launch.parts, *o.to);
   if (left != nullptr) return true;
   if (o.hook == Hook::Statistics)

@@ -153,7 +153,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
                Axis::ceiling(work.w.input - in_column, work.w.input_step));
   const int row_step = work.h.input_step * work.w.input, repeated_plane = thread.plane / K::kRepeat;
 
-  const int out_channels = work.channels * K::kRepeat;
+  const int repeat = K::kRepeat * work.y_step, out_channels = work.channels * repeat;
   struct Item {
     int plane, planes, first_row, rows, low, in_numbers;
   };
@@ -190,7 +190,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
   for (int item = begin; item < end; ++item) {
     const Item at = item_at(item);
     T* const input = inputs + (kDouble ? (item - begin) % 2 * cut.input_numbers : 0);
-    const int out_first = at.plane * K::kRepeat;  // plane of y
+    const int out_first = at.plane * repeat + work.y_first;  // plane of y
     const bool exists = thread.plane < at.planes * K::kRepeat;
     const int out_channel = (out_first + (exists ? thread.plane : 0)) % out_channels;
     float taps[kLong ? 1 : K::kTaps][1], bias[1] = {0.0f};
@@ -205,7 +205,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
       load_channel_taps<T>(work.taps, out_channel, taps);
     }
     bias[0] = load_bias<T>(work.taps, out_channel);
-    lanes.begin(work.transform, out_channel / K::kRepeat);
+    lanes.begin(work.transform, out_channel / repeat);
     wait_for_copies<0>();
     __syncthreads();
     if constexpr (kDouble) {
@@ -355,12 +355,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
   if constexpr (kInput && kLong) {
     for (int i = static_cast<int>(threadIdx.x); i < planes * K::kTaps; i += kThreads) {
       const int k = i % K::kTaps;
-      block_taps[i] = load_parameter<T>(
-          work.taps.taps, work.taps.taps_are_float32,
-          static_cast<Int64>(first_channel) * K::kTaps + (work.taps.turned ? i + K::kTaps - 1 - 2 * k : i));
+      block_taps[i] =
+          load_parameter<T>(work.taps.taps, work.taps.taps_are_float32,
+                            static_cast<Int64>(first_channel * work.y_step + work.y_first) * K::kTaps +
+                                (work.taps.turned ? i + K::kTaps - 1 - 2 * k : i));
     }
   } else if constexpr (kInput) {
-    load_channel_taps<T>(work.taps, channel, taps);
+    load_channel_taps<T>(work.taps, channel * work.y_step + work.y_first, taps);
   }
   if constexpr (kWeight) {
 #pragma unroll
@@ -409,7 +410,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
     return static_cast<const T*>(work.x) + at.plane * in_plane + at.x_low * work.w.input;
   };
   const auto g_run = [&](const Item& at) {
-    return static_cast<const T*>(work.y) + at.plane * out_plane + at.g_low * work.w.output;
+    return static_cast<const T*>(work.y) + (at.plane * work.y_step + work.y_first) * out_plane +
+           at.g_low * work.w.output;
   };
   const auto dx_run = [&](const Item& at) {
     return static_cast<T*>(work.dx) + at.plane * in_plane + at.x_low * work.w.input;
@@ -546,7 +548,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
         const float* const list = lists + k * kThreads + taps_of * members + c * of_plane;
         float sum = 0;
         for (int m = 0; m < of_plane; ++m) sum += list[m];
-        work.parts[(static_cast<Int64>(part) * work.channels + first_channel + c) * kAll + tap] = sum;
+        const Int64 row = static_cast<Int64>(part) * work.channels + first_channel + c;
+        work.parts[(row * work.y_step + work.y_first) * kAll + tap] = sum;
       }
     }
   }

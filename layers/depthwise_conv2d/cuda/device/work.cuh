@@ -135,6 +135,9 @@ struct PlaneWork {
   void* dx = nullptr;    ///< backward alone
   int input_planes = 0;  ///< images x channels
   int channels = 0;      ///< of x; of y for forward_runs
+  /// Of planes: those of x meet one output of a channel, which is that many behind the channel's first, of so
+  /// many.
+  int y_step = 1, y_first = 0;
   Parameters taps;
   bool accumulate = false;  ///< adds to the result (forward) or to dx
   Transform transform;
