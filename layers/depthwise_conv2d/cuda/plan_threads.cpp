@@ -415,20 +415,25 @@ void add_plane_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
   one.kernel.repeat = 1;
   std::vector<std::pair<double, Config>> configs;
   Plan plan;
-  for (const bool together : {true, false}) {
-    if (together ? !s.forward && s.kernel.repeat > 1 : s.kernel.repeat == 1 || has_norm_sums(p)) continue;
-    const Shape& of = together ? s : one;
-    each_tile(p, of, {1, 3, 5, 7, 9}, {1}, [&](Config c) {
-      for (const int threads : {128, 256, 512})
-        for (const bool ahead : {false, true})
-          for (const int kilobytes : {16, 32, 56, 96}) {
-            c.threads = threads, c.is_double = ahead, c.bytes = std::int64_t{kilobytes} << 10;
-            c.rounds = ahead && s.forward ? 4 : 1;
-            c.apart = together ? 1 : s.kernel.repeat;
-            if (plan_planes(p, of, c, false, plan)) configs.emplace_back(plan.cost, c);
-          }
-    });
-  }
+  const auto try_all = [&](const std::vector<int>& columns, const std::vector<int>& sizes) {
+    for (const bool together : {true, false}) {
+      if (together ? !s.forward && s.kernel.repeat > 1 : s.kernel.repeat == 1 || has_norm_sums(p)) continue;
+      const Shape& of = together ? s : one;
+      each_tile(p, of, columns, {1}, [&](Config c) {
+        for (const int threads : sizes)
+          for (const bool ahead : {false, true})
+            for (const int kilobytes : {16, 32, 56, 96}) {
+              c.threads = threads, c.is_double = ahead, c.bytes = std::int64_t{kilobytes} << 10;
+              c.rounds = ahead && s.forward ? 4 : 1;
+              c.apart = together ? 1 : s.kernel.repeat;
+              if (plan_planes(p, of, c, false, plan)) configs.emplace_back(plan.cost, c);
+            }
+      });
+    }
+  };
+  try_all({1, 3, 5, 7, 9}, {128, 256, 512});
+  // Many groups of taps and classes of dilation leave a block few threads for a row.
+  if (configs.empty()) try_all({13}, {256, 384, 512});
   const auto plan_of = [&](const Config& c, Plan& best) {
     plan_planes(p, c.apart > 1 ? one : s, c, true, best);
   };
