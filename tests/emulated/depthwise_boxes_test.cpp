@@ -245,6 +245,11 @@ TEST(Boxes, statistics_narrow_blocks) {
 TEST(Boxes, both_gradients_and_transform) {
   backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 2, 4, 32, 16, 3, 2, false>, true, true, true, true>();
 }
+TEST(Boxes, weight_gradient_and_transform) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 1, 4, 16, 8, 3, 2, false>, false, true, true, kClamp>();
+  backward<BFloat16, Kernel<5, 5, 1, 1>, BoxTile<8, 1, 1, 16, 8, 5, 4, false>, false, true, true, kClamp>();
+  backward<Float16, Kernel<3, 3, 2, 2>, BoxTile<16, 1, 3, 16, 8, 3, 3, false>, false, true, true, kClamp>();
+}
 TEST(Boxes, both_gradients_and_sums) {
   backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 2, 4, 32, 16, 3, 2, false>, true, true, true, true,
            true>();

@@ -425,8 +425,8 @@ __global__ void __launch_bounds__(
             end_stores();
           }
           result = result == results ? results + Sizes::kResultBytes : results;
-          out_row += Sizes::kXRows * work.h.input_step;
         }
+        out_row += Sizes::kXRows * work.h.input_step;
       }
 #pragma unroll
       for (int p = 0; p < kReach - 1; ++p) {
