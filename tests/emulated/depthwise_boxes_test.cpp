@@ -8,8 +8,9 @@ namespace {
 constexpr unsigned kSeeds = 6;
 
 template <class Tile>
-constexpr BoxTileSizes kTileSizes{Tile::kColumns,      Tile::kBlocks,  Tile::kRows,  Tile::kChannels,
-                                  Tile::kWarpChannels, Tile::kTapRows, Tile::kPages, Tile::kWhole};
+constexpr BoxTileSizes kTileSizes{Tile::kColumns,  Tile::kBlocks,       Tile::kRows,
+                                  Tile::kChannels, Tile::kWarpChannels, Tile::kTapRows,
+                                  Tile::kPages,    Tile::kWhole,        Tile::kBoxColumns};
 constexpr Layout kLayout{true, 8, 8};
 constexpr int kLeastChannels = 8;  // whose pixels are sixteen bytes
 
@@ -43,17 +44,36 @@ struct Boxes {
   }
 };
 
-template <class T, class K>
-Geometry box_geometry(Draw& draw) {
+/// The axis of columns, its dilation divided out.
+Axis columns_of(const Geometry& g, int kernel) {
+  Axis axis;
+  divide_dilation(axis, g.w, g.out_w, kernel, g.stride_w, g.padding_w, g.dilation_w);
+  return axis;
+}
+
+/// Of a map that is `width` wide, with as much padding as keeps its size; 0: any that the tile's boxes are
+/// meant for.
+template <class T, class K, class Tile>
+Geometry box_geometry(Draw& draw, int width, bool is_forward) {
   Wanted wanted{Case<T, K>::kSizes};
   wanted.channels = kLeastChannels;
-  return draw_geometry(draw, wanted);
+  if (width > 0) wanted.spread_w = 1, wanted.padding_w = (K::kW - 1) / 2, wanted.may_reach_beyond = false;
+  for (;;) {
+    const Geometry g = draw_geometry(draw, wanted);
+    PixelWork work;
+    work.w = columns_of(g, K::kW);
+    const auto narrowed = [&] {
+      return is_forward ? narrow_forward_boxes(work, wanted.kernel, kTileSizes<Tile>)
+                        : narrow_backward_boxes(work, wanted.kernel, kTileSizes<Tile>, false);
+    };
+    if (width > 0 ? g.w == width : Tile::kBoxColumns == 0 || narrowed() == Tile::kBoxColumns) return g;
+  }
 }
 
 template <class T, class K, class Tile, int kTransforms = kPlain, bool kStatistics = false>
-void forward(double lift = 0) {
-  for_seeds(kSeeds, [lift](Draw& draw) {
-    const Geometry g = box_geometry<T, K>(draw);
+void forward(double lift = 0, int width = 0) {
+  for_seeds(kSeeds, [=](Draw& draw) {
+    const Geometry g = box_geometry<T, K, Tile>(draw, width, true);
     SCOPED_TRACE(to_string(g));
     Case<T, K> problem(draw, g, kLayout, kTransforms, lift);
     problem.never_add();
@@ -80,9 +100,9 @@ void forward(double lift = 0) {
 
 template <class T, class K, class Tile, bool kInput, bool kWeight, bool kBias, int kTransforms = kPlain,
           int kNormSums = kPlain>
-void backward() {
-  for_seeds(kSeeds, [](Draw& draw) {
-    const Geometry g = box_geometry<T, K>(draw);
+void backward(int width = 0) {
+  for_seeds(kSeeds, [=](Draw& draw) {
+    const Geometry g = box_geometry<T, K, Tile>(draw, width, false);
     SCOPED_TRACE(to_string(g));
     Case<T, K> problem(draw, g, kLayout, kTransforms != kPlain ? kTransforms : kNormSums);
     problem.never_add();
@@ -225,6 +245,11 @@ TEST(Boxes, statistics_narrow_blocks) {
 TEST(Boxes, both_gradients_and_transform) {
   backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 2, 4, 32, 16, 3, 2, false>, true, true, true, true>();
 }
+TEST(Boxes, weight_gradient_and_transform) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 1, 4, 16, 8, 3, 2, false>, false, true, true, kClamp>();
+  backward<BFloat16, Kernel<5, 5, 1, 1>, BoxTile<8, 1, 1, 16, 8, 5, 4, false>, false, true, true, kClamp>();
+  backward<Float16, Kernel<3, 3, 2, 2>, BoxTile<16, 1, 3, 16, 8, 3, 3, false>, false, true, true, kClamp>();
+}
 TEST(Boxes, both_gradients_and_sums) {
   backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 2, 4, 32, 16, 3, 2, false>, true, true, true, true,
            true>();
@@ -252,6 +277,92 @@ TEST(Boxes, input_gradient_and_sums) {
 TEST(Boxes, input_gradient_and_sums_stride) {
   backward<BFloat16, Kernel<5, 5, 2, 2>, BoxTile<16, 2, 2, 16, 8, 5, 2, false>, true, false, false, false,
            true>();
+}
+
+/// Of a map of so many columns, with as much padding as keeps them, and a tile of so many.
+int narrowed(int columns, int kernel, int stride, int tile_columns, int blocks, bool backward) {
+  PixelWork work;
+  const int padding = (kernel - 1) / 2;
+  divide_dilation(work.w, columns, (columns + 2 * padding - kernel) / stride + 1, kernel, stride, padding, 1);
+  const KernelSizes sizes{kernel, kernel, stride, stride, 1};
+  const BoxTileSizes tile{tile_columns, blocks, 1, 32, 16, kernel, 2, false};
+  return backward ? narrow_backward_boxes(work, sizes, tile, false) : narrow_forward_boxes(work, sizes, tile);
+}
+TEST(Boxes, are_as_wide_as_a_map) {
+  for (const bool backward : {false, true}) {
+    SCOPED_TRACE(backward);
+    EXPECT_EQ(narrowed(7, 3, 1, 8, 1, backward), 8);
+    EXPECT_EQ(narrowed(8, 3, 1, 8, 1, backward), 0);
+    EXPECT_EQ(narrowed(14, 3, 1, 16, 1, backward), 16);
+    EXPECT_EQ(narrowed(15, 3, 1, 16, 1, backward), 16);
+    EXPECT_EQ(narrowed(16, 3, 1, 16, 1, backward), 0);
+    EXPECT_EQ(narrowed(28, 3, 1, 16, 2, backward), 32);
+    EXPECT_EQ(narrowed(28, 3, 1, 16, 1, backward), 0) << "of two tiles";
+    EXPECT_EQ(narrowed(30, 3, 1, 16, 2, backward), 32);
+    EXPECT_EQ(narrowed(56, 3, 1, 16, 4, backward), 64);
+    EXPECT_EQ(narrowed(7, 5, 1, 8, 1, backward), 0) << "sixteen in any case";
+    EXPECT_EQ(narrowed(14, 5, 1, 16, 1, backward), 16);
+    EXPECT_EQ(narrowed(14, 7, 1, 16, 1, backward), 0) << "padding of three on either side";
+    EXPECT_EQ(narrowed(28, 3, 2, 16, 1, backward), 16);
+  }
+}
+TEST(Boxes, forward_narrow_boxes) {
+  using Tile = BoxTile<16, 2, 4, 32, 16, 3, 3, false, 32>;
+  forward<BFloat16, Kernel<3, 3, 1, 1>, Tile>();
+  forward<BFloat16, Kernel<3, 3, 1, 1>, Tile>(0, 28);
+  forward<BFloat16, Kernel<3, 3, 1, 1>, Tile>(0, 30);
+}
+TEST(Boxes, forward_narrow_boxes_one_block) {
+  using Tile = BoxTile<16, 1, 2, 64, 16, 3, 3, false, 16>;
+  forward<Float16, Kernel<3, 3, 1, 1>, Tile, kClamp, true>();
+  forward<Float16, Kernel<3, 3, 1, 1>, Tile, kClamp, true>(1000, 14);
+}
+TEST(Boxes, forward_narrow_boxes_share_padding) {
+  using Tile = BoxTile<8, 1, 4, 64, 16, 3, 2, true, 8>;
+  forward<BFloat16, Kernel<3, 3, 1, 1>, Tile>();
+  forward<BFloat16, Kernel<3, 3, 1, 1>, Tile>(0, 7);
+  forward<BFloat16, Kernel<3, 3, 1, 1>, Tile, kHardSwish, true>(0, 7);
+  using Rows = BoxTile<8, 1, 1, 32, 8, 3, 4, false, 8>;
+  forward<BFloat16, Kernel<3, 3, 1, 1>, Rows, kClamp, true>(1000, 7);
+}
+TEST(Boxes, forward_narrow_boxes_share_more_padding) {
+  using Tile = BoxTile<16, 1, 3, 32, 16, 2, 3, false, 16>;
+  forward<BFloat16, Kernel<5, 5, 1, 1>, Tile>();
+  forward<BFloat16, Kernel<5, 5, 1, 1>, Tile, kClamp>(0, 14);
+}
+TEST(Boxes, forward_narrow_boxes_stride) {
+  using Tile = BoxTile<16, 1, 2, 16, 8, 3, 3, false, 16>;
+  forward<Float16, Kernel<3, 3, 2, 2>, Tile>();
+  forward<Float16, Kernel<3, 3, 2, 2>, Tile, kClamp, true>(0, 28);
+}
+
+TEST(Boxes, both_gradients_narrow_boxes) {
+  using Tile = BoxTile<16, 2, 4, 32, 16, 3, 2, false, 32>;
+  backward<BFloat16, Kernel<3, 3, 1, 1>, Tile, true, true, false>();
+  backward<BFloat16, Kernel<3, 3, 1, 1>, Tile, true, true, false, kClamp, kClamp>(28);
+  backward<BFloat16, Kernel<3, 3, 1, 1>, Tile, true, true, false, kClamp, kClamp>(30);
+}
+TEST(Boxes, both_gradients_narrow_boxes_share_padding) {
+  using Tile = BoxTile<8, 1, 4, 64, 16, 3, 2, true, 8>;
+  backward<BFloat16, Kernel<3, 3, 1, 1>, Tile, true, true, false>();
+  backward<BFloat16, Kernel<3, 3, 1, 1>, Tile, true, true, false, kClamp, kClamp>(7);
+  using Rows = BoxTile<8, 1, 2, 32, 8, 3, 3, false, 8>;
+  backward<Float16, Kernel<3, 3, 1, 1>, Rows, true, true, false, kHardSwish, kHardSwish>(7);
+}
+TEST(Boxes, both_gradients_narrow_boxes_stride) {
+  using Tile = BoxTile<16, 1, 2, 16, 8, 3, 3, false, 16>;
+  backward<Float16, Kernel<3, 3, 2, 2>, Tile, true, true, false>();
+  backward<Float16, Kernel<3, 3, 2, 2>, Tile, true, true, false, kClamp, kClamp>(28);
+}
+TEST(Boxes, input_gradient_narrow_boxes) {
+  using Tile = BoxTile<16, 1, 2, 64, 16, 3, 4, false, 16>;
+  backward<BFloat16, Kernel<3, 3, 1, 1>, Tile, true, false, false>(14);
+  backward<BFloat16, Kernel<3, 3, 1, 1>, Tile, true, false, false, kPlain, kClamp>(14);
+}
+TEST(Boxes, weight_gradient_narrow_boxes) {
+  using Tile = BoxTile<16, 1, 3, 16, 16, 2, 3, false, 16>;
+  backward<BFloat16, Kernel<5, 5, 1, 1>, Tile, false, true, false>();
+  backward<BFloat16, Kernel<5, 5, 1, 1>, Tile, false, true, false, kClamp>(14);
 }
 
 TEST(Boxes, hardswish) {

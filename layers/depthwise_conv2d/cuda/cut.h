@@ -168,10 +168,14 @@ inline Launch cut_backward_pixels(PixelWork& work, std::int64_t images, std::int
 struct BoxTileSizes {
   int columns, blocks, rows, channels, warp_channels, tap_rows, pages;
   bool whole;
+  int box_columns = 0;
 
   int down() const { return 16 / columns; }
   int step_rows() const { return rows * down(); }
   int units() const { return blocks * columns; }
+  int columns_of_box(int reach) const {
+    return box_columns > 0 ? box_columns : static_cast<int>(round_up(units() + reach, 8));
+  }
   int warp_groups() const { return channels / warp_channels; }
 };
 
@@ -217,6 +221,29 @@ inline void cut_boxes(PixelCut& cut, std::int64_t images, std::int64_t channels,
   cut.images = static_cast<int>(images);
 }
 
+/// BoxTile::kBoxColumns for so many columns of the widest class, and `reach` more. are_padding(residue,
+/// before, behind): the first `before` columns that a class reads, and all from `behind` on, are zeros.
+template <class ArePadding>
+int narrow_boxes(const BoxTileSizes& tile, const Axis& axis, std::int64_t columns, int reach,
+                 const ArePadding& are_padding) {
+  if (columns > tile.units()) return 0;
+  const int read = static_cast<int>(columns) + reach, all = static_cast<int>(round_up(read, 8)),
+            less = all - 8;
+  bool fewer_do = less > 0;
+  for (int residue = 0; fewer_do && residue < axis.output_step; ++residue)
+    fewer_do = are_padding(residue, read - less, less);
+  const int box = fewer_do ? less : all;
+  return box < round_up(tile.units() + reach, 8) ? box : 0;
+}
+inline int narrow_forward_boxes(const PixelWork& work, const KernelSizes& kernel, const BoxTileSizes& tile) {
+  const Axis& axis = work.w;
+  return narrow_boxes(tile, axis, ceiling(axis.output, axis.output_step),
+                      (kernel.kernel_w - 1) / kernel.stride_w, [&](int residue, int before, int behind) {
+                        return kernel.stride_w == 1 && axis.input_begin(residue) >= before &&
+                               axis.input_end(residue) <= behind;
+                      });
+}
+
 /// The launch of forward_boxes, and its boxes; no blocks: they do not fit.
 inline BoxPlan cut_forward_boxes(PixelWork& work, std::int64_t images, std::int64_t channels,
                                  const KernelSizes& kernel, const BoxTileSizes& tile, std::int64_t strip_rows,
@@ -231,7 +258,8 @@ inline BoxPlan cut_forward_boxes(PixelWork& work, std::int64_t images, std::int6
   if ((tile.whole && cut.strip_rows > tile.step_rows()) || tile.pages < ceiling(in_rows, page_rows))
     return plan;
   if (tile.blocks > 15) return plan;  // a block has no more barriers
-  const int x_columns = static_cast<int>(round_up(tile.units() + (kernel.kernel_w - 1) / kernel.stride_w, 8));
+  if (tile.box_columns > 0 && tile.box_columns != narrow_forward_boxes(work, kernel, tile)) return plan;
+  const int x_columns = tile.columns_of_box((kernel.kernel_w - 1) / kernel.stride_w);
   plan.x = {tile.channels, x_columns, page_rows, 1, kernel.stride_w * work.w.input_step, work.h.input_step};
   plan.y = {tile.channels, tile.columns, tile.step_rows(), 1, work.w.output_step, work.h.output_step};
   if (!fits(plan.x) || !fits(plan.y)) return plan;
@@ -280,7 +308,22 @@ inline UnitRange box_units(const Axis& axis, int stride, int phase, int low, boo
   return widest(owns);
 }
 
-/// The same of backward_boxes.
+/// BoxTile::kBoxColumns of backward_boxes.
+inline int narrow_backward_boxes(const PixelWork& work, const KernelSizes& kernel, const BoxTileSizes& tile,
+                                 bool bias) {
+  const Axis& axis = work.w;
+  const int phase = phase_of(axis, kernel.stride_w);
+  if (bias || phase < 0) return 0;
+  const WindowSizes window(kernel.kernel_w, kernel.stride_w, phase);
+  int owner = 0;
+  const UnitRange columns = box_units(axis, kernel.stride_w, phase, window.low, false, owner);
+  return narrow_boxes(tile, axis, columns.count, window.span - 1, [&](int residue, int before, int behind) {
+    const int first = Axis::floor(axis.input_begin(residue) - phase, kernel.stride_w) + window.low;
+    return first + before <= 0 && axis.outputs(residue) <= first + behind;
+  });
+}
+
+/// The launch of backward_boxes, and its boxes; no blocks: they do not fit.
 inline BoxPlan cut_backward_boxes(PixelWork& work, std::int64_t images, std::int64_t channels,
                                   const KernelSizes& kernel, const BoxTileSizes& tile,
                                   std::int64_t strip_rows, bool input, bool weight, bool bias,
@@ -304,11 +347,11 @@ inline BoxPlan cut_backward_boxes(PixelWork& work, std::int64_t images, std::int
   if ((tile.whole && cut.strip_rows > tile.step_rows()) || tile.pages < ceiling(g_rows, page_rows))
     return plan;
   if (tile.blocks > 15) return plan;
-  const int g_columns = static_cast<int>(round_up(tile.units() + window_w.span - 1, 8));
-  const int x_columns = static_cast<int>(round_up(tile.units(), 8)),
-            x_rows = tile.step_rows() * kernel.stride_h;
+  if (tile.box_columns > 0 && tile.box_columns != narrow_backward_boxes(work, kernel, tile, bias))
+    return plan;
+  const int g_columns = tile.columns_of_box(window_w.span - 1), x_rows = tile.step_rows() * kernel.stride_h;
   plan.y = {tile.channels, g_columns, page_rows, 1, work.w.output_step, work.h.output_step};
-  plan.x = {tile.channels, x_columns, x_rows, 1, kernel.stride_w * work.w.input_step, work.h.input_step};
+  plan.x = {tile.channels, tile.units(), x_rows, 1, kernel.stride_w * work.w.input_step, work.h.input_step};
   plan.dx = {tile.channels, tile.columns * kernel.stride_w, x_rows, 1, work.w.input_step, work.h.input_step};
   if (!fits(plan.y) || (weight && !fits(plan.x)) || (input && !fits(plan.dx))) return plan;
   const std::int64_t items =

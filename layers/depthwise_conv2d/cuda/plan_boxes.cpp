@@ -127,12 +127,14 @@ double box_cost(const Problem& p, const Shape& s, const BoxTileSizes& t, const P
 
 /// The plan of a configuration; false: it does not fit.
 bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named, Plan& plan) {
-  const BoxTileSizes& t = c.tile;
+  BoxTileSizes t = c.tile;
   const bool input = p.pass != Pass::Weight, weight = p.pass != Pass::Input;
   plan = {};
   plan.family = Plan::Family::Boxes;
   plan.pixels.h = s.h;
   plan.pixels.w = s.w;
+  t.box_columns = s.forward ? narrow_forward_boxes(plan.pixels, s.kernel, t)
+                            : narrow_backward_boxes(plan.pixels, s.kernel, t, p.bias);
   const BoxPlan boxes =
       s.forward ? cut_forward_boxes(plan.pixels, s.images, s.channels, s.kernel, t, c.strip, c.wanted_blocks)
                 : cut_backward_boxes(plan.pixels, s.images, s.channels, s.kernel, t, c.strip, input,
@@ -158,11 +160,13 @@ bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named
   const KernelSizes& k = s.kernel;
   std::array<char, 320> text{};
   const int length = std::snprintf(text.data(), text.size(),
-                                   "%s<%s, Kernel<%d, %d, %d, %d>, BoxTile<%d, %d, %d, %d, %d, %d, %d, %s>, ",
+                                   "%s<%s, Kernel<%d, %d, %d, %d>, BoxTile<%d, %d, %d, %d, %d, %d, %d, %s",
                                    s.forward ? "forward_boxes" : "backward_boxes", type_name(p.dtype),
                                    k.kernel_h, k.kernel_w, k.stride_h, k.stride_w, t.columns, t.blocks,
                                    t.rows, t.channels, t.warp_channels, t.tap_rows, t.pages, word(t.whole));
   plan.kernel.assign(text.data(), static_cast<std::size_t>(length));
+  if (t.box_columns > 0) plan.kernel += ", " + std::to_string(t.box_columns);
+  plan.kernel += ">, ";
   if (!s.forward)
     plan.kernel += std::string(word(input)) + ", " + word(weight) + ", " + word(p.bias) + ", " +
                    std::to_string(phase_of(s.h, k.stride_h)) + ", " +

@@ -69,7 +69,7 @@ inline double hook_cost(const Problem& p, const Shape& s, const Launch& launch) 
 /// small map, give it once.
 template <class Config, class PlanOf>
 void add_best(std::vector<std::pair<double, Config>>& some, const PlanOf& plan_of, std::vector<Plan>& plans) {
-  static constexpr std::size_t kMostConfigs = 128, kMostPlans = 32;
+  static constexpr std::size_t kMostConfigs = 256, kMostPlans = 64;  // measured choices are among them
   const auto last = some.begin() + static_cast<std::ptrdiff_t>(std::min(some.size(), kMostConfigs));
   std::partial_sort(some.begin(), last, some.end(),
                     [](const auto& a, const auto& b) { return a.first < b.first; });

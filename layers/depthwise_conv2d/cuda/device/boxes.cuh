@@ -25,12 +25,17 @@ namespace lamella::depthwise {
 /// has kChannels_ of x, a warp kWarpChannels_ (8 or 16). kTapRows_ < kH: that many rows of taps at a time
 /// (forward), or of a warp (weight gradient). kPages_ pages are in shared memory, each the rows of a step;
 /// kWhole_: with all that the step reads, one to an item.
+///
+/// kBoxColumns_: columns of the boxes that are read with the taps' reach; 0: as many as the columns of the
+/// block need. Fewer do where a map is narrower. What lies behind them is read from the first ones, and is
+/// either of no use or zero in both places: padding.
 template <int kColumns_, int kBlocks_, int kRows_, int kChannels_, int kWarpChannels_, int kTapRows_,
-          int kPages_, bool kWhole_>
+          int kPages_, bool kWhole_, int kBoxColumns_ = 0>
 struct BoxTile {
   static constexpr int kColumns = kColumns_, kBlocks = kBlocks_, kRows = kRows_, kChannels = kChannels_;
   static constexpr int kWarpChannels = kWarpChannels_, kTapRows = kTapRows_, kPages = kPages_;
   static constexpr bool kWhole = kWhole_;
+  static constexpr int kBoxColumns = kBoxColumns_;
   static constexpr int kDown = 16 / kColumns;  ///< rows of a product
   static constexpr int kStepRows = kRows * kDown;
   static constexpr int kUnits = kBlocks * kColumns;  ///< columns of a block
@@ -39,6 +44,7 @@ struct BoxTile {
   static_assert(kColumns == 8 || kColumns == 16);
   static_assert(kChannels == 16 || kChannels == 32 || kChannels == 64);
   static_assert(kWarpChannels == 8 || kWarpChannels == 16);
+  static_assert(kBoxColumns % 8 == 0);
 
   /// Chunk `chunk`, of eight channels, of pixel number `pixel` of a box. The copy engine exchanges the chunks
   /// of a pixel by its place, so that eight neighbours lie in different banks (swizzle of 128, 64 or 32
@@ -47,7 +53,14 @@ struct BoxTile {
     return static_cast<unsigned>(pixel * kPixelBytes +
                                  ((chunk ^ (pixel * kPixelBytes >> 7 & (kChunks - 1))) << 4));
   }
-  __host__ __device__ static constexpr int round_columns(int columns) { return (columns + 7) / 8 * 8; }
+  /// Columns of a box from which the block's are read with `reach` more.
+  __host__ __device__ static constexpr int box_columns(int reach) {
+    return kBoxColumns > 0 ? kBoxColumns : (kUnits + reach + 7) / 8 * 8;
+  }
+  /// Where column `column` lies in its row of such a box. Eight neighbours stay in different banks.
+  __device__ static constexpr int in_box(int column) {
+    return kBoxColumns == 0 || column < kBoxColumns ? column : column % 8;
+  }
   __host__ __device__ static constexpr int box_bytes(int pixels) {
     return (pixels * kPixelBytes + 1023) / 1024 * 1024;
   }

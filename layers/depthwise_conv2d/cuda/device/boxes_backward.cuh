@@ -42,8 +42,8 @@ struct BackwardBoxes {
   static constexpr int kPageRows = Tile::kWhole ? kGRows : Tile::kStepRows;  ///< of g
   static constexpr int kReach = (kGRows + kPageRows - 1) / kPageRows;
   static constexpr int kXRows = Tile::kStepRows * K::kStrideH;
-  static constexpr int kGColumns = Tile::round_columns(Tile::kUnits + WindowW::kSpan - 1);
-  static constexpr int kXColumns = Tile::round_columns(Tile::kUnits);
+  static constexpr int kGColumns = Tile::box_columns(WindowW::kSpan - 1);
+  static constexpr int kXColumns = Tile::kUnits;  ///< all: those behind x are zeros
   static constexpr int kGRowBytes = kGColumns * Tile::kPixelBytes, kXRowBytes = kXColumns * Tile::kPixelBytes;
   static constexpr int kGBytes = Tile::box_bytes(kPageRows * kGColumns);
   static constexpr int kPlaneBytes = Tile::box_bytes(kXRows * kXColumns);
@@ -80,6 +80,7 @@ __global__ void __launch_bounds__(
   constexpr int kResultRowBytes = Sizes::kResultColumns * Tile::kPixelBytes;
   constexpr int kPairs = kSpan / 2, kPlaces = (kSpan + 1) / 2, kDown = Tile::kDown;
   static_assert(K::kRepeat == 1 && (kInput || kNormSums == kPlain));
+  static_assert(!kBias || Tile::kBoxColumns == 0);  // it adds up gradients of columns that do not exist, too
   extern __shared__ uint4 shared[];
   const PixelWork& work = boxes.work;
   const PixelCut& cut = work.cut;
@@ -165,7 +166,8 @@ __global__ void __launch_bounds__(
         taps[e].load(work.taps, first_channel + channel + e * 8, cut.channels, 0);
     }
     const auto g_place = [&](int pixel, int shift, int of) {
-      const int column = block * Tile::kColumns + pixel % Tile::kColumns + min(shift, kSpan - 1);
+      const int column =
+          Tile::in_box(block * Tile::kColumns + pixel % Tile::kColumns + min(shift, kSpan - 1));
       return Tile::at(pixel / Tile::kColumns * Sizes::kGColumns + column, of);
     };
     ShiftPlaces<Tile, kSpan> to_input, to_weight;
@@ -423,8 +425,8 @@ __global__ void __launch_bounds__(
             end_stores();
           }
           result = result == results ? results + Sizes::kResultBytes : results;
-          out_row += Sizes::kXRows * work.h.input_step;
         }
+        out_row += Sizes::kXRows * work.h.input_step;
       }
 #pragma unroll
       for (int p = 0; p < kReach - 1; ++p) {

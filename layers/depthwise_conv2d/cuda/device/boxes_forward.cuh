@@ -11,7 +11,7 @@ struct ForwardBoxes {
   static constexpr int kInRows = (Tile::kStepRows - 1) * K::kStrideH + K::kH;
   static constexpr int kPageRows = Tile::kWhole ? kInRows : Tile::kStepRows * K::kStrideH;
   static constexpr int kReach = (kInRows + kPageRows - 1) / kPageRows;  ///< pages that a step reads
-  static constexpr int kXColumns = Tile::round_columns(Tile::kUnits + (K::kW - 1) / K::kStrideW);
+  static constexpr int kXColumns = Tile::box_columns((K::kW - 1) / K::kStrideW);
   static constexpr int kRowBytes = kXColumns * Tile::kPixelBytes;
   static constexpr int kPlaneBytes = Tile::box_bytes(kPageRows * kXColumns);
   static constexpr int kPageBytes = K::kStrideW * kPlaneBytes;
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
   using Places = ShiftPlaces<Tile, K::kW>;
   Places places;
   places.template find<false>(channel / 8, [&](int pixel, int shift, int chunk) {
-    const int column = block * Tile::kColumns + pixel % Tile::kColumns + shift / K::kStrideW;
+    const int column = Tile::in_box(block * Tile::kColumns + pixel % Tile::kColumns + shift / K::kStrideW);
     return Tile::at(pixel / Tile::kColumns * K::kStrideH * Sizes::kXColumns + column, chunk) +
            shift % K::kStrideW * Sizes::kPlaneBytes;
   });
