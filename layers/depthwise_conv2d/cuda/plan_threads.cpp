@@ -254,6 +254,11 @@ bool plan_pixels(const Problem& p, const Shape& s, const Config& c, bool named, 
 bool plan_planes(const Problem& p, const Shape& s, const Config& c, bool named, Plan& plan) {
   const KernelSizes& k = s.kernel;
   const bool is_dilated = s.w.input_step > 1 || s.w.output_step > 1, is_long = c.tap_rows < k.kernel_h;
+  // Each column of what a thread reads of a row has a bit (kMostWindow).
+  constexpr int kMostColumns = 32;
+  const int reads = s.forward ? (c.tile.columns - 1) * k.stride_w + k.kernel_w
+                              : std::max(c.tile.columns + k.reach_w() - 1, c.tile.columns * k.stride_w);
+  if (reads > kMostColumns) return false;
   plan = {};
   plan.family = Plan::Family::Planes;
   plan.planes.y_step = c.apart;

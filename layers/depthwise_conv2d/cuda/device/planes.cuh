@@ -75,10 +75,14 @@ struct PlaneThread {
   }
 };
 
+/// Columns of a window, of which each has a bit.
+inline constexpr int kMostWindow = 32;
+
 /// A window of columns of a row in shared memory. Where kEdges, only the first and last few can lie outside;
 /// numbers outside become zero.
 template <class T, int kCount, bool kDilated, bool kEdges, int kFirstInside, int kLastInside>
 struct Window {
+  static_assert(kCount <= kMostWindow);
   int step;                ///< from one column to the next
   unsigned inside;         ///< bit i: column i exists
   unsigned masks[kCount];  ///< all ones where it exists; of the edges alone
@@ -296,6 +300,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
   constexpr bool kReadsInput = kWeight || kNormSums != kPlain;
   static_assert(K::kRepeat == 1 && (!kLong || (kInput != kWeight && kTapRows % K::kStrideH == 0)));
   static_assert(kNormSums == kPlain || (kInput && !kLong));
+  static_assert(Tile::kColumns * K::kStrideW <= kMostWindow);
   using Part = Kernel<kTapRows, K::kW, K::kStrideH, K::kStrideW>;  // what a thread has of the kernel for dw
   constexpr int kTapGroups = kWeight ? (K::kH + kTapRows - 1) / kTapRows : 1;
   constexpr int kSums = kWeight ? Part::kTaps : 1;
