@@ -1,18 +1,17 @@
 #include "layers/conv/pending.h"
 
-#include <limits>
-#include <optional>
-
 #include "layers/conv/cuda/pointwise/pointwise.h"
 #include "layers/conv/cuda/results.h"
 #include "layers/conv/cuda/stem/stem.h"
 #include "layers/conv/few_channels.h"
+#include "tensor/pending_transform.h"
 
 namespace lamella::cuda {
 
 using detail::ConstTensorView;
 using detail::GradientWrite;
 using detail::PendingActivation;
+using detail::PendingTransform;
 using detail::PendingView;
 using detail::TensorView;
 
@@ -31,32 +30,12 @@ bool is_plain(const PendingView& input) {
   return input.scale == nullptr && input.shift == nullptr && input.activation == PendingActivation::None;
 }
 
-/// None: no kernel folds it.
-std::optional<pointwise::Transform> transform_of(const PendingView& input) {
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+pointwise::Transform as_load(const PendingTransform& of) {
   pointwise::Transform t;
-  if (is_plain(input)) return t;
-  if (input.scale == nullptr || input.shift == nullptr) return std::nullopt;
-  t.scale = static_cast<const float*>(input.scale);
-  t.shift = static_cast<const float*>(input.shift);
-  t.load = pointwise::Load::Clamp;
-  t.low = -kInfinity, t.high = kInfinity;
-  switch (input.activation) {
-    case PendingActivation::None:
-      return t;
-    case PendingActivation::Relu:
-      t.low = 0;
-      return t;
-    case PendingActivation::Relu6:
-      t.low = 0, t.high = 6;
-      return t;
-    case PendingActivation::Hardswish:
-      t.load = pointwise::Load::HardSwish;
-      return t;
-    case PendingActivation::Silu:
-      break;
-  }
-  return std::nullopt;
+  if (of.scale == nullptr) return t;
+  t.scale = of.scale, t.shift = of.shift, t.low = of.low, t.high = of.high;
+  t.load = of.hardswish ? pointwise::Load::HardSwish : pointwise::Load::Clamp;
+  return t;
 }
 
 }  // namespace
@@ -69,11 +48,11 @@ void conv2d_forward_pending(const Conv2dGeometry& geometry, const PendingView& i
     if (is_plain(input)) done = stem::forward(geometry, {input.stored, weight, bias, output, moments});
     return;
   }
-  const auto transform = transform_of(input);
+  const auto transform = detail::transform_of(input);
   if (!is_pointwise(geometry) || !transform) return;
   pointwise::ForwardOperands o;
   o.input = input.stored, o.weight = weight, o.bias = bias, o.output = output;
-  o.transform = *transform;
+  o.transform = as_load(*transform);
   o.moments = moments;
   done = pointwise::forward(o);
 }
@@ -82,11 +61,10 @@ void conv2d_backward_input_pending(const Conv2dGeometry& geometry, const ConstTe
                                    const ConstTensorView& weight, const PendingView& input,
                                    const TensorView& grad_input, detail::LeftParts& sums, bool& done) {
   done = false;
-  const auto transform = transform_of(input);
-  if (!is_pointwise(geometry) || !transform || transform->load == pointwise::Load::Plain ||
-      input.center == nullptr)
-    return;
-  const pointwise::NormSums norm{input.stored, *transform, static_cast<const float*>(input.center), &sums};
+  const auto transform = detail::transform_of(input);
+  if (!is_pointwise(geometry) || !transform || transform->scale == nullptr || input.center == nullptr) return;
+  const pointwise::NormSums norm{input.stored, as_load(*transform), static_cast<const float*>(input.center),
+                                 &sums};
   done = pointwise::backward_input({grad_output, weight, grad_input, &norm});
 }
 
@@ -102,10 +80,10 @@ void conv2d_backward_weight_pending(const Conv2dGeometry& geometry, const ConstT
     if (done && grad_bias.data != nullptr) sum_channels(grad_output, true, grad_bias, bias_write);
     return;
   }
-  const auto transform = transform_of(input);
+  const auto transform = detail::transform_of(input);
   if (!is_pointwise(geometry) || !transform) return;
-  done = pointwise::backward_weight(
-      {grad_output, input.stored, *transform, grad_weight, weight_write, grad_bias, bias_write, parts});
+  done = pointwise::backward_weight({grad_output, input.stored, as_load(*transform), grad_weight,
+                                     weight_write, grad_bias, bias_write, parts});
 }
 
 }  // namespace lamella::cuda

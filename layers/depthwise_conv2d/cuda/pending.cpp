@@ -1,10 +1,8 @@
 #include "layers/depthwise_conv2d/pending.h"
 
-#include <limits>
-#include <optional>
-
 #include "layers/depthwise_conv2d/cuda/run.h"
 #include "layers/depthwise_conv2d/kernels.h"
+#include "tensor/pending_transform.h"
 
 namespace lamella::cuda {
 
@@ -12,7 +10,7 @@ using depthwise::Operands;
 using depthwise::Parts;
 using detail::ConstTensorView;
 using detail::GradientWrite;
-using detail::PendingActivation;
+using detail::PendingTransform;
 using detail::PendingView;
 using detail::TensorView;
 using lamella::depthwise::Hook;
@@ -20,32 +18,7 @@ using lamella::depthwise::Transform;
 
 namespace {
 
-/// None: no kernel folds it. Without a scale: nothing is owed.
-std::optional<Transform> transform_of(const PendingView& input) {
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  Transform t;
-  if (input.scale == nullptr && input.shift == nullptr && input.activation == PendingActivation::None)
-    return t;
-  if (input.scale == nullptr || input.shift == nullptr) return std::nullopt;
-  t.scale = static_cast<const float*>(input.scale), t.shift = static_cast<const float*>(input.shift);
-  t.low = -kInfinity, t.high = kInfinity;
-  switch (input.activation) {
-    case PendingActivation::None:
-      return t;
-    case PendingActivation::Relu:
-      t.low = 0;
-      return t;
-    case PendingActivation::Relu6:
-      t.low = 0, t.high = 6;
-      return t;
-    case PendingActivation::Hardswish:
-      t.hardswish = true;
-      return t;
-    case PendingActivation::Silu:
-      break;
-  }
-  return std::nullopt;
-}
+Transform as_load(const PendingTransform& of) { return {of.scale, of.shift, of.low, of.high, of.hardswish}; }
 
 }  // namespace
 
@@ -53,11 +26,11 @@ void depthwise_conv2d_forward_pending(const Conv2dGeometry& geometry, const Pend
                                       const ConstTensorView& weight, const ConstTensorView& bias,
                                       const TensorView& output, detail::LeftParts* moments, bool& done) {
   done = false;
-  const auto transform = transform_of(input);
+  const auto transform = detail::transform_of(input);
   if (!transform || output.numel() == 0) return;
   Operands o;
   o.input = input.stored, o.weight = weight, o.bias = bias, o.output = output;
-  o.transform = *transform;
+  o.transform = as_load(*transform);
   if (moments != nullptr) o.hook = Hook::Statistics;
   o.results.left = moments;
   done = run_planned(geometry, o);
@@ -71,7 +44,7 @@ void depthwise_conv2d_backward_pending(const Conv2dGeometry& geometry, const Con
                                        GradientWrite bias_write, detail::GradientParts* parts, bool& done,
                                        bool& summed) {
   done = summed = false;
-  const auto transform = transform_of(input);
+  const auto transform = detail::transform_of(input);
   if (!transform || geometry.batch == 0) return;
   Parts to;
   to.device = grad_output.device;
@@ -86,7 +59,7 @@ void depthwise_conv2d_backward_pending(const Conv2dGeometry& geometry, const Con
   both.grad_input = grad_input;
   both.accumulate = input_write == GradientWrite::Accumulate;
   both.to = &to;
-  both.transform = *transform;
+  both.transform = as_load(*transform);
   if (sums != nullptr) {
     both.hook = Hook::NormSums;
     both.results.center = static_cast<const float*>(input.center);
