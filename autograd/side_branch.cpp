@@ -21,7 +21,7 @@ constexpr std::int64_t kMostBytes = std::int64_t{16} << 20;
 constexpr std::int64_t kMostHeld = std::int64_t{64} << 20;
 
 std::atomic<bool> allowed{true};
-std::atomic<std::uint64_t> works{0};
+std::atomic<std::uint64_t> works{0}, sums{0}, settled{0};
 
 bool is_wanted() {
   static const bool wanted = !environment_says("LAMELLA_SIDE_BRANCH", "0");
@@ -39,6 +39,8 @@ std::int64_t bytes_of(const Tensors& tensors) {
 
 void allow_side_branches(bool allow) { allowed = allow; }
 std::uint64_t works_beside() { return works.load(std::memory_order_relaxed); }
+std::uint64_t sums_beside() { return sums.load(std::memory_order_relaxed); }
+std::uint64_t branches_settled() { return settled.load(std::memory_order_relaxed); }
 
 SideBranch::~SideBranch() {
   try {
@@ -53,10 +55,12 @@ bool SideBranch::takes(const Tensors& reads) {
          bytes_of(reads) <= kMostBytes;
 }
 
-bool SideBranch::writes(const Tensor& tensor) const {
+void SideBranch::settle(const Tensor& tensor) {
   const auto& storage = TensorDoor::impl(tensor).storage;
-  return std::any_of(written_.begin(), written_.end(),
-                     [&](const Tensor& written) { return TensorDoor::impl(written).storage == storage; });
+  const auto writes = [&](const Tensor& written) { return TensorDoor::impl(written).storage == storage; };
+  if (std::none_of(written_.begin(), written_.end(), writes)) return;
+  settled.fetch_add(1, std::memory_order_relaxed);
+  join();
 }
 
 void SideBranch::add(const Tensors& reads, const std::function<void()>& work, const Tensors& writes) {
@@ -70,6 +74,7 @@ void SideBranch::add(const Tensors& reads, const std::function<void()>& work, co
   wait_stream(beside, current_stream(device));
   const StreamGuard on(beside);
   works.fetch_add(1, std::memory_order_relaxed);
+  if (!writes.empty()) sums.fetch_add(1, std::memory_order_relaxed);
   work();
 }
 

@@ -13,7 +13,7 @@ namespace lamella::detail {
 ///
 /// What the branch reads and writes is not handed out again until join(): tensors are held. What it reads
 /// stays as it is, and nobody else reads or writes what it writes: the walk joins before it calls a user's
-/// code, and before it adds to a tensor of which writes() is true. What is allocated in the branch belongs to
+/// code, and before it adds to such a tensor itself (settle()). What is allocated in the branch belongs to
 /// its stream; since all work there begins behind what the walk's stream had queued, and join() makes that
 /// stream wait, either may use the other's memory.
 class SideBranch {
@@ -25,8 +25,8 @@ class SideBranch {
 
   /// Whether there is work on `device` that nothing waits for by now.
   bool has_work(Device device) const { return !held_.empty() && held_.front().device() == device; }
-  /// Whether such work writes to the tensor.
-  bool writes(const Tensor& tensor) const;
+  /// join(), if such work writes to the tensor.
+  void settle(const Tensor& tensor);
   /// Whether work that reads these belongs here: it is small, and launches are being recorded.
   static bool takes(const Tensors& reads);
   /// Calls `work`; what it launches begins when all that is queued by now has ended. `work` reads nothing but
@@ -45,7 +45,10 @@ class SideBranch {
 
 /// False keeps all work of all threads out of branches, until it is told true.
 void allow_side_branches(bool allowed);
-/// How often work was put into a branch in this process.
+/// How often in this process work was put into a branch, work that writes to given tensors was, and settle()
+/// joined.
 std::uint64_t works_beside();
+std::uint64_t sums_beside();
+std::uint64_t branches_settled();
 
 }  // namespace lamella::detail

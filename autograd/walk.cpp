@@ -22,6 +22,14 @@ void copy_into(const Tensor& source, const Tensor& target, GradientWrite mode) {
   LAMELLA_KERNEL(target.device(), copy(read(source), write(target, "backward"), mode));
 }
 
+/// Whether a leaf's gradient lies row-major without gaps, as sums of parts are written.
+bool lies_in_order(const Edge& edge) {
+  const Tensor& grad = edge.leaf->grad;
+  const Strides strides = grad.defined() ? grad.strides() : dense_strides(edge.shape, edge.format);
+  const auto plan = plan_strided<2>(edge.shape, {strides, dense_strides(edge.shape)});
+  return plan.axes == 1 && plan.stride[0][0] == 1 && plan.stride[1][0] == 1;
+}
+
 PartSum sum_of(const GradientParts& parts, const Tensor& grad, GradientWrite mode) {
   const ConstTensorView from = read(parts.tensor());
   return {from.as<float>(), from.shape[0],           from.shape[1], parts.row(),
@@ -198,7 +206,7 @@ std::pair<Tensor, GradientWrite> Walk::destination(const Edge& edge) {
   TensorImpl& leaf = *edge.leaf;
   Walk& walk = keeper(edge);
   walk.add_up(leaf);
-  if (leaf.grad.defined() && walk.branch_.writes(leaf.grad)) walk.branch_.join();
+  if (leaf.grad.defined()) walk.branch_.settle(leaf.grad);
   return destination(leaf, edge);
 }
 
@@ -235,11 +243,7 @@ bool Walk::takes_parts(const Edge& edge) {
   if (edge.node || edge.dtype != DType::Float32 || anomaly_enabled()) return false;
   if (Walk& walk = keeper(edge); walk.collect_only_ || !edge.leaf->hooks.empty()) return false;
   constexpr std::int64_t kMost = 1 << 30;
-  if (edge.shape.product() >= kMost) return false;
-  const Tensor& grad = edge.leaf->grad;
-  const Strides strides = grad.defined() ? grad.strides() : dense_strides(edge.shape, edge.format);
-  const auto plan = plan_strided<2>(edge.shape, {strides, dense_strides(edge.shape)});
-  return plan.axes == 1 && plan.stride[0][0] == 1 && plan.stride[1][0] == 1;
+  return edge.shape.product() < kMost && lies_in_order(edge);
 }
 
 void Walk::add_parts(const Edge& edge, const GradientParts& parts) {
@@ -279,18 +283,29 @@ void Walk::add_up() {
   for (std::size_t first = 0, last = 0; first < all.size(); first = last) {
     const Device device = all[first].edge.device;
     std::vector<PartSum> sums;
+    std::vector<std::pair<Tensor, Edge>> moved;  // of gradients that a hook has replaced by others since
     for (; last < all.size() && all[last].edge.device == device; ++last) {
-      const auto [grad, mode] = destination(all[last].edge);
-      sums.push_back(sum_of(all[last].parts, grad, mode));
+      const auto& [edge, parts] = all[last];
+      if (lies_in_order(edge)) {
+        const auto [grad, mode] = destination(edge);
+        sums.push_back(sum_of(parts, grad, mode));
+      } else {
+        moved.emplace_back(allocate(edge.shape, edge.dtype, device), edge);
+        sums.push_back(sum_of(parts, moved.back().first, GradientWrite::Overwrite));
+      }
     }
     LAMELLA_KERNEL(device, add_part_sums(sums));
+    for (const auto& [sum, edge] : moved) {
+      const auto [grad, mode] = destination(edge);
+      copy_into(sum, grad, mode);
+    }
   }
 }
 
 void Walk::add_up_beside() {
   const Device device = later_.front().edge.device;
-  for (const auto& [edge, parts] : later_)  // a hook may have come since
-    if (!branch_.has_work(edge.device) || !edge.leaf->hooks.empty()) return;
+  for (const auto& [edge, parts] : later_)  // hooks may have come since, or another gradient
+    if (!branch_.has_work(edge.device) || !edge.leaf->hooks.empty() || !lies_in_order(edge)) return;
   const profiling::PassScope pass(profiling::Pass::Gradient, kSums);
   Tensors reads, writes;
   std::vector<PartSum> sums;

@@ -135,7 +135,7 @@ struct Case {
     work.accumulate = adds_;
     const std::vector<double> old = adds_ ? old_y_ : std::vector<double>();
     if (adds_) y.fill(old);
-    run(work, launch, kernel);
+    run(work, launch, false, kernel);
     y.expect("y", reference.output(), old, twice);
   }
   /// `clears`: not all of dx is written, so it must be zero before.
@@ -153,7 +153,7 @@ struct Case {
     std::vector<float> parts(sums.size() * static_cast<std::size_t>(launch.parts),
                              std::numeric_limits<float>::quiet_NaN());
     work.parts = parts.data();
-    run(work, launch, kernel);
+    run(work, launch, of.input, kernel);
     if (of.input)
       dx.expect("dx", masks_ ? reference.masked_input_gradient() : reference.input_gradient(), old, twice);
     if (of.weight) expect_parts(parts, sums, of.bias);
@@ -225,20 +225,15 @@ struct Case {
     work.transform = {scale_.data(), shift_.data(), static_cast<float>(Reference::kLow),
                       static_cast<float>(Reference::kHigh)};
   }
-  /// As run_plan() does: what is computed an output of a channel at a time takes as many launches.
   template <class Work, class Kernel>
-  static void run(Work& work, const Launch& launch, const Kernel& kernel) {
+  static void run(Work& work, const Launch& launch, bool writes_dx, const Kernel& kernel) {
     const auto launch_once = [&] {
       emulated::run(launch.blocks, launch.threads, static_cast<std::size_t>(launch.shared_bytes), kernel);
     };
-    if constexpr (std::is_same_v<Work, PlaneWork>) {
-      for (work.y_first = 0; work.y_first < work.y_step; ++work.y_first) {
-        if (work.y_first > 0 && work.taps.bias == nullptr) work.accumulate = true;  // to dx
-        launch_once();
-      }
-    } else {
+    if constexpr (std::is_same_v<Work, PlaneWork>)
+      each_output(work, writes_dx, launch_once);
+    else
       launch_once();
-    }
   }
   static void expect_parts(const std::vector<float>& parts, const std::vector<double>& wanted, bool bias) {
     for (std::size_t i = 0; i < wanted.size(); ++i) {

@@ -76,21 +76,23 @@ void backward() {
   });
 }
 
-template <class T, class K, class Tile, int kTapRows, bool kDouble, int kTransforms>
+template <class T, class K, class Tile, int kTapRows, bool kDouble, int kTransforms, int kApart = 1>
 void statistics(double lift) {
   for_seeds(kSeeds, [lift](Draw& draw) {
-    const Geometry g = draw_geometry(draw, {Case<T, K>::kSizes});
+    using All = Case<T, Apart<K, kApart>>;
+    const Geometry g = draw_geometry(draw, {All::kSizes});
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, {}, kTransforms, lift);
+    All problem(draw, g, {}, kTransforms, lift);
     PlaneWork work;
     problem.describe(work);
-    Launch launch = cut_forward_planes(work, std::int64_t{g.batch} * g.channels, problem.kSizes,
+    work.y_step = kApart;
+    Launch launch = cut_forward_planes(work, std::int64_t{g.batch} * g.channels, Case<T, K>::kSizes,
                                        {Tile::kRows, Tile::kColumns, 1}, sizeof(T), kThreads,
                                        draw_bytes(draw), kDouble, kTapRows < K::kH, draw(1, 3));
     if (launch.blocks == 0) return false;
     add_statistics_planes(work.cut, g.batch, launch);
     with_constants(
-        is_dilated(work), has_edges_alone(work.w, problem.kSizes, Tile::kColumns),
+        is_dilated(work), has_edges_alone(work.w, Case<T, K>::kSizes, Tile::kColumns),
         [&]<bool kDilated, bool kEdges>() {
           problem.forward_with_statistics(work, launch, [&] {
             forward_planes<T, K, Tile, kTapRows, kDilated, kEdges, kDouble, kTransforms, true, kThreads, 1>(
@@ -205,6 +207,10 @@ TEST(Planes, statistics_stride_and_transform) {
 }
 TEST(Planes, statistics_multiplier_and_some_rows_of_taps) {
   statistics<float, Kernel<5, 5, 1, 1, 2>, Tile<2, 5, 1>, 2, true, false>(1000);
+}
+
+TEST(Planes, statistics_an_output_at_a_time) {
+  statistics<float, Kernel<3, 3, 1, 1>, Tile<4, 3, 1>, 3, true, true, 3>(1000);
 }
 
 TEST(Planes, both_gradients_and_sums) {

@@ -647,6 +647,16 @@ inline Launch cut_forward_planes(PlaneWork& work, std::int64_t planes, const Ker
   return launch;
 }
 
+/// Calls launch() for each output of a channel that `work` takes apart. `writes_dx`: all after the first add
+/// to one dx.
+template <class Launch>
+void each_output(PlaneWork& work, bool writes_dx, const Launch& launch) {
+  for (work.y_first = 0; work.y_first < work.y_step; ++work.y_first) {
+    if (work.y_first > 0 && writes_dx) work.accumulate = true;
+    launch();
+  }
+}
+
 /// The launch of backward_planes.
 inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int64_t channels,
                                   const KernelSizes& kernel, const TileSizes& tile, int tap_rows,

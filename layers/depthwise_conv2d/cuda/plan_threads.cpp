@@ -87,7 +87,8 @@ double instructions(const Problem& p, const Shape& s, const Config& c) {
 double plane_cost(const Problem& p, const Shape& s, const Config& c, const Launch& launch, double used) {
   const Conv2dGeometry& g = p.geometry;
   const double x = static_cast<double>(g.batch * g.in_channels) * static_cast<double>(g.in.h * g.in.w),
-               y = static_cast<double>(g.batch * g.out_channels) * static_cast<double>(g.out.h * g.out.w);
+               y = static_cast<double>(g.batch * g.out_channels / c.apart) *
+                   static_cast<double>(g.out.h * g.out.w);
   const double bytes = (x + y + (p.pass == Pass::Both ? x : 0)) * s.number;
   const double places =
       s.forward ? static_cast<double>(s.images * s.out_channels) * s.h.output * s.w.output : x;
@@ -254,11 +255,9 @@ bool plan_pixels(const Problem& p, const Shape& s, const Config& c, bool named, 
 bool plan_planes(const Problem& p, const Shape& s, const Config& c, bool named, Plan& plan) {
   const KernelSizes& k = s.kernel;
   const bool is_dilated = s.w.input_step > 1 || s.w.output_step > 1, is_long = c.tap_rows < k.kernel_h;
-  // Each column of what a thread reads of a row has a bit (kMostWindow).
-  constexpr int kMostColumns = 32;
   const int reads = s.forward ? (c.tile.columns - 1) * k.stride_w + k.kernel_w
                               : std::max(c.tile.columns + k.reach_w() - 1, c.tile.columns * k.stride_w);
-  if (reads > kMostColumns) return false;
+  if (reads > kMostWindow) return false;
   plan = {};
   plan.family = Plan::Family::Planes;
   plan.planes.y_step = c.apart;
@@ -341,7 +340,7 @@ std::vector<int> tap_rows_of(const Problem& p, const Shape& s) {
   if (taps_of(k) < 25 || p.pass == Pass::Both || has_norm_sums(p)) return choices;
   const int unit = s.forward ? 1 : k.stride_h;
   for (const int rows : {unit, 2 * unit, 4 * unit})
-    if (rows < k.kernel_h && rows * k.kernel_w <= 49) choices.push_back(rows);
+    if (rows < k.kernel_h && (rows * k.kernel_w <= 49 || rows == unit)) choices.push_back(rows);
   return choices;
 }
 
@@ -414,15 +413,19 @@ void add_pixel_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
 }
 
 void add_plane_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
-  // Large planes of several outputs a channel do not fit into a block together: then one after the other, of
-  // which sums for a norm know nothing.
+  // Large planes of several outputs a channel do not fit into a block together: then one after the other.
+  // That rounds dx after each, so it is for float32 alone, and leaves no sums for a norm.
   Shape one = s;
   one.kernel.repeat = 1;
+  one.out_channels /= s.kernel.repeat;
+  const bool writes_dx = p.pass == Pass::Input || p.pass == Pass::Both;
+  const bool can_be_together = s.forward || s.kernel.repeat == 1,
+             can_be_apart = s.kernel.repeat > 1 && !has_norm_sums(p) && !(writes_dx && s.number < 4);
   std::vector<std::pair<double, Config>> configs;
   Plan plan;
   const auto try_all = [&](const std::vector<int>& columns, const std::vector<int>& sizes) {
     for (const bool together : {true, false}) {
-      if (together ? !s.forward && s.kernel.repeat > 1 : s.kernel.repeat == 1 || has_norm_sums(p)) continue;
+      if (together ? !can_be_together : !can_be_apart) continue;
       const Shape& of = together ? s : one;
       each_tile(p, of, columns, {1}, [&](Config c) {
         for (const int threads : sizes)

@@ -140,7 +140,7 @@ const Tuning& tuning_of(Device device) {
   if (found != tunings.end()) return found->second;
   cudaDeviceProp properties{};
   detail::cuda::check(cudaGetDeviceProperties(&properties, device.index), "cudaGetDeviceProperties");
-  // A user's own choices go first, for other batches, too.
+  // Of one problem a user's own choice goes first.
   Tuning tuning = lamella::depthwise::extend(lamella::depthwise::tuning_from_environment(properties.name));
   tuning.merge(lamella::depthwise::extend(lamella::depthwise::shipped_tuning(properties.name)));
   return tunings.emplace(device.index, std::move(tuning)).first->second;
@@ -301,12 +301,11 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
     if (plan.family == Plan::Family::Boxes) work = &boxes;
   }
   void* arguments[] = {work};
-  for (planes.y_first = 0; planes.y_first < planes.y_step; ++planes.y_first) {
-    if (planes.y_first > 0 && input) planes.accumulate = true;
+  lamella::depthwise::each_output(planes, input, [&] {
     detail::cuda::launch_early("depthwise_conv2d", device, static_cast<unsigned>(plan.launch.blocks),
                                static_cast<unsigned>(plan.launch.threads),
                                static_cast<std::size_t>(plan.launch.shared_bytes), kernel, arguments);
-  }
+  });
   if (o.to != nullptr && weights_left == nullptr) finish_rows(parts, plan.launch.parts, *o.to);
   if (left != nullptr) return true;
   if (o.hook == Hook::Statistics)

@@ -75,9 +75,6 @@ struct PlaneThread {
   }
 };
 
-/// Columns of a window, of which each has a bit.
-inline constexpr int kMostWindow = 32;
-
 /// A window of columns of a row in shared memory. Where kEdges, only the first and last few can lie outside;
 /// numbers outside become zero.
 template <class T, int kCount, bool kDilated, bool kEdges, int kFirstInside, int kLastInside>

@@ -128,6 +128,9 @@ struct PlaneCut {
   int run_numbers = 0;     ///< backward_runs, in bands: from one plane of y to the next
 };
 
+/// The columns that a thread of planes reads of a row; each has a bit.
+inline constexpr int kMostWindow = 32;
+
 struct PlaneWork {
   Axis h, w;
   const void* x = nullptr;
@@ -135,8 +138,8 @@ struct PlaneWork {
   void* dx = nullptr;    ///< backward alone
   int input_planes = 0;  ///< images x channels
   int channels = 0;      ///< of x; of y for forward_runs
-  /// Of planes: those of x meet one output of a channel, which is that many behind the channel's first, of so
-  /// many.
+  /// Of planes: that of y for a plane of x is number plane · y_step + y_first, one output of a channel that
+  /// has y_step.
   int y_step = 1, y_first = 0;
   Parameters taps;
   bool accumulate = false;  ///< adds to the result (forward) or to dx
