@@ -104,7 +104,7 @@ void backward(int width = 0) {
   for_seeds(kSeeds, [=](Draw& draw) {
     const Geometry g = box_geometry<T, K, Tile>(draw, width, false);
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, kLayout, kTransforms != kPlain ? kTransforms : kNormSums);
+    Case<T, K> problem(draw, g, kLayout, std::max(kTransforms, kNormSums));
     problem.never_add();
     Boxes boxes;
     PixelWork& work = boxes.work.work;

@@ -15,6 +15,8 @@
 /// memory begins as NaN, copies come as late as they may in one block and at once in another, and barriers
 /// that not all reach and addresses that do not divide are found.
 
+// CUDA's own names, and a move that checks.
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming,performance-noexcept-move-constructor)
 #define __device__
 #define __host__
 #define __global__
@@ -63,6 +65,7 @@ using std::max;
 using std::min;
 extern dim3 threadIdx, blockIdx;
 void __syncthreads();
+// NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming,performance-noexcept-move-constructor)
 
 namespace lamella::emulated {
 
