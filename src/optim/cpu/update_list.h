@@ -12,7 +12,7 @@ using detail::RmspropSettings;
 using detail::SgdSettings;
 
 /// Operands of a walk over parameters.
-enum Operand : std::size_t { kParam = 0, kState = 1, kGrad = 4 };
+inline constexpr std::size_t kParam = 0, kState = 1, kGrad = 4;
 
 inline WalkList walk_list(const ParamUpdates& updates) {
   WalkList list(updates.size());
