@@ -332,7 +332,7 @@ TEST(MobileNetErrorsTest, checkpoints) {
   std::filesystem::rename(temp / "images", temp / "moved");
   for (const char* command : {"eval", "train"}) {
     std::vector<std::string> arguments = {command, "--checkpoint", net};
-    if (*command == 't') arguments.push_back("--resume");
+    if (*command == 't') arguments.emplace_back("--resume");
     expect_error(arguments, "images: there is no such folder; it is what " + net.string() +
                                 " was trained on: name another with --data");
   }
