@@ -8,9 +8,9 @@ namespace {
 constexpr unsigned kSeeds = 6;
 
 template <class Tile>
-constexpr BoxTileSizes kTileSizes{Tile::kColumns,  Tile::kBlocks,       Tile::kRows,
-                                  Tile::kChannels, Tile::kWarpChannels, Tile::kTapRows,
-                                  Tile::kPages,    Tile::kWhole,        Tile::kBoxColumns};
+constexpr BoxTileSizes kTileSizes{Tile::kColumns,      Tile::kBlocks,  Tile::kRows,  Tile::kChannels,
+                                  Tile::kWarpChannels, Tile::kTapRows, Tile::kPages, Tile::kWhole,
+                                  Tile::kBoxColumns,   Tile::kImages};
 constexpr Layout kLayout{true, 8, 8};
 constexpr int kLeastChannels = 8;  // whose pixels are sixteen bytes
 
@@ -57,6 +57,7 @@ template <class T, class K, class Tile>
 Geometry box_geometry(Draw& draw, int width, bool is_forward) {
   Wanted wanted{Case<T, K>::kSizes};
   wanted.channels = kLeastChannels;
+  if (Tile::kImages > 1) wanted.most_images = 2 * Tile::kImages + 3;
   if (width > 0) wanted.spread_w = 1, wanted.padding_w = (K::kW - 1) / 2, wanted.may_reach_beyond = false;
   for (;;) {
     const Geometry g = draw_geometry(draw, wanted);
@@ -363,6 +364,69 @@ TEST(Boxes, weight_gradient_narrow_boxes) {
   using Tile = BoxTile<16, 1, 3, 16, 16, 2, 3, false, 16>;
   backward<BFloat16, Kernel<5, 5, 1, 1>, Tile, false, true, false>();
   backward<BFloat16, Kernel<5, 5, 1, 1>, Tile, false, true, false, kClamp>(14);
+}
+
+TEST(Boxes, forward_some_images) {
+  using Tile = BoxTile<8, 1, 4, 64, 16, 3, 2, true, 8, 2>;
+  forward<BFloat16, Kernel<3, 3, 1, 1>, Tile>();
+  forward<BFloat16, Kernel<3, 3, 1, 1>, Tile>(0, 7);
+}
+TEST(Boxes, forward_some_images_are_shared_out) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 2, 4, 32, 16, 3, 3, true, 8, 4>>(0, 7);
+  forward<Float16, Kernel<3, 3, 1, 1>, BoxTile<8, 4, 4, 32, 8, 3, 2, true, 0, 4>>();
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 2, 4, 16, 8, 3, 1, true, 8, 8>>(0, 7);
+}
+TEST(Boxes, forward_some_images_stride) {
+  forward<Float16, Kernel<3, 3, 2, 2>, BoxTile<8, 2, 2, 16, 8, 3, 2, true, 0, 4>>();
+  forward<BFloat16, Kernel<5, 5, 2, 2>, BoxTile<16, 1, 3, 16, 16, 2, 2, true, 0, 2>>();
+}
+TEST(Boxes, statistics_of_some_images) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 1, 4, 64, 16, 3, 2, true, 8, 2>, kPlain, true>(0, 7);
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 2, 4, 16, 8, 3, 3, true, 0, 8>, kPlain, true>(1000);
+  forward<Float16, Kernel<3, 3, 2, 2>, BoxTile<8, 4, 2, 16, 8, 3, 2, true, 0, 4>, kPlain, true>(1000);
+}
+TEST(Boxes, forward_some_images_and_transform) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 1, 4, 64, 16, 3, 2, true, 8, 2>, kClamp>(0, 7);
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 2, 4, 32, 16, 3, 3, true, 8, 8>, kHardSwish, true>(0, 7);
+  forward<Float16, Kernel<3, 3, 2, 2>, BoxTile<8, 2, 2, 16, 8, 3, 2, true, 0, 4>, kClamp, true>();
+}
+
+TEST(Boxes, both_gradients_some_images) {
+  using Tile = BoxTile<8, 1, 4, 64, 16, 3, 2, true, 8, 2>;
+  backward<BFloat16, Kernel<3, 3, 1, 1>, Tile, true, true, false>();
+  backward<BFloat16, Kernel<3, 3, 1, 1>, Tile, true, true, false>(7);
+  backward<Float16, Kernel<3, 3, 1, 1>, BoxTile<8, 2, 4, 32, 16, 3, 3, true, 0, 4>, true, true, true>();
+}
+TEST(Boxes, both_gradients_some_images_stride) {
+  backward<BFloat16, Kernel<3, 3, 2, 2>, BoxTile<8, 2, 2, 16, 8, 3, 2, true, 0, 4>, true, true, true>();
+  backward<BFloat16, Kernel<5, 4, 3, 3>, BoxTile<8, 2, 2, 16, 16, 5, 2, true, 0, 2>, true, true, true>();
+}
+TEST(Boxes, weight_gradient_some_images) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 4, 4, 32, 16, 3, 2, true, 8, 8>, false, true, false>(7);
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 4, 4, 32, 8, 3, 2, true, 0, 4>, false, true, true>();
+  backward<Float16, Kernel<5, 3, 2, 1>, BoxTile<16, 1, 2, 16, 8, 2, 3, true, 0, 2>, false, true, true>();
+}
+TEST(Boxes, weight_gradient_some_images_and_transform) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 2, 4, 32, 16, 3, 2, true, 8, 8>, false, true, false,
+           kClamp>(7);
+  backward<Float16, Kernel<3, 3, 2, 2>, BoxTile<8, 2, 4, 16, 8, 3, 2, true, 0, 4>, false, true, true,
+           kHardSwish>();
+}
+TEST(Boxes, input_gradient_some_images_stride) {
+  backward<BFloat16, Kernel<3, 3, 2, 2>, BoxTile<8, 2, 4, 32, 16, 3, 2, true, 0, 4>, true, false, false>();
+  backward<BFloat16, Kernel<5, 5, 2, 2>, BoxTile<8, 1, 4, 16, 8, 5, 2, true, 0, 2>, true, false, false>();
+}
+TEST(Boxes, both_gradients_and_sums_of_some_images) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 2, 4, 64, 16, 3, 2, true, 8, 4>, true, true, false,
+           kClamp, kClamp>(7);
+  backward<Float16, Kernel<3, 3, 2, 2>, BoxTile<8, 2, 1, 16, 8, 3, 2, true, 0, 8>, true, true, true,
+           kHardSwish, kHardSwish>();
+}
+TEST(Boxes, input_gradient_and_sums_of_some_images) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 1, 4, 32, 16, 3, 2, true, 8, 4>, true, false, false,
+           kPlain, kClamp>(7);
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 4, 4, 16, 8, 3, 2, true, 0, 8>, true, false, false,
+           kPlain, kHardSwish>();
 }
 
 TEST(Boxes, hardswish) {

@@ -44,7 +44,7 @@ Geometry draw_geometry(Draw& draw, const Wanted& wanted) {
   };
   for (;;) {
     Geometry g{};
-    g.batch = draw(1, 3), g.channels = draw(1, 5) * wanted.channels, g.repeat = k.repeat;
+    g.batch = draw(1, wanted.most_images), g.channels = draw(1, 5) * wanted.channels, g.repeat = k.repeat;
     g.kernel_h = k.kernel_h, g.kernel_w = k.kernel_w;
     g.h = draw(1, draw.one_in(4) ? 36 : 16);
     g.w = draw(1, std::max(1, (draw.one_in(4) ? 50 : 18) / wanted.width)) * wanted.width;

@@ -37,6 +37,7 @@ struct Wanted {
   KernelSizes kernel;                  ///< with the strides that are left when dilation is divided out
   int channels = 1, width = 1;         ///< divide those of x
   int out_width = 1;                   ///< divides that of y
+  int most_images = 3;                 ///< of a batch
   int padding_h = -1, padding_w = -1;  ///< unless negative
   int spread_h = 0, spread_w = 0;      ///< dilations, the strides as they are; 0: any that leave the strides
   bool may_reach_beyond = true;  ///< the last window, behind the padding, as "same" of an even kernel has it

@@ -168,11 +168,13 @@ inline Launch cut_backward_pixels(PixelWork& work, std::int64_t images, std::int
 struct BoxTileSizes {
   int columns, blocks, rows, channels, warp_channels, tap_rows, pages;
   bool whole;
-  int box_columns = 0;
+  int box_columns = 0, images = 1;
 
   int down() const { return 16 / columns; }
   int step_rows() const { return rows * down(); }
-  int units() const { return blocks * columns; }
+  int units() const { return (images > 1 ? 1 : blocks) * columns; }
+  int block_images() const { return images > 1 ? images / blocks : 1; }
+  bool shares_images() const { return images == 1 || (whole && images % blocks == 0); }
   int columns_of_box(int reach) const {
     return box_columns > 0 ? box_columns : static_cast<int>(round_up(units() + reach, 8));
   }
@@ -255,16 +257,19 @@ inline BoxPlan cut_forward_boxes(PixelWork& work, std::int64_t images, std::int6
   BoxPlan plan;
   const int in_rows = (tile.step_rows() - 1) * kernel.stride_h + kernel.kernel_h;
   const int page_rows = tile.whole ? in_rows : tile.step_rows() * kernel.stride_h;
+  if (!tile.shares_images()) return plan;
   if ((tile.whole && cut.strip_rows > tile.step_rows()) || tile.pages < ceiling(in_rows, page_rows))
     return plan;
   if (tile.blocks > 15) return plan;  // a block has no more barriers
   if (tile.box_columns > 0 && tile.box_columns != narrow_forward_boxes(work, kernel, tile)) return plan;
   const int x_columns = tile.columns_of_box((kernel.kernel_w - 1) / kernel.stride_w);
-  plan.x = {tile.channels, x_columns, page_rows, 1, kernel.stride_w * work.w.input_step, work.h.input_step};
-  plan.y = {tile.channels, tile.columns, tile.step_rows(), 1, work.w.output_step, work.h.output_step};
+  plan.x = {tile.channels,    x_columns, page_rows, tile.images, kernel.stride_w * work.w.input_step,
+            work.h.input_step};
+  plan.y = {tile.channels,       tile.columns,       tile.step_rows(),
+            tile.block_images(), work.w.output_step, work.h.output_step};
   if (!fits(plan.x) || !fits(plan.y)) return plan;
-  const std::int64_t items =
-      std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step * images;
+  const std::int64_t items = std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step *
+                             ceiling(images, tile.images);
   if (!share_items(work, plan.launch, items, wanted_blocks)) return plan;
   plan.launch.threads = 32 * (tile.blocks * tile.warp_groups() + 1);
   plan.launch.shared_bytes = 1024 + tile.pages * kernel.stride_w * box_bytes(plan.x) +
@@ -344,18 +349,21 @@ inline BoxPlan cut_backward_boxes(PixelWork& work, std::int64_t images, std::int
   cut_boxes(work.cut, images, channels, tile, columns.count, rows.count, strip_rows);
   const PixelCut& cut = work.cut;
   const int g_rows = tile.step_rows() + window_h.span - 1, page_rows = tile.whole ? g_rows : tile.step_rows();
+  if (!tile.shares_images()) return plan;
   if ((tile.whole && cut.strip_rows > tile.step_rows()) || tile.pages < ceiling(g_rows, page_rows))
     return plan;
   if (tile.blocks > 15) return plan;
   if (tile.box_columns > 0 && tile.box_columns != narrow_backward_boxes(work, kernel, tile, bias))
     return plan;
   const int g_columns = tile.columns_of_box(window_w.span - 1), x_rows = tile.step_rows() * kernel.stride_h;
-  plan.y = {tile.channels, g_columns, page_rows, 1, work.w.output_step, work.h.output_step};
-  plan.x = {tile.channels, tile.units(), x_rows, 1, kernel.stride_w * work.w.input_step, work.h.input_step};
-  plan.dx = {tile.channels, tile.columns * kernel.stride_w, x_rows, 1, work.w.input_step, work.h.input_step};
+  plan.y = {tile.channels, g_columns, page_rows, tile.images, work.w.output_step, work.h.output_step};
+  plan.x = {tile.channels,    tile.units(), x_rows, tile.images, kernel.stride_w * work.w.input_step,
+            work.h.input_step};
+  plan.dx = {tile.channels,    tile.columns * kernel.stride_w, x_rows, tile.block_images(), work.w.input_step,
+             work.h.input_step};
   if (!fits(plan.y) || (weight && !fits(plan.x)) || (input && !fits(plan.dx))) return plan;
-  const std::int64_t items =
-      std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step * images;
+  const std::int64_t items = std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step *
+                             ceiling(images, tile.images);
   if (!share_items(work, plan.launch, items, wanted_blocks)) return plan;
   const std::int64_t tap_groups = weight ? ceiling(kernel.kernel_h, tile.tap_rows) : 1;
   plan.launch.threads = static_cast<int>(32 * (tile.blocks * tile.warp_groups() * tap_groups + 1));

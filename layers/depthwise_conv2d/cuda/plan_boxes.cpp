@@ -16,6 +16,8 @@ struct BoxConfig {
   std::int64_t wanted_blocks = 0;
 };
 
+constexpr int kMostImages = 8;  ///< of an item
+
 /// Registers of a thread, to within some tens.
 int box_registers(const Problem& p, const Shape& s, const BoxTileSizes& t) {
   const KernelSizes& k = s.kernel;
@@ -60,6 +62,8 @@ double box_cost(const Problem& p, const Shape& s, const BoxTileSizes& t, const P
   const double bytes = (x + y + (p.pass == Pass::Both ? x : 0)) * s.number;
   const int step_rows = t.step_rows();
   const double item_steps = static_cast<double>(cut.strip_rows) / step_rows;
+  // Of several images, each is worked on by itself, and all share what an item and a step cost.
+  const double images = t.images, block_images = t.block_images();
   const double items = static_cast<double>(plan.pixels.items) * cut.channel_blocks,
                steps = items * item_steps;
   const double warps = t.blocks * t.warp_groups() *
@@ -98,6 +102,8 @@ double box_cost(const Problem& p, const Shape& s, const BoxTileSizes& t, const P
             static_cast<double>(plan.x_box.pixels) * plan.x_box.rows * k.stride_w) *
            t.channels * s.number;
   }
+  loads *= block_images, products *= block_images, issued *= block_images, stores *= block_images;
+  instructions *= block_images, page *= images, results *= images;
   const double of_sm = 1 / (kMultiprocessors * kClocks), resident = blocks_of_sm, warp_steps = steps * warps;
   const double blocks = static_cast<double>(plan.launch.blocks);
   const double in_flight = resident * page * std::max(1, t.pages - 1) / 1e3;
@@ -165,7 +171,8 @@ bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named
                                    k.kernel_h, k.kernel_w, k.stride_h, k.stride_w, t.columns, t.blocks,
                                    t.rows, t.channels, t.warp_channels, t.tap_rows, t.pages, word(t.whole));
   plan.kernel.assign(text.data(), static_cast<std::size_t>(length));
-  if (t.box_columns > 0) plan.kernel += ", " + std::to_string(t.box_columns);
+  if (t.box_columns > 0 || t.images > 1) plan.kernel += ", " + std::to_string(t.box_columns);
+  if (t.images > 1) plan.kernel += ", " + std::to_string(t.images);
   plan.kernel += ">, ";
   if (!s.forward)
     plan.kernel += std::string(word(input)) + ", " + word(weight) + ", " + word(p.bias) + ", " +
@@ -178,6 +185,7 @@ bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named
               std::to_string(t.step_rows()) + " rows, " + std::to_string(t.channels) + " channels (" +
               std::to_string(t.warp_channels) + " to a warp), strips of " +
               std::to_string(plan.pixels.cut.strip_rows) + ", " + std::to_string(t.pages) + " pages";
+  if (t.images > 1) plan.what += " of " + std::to_string(t.images) + " images";
   return true;
 }
 
@@ -195,15 +203,19 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
     return static_cast<double>(size) < least * static_cast<double>(round_up(size, piece));
   };
   BoxConfig c;
-  for (const int width : {16, 8})
+  // Several images of a small map to an item; blocks share them out.
+  constexpr int kSmallMap = 8;
+  const auto each_of = [&](int images, int width) {
     for (const int blocks : {1, 2, 3, 4, 5, 7}) {
-      const int units = width * blocks;
+      if (images > 1 && images % blocks != 0) continue;
+      const int units = images > 1 ? width : width * blocks;
       if (wasteful(columns, units, columns < 8 ? 0.4 : 0.8) || (width == 8 && columns % 16 == 0)) continue;
       for (const int channels : {16, 32, 64}) {
         if (channels > round_up(s.channels, 16) || (channels == 16 && s.channels >= 64)) continue;
         if (wasteful(s.channels, channels, 0.73) && channels > 16) continue;
         for (const int rows_of_step : {1, 2, 3, 4, 7, 8}) {
           const int step = rows_of_step * 16 / width;
+          if (images > 1 && (step < rows || step - 16 / width >= rows)) continue;
           if (wasteful(rows, step, rows < step ? 0.4 : 0.74)) continue;
           for (const int warp_channels : {8, 16})
             for (const int tap_rows : {k.kernel_h, (k.kernel_h + 1) / 2, 2}) {
@@ -233,7 +245,9 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
                           warp_channels,
                           tap_rows,
                           static_cast<int>(ceiling(read, page_rows)) + more,
-                          whole};
+                          whole,
+                          0,
+                          images};
                 for (const int strip : {14, 28, 56, 112}) {
                   if (strip > 14 && strip / 2 >= rows) break;
                   c.strip = whole ? step : strip;
@@ -249,6 +263,11 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
         }
       }
     }
+  };
+  for (const int width : {16, 8}) each_of(1, width);
+  if (std::max(rows, columns) > kSmallMap) return;
+  for (int images = 2; images <= kMostImages && images / 2 < s.images; images *= 2)
+    each_of(images, kSmallMap);
 }
 
 /// Whether the tensors can be moved in boxes and their numbers multiplied by the matrix units.
@@ -263,13 +282,30 @@ bool may_use_boxes(const Problem& p, const Shape& s) {
 
 void add_box_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
   if (!may_use_boxes(p, s)) return;
-  std::vector<std::pair<double, BoxConfig>> configs;
+  std::vector<std::pair<double, BoxConfig>> configs, of_images;
   Plan plan;
+  double least = 0, least_of_images = 0;
   each_box(p, s, [&](const BoxConfig& c) {
-    if (plan_boxes(p, s, c, false, plan)) configs.emplace_back(plan.cost, c);
+    if (!plan_boxes(p, s, c, false, plan)) return;
+    auto& to = c.tile.images > 1 ? of_images : configs;
+    double& least_of = c.tile.images > 1 ? least_of_images : least;
+    if (to.empty() || plan.cost < least_of) least_of = plan.cost;
+    to.emplace_back(plan.cost, c);
   });
+  if (configs.empty()) return;
   add_best(
       configs, [&](const auto& config, Plan& best) { plan_boxes(p, s, config, true, best); }, plans);
+  // Nobody has measured items of several images: they may be tried, but are not taken by estimate, which
+  // comes behind the best of one image.
+  constexpr double kBehind = 1e-5;
+  const double handicap = std::max(0.0, least - least_of_images) + kBehind;
+  add_best(
+      of_images,
+      [&](const auto& config, Plan& best) {
+        plan_boxes(p, s, config, true, best);
+        best.cost += handicap;
+      },
+      plans);
 }
 
 }  // namespace lamella::depthwise

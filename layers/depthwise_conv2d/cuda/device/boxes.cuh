@@ -29,22 +29,28 @@ namespace lamella::depthwise {
 /// kBoxColumns_: columns of the boxes that are read with the taps' reach; 0: as many as the columns of the
 /// block need. Fewer do where a map is narrower. What lies behind them is read from the first ones, and is
 /// either of no use or zero in both places: padding.
+///
+/// kImages_ > 1: an item is as many images of a small map, and a page has all of them, so that they share
+/// what an item costs besides its data. Then kBlocks_ share out the images of the page, and are not side by
+/// side.
 template <int kColumns_, int kBlocks_, int kRows_, int kChannels_, int kWarpChannels_, int kTapRows_,
-          int kPages_, bool kWhole_, int kBoxColumns_ = 0>
+          int kPages_, bool kWhole_, int kBoxColumns_ = 0, int kImages_ = 1>
 struct BoxTile {
   static constexpr int kColumns = kColumns_, kBlocks = kBlocks_, kRows = kRows_, kChannels = kChannels_;
   static constexpr int kWarpChannels = kWarpChannels_, kTapRows = kTapRows_, kPages = kPages_;
   static constexpr bool kWhole = kWhole_;
-  static constexpr int kBoxColumns = kBoxColumns_;
+  static constexpr int kBoxColumns = kBoxColumns_, kImages = kImages_;
   static constexpr int kDown = 16 / kColumns;  ///< rows of a product
   static constexpr int kStepRows = kRows * kDown;
-  static constexpr int kUnits = kBlocks * kColumns;  ///< columns of a block
+  static constexpr int kUnits = (kImages > 1 ? 1 : kBlocks) * kColumns;     ///< columns of a block
+  static constexpr int kBlockImages = kImages > 1 ? kImages / kBlocks : 1;  ///< images of one of kBlocks
   static constexpr int kEights = kWarpChannels / 8, kWarpGroups = kChannels / kWarpChannels;
   static constexpr int kPixelBytes = kChannels * 2, kChunks = kChannels / 8;
   static_assert(kColumns == 8 || kColumns == 16);
   static_assert(kChannels == 16 || kChannels == 32 || kChannels == 64);
   static_assert(kWarpChannels == 8 || kWarpChannels == 16);
   static_assert(kBoxColumns % 8 == 0);
+  static_assert(kImages == 1 || (kWhole && kImages % kBlocks == 0));
 
   /// Chunk `chunk`, of eight channels, of pixel number `pixel` of a box. The copy engine exchanges the chunks
   /// of a pixel by its place, so that eight neighbours lie in different banks (swizzle of 128, 64 or 32
@@ -61,6 +67,13 @@ struct BoxTile {
   __device__ static constexpr int in_box(int column) {
     return kBoxColumns == 0 || column < kBoxColumns ? column : column % 8;
   }
+  /// The first column, and the first of a page's images, of one of kBlocks.
+  __device__ static constexpr int column_of(int block) { return kImages > 1 ? 0 : block * kColumns; }
+  __device__ static constexpr int image_of(int block) { return kImages > 1 ? block * kBlockImages : 0; }
+  /// How many images of an item a block has that exist.
+  __device__ __forceinline__ static int images_of(const PixelCut& cut, int first_image) {
+    return kImages > 1 ? max(min(kBlockImages, cut.images - first_image), 0) : 1;
+  }
   __host__ __device__ static constexpr int box_bytes(int pixels) {
     return (pixels * kPixelBytes + 1023) / 1024 * 1024;
   }
@@ -70,6 +83,19 @@ struct BoxTile {
 /// side by side: neighbours share pixels, which the second-level cache then still has.
 __device__ __forceinline__ int parts_of(const PixelWork& work) {
   return (work.items + work.items_per_part - 1) / work.items_per_part;
+}
+
+/// An item; of several images, the first.
+template <class Tile>
+__device__ __forceinline__ PixelItem box_item(const PixelWork& work, int number) {
+  if constexpr (Tile::kImages > 1) {
+    // Mostly an item has all of its images: nothing to divide.
+    if (work.items == (work.cut.images + Tile::kImages - 1) / Tile::kImages)
+      return PixelItem(number * Tile::kImages);
+  }
+  PixelItem item(work, static_cast<unsigned>(number));
+  item.image *= Tile::kImages;
+  return item;
 }
 
 /// One end of a ring of pages: which comes next, and the phase of its barriers.
@@ -167,13 +193,34 @@ struct BoxTransform {
     warp = thread / 32, chunk = thread % Tile::kChunks, pixel = thread % 32 / Tile::kChunks;
     vector.begin(transform, first_channel + chunk * 8, channels);
   }
+  /// `images`: how many of the box's exist.
   template <int kRows, int kColumns>
-  __device__ __forceinline__ void apply(uint4* box, const BoxAxes& axes) const {
-    constexpr int kBatch = 4;
+  __device__ __forceinline__ void apply(uint4* box, const BoxAxes& axes, int images) const {
+    constexpr int kBatch = Tile::kImages == 2 ? 2 : 4;
     const int first_row = first_inside(axes.row, axes.row_step),
               first_column = first_inside(axes.column, axes.column_step);
     const int last_row = min(kRows, first_inside(axes.row - axes.rows, axes.row_step)),
               last_column = min(kColumns, first_inside(axes.column - axes.columns, axes.column_step));
+    if constexpr (Tile::kImages > 1) {
+      // Maps are narrow: neighbours that are transformed at once are of several images.
+      constexpr int kImageWords = kRows * kColumns * Tile::kPixelBytes / 16;
+#pragma unroll 1
+      for (int image = 0; image < images; image += kBatch)
+#pragma unroll 1
+        for (int row = first_row + warp; row < last_row; row += kWarps)
+#pragma unroll 1
+          for (int column = first_column + pixel; column < last_column; column += kAtOnce) {
+            uint4* const first = box + image * kImageWords + Tile::at(row * kColumns + column, chunk) / 16;
+            Words<16> x[kBatch];
+#pragma unroll
+            for (int i = 0; i < kBatch; ++i)
+              if (image + i < images) x[i] = load_words<16>(first + i * kImageWords);
+#pragma unroll
+            for (int i = 0; i < kBatch; ++i)
+              if (image + i < images) keep_words(first + i * kImageWords, vector.apply(x[i]));
+          }
+      return;
+    }
 #pragma unroll 1
     for (int row = first_row + warp; row < last_row; row += kWarps)
 #pragma unroll 1

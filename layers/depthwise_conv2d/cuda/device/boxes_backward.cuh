@@ -45,11 +45,15 @@ struct BackwardBoxes {
   static constexpr int kGColumns = Tile::box_columns(WindowW::kSpan - 1);
   static constexpr int kXColumns = Tile::kUnits;  ///< all: those behind x are zeros
   static constexpr int kGRowBytes = kGColumns * Tile::kPixelBytes, kXRowBytes = kXColumns * Tile::kPixelBytes;
-  static constexpr int kGBytes = Tile::box_bytes(kPageRows * kGColumns);
-  static constexpr int kPlaneBytes = Tile::box_bytes(kXRows * kXColumns);
+  // From one image of a page, and of the results, to the next.
+  static constexpr int kGImageBytes = kPageRows * kGRowBytes, kXImageBytes = kXRows * kXRowBytes;
+  static constexpr int kGBytes = Tile::box_bytes(Tile::kImages * kPageRows * kGColumns);
+  static constexpr int kPlaneBytes = Tile::box_bytes(Tile::kImages * kXRows * kXColumns);
   static constexpr int kPageBytes = kGBytes + (kWeight ? K::kStrideW * kPlaneBytes : 0);
   static constexpr int kResultColumns = Tile::kColumns * K::kStrideW;
-  static constexpr int kResultBytes = kInput ? Tile::box_bytes(kXRows * kResultColumns) : 0;
+  static constexpr int kResultImageBytes = kXRows * kResultColumns * Tile::kPixelBytes;
+  static constexpr int kResultBytes =
+      kInput ? Tile::box_bytes(Tile::kBlockImages * kXRows * kResultColumns) : 0;
   static constexpr int kBarriers = Tile::kPages * kPageBytes + 2 * Tile::kBlocks * kResultBytes;
   static constexpr int kTapGroups = kWeight ? (K::kH + Tile::kTapRows - 1) / Tile::kTapRows : 1;
   static constexpr int kTapSums = kBarriers + 16 * Tile::kPages;
@@ -124,7 +128,7 @@ __global__ void __launch_bounds__(
   if (warp == kConsumers) {
 #pragma unroll 1
     for (int number = part; lane == 0 && number < work.items; number += parts) {
-      const Item item = item_of(PixelItem(work, static_cast<unsigned>(number)));
+      const Item item = item_of(box_item<Tile>(work, number));
       if (item.steps == 0) continue;
       int g_row = item.class_h + (item.row + WindowH::kLow) * work.h.output_step;
       const int g_column = item.class_w + (item.column + WindowW::kLow) * work.w.output_step;
@@ -136,8 +140,8 @@ __global__ void __launch_bounds__(
         const unsigned barrier = full + 8 * cursor.slot, to = pages + cursor.slot * Sizes::kPageBytes;
         const bool has_x = kReadsInput && page < item.steps;
         wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
-        expect_bytes(barrier, Sizes::kPageRows * Sizes::kGRowBytes +
-                                  (has_x ? kStrideW * Sizes::kXRows * Sizes::kXRowBytes : 0));
+        expect_bytes(barrier,
+                     Tile::kImages * (Sizes::kGImageBytes + (has_x ? kStrideW * Sizes::kXImageBytes : 0)));
         load_box(to, boxes.y, first_channel, g_column, g_row, item.image, barrier);
         if (has_x) {
 #pragma unroll
@@ -167,7 +171,7 @@ __global__ void __launch_bounds__(
     }
     const auto g_place = [&](int pixel, int shift, int of) {
       const int column =
-          Tile::in_box(block * Tile::kColumns + pixel % Tile::kColumns + min(shift, kSpan - 1));
+          Tile::in_box(Tile::column_of(block) + pixel % Tile::kColumns + min(shift, kSpan - 1));
       return Tile::at(pixel / Tile::kColumns * Sizes::kGColumns + column, of);
     };
     ShiftPlaces<Tile, kSpan> to_input, to_weight;
@@ -175,7 +179,7 @@ __global__ void __launch_bounds__(
     if constexpr (kWeight) to_weight.template find<true>(chunk, g_place);
     const int mate = lane % 16;
     const unsigned my_x = Tile::at(
-        mate / Tile::kColumns * kStrideH * Sizes::kXColumns + block * Tile::kColumns + mate % Tile::kColumns,
+        mate / Tile::kColumns * kStrideH * Sizes::kXColumns + Tile::column_of(block) + mate % Tile::kColumns,
         chunk + (kEights > 1 ? lane / 16 : 0));
     unsigned my_result[kStrideW];
 #pragma unroll
@@ -198,8 +202,9 @@ __global__ void __launch_bounds__(
     };
 #pragma unroll 1
     for (int number = part; number < work.items; number += parts) {
-      const Item item = item_of(PixelItem(work, static_cast<unsigned>(number)));
+      const Item item = item_of(box_item<Tile>(work, number));
       if (item.steps == 0) continue;
+      const int image = item.image + Tile::image_of(block), images = Tile::images_of(cut, image);
 #pragma unroll
       for (int p = 0; p < kReach - 1; ++p) wait_for_page();
       float sums[kWeight ? kTapRows : 1][kStrideW][kPlaces][kEights][4], total[kEights][4];
@@ -218,7 +223,7 @@ __global__ void __launch_bounds__(
       int out_row = work.h.origin(item.class_h) + (item.row * kStrideH + kPhaseH) * work.h.input_step;
       const int out_column =
           work.w.origin(item.class_w) +
-          ((item.column + block * Tile::kColumns) * kStrideW + kPhaseW) * work.w.input_step;
+          ((item.column + Tile::column_of(block)) * kStrideW + kPhaseW) * work.w.input_step;
       // All bits of the lane's pixels, as the transform and the norm's sums have them, whose columns exist.
       unsigned x_columns[kStrideW][2], dx_columns[kStrideW][2];
       if constexpr (kTransformsX != kPlain || kNormSums != kPlain) {
@@ -247,13 +252,18 @@ __global__ void __launch_bounds__(
 #pragma unroll 1
       for (int step = 0; step < item.steps; ++step) {
         wait_for_page();
-        if (works) {
-          unsigned page[kReach];
+#pragma unroll 1
+        for (int n = 0; works && n < images; ++n) {
+          const int of_page = Tile::image_of(block) + n;
+          unsigned page[kReach];  // where the image's rows of g begin
 #pragma unroll
           for (int p = 0; p < kReach; ++p) {
             const int slot = cursor.slot + p >= kPages ? cursor.slot + p - kPages : cursor.slot + p;
-            page[p] = pages + slot * Sizes::kPageBytes;
+            page[p] = pages + slot * Sizes::kPageBytes + of_page * Sizes::kGImageBytes;
           }
+          const unsigned to = result + n * Sizes::kResultImageBytes,
+                         from_x = pages + cursor.slot * Sizes::kPageBytes + Sizes::kGBytes +
+                                  of_page * Sizes::kXImageBytes + my_x;
           unsigned x[kWeight ? Tile::kRows : 1][kStrideH][kStrideW][2 * kEights];
           if constexpr (kWeight) {
 #pragma unroll
@@ -262,8 +272,7 @@ __global__ void __launch_bounds__(
               for (int a = 0; a < kStrideH; ++a)
 #pragma unroll
                 for (int b = 0; b < kStrideW; ++b) {
-                  load_matrices_transposed(x[r][a][b], page[0] + Sizes::kGBytes + my_x +
-                                                           b * Sizes::kPlaneBytes +
+                  load_matrices_transposed(x[r][a][b], from_x + b * Sizes::kPlaneBytes +
                                                            (r * kDown * kStrideH + a) * Sizes::kXRowBytes);
                   if constexpr (kTransformsX != kPlain) {
                     unsigned exist[2];
@@ -396,8 +405,8 @@ __global__ void __launch_bounds__(
                   unsigned pairs[kEights][2];
                   if constexpr (kNormSums != kHardSwish) narrow_sums<T>(dx[r][a][b], pairs);
                   if constexpr (kNormSums != kPlain) {
-                    const unsigned from = page[0] + Sizes::kGBytes + my_x + b * Sizes::kPlaneBytes +
-                                          (r * kDown * kStrideH + a) * Sizes::kXRowBytes;
+                    const unsigned from =
+                        from_x + b * Sizes::kPlaneBytes + (r * kDown * kStrideH + a) * Sizes::kXRowBytes;
                     unsigned z[2 * kEights], transposed_z[2 * kEights], g[2 * kEights], exist[2];
                     load_matrices(z, from);
                     load_matrices_transposed(transposed_z, from);
@@ -409,7 +418,7 @@ __global__ void __launch_bounds__(
                     transpose_pairs(pairs, g);
                     norm.item.add(transposed_z, g);
                   }
-                  store_pairs(pairs, result + my_result[b] + (r * kDown * kStrideH + a) * kResultRowBytes);
+                  store_pairs(pairs, to + my_result[b] + (r * kDown * kStrideH + a) * kResultRowBytes);
                 }
           }
         }
@@ -420,8 +429,8 @@ __global__ void __launch_bounds__(
         cursor.next();
         if constexpr (kInput) {
           if constexpr (Tile::kWarpGroups > 1) synchronize_some(1 + block, 32 * Tile::kWarpGroups);
-          if (stores && out_row < work.h.input && out_column < work.w.input) {
-            store_box(boxes.dx, result, first_channel, out_column, out_row, item.image, work.accumulate);
+          if (stores && images > 0 && out_row < work.h.input && out_column < work.w.input) {
+            store_box(boxes.dx, result, first_channel, out_column, out_row, image, work.accumulate);
             end_stores();
           }
           result = result == results ? results + Sizes::kResultBytes : results;

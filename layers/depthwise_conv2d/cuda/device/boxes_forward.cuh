@@ -13,9 +13,11 @@ struct ForwardBoxes {
   static constexpr int kReach = (kInRows + kPageRows - 1) / kPageRows;  ///< pages that a step reads
   static constexpr int kXColumns = Tile::box_columns((K::kW - 1) / K::kStrideW);
   static constexpr int kRowBytes = kXColumns * Tile::kPixelBytes;
-  static constexpr int kPlaneBytes = Tile::box_bytes(kPageRows * kXColumns);
+  static constexpr int kImageBytes = kPageRows * kRowBytes;  ///< from one image of a page to the next
+  static constexpr int kPlaneBytes = Tile::box_bytes(Tile::kImages * kPageRows * kXColumns);
   static constexpr int kPageBytes = K::kStrideW * kPlaneBytes;
-  static constexpr int kResultBytes = Tile::box_bytes(16 * Tile::kRows);  ///< of 16 columns
+  static constexpr int kResultImageBytes = 16 * Tile::kRows * Tile::kPixelBytes;
+  static constexpr int kResultBytes = Tile::box_bytes(Tile::kBlockImages * 16 * Tile::kRows);
   static constexpr int kBarriers = Tile::kPages * kPageBytes + 2 * Tile::kBlocks * kResultBytes;
   static constexpr int kSharedBytes = 1024 + kBarriers + (kTransforms ? 24 : 16) * Tile::kPages;
   static constexpr int kConsumers = Tile::kBlocks * Tile::kWarpGroups;
@@ -36,7 +38,7 @@ template <class K, class Tile, class Sizes, class Use>
 __device__ __forceinline__ void each_page(const PixelWork& work, int first_item, int parts, const Use& use) {
 #pragma unroll 1
   for (int item = first_item; item < work.items; item += parts) {
-    const PixelItem at(work, static_cast<unsigned>(item));
+    const PixelItem at = box_item<Tile>(work, item);
     const int steps = steps_of<Tile>(work, at);
     if (steps == 0) continue;
     int row = work.h.origin(at.class_h) + at.strip * work.cut.strip_rows * K::kStrideH * work.h.input_step;
@@ -85,7 +87,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
     each_page<K, Tile, Sizes>(work, part, parts, [&](int column, int row, int image) {
       const unsigned barrier = full + 8 * cursor.slot, to = pages + cursor.slot * Sizes::kPageBytes;
       wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
-      expect_bytes(barrier, K::kStrideW * Sizes::kPageRows * Sizes::kRowBytes);
+      expect_bytes(barrier, K::kStrideW * Tile::kImages * Sizes::kImageBytes);
 #pragma unroll
       for (int plane = 0; plane < K::kStrideW; ++plane)
         load_box(to + plane * Sizes::kPlaneBytes, boxes.x, first_channel, column + plane * work.w.input_step,
@@ -99,7 +101,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
       BoxTransform<T, Tile, Sizes::kTransformers, kTransforms> transform;
       transform.begin(work.transform, static_cast<int>(threadIdx.x) - 32 * (kConsumers + 1), first_channel,
                       cut.channels);
-      each_page<K, Tile, Sizes>(work, part, parts, [&](int column, int row, int) {
+      each_page<K, Tile, Sizes>(work, part, parts, [&](int column, int row, int image) {
         uint4* const page = shared + (pages - shared_address(shared) + cursor.slot * Sizes::kPageBytes) / 16;
         wait_for_phase(full + 8 * cursor.slot, cursor.parity);
 #pragma unroll
@@ -107,7 +109,8 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
           transform.template apply<Sizes::kPageRows, Sizes::kXColumns>(
               page + plane * Sizes::kPlaneBytes / 16,
               {row, work.h.input_step, work.h.input, column + plane * work.w.input_step,
-               K::kStrideW * work.w.input_step, work.w.input});
+               K::kStrideW * work.w.input_step, work.w.input},
+              Tile::kImages > 1 ? min(Tile::kImages, cut.images - image) : 1);
         hand_to_copy_engine();
         synchronize_warp();
         if (lane == 0) arrive(ready + 8 * cursor.slot);
@@ -134,7 +137,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
   using Places = ShiftPlaces<Tile, K::kW>;
   Places places;
   places.template find<false>(channel / 8, [&](int pixel, int shift, int chunk) {
-    const int column = Tile::in_box(block * Tile::kColumns + pixel % Tile::kColumns + shift / K::kStrideW);
+    const int column = Tile::in_box(Tile::column_of(block) + pixel % Tile::kColumns + shift / K::kStrideW);
     return Tile::at(pixel / Tile::kColumns * K::kStrideH * Sizes::kXColumns + column, chunk) +
            shift % K::kStrideW * Sizes::kPlaneBytes;
   });
@@ -151,18 +154,19 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
   };
 #pragma unroll 1
   for (int item = part; item < work.items; item += parts) {
-    const PixelItem at(work, static_cast<unsigned>(item));
+    const PixelItem at = box_item<Tile>(work, item);
     const int steps = steps_of<Tile>(work, at);
     if (steps == 0) continue;
+    const int image = at.image + Tile::image_of(block), images = Tile::images_of(cut, image);
 #pragma unroll
     for (int p = 0; p < kReach - 1; ++p) wait_for_page();
     int out_row = at.class_h + at.strip * cut.strip_rows * work.h.output_step;
     const int out_column =
-        at.class_w + (at.tile * Tile::kUnits + block * Tile::kColumns) * work.w.output_step;
+        at.class_w + (at.tile * Tile::kUnits + Tile::column_of(block)) * work.w.output_step;
     // Of the class, behind the block's and the step's first.
-    const int columns_left = work.w.outputs(at.class_w) - at.tile * Tile::kUnits - block * Tile::kColumns;
+    const int columns_left = work.w.outputs(at.class_w) - at.tile * Tile::kUnits - Tile::column_of(block);
     int rows_left = min(cut.strip_rows, work.h.outputs(at.class_h) - at.strip * cut.strip_rows);
-    const int result_count = max(min(columns_left, Tile::kColumns), 0) * rows_left;
+    const int result_count = max(min(columns_left, Tile::kColumns), 0) * rows_left * images;
     unsigned exist_columns[2];
     if constexpr (kStatistics) {
       statistics.item.begin_item();
@@ -177,12 +181,27 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
     for (int step = 0; step < steps; ++step) {
       wait_for_page();
       unsigned y[Tile::kRows][kEights][2];
-      if (works) {
+      const auto add_moments = [&](unsigned first_result) {
+        if constexpr (kStatistics) {
+          if (statistics.count == 0 && first_result == result && step == 0)
+            statistics.begin(reinterpret_cast<const char*>(shared) + (result - shared_address(shared)) +
+                             Tile::at(0, channel / 8));
+          constexpr int kBelow = Tile::kColumns == 16 ? 0 : 1;
+#pragma unroll
+          for (int r = 0; r < Tile::kRows; ++r) {
+            const unsigned exist[2]{r * Tile::kDown < rows_left ? exist_columns[0] : 0u,
+                                    r * Tile::kDown + kBelow < rows_left ? exist_columns[1] : 0u};
+            statistics.add(y[r], exist);
+          }
+        }
+      };
+#pragma unroll 1
+      for (int n = 0; works && n < images; ++n) {
         unsigned page[kReach];
 #pragma unroll
         for (int p = 0; p < kReach; ++p) {
           const int slot = cursor.slot + p >= kPages ? cursor.slot + p - kPages : cursor.slot + p;
-          page[p] = pages + slot * Sizes::kPageBytes;
+          page[p] = pages + slot * Sizes::kPageBytes + (Tile::image_of(block) + n) * Sizes::kImageBytes;
         }
         float sums[Tile::kRows][kEights][4];
 #pragma unroll
@@ -270,10 +289,15 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
             multiply(x[i % 2], i);
           }
         }
+        const unsigned to = result + n * Sizes::kResultImageBytes;
 #pragma unroll
         for (int r = 0; r < Tile::kRows; ++r) {
           narrow_sums<T>(sums[r], y[r]);
-          store_pairs(y[r], result + my_result + r * 16 * Tile::kPixelBytes);
+          store_pairs(y[r], to + my_result + r * 16 * Tile::kPixelBytes);
+        }
+        if constexpr (kStatistics && Tile::kImages > 1) {
+          synchronize_warp();
+          if (columns_left > 0) add_moments(to);
         }
       }
       hand_to_copy_engine();
@@ -282,23 +306,12 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
       if (lane == 0) arrive(empty + 8 * cursor.slot);
       cursor.next();
       if constexpr (Tile::kWarpGroups > 1) synchronize_some(1 + block, 32 * Tile::kWarpGroups);
-      if (stores && out_column < work.w.output) {
-        store_box(boxes.y, result, first_channel, out_column, out_row, at.image, work.accumulate);
+      if (stores && images > 0 && out_column < work.w.output) {
+        store_box(boxes.y, result, first_channel, out_column, out_row, image, work.accumulate);
         end_stores();
       }
       if constexpr (kStatistics) {
-        if (works && columns_left > 0) {
-          if (statistics.count == 0 && step == 0)
-            statistics.begin(reinterpret_cast<const char*>(shared) + (result - shared_address(shared)) +
-                             Tile::at(0, channel / 8));
-          constexpr int kBelow = Tile::kColumns == 16 ? 0 : 1;
-#pragma unroll
-          for (int r = 0; r < Tile::kRows; ++r) {
-            const unsigned exist[2]{r * Tile::kDown < rows_left ? exist_columns[0] : 0u,
-                                    r * Tile::kDown + kBelow < rows_left ? exist_columns[1] : 0u};
-            statistics.add(y[r], exist);
-          }
-        }
+        if (Tile::kImages == 1 && works && columns_left > 0) add_moments(result);
         rows_left -= Tile::kStepRows;
       }
       result = result == results ? results + Sizes::kResultBytes : results;

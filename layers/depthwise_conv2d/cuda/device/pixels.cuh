@@ -27,6 +27,8 @@ struct PixelItem {
     class_h = next(work.h.output_step);
     image = static_cast<int>(item);
   }
+  /// Of items that are whole images.
+  __device__ explicit PixelItem(int of_image) : image(of_image), class_h(0), class_w(0), strip(0), tile(0) {}
   /// On to the next item.
   __device__ __forceinline__ void advance(const PixelWork& work) {
     if (++tile < work.cut.tiles) return;
