@@ -23,11 +23,12 @@ int box_registers(const Problem& p, const Shape& s, const BoxTileSizes& t) {
   const KernelSizes& k = s.kernel;
   const int eights = t.warp_channels / 8, taps = taps_of(k);
   const int statistics = has_statistics(p) ? 6 * eights + 6 : 0;
+  const int images = t.images > 1 ? 4 : 0;
   if (s.forward)
-    return statistics + 44 + t.tap_rows * k.kernel_w * eights + t.rows * eights * 4 +
+    return statistics + images + 44 + t.tap_rows * k.kernel_w * eights + t.rows * eights * 4 +
            8 * (k.kernel_w + 1) / 2 * eights;
-  int count = (has_norm_sums(p) ? 9 * eights + 6 : 0) + (loads_transformed(p) ? 2 * eights + 4 : 0) + 52 +
-              8 * eights + (k.reach_w() / 2) * eights;
+  int count = (has_norm_sums(p) ? 9 * eights + 6 : 0) + (loads_transformed(p) ? 2 * eights + 4 : 0) + images +
+              52 + 8 * eights + (k.reach_w() / 2) * eights;
   if (p.pass != Pass::Weight) count += taps * eights + t.rows * k.stride_h * k.stride_w * eights * 4;
   if (p.pass != Pass::Input)
     count += t.tap_rows * k.stride_w * ((k.reach_w() + 1) / 2) * eights * 4 +
@@ -252,7 +253,7 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
                   if (strip > 14 && strip / 2 >= rows) break;
                   c.strip = whole ? step : strip;
                   for (const std::int64_t wanted : {264, 528, 1056, 2112, 4224, 8448}) {
-                    if (weight ? wanted > 2112 : wanted < 528) continue;
+                    if (weight ? wanted > 2112 : images == 1 && wanted < 528) continue;
                     c.wanted_blocks = wanted;
                     add(c);
                   }

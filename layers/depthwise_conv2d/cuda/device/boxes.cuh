@@ -219,23 +219,23 @@ struct BoxTransform {
             for (int i = 0; i < kBatch; ++i)
               if (image + i < images) keep_words(first + i * kImageWords, vector.apply(x[i]));
           }
-      return;
-    }
+    } else {
 #pragma unroll 1
-    for (int row = first_row + warp; row < last_row; row += kWarps)
+      for (int row = first_row + warp; row < last_row; row += kWarps)
 #pragma unroll 1
-      for (int column = first_column + pixel; column < last_column; column += kBatch * kAtOnce) {
-        uint4* at[kBatch];
-        Words<16> x[kBatch];
+        for (int column = first_column + pixel; column < last_column; column += kBatch * kAtOnce) {
+          uint4* at[kBatch];
+          Words<16> x[kBatch];
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-          at[i] = box + Tile::at(row * kColumns + column + i * kAtOnce, chunk) / 16;
-          if (column + i * kAtOnce < last_column) x[i] = load_words<16>(at[i]);
+          for (int i = 0; i < kBatch; ++i) {
+            at[i] = box + Tile::at(row * kColumns + column + i * kAtOnce, chunk) / 16;
+            if (column + i * kAtOnce < last_column) x[i] = load_words<16>(at[i]);
+          }
+#pragma unroll
+          for (int i = 0; i < kBatch; ++i)
+            if (column + i * kAtOnce < last_column) keep_words(at[i], vector.apply(x[i]));
         }
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i)
-          if (column + i * kAtOnce < last_column) keep_words(at[i], vector.apply(x[i]));
-      }
+    }
   }
 
  private:
