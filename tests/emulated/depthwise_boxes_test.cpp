@@ -376,6 +376,10 @@ TEST(Boxes, forward_some_images_are_shared_out) {
   forward<Float16, Kernel<3, 3, 1, 1>, BoxTile<8, 4, 4, 32, 8, 3, 2, true, 0, 4>>();
   forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 2, 4, 16, 8, 3, 1, true, 8, 8>>(0, 7);
 }
+TEST(Boxes, forward_some_images_of_sixteen_columns) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 2, 14, 32, 8, 3, 2, true, 16, 2>>(0, 14);
+  forward<Float16, Kernel<3, 3, 1, 1>, BoxTile<16, 1, 16, 16, 16, 3, 2, true, 0, 2>, kClamp, true>(0, 16);
+}
 TEST(Boxes, forward_some_images_stride) {
   forward<Float16, Kernel<3, 3, 2, 2>, BoxTile<8, 2, 2, 16, 8, 3, 2, true, 0, 4>>();
   forward<BFloat16, Kernel<5, 5, 2, 2>, BoxTile<16, 1, 3, 16, 16, 2, 2, true, 0, 2>>();

@@ -16,8 +16,6 @@ struct BoxConfig {
   std::int64_t wanted_blocks = 0;
 };
 
-constexpr int kMostImages = 8;  ///< of an item
-
 /// Registers of a thread, to within some tens.
 int box_registers(const Problem& p, const Shape& s, const BoxTileSizes& t) {
   const KernelSizes& k = s.kernel;
@@ -205,7 +203,6 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
   };
   BoxConfig c;
   // Several images of a small map to an item; blocks share them out.
-  constexpr int kSmallMap = 8;
   const auto each_of = [&](int images, int width) {
     for (const int blocks : {1, 2, 3, 4, 5, 7}) {
       if (images > 1 && images % blocks != 0) continue;
@@ -214,7 +211,8 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
       for (const int channels : {16, 32, 64}) {
         if (channels > round_up(s.channels, 16) || (channels == 16 && s.channels >= 64)) continue;
         if (wasteful(s.channels, channels, 0.73) && channels > 16) continue;
-        for (const int rows_of_step : {1, 2, 3, 4, 7, 8}) {
+        for (const int rows_of_step : {1, 2, 3, 4, 7, 8, 14, 16}) {
+          if (rows_of_step > 8 && images == 1) continue;  // strips do as well
           const int step = rows_of_step * 16 / width;
           if (images > 1 && (step < rows || step - 16 / width >= rows)) continue;
           if (wasteful(rows, step, rows < step ? 0.4 : 0.74)) continue;
@@ -266,9 +264,9 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
     }
   };
   for (const int width : {16, 8}) each_of(1, width);
-  if (std::max(rows, columns) > kSmallMap) return;
-  for (int images = 2; images <= kMostImages && images / 2 < s.images; images *= 2)
-    each_of(images, kSmallMap);
+  const int size = std::max(rows, columns), width = size <= 8 ? 8 : 16;
+  if (size > 16) return;
+  for (int images = 2; images <= 64 / width && images / 2 < s.images; images *= 2) each_of(images, width);
 }
 
 /// Whether the tensors can be moved in boxes and their numbers multiplied by the matrix units.
@@ -283,30 +281,13 @@ bool may_use_boxes(const Problem& p, const Shape& s) {
 
 void add_box_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
   if (!may_use_boxes(p, s)) return;
-  std::vector<std::pair<double, BoxConfig>> configs, of_images;
+  std::vector<std::pair<double, BoxConfig>> configs;
   Plan plan;
-  double least = 0, least_of_images = 0;
   each_box(p, s, [&](const BoxConfig& c) {
-    if (!plan_boxes(p, s, c, false, plan)) return;
-    auto& to = c.tile.images > 1 ? of_images : configs;
-    double& least_of = c.tile.images > 1 ? least_of_images : least;
-    if (to.empty() || plan.cost < least_of) least_of = plan.cost;
-    to.emplace_back(plan.cost, c);
+    if (plan_boxes(p, s, c, false, plan)) configs.emplace_back(plan.cost, c);
   });
-  if (configs.empty()) return;
   add_best(
       configs, [&](const auto& config, Plan& best) { plan_boxes(p, s, config, true, best); }, plans);
-  // Nobody has measured items of several images: they may be tried, but are not taken by estimate, which
-  // comes behind the best of one image.
-  constexpr double kBehind = 1e-5;
-  const double handicap = std::max(0.0, least - least_of_images) + kBehind;
-  add_best(
-      of_images,
-      [&](const auto& config, Plan& best) {
-        plan_boxes(p, s, config, true, best);
-        best.cost += handicap;
-      },
-      plans);
 }
 
 }  // namespace lamella::depthwise
