@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cctype>
 #include <cmath>
 #include <map>
@@ -87,7 +88,8 @@ int read_expression(std::string_view& text) {
 /// Parameters of the kernels' templates.
 const std::map<std::string, int, std::less<>> kParameters{
     {"forward_pixels", 11}, {"backward_pixels", 14}, {"forward_planes", 11}, {"backward_planes", 15},
-    {"forward_boxes", 6},   {"backward_boxes", 11},  {"forward_runs", 11},   {"backward_runs", 14}};
+    {"forward_boxes", 6},   {"backward_boxes", 11},  {"forward_runs", 11},   {"backward_runs", 14},
+    {"forward_direct", 8},  {"backward_direct", 6}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -105,7 +107,7 @@ void expect_fits(const Problem& problem, const Plan& plan) {
             has_parts || problem.hook != Hook::None);
   EXPECT_TRUE(std::isfinite(plan.cost) && plan.cost > 0) << plan.cost;
 
-  static constexpr const char* kFamilies[] = {"pixels", "planes", "boxes", "runs"};
+  static constexpr const char* kFamilies[] = {"pixels", "planes", "boxes", "runs", "direct"};
   const std::size_t bracket = plan.kernel.find('<');
   const std::string name = plan.kernel.substr(0, bracket);
   EXPECT_TRUE(name.ends_with(kFamilies[static_cast<std::size_t>(plan.family)]));
@@ -141,7 +143,7 @@ TEST(Plans, fit_a_gpu_and_do_not_change) {
     }
     if (!plans.empty()) ++firsts[plans.front().family];
   }
-  EXPECT_EQ(firsts.size(), 4U) << "some family is never the first choice";
+  EXPECT_EQ(firsts.size(), 5U) << "some family is never the first choice";
 }
 
 TEST(Plans, of_several_images_are_offered_for_small_maps) {
@@ -165,6 +167,53 @@ TEST(Plans, of_several_images_are_offered_for_small_maps) {
     EXPECT_EQ(count(1, 7, 1), 0);
     EXPECT_EQ(count(256, 17, 1), 0);
   }
+}
+
+/// Channels side by side, padding as "same" has it.
+Problem small_problem(Pass pass, DType dtype, std::int64_t images, std::int64_t channels, std::int64_t size,
+                      std::int64_t kernel, std::int64_t stride) {
+  Problem problem;
+  problem.pass = pass, problem.dtype = dtype, problem.channels_last = problem.boxes = true;
+  problem.exact_taps = pass != Pass::Weight && dtype == DType::Float32;
+  problem.geometry = {images,        channels,      channels,
+                      channels,      Size2(size),   Size2((size - 1) / stride + 1),
+                      Size2(kernel), Size2(stride), Size2((kernel - 1) / 2),
+                      {1, 1}};
+  return problem;
+}
+
+TEST(Plans, small_problems_with_channels_side_by_side_go_the_direct_way) {
+  const auto is_direct = [](const Plan& plan) { return plan.family == Plan::Family::Direct; };
+  const auto count = [&](const Problem& problem) {
+    const std::vector<Plan> plans = plans_for(problem);
+    return std::count_if(plans.begin(), plans.end(), is_direct);
+  };
+  const auto is_first = [&](const Problem& problem) { return is_direct(plans_for(problem).front()); };
+  for (const Pass pass : {Pass::Forward, Pass::Input})
+    for (const DType dtype : {DType::Float32, DType::BFloat16, DType::Float16}) {
+      SCOPED_TRACE(std::string(name(dtype)) + ", pass " + std::to_string(static_cast<int>(pass)));
+      EXPECT_TRUE(is_first(small_problem(pass, dtype, 1, 960, 7, 3, 1)));
+      EXPECT_TRUE(is_first(small_problem(pass, dtype, 1, 576, 14, 3, 2)));
+      EXPECT_TRUE(is_first(small_problem(pass, dtype, 1, 384, 14, 3, 1)));
+      EXPECT_TRUE(is_first(small_problem(pass, dtype, 1, 144, 56, 3, 1)));
+      EXPECT_TRUE(is_first(small_problem(pass, dtype, 1, 32, 112, 3, 1)));
+      EXPECT_GT(count(small_problem(pass, dtype, 1, 120, 28, 5, 1)), 0);
+      EXPECT_GT(count(small_problem(pass, dtype, 1, 240, 28, 5, 2)), 0);
+      // Larger ones may be tried, and very large ones need not.
+      const Problem medium = small_problem(pass, dtype, dtype == DType::Float32 ? 2 : 4, 144, 56, 3, 1);
+      EXPECT_GT(count(medium), 0);
+      EXPECT_FALSE(is_first(medium));
+      EXPECT_EQ(count(small_problem(pass, dtype, 256, 144, 56, 3, 1)), 0);
+      EXPECT_EQ(count(small_problem(pass, dtype, 1, 384, 14, 7, 1)), 0);
+      Problem other = small_problem(pass, dtype, 1, 384, 14, 3, 1);
+      other.channels_last = false;
+      EXPECT_EQ(count(other), 0);
+      other = small_problem(pass, dtype, 1, 384, 14, 3, 1);
+      other.transforms = true, other.hook = pass == Pass::Forward ? Hook::Statistics : Hook::NormSums;
+      EXPECT_EQ(count(other), 0);
+    }
+  EXPECT_EQ(count(small_problem(Pass::Weight, DType::Float32, 1, 384, 14, 3, 1)), 0);
+  EXPECT_EQ(count(small_problem(Pass::Both, DType::Float32, 1, 384, 14, 3, 1)), 0);
 }
 
 TEST(Plans, are_none_for_what_only_the_generic_kernels_do) {

@@ -54,6 +54,7 @@ std::vector<Plan> plans_for(const Problem& p) {
   if (!reads_some) {
     add_box_plans(p, s, plans);
     p.channels_last ? add_pixel_plans(p, s, plans) : add_plane_plans(p, s, plans);
+    add_direct_plans(p, s, plans);
   }
   // Estimates of planes do not compare with those of runs, which have come out ahead.
   if (p.channels_last)
@@ -61,8 +62,10 @@ std::vector<Plan> plans_for(const Problem& p) {
                      [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
   for (Plan& plan : plans) {
     plan.turned = s.turned;
-    plan.clears = p.pass != Pass::Forward && p.pass != Pass::Weight && !all_are_read &&
-                  (plan.clears || plan.family == Plan::Family::Pixels || plan.family == Plan::Family::Boxes);
+    const bool skips_unread = plan.family == Plan::Family::Pixels || plan.family == Plan::Family::Boxes ||
+                              plan.family == Plan::Family::Direct;
+    plan.clears =
+        p.pass != Pass::Forward && p.pass != Pass::Weight && !all_are_read && (plan.clears || skips_unread);
   }
   return plans;
 }

@@ -89,6 +89,16 @@ struct Pixels {
   Int64 image = 0, row = 0, pixel = 0;
 };
 
+/// Division by a number that is known before the launch; see divisor_of().
+struct Divisor {
+  unsigned factor = 0;
+  int shift = 0;
+  /// `number`: below 2^31.
+  LAMELLA_ANYWHERE unsigned divide(unsigned number) const {
+    return static_cast<unsigned>(static_cast<unsigned long long>(number) * factor >> shift);
+  }
+};
+
 /// How a problem is shared out among blocks, each of which has Tile::kLanes by so many channels.
 struct PixelCut {
   int channel_blocks = 1;
@@ -98,6 +108,7 @@ struct PixelCut {
   int strips = 1, strip_rows = 0;  ///< rows of y, or of x in units of the stride
   int images = 0;
   int tap_floats = 0;  ///< backward: where taps lie in shared memory if they stay there
+  Divisor by_channel_blocks, by_tiles, by_strips;  ///< of direct kernels, whose threads have a tile each
 };
 
 struct PixelWork {

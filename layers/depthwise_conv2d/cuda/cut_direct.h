@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+
+#include "layers/depthwise_conv2d/cuda/cut.h"
+
+/// The launches of direct.cuh: a thread has a tile of a vector of channels.
+namespace lamella::depthwise {
+
+/// `count`: from 1 to 2^31 (T. Granlund, P. L. Montgomery: Division by Invariant Integers using
+/// Multiplication).
+inline Divisor divisor_of(std::int64_t count) {
+  int bits = 0;
+  while ((std::int64_t{1} << bits) < count) ++bits;
+  return {static_cast<unsigned>((std::uint64_t{1} << (31 + bits)) / static_cast<std::uint64_t>(count) + 1),
+          31 + bits};
+}
+
+/// `vectors`: of channels, that neighbouring threads have. No blocks: there are too many.
+inline Launch cut_direct(PixelWork& work, std::int64_t images, std::int64_t channels, const TileSizes& tile,
+                         int vectors, int threads, std::int64_t rows, std::int64_t columns) {
+  PixelCut& cut = work.cut;
+  cut.channels = static_cast<int>(channels);
+  cut.images = static_cast<int>(images);
+  cut.channel_blocks = static_cast<int>(ceiling(channels, std::int64_t{vectors} * tile.lanes));
+  cut.tiles = static_cast<int>(ceiling(columns, tile.columns));
+  cut.strips = static_cast<int>(ceiling(rows, tile.rows));
+  cut.strip_rows = tile.rows;
+  cut.by_channel_blocks = divisor_of(cut.channel_blocks);
+  cut.by_tiles = divisor_of(cut.tiles);
+  cut.by_strips = divisor_of(cut.strips);
+  Launch launch;
+  const std::int64_t of_image =
+      std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step;
+  if (of_image > kMostItems / images) return launch;
+  const std::int64_t groups = ceiling(of_image * images, threads / vectors);
+  if (groups > kMostItems / cut.channel_blocks) return launch;
+  launch.threads = threads;
+  launch.blocks = groups * cut.channel_blocks;
+  return launch;
+}
+
+inline Launch cut_forward_direct(PixelWork& work, std::int64_t images, std::int64_t channels,
+                                 const TileSizes& tile, int vectors, int threads) {
+  return cut_direct(work, images, channels, tile, vectors, threads,
+                    ceiling(work.h.output, work.h.output_step), ceiling(work.w.output, work.w.output_step));
+}
+
+inline Launch cut_backward_direct(PixelWork& work, std::int64_t images, std::int64_t channels,
+                                  const KernelSizes& kernel, const TileSizes& tile, int vectors,
+                                  int threads) {
+  return cut_direct(work, images, channels, tile, vectors, threads,
+                    widest_class(work.h, kernel.stride_h, false, 0).count,
+                    widest_class(work.w, kernel.stride_w, false, 0).count);
+}
+
+}  // namespace lamella::depthwise
