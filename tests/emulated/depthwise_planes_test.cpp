@@ -67,7 +67,8 @@ void backward() {
     const bool edges =
         has_edges_alone_backward(work.w, Case<T, K>::kSizes, Tile::kColumns, kBias, work.owner_w);
     with_constants(is_dilated(work), edges, [&]<bool kDilated, bool kEdges>() {
-      problem.backward(work, launch, {kInput, kWeight, kBias}, kDirect && problem.has_gaps(), !kDirect, [&] {
+      const bool twice = !kDirect && K::kRepeat == 1;
+      problem.backward(work, launch, {kInput, kWeight, kBias}, kDirect && problem.has_gaps(), twice, [&] {
         backward_planes<T, K, Tile, kTapRows, kInput, kWeight, kBias, kDilated, kEdges, kDouble, kDirect,
                         kTransforms, false, kThreads, 1>(work);
       });
@@ -160,6 +161,39 @@ TEST(Planes, input_gradient_an_output_at_a_time_some_rows_of_taps) {
 TEST(Planes, input_gradient_an_output_at_a_time_direct) {
   backward<float, Kernel<4, 4, 3, 3>, Tile<1, 2, 1>, 4, true, false, false, true, true, false, 3>();
 }
+// Sums of several outputs, rounded once.
+template <class T, class K, class Tile, int kTapRows, bool kDouble, bool kDirect>
+void outputs_in_turn() {
+  backward<T, K, Tile, kTapRows, true, false, false, kDouble, kDirect, false>();
+}
+TEST(Planes, outputs_in_turn) {
+  outputs_in_turn<BFloat16, Kernel<3, 3, 1, 1, 2>, Tile<4, 3, 1>, 3, false, false>();
+}
+TEST(Planes, outputs_in_turn_ahead) {
+  outputs_in_turn<Float16, Kernel<3, 3, 1, 1, 3>, Tile<4, 3, 1>, 3, true, false>();
+}
+TEST(Planes, outputs_in_turn_direct) {
+  outputs_in_turn<BFloat16, Kernel<3, 5, 1, 1, 2>, Tile<4, 3, 1>, 3, false, true>();
+}
+TEST(Planes, outputs_in_turn_stride_two) {
+  outputs_in_turn<BFloat16, Kernel<4, 3, 2, 2, 3>, Tile<2, 3, 1>, 4, true, false>();
+}
+TEST(Planes, outputs_in_turn_stride_three) {
+  outputs_in_turn<BFloat16, Kernel<4, 4, 3, 3, 2>, Tile<1, 2, 1>, 6, false, false>();
+}
+TEST(Planes, outputs_in_turn_stride_three_direct) {
+  outputs_in_turn<Float16, Kernel<5, 4, 3, 3, 2>, Tile<2, 2, 1>, 3, true, true>();
+}
+TEST(Planes, outputs_in_turn_some_rows_of_taps) {
+  outputs_in_turn<BFloat16, Kernel<7, 5, 1, 1, 2>, Tile<2, 3, 1>, 2, true, false>();
+}
+TEST(Planes, outputs_in_turn_some_rows_of_taps_uneven) {
+  outputs_in_turn<BFloat16, Kernel<9, 4, 2, 1, 3>, Tile<2, 1, 1>, 2, false, false>();
+}
+TEST(Planes, outputs_in_turn_of_float32) {
+  outputs_in_turn<float, Kernel<5, 5, 2, 2, 4>, Tile<2, 2, 1>, 6, false, false>();
+}
+
 TEST(Planes, weight_gradient_an_output_at_a_time_groups_of_taps) {
   backward<BFloat16, Kernel<7, 3, 2, 1>, Tile<2, 3, 1>, 2, false, true, true, false, false, false, 2>();
 }

@@ -216,6 +216,33 @@ TEST(Plans, small_problems_with_channels_side_by_side_go_the_direct_way) {
   EXPECT_EQ(count(small_problem(Pass::Both, DType::Float32, 1, 384, 14, 3, 1)), 0);
 }
 
+// Of several outputs a channel, in planes.
+TEST(Plans, are_there_up_to_15x15_with_steps_of_three) {
+  for (unsigned seed = 1; seed <= kProblems; ++seed) {
+    Draw draw(seed);
+    Problem problem;
+    problem.pass = static_cast<Pass>(draw(0, 2));
+    problem.dtype = draw.one_in(3) ? DType::Float32 : draw.one_in(2) ? DType::BFloat16 : DType::Float16;
+    problem.boxes = draw.one_in(2), problem.accumulate = problem.pass == Pass::Input && draw.one_in(4);
+    problem.channels_last = draw.one_in(4);
+    Conv2dGeometry& g = problem.geometry;
+    g.batch = draw(1, 200), g.in_channels = g.groups = draw(1, 500);
+    g.out_channels = g.in_channels * (problem.channels_last ? 1 : draw(1, 8));
+    const auto axis = [&](std::int64_t& in, std::int64_t& kernel, std::int64_t& stride, std::int64_t& padding,
+                          std::int64_t& dilation, std::int64_t& out) {
+      kernel = draw(1, 15), stride = draw(1, 3), dilation = kernel > 1 ? draw(1, 3) : 1;
+      const std::int64_t reach = (kernel - 1) * dilation;
+      padding = draw(0, static_cast<int>(reach));
+      in = std::max<std::int64_t>(draw(1, 200), reach + 1 - 2 * padding);
+      out = (in + 2 * padding - reach - 1) / stride + 1;
+    };
+    axis(g.in.h, g.kernel.h, g.stride.h, g.padding.h, g.dilation.h, g.out.h);
+    axis(g.in.w, g.kernel.w, g.stride.w, g.padding.w, g.dilation.w, g.out.w);
+    if (problem.channels_last) problem.input_alignment = problem.output_alignment = 16;
+    if (plans_for(problem).empty()) ADD_FAILURE() << "seed " << seed << ": " << to_string(problem);
+  }
+}
+
 TEST(Plans, are_none_for_what_only_the_generic_kernels_do) {
   Draw draw(1);
   Problem problem = draw_problem(draw);

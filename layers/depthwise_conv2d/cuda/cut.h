@@ -665,7 +665,7 @@ void each_output(PlaneWork& work, bool writes_dx, const Launch& launch) {
   }
 }
 
-/// The launch of backward_planes.
+/// The launch of backward_planes. Several outputs a channel (kernel.repeat) are for dx alone.
 inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int64_t channels,
                                   const KernelSizes& kernel, const TileSizes& tile, int tap_rows,
                                   int number_bytes, int threads, std::int64_t most_bytes, bool is_double,
@@ -689,10 +689,14 @@ inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int
       round_up(window * work.w.output_step + kernel.reach_w() * work.w.output_step, numbers));
   // A window of y may begin before its run, but not where dx is written meanwhile.
   const std::int64_t before = input && !direct ? kernel.reach_w() * work.w.output_step : 0;
-  const auto capacity = [&](std::int64_t in, std::int64_t out) {
-    cut.input_numbers =
-        static_cast<int>(weight || (input && !direct) ? round_up(in + numbers - 1 + before, numbers) : 0);
-    cut.output_numbers = static_cast<int>(round_up(out + numbers - 1 + window * work.w.output_step, numbers));
+  const bool several = kernel.repeat > 1;
+  const auto capacity = [&](std::int64_t planes, std::int64_t in, std::int64_t out) {
+    cut.input_numbers = static_cast<int>(
+        weight || (input && !direct) ? round_up(planes * in + numbers - 1 + before, numbers) : 0);
+    // Planes of one output of neighbouring channels are no neighbours.
+    cut.run_numbers = static_cast<int>(several ? round_up(out + numbers - 1, numbers) : 0);
+    const std::int64_t of_g = several ? planes * cut.run_numbers : planes * out + numbers - 1;
+    cut.output_numbers = static_cast<int>(round_up(of_g + window * work.w.output_step, numbers));
     return (cut.zeros + (std::int64_t{cut.input_numbers} + cut.output_numbers) * (is_double ? 2 : 1)) *
            number_bytes;
   };
@@ -702,18 +706,18 @@ inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int
         std::min<std::int64_t>(work.h.input, (units * kernel.stride_h - 1) * work.h.input_step + spread + 1);
     const std::int64_t g_rows = std::min<std::int64_t>(
         work.h.output, (units + kernel.reach_h() - 2) * work.h.output_step + work.h.output_step - 1 + 1);
-    return capacity(x_rows * work.w.input, g_rows * work.w.output);
+    return capacity(1, x_rows * work.w.input, g_rows * work.w.output);
   };
   Launch launch;
   if (a_row > most_threads) return launch;
   std::int64_t row_groups = ceiling(rows.count, tile.rows);
   cut.planes = cut.bands = 1;
-  if (a_row * row_groups <= most_threads && capacity(in_plane, out_plane) <= most_bytes) {
+  if (a_row * row_groups <= most_threads && capacity(1, in_plane, out_plane) <= most_bytes) {
     std::int64_t together = work.y_step > 1 ? 1 : most_threads / (a_row * row_groups);
-    while (together > 1 && capacity(together * in_plane, together * out_plane) > most_bytes) --together;
+    while (together > 1 && capacity(together, in_plane, out_plane) > most_bytes) --together;
     cut.planes = static_cast<int>(std::min(together, channels));
     cut.planes = static_cast<int>(ceiling(channels, ceiling(channels, cut.planes)));
-    capacity(cut.planes * in_plane, cut.planes * out_plane);
+    capacity(cut.planes, in_plane, out_plane);
     cut.band_rows = static_cast<int>(row_groups * tile.rows);
   } else {
     // A band's rows must be a run, and all be written.
@@ -727,13 +731,13 @@ inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int
     cut.band_rows = static_cast<int>(row_groups * tile.rows);
     cut.bands = static_cast<int>(ceiling(rows.count, cut.band_rows));
     if (cut.bands == 1)
-      capacity(in_plane, out_plane);
+      capacity(1, in_plane, out_plane);
     else
       band_capacity(cut.band_rows);
   }
   cut.row_groups = static_cast<int>(row_groups);
   work.channels = static_cast<int>(channels);
-  if (images * cut.bands > kMostItems) return launch;
+  if (images * cut.bands > kMostItems / kernel.repeat) return launch;
   work.items = static_cast<int>(images * cut.bands);
   const std::int64_t channel_blocks = ceiling(channels, cut.planes);
   work.items_per_part =
@@ -745,9 +749,9 @@ inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int
   launch.shared_bytes =
       (cut.zeros + (std::int64_t{cut.input_numbers} + cut.output_numbers) * (is_double ? 2 : 1)) *
       number_bytes;
-  if (!weight && tap_rows < kernel.kernel_h)
-    launch.shared_bytes =
-        round_up(launch.shared_bytes, 16) + std::int64_t{cut.planes} * kernel.kernel_h * kernel.kernel_w * 4;
+  if (!weight && (several || tap_rows < kernel.kernel_h))
+    launch.shared_bytes = round_up(launch.shared_bytes, 16) +
+                          std::int64_t{cut.planes} * kernel.repeat * kernel.kernel_h * kernel.kernel_w * 4;
   if (weight)
     launch.shared_bytes =
         std::max<std::int64_t>(launch.shared_bytes, cut.zeros * number_bytes + 8 * 4 * launch.threads);

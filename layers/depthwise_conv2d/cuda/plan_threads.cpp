@@ -25,6 +25,7 @@ struct Config {
   std::int64_t bytes = 0;
   std::int64_t rounds = 1;
   int apart = 1;  ///< of planes: a launch for each of so many outputs of a channel
+  int steps = 1;  ///< of planes: so many outputs of a channel in one launch, one after the other
 };
 
 /// Registers that a thread will want.
@@ -43,7 +44,7 @@ int registers(const Problem& p, const Shape& s, const Config& c) {
   const int width = c.tile.columns * k.stride_w * c.tile.lanes;
   const int hook = has_norm_sums(p) ? 5 * c.tile.lanes + 2 : 0;
   if (p.pass == Pass::Input) {
-    if (is_long) return 40 + part + c.tile.rows * k.stride_h * width + window;
+    if (is_long || c.steps > 1) return 40 + part + c.tile.rows * k.stride_h * width + window;
     return 40 + part + k.reach_h() * window + width + hook;
   }
   const int reach = (c.tap_rows + k.stride_h - 1) / k.stride_h;
@@ -103,7 +104,7 @@ double plane_cost(const Problem& p, const Shape& s, const Config& c, const Launc
   const double in_flight =
       resident * static_cast<double>(launch.shared_bytes) * (c.stages > 2 || c.is_double ? 0.6 : 0.4);
   const double memory = bytes / kBandwidth * std::max(1.0, kBytesInFlight / in_flight);
-  const double issue = places * instructions(p, s, c) / used / kIssue;
+  const double issue = places * c.steps * instructions(p, s, c) / used / kIssue;
   const double warps = resident * c.threads / 32;
   const double busy = std::min(1.0, warps / 16);  // fewer warps do not fill the pipelines
   const double waves = static_cast<double>(launch.blocks) / (kMultiprocessors * resident);
@@ -118,8 +119,8 @@ std::string expression(const Problem& p, const Shape& s, const Config& c, const 
   const KernelSizes& k = s.kernel;
   std::array<char, 256> text{};
   std::snprintf(text.data(), text.size(), "%s<%s, Kernel<%d, %d, %d, %d, %d>, Tile<%d, %d, %d>, %s>", family,
-                type_name(p.dtype), k.kernel_h, k.kernel_w, k.stride_h, k.stride_w, k.repeat, c.tile.rows,
-                c.tile.columns, c.tile.lanes, rest.c_str());
+                type_name(p.dtype), k.kernel_h, k.kernel_w, k.stride_h, k.stride_w, k.repeat * c.steps,
+                c.tile.rows, c.tile.columns, c.tile.lanes, rest.c_str());
   return text.data();
 }
 
@@ -283,8 +284,10 @@ bool plan_planes(const Problem& p, const Shape& s, const Config& c, bool named, 
   } else {
     const bool weight = p.pass != Pass::Input, input = p.pass != Pass::Weight;
     bool direct = false;
+    KernelSizes all = k;
+    all.repeat *= c.steps;
     const auto cut = [&] {
-      return cut_backward_planes(plan.planes, s.images, s.channels, k, c.tile, c.tap_rows, s.number,
+      return cut_backward_planes(plan.planes, s.images, s.channels, all, c.tile, c.tap_rows, s.number,
                                  c.threads, c.bytes, c.is_double, input, reads_input(p), p.bias, direct,
                                  kPartsBlocks);
     };
@@ -327,7 +330,8 @@ bool plan_planes(const Problem& p, const Shape& s, const Config& c, bool named, 
     plan.what = "planes " + std::to_string(c.tile.rows) + "x" + std::to_string(c.tile.columns) + ", " +
                 std::to_string(cut.planes) + " planes, " + std::to_string(cut.bands) + " bands" +
                 (c.is_double ? ", ahead" : "") + ", " + std::to_string(c.threads) + " threads" +
-                (c.apart > 1 ? ", an output of a channel at a time" : "");
+                (c.apart > 1 ? ", an output of a channel at a time" : "") +
+                (c.steps > 1 ? ", outputs of a channel in turn" : "");
   return plan.launch.shared_bytes <= kSharedBytes && plan.launch.blocks <= kMostBlocks &&
          plan.cost < std::numeric_limits<double>::infinity();
 }
@@ -346,15 +350,16 @@ std::vector<int> tap_rows_of(const Problem& p, const Shape& s) {
 
 template <class Add>
 void each_tile(const Problem& p, const Shape& s, const std::vector<int>& columns,
-               const std::vector<int>& lanes, const Add& add) {
+               const std::vector<int>& lanes, const Config& from, const Add& add) {
   constexpr int kLongestCode = 1600;
   for (const int tap_rows : tap_rows_of(p, s))
     for (const int rows : {1, 2, 4, 7, 8, 14})
       for (const int width : columns)
         for (const int lane : lanes) {
-          Config c;
+          Config c = from;
           c.tile = {rows, width, lane};
-          c.tap_rows = tap_rows;
+          // Sums that are kept are of whole strides.
+          c.tap_rows = c.steps > 1 ? static_cast<int>(round_up(tap_rows, s.kernel.stride_h)) : tap_rows;
           if (products(s, c) <= kLongestCode && registers(p, s, c) <= kMostRegisters) add(c);
         }
 }
@@ -391,7 +396,7 @@ void add_pixel_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
       strips.push_back(static_cast<int>(std::min<std::int64_t>(strip, rows)));
   std::vector<std::pair<double, Config>> configs;
   Plan plan;
-  each_tile(p, s, {1, 2, 4, 5, 7}, lanes, [&](Config c) {
+  each_tile(p, s, {1, 2, 4, 5, 7}, lanes, {}, [&](Config c) {
     // Smaller tiles were not among those that the estimate was fitted to.
     constexpr int kLeastPixels = 4;
     if (c.tile.rows * c.tile.columns < kLeastPixels && rows * s.w.output >= kLeastPixels * kLeastPixels)
@@ -413,27 +418,31 @@ void add_pixel_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
 }
 
 void add_plane_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
-  // Large planes of several outputs a channel do not fit into a block together: then one after the other.
-  // That rounds dx after each, so it is for float32 alone, and leaves no sums for a norm.
+  // Large planes of several outputs a channel do not fit into a block together: then one after the other, dx
+  // in one launch. Launches round it after each, so they are for float32 alone. Neither leaves sums for a
+  // norm.
   Shape one = s;
   one.kernel.repeat = 1;
   one.out_channels /= s.kernel.repeat;
-  const bool writes_dx = p.pass == Pass::Input || p.pass == Pass::Both;
-  const bool can_be_together = s.forward || s.kernel.repeat == 1,
-             can_be_apart = s.kernel.repeat > 1 && !has_norm_sums(p) && !(writes_dx && s.number < 4);
+  const int outputs = s.kernel.repeat;
+  const bool several = outputs > 1 && !has_norm_sums(p);
+  std::vector<Config> ways;
+  if (s.forward || outputs == 1) ways.emplace_back();
+  if (several && p.pass == Pass::Input) ways.emplace_back().steps = outputs;
+  if (several && (p.pass == Pass::Forward || p.pass == Pass::Weight || s.number == 4))
+    ways.emplace_back().apart = outputs;
+  const auto shape_of = [&](const Config& c) -> const Shape& { return c.apart * c.steps > 1 ? one : s; };
   std::vector<std::pair<double, Config>> configs;
   Plan plan;
   const auto try_all = [&](const std::vector<int>& columns, const std::vector<int>& sizes) {
-    for (const bool together : {true, false}) {
-      if (together ? !can_be_together : !can_be_apart) continue;
-      const Shape& of = together ? s : one;
-      each_tile(p, of, columns, {1}, [&](Config c) {
+    for (const Config& way : ways) {
+      const Shape& of = shape_of(way);
+      each_tile(p, of, columns, {1}, way, [&](Config c) {
         for (const int threads : sizes)
           for (const bool ahead : {false, true})
             for (const int kilobytes : {16, 32, 56, 96}) {
               c.threads = threads, c.is_double = ahead, c.bytes = std::int64_t{kilobytes} << 10;
               c.rounds = ahead && s.forward ? 4 : 1;
-              c.apart = together ? 1 : s.kernel.repeat;
               if (plan_planes(p, of, c, false, plan)) configs.emplace_back(plan.cost, c);
             }
       });
@@ -442,9 +451,7 @@ void add_plane_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
   try_all({1, 3, 5, 7, 9}, {128, 256, 512});
   // Many groups of taps and classes of dilation leave a block few threads for a row.
   if (configs.empty()) try_all({13}, {256, 384, 512});
-  const auto plan_of = [&](const Config& c, Plan& best) {
-    plan_planes(p, c.apart > 1 ? one : s, c, true, best);
-  };
+  const auto plan_of = [&](const Config& c, Plan& best) { plan_planes(p, shape_of(c), c, true, best); };
   add_best(configs, plan_of, plans);
 }
 

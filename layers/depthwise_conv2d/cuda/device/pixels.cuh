@@ -516,7 +516,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
                                  ? block_taps[(kh * K::kW + k) * kOutChannels + out_channel + o]
                                  : 0.0f;
           };
-          propagate_long<K, Tile, kTapRows>(load_taps, load_gradient, store_row);
+          TileSums<K, Tile> dx;
+          dx.clear();
+          propagate_long<K, Tile, kTapRows>(load_taps, load_gradient, dx);
+          dx.store(store_row);
         } else if constexpr (kInput && kWeight) {
           propagate<K, Tile, true, true>(taps, sums, load_gradient, load_input, store_row);
         } else if constexpr (kInput) {

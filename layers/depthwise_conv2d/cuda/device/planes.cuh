@@ -289,14 +289,18 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_planes(const PlaneW
 
 /// dx, the parts of dw, or both from the same walk, for channels (blockIdx.x % channel blocks) of several
 /// images. Runs of x become runs of dx in place. kDirect: dx goes to memory number by number, because a
-/// band's rows are no run. kTapRows and kNormSums as in backward_pixels.
+/// band's rows are no run. kTapRows and kNormSums as in backward_pixels. The outputs of a channel, for dx
+/// alone, come one after the other; threads keep its sums meanwhile, so that it is rounded once.
 template <class T, class K, class Tile, int kTapRows, bool kInput, bool kWeight, bool kBias, bool kDilated,
           bool kEdges, bool kDouble, bool kDirect, int kTransforms, int kNormSums, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const PlaneWork work) {
   constexpr bool kLong = kTapRows < K::kH;
   constexpr bool kReadsInput = kWeight || kNormSums != kPlain;
-  static_assert(K::kRepeat == 1 && (!kLong || (kInput != kWeight && kTapRows % K::kStrideH == 0)));
+  constexpr bool kSeveral = K::kRepeat > 1, kHolds = kInput && (kLong || kSeveral);
+  static_assert(!kSeveral || (kInput && !kReadsInput && !kBias));
+  static_assert((!kLong && !kSeveral) || (kInput != kWeight && kTapRows % K::kStrideH == 0));
   static_assert(kNormSums == kPlain || (kInput && !kLong));
+  using OneOutput = Kernel<K::kH, K::kW, K::kStrideH, K::kStrideW>;
   static_assert(Tile::kColumns * K::kStrideW <= kMostWindow);
   using Part = Kernel<kTapRows, K::kW, K::kStrideH, K::kStrideW>;  // what a thread has of the kernel for dw
   constexpr int kTapGroups = kWeight ? (K::kH + kTapRows - 1) / kTapRows : 1;
@@ -317,6 +321,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
   const int first_channel = static_cast<int>(blockIdx.x) % channel_blocks * cut.planes;
   const int part = static_cast<int>(blockIdx.x) / channel_blocks;
   const int planes = min(cut.planes, work.channels - first_channel);
+  const int outputs = K::kRepeat * work.y_step;  // of a channel, in as many steps or launches
   // Groups of taps are the outermost.
   const int members = kTapGroups > 1 ? cut.members : kThreads;
   const int tap_group = kTapGroups > 1 ? static_cast<int>(threadIdx.x) / members : 0;
@@ -352,18 +357,19 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
     x_inside |= (at >= 0 && at < work.w.input && j >= skipped * K::kStrideW ? 1u : 0u) << j;
   }
 
-  float taps[kInput && !kLong ? K::kTaps : 1][1], sums[kSums][1], total = 0;
+  float taps[kInput && !kHolds ? K::kTaps : 1][1], sums[kSums][1], total = 0;
+  TileSums<OneOutput, Tile> held;
   float* const block_taps = reinterpret_cast<float*>(buffers + (kDouble ? 2 : 1) * buffer);
-  if constexpr (kInput && kLong) {
-    for (int i = static_cast<int>(threadIdx.x); i < planes * K::kTaps; i += kThreads) {
+  if constexpr (kHolds) {
+    for (int i = static_cast<int>(threadIdx.x); i < planes * K::kRepeat * K::kTaps; i += kThreads) {
       const int k = i % K::kTaps;
       block_taps[i] =
           load_parameter<T>(work.taps.taps, work.taps.taps_are_float32,
-                            static_cast<Int64>(first_channel * work.y_step + work.y_first) * K::kTaps +
+                            static_cast<Int64>(first_channel * outputs + work.y_first) * K::kTaps +
                                 (work.taps.turned ? i + K::kTaps - 1 - 2 * k : i));
     }
   } else if constexpr (kInput) {
-    load_channel_taps<T>(work.taps, channel * work.y_step + work.y_first, taps);
+    load_channel_taps<T>(work.taps, channel * outputs + work.y_first, taps);
   }
   if constexpr (kWeight) {
 #pragma unroll
@@ -393,7 +399,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
     at.plane = static_cast<Int64>(item / cut.bands) * work.channels + first_channel;
     at.first = bands_begin + item % cut.bands * cut.band_rows;
     at.x_low = at.g_low = 0;
-    at.x_numbers = planes * in_plane, at.g_numbers = planes * out_plane;
+    at.x_numbers = planes * in_plane, at.g_numbers = (kSeveral ? 1 : planes) * out_plane;
     if (cut.bands > 1) {
       const int last_class = work.h.output_step - 1;
       const int x_low = work.h.origin(0) + at.first * K::kStrideH * work.h.input_step;
@@ -411,34 +417,49 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
   const auto x_run = [&](const Item& at) {
     return static_cast<const T*>(work.x) + at.plane * in_plane + at.x_low * work.w.input;
   };
-  const auto g_run = [&](const Item& at) {
-    return static_cast<const T*>(work.y) + (at.plane * work.y_step + work.y_first) * out_plane +
+  // Of several outputs a channel, that of one plane.
+  const auto g_run = [&](const Item& at, int plane, int output) {
+    return static_cast<const T*>(work.y) +
+           ((at.plane + (kSeveral ? plane : 0)) * outputs + work.y_first + output) * out_plane +
            at.g_low * work.w.output;
   };
   const auto dx_run = [&](const Item& at) {
     return static_cast<T*>(work.dx) + at.plane * in_plane + at.x_low * work.w.input;
   };
-  const auto fetch = [&](const Item& at, T* to) {
+  // A step is an output of an item.
+  const auto output_of = [](int step) { return kSeveral ? step % K::kRepeat : 0; };
+  const auto is_last = [&](int step) { return output_of(step) == K::kRepeat - 1; };
+  const auto fetch = [&](int step, T* to) {
+    const Item at = item_at(step / K::kRepeat);
     if constexpr (kReadsInput) fetch_run<T, kThreads>(to, x_run(at), at.x_numbers);
-    fetch_run<T, kThreads>(to + cut.input_numbers, g_run(at), at.g_numbers);
+    // Added to before it is rounded.
+    if (kSeveral && !kDirect && work.accumulate && is_last(step))
+      fetch_run<T, kThreads>(to, dx_run(at), at.x_numbers);
+#pragma unroll 1
+    for (int plane = 0; plane < (kSeveral ? planes : 1); ++plane)
+      fetch_run<T, kThreads>(to + cut.input_numbers + plane * cut.run_numbers,
+                             g_run(at, plane, output_of(step)), at.g_numbers);
   };
-  const int begin = part * work.items_per_part, end = min(begin + work.items_per_part, work.items);
-  if (begin < end) fetch(item_at(begin), buffers);
+  const int first_item = part * work.items_per_part;
+  const int begin = first_item * K::kRepeat,
+            end = min(first_item + work.items_per_part, work.items) * K::kRepeat;
+  if (begin < end) fetch(begin, buffers);
   end_copies();
 #pragma unroll 1
-  for (int item = begin; item < end; ++item) {
-    const Item at = item_at(item);
-    T* const input = buffers + (kDouble ? (item - begin) % 2 * buffer : 0);
+  for (int step = begin; step < end; ++step) {
+    const Item at = item_at(step / K::kRepeat);
+    T* const input = buffers + (kDouble ? (step - begin) % 2 * buffer : 0);
     const T* const gradient = input + cut.input_numbers;
     // dx takes the place of x; alone, it is as far behind sixteen bytes as its run is.
     const int phase = kReadsInput ? phase_of<T>(x_run(at)) : phase_of<T>(dx_run(at));
     wait_for_copies<0>();
     __syncthreads();
     if constexpr (kDouble) {
-      if (item + 1 < end) fetch(item_at(item + 1), buffers + (item + 1 - begin) % 2 * buffer);
+      if (step + 1 < end) fetch(step + 1, buffers + (step + 1 - begin) % 2 * buffer);
       end_copies();
     }
-    if (kInput && !kReadsInput && !kDirect && work.h.stride * work.w.stride != K::kStrideH * K::kStrideW) {
+    if (kInput && !kReadsInput && !kDirect && work.h.stride * work.w.stride != K::kStrideH * K::kStrideW &&
+        (!kSeveral || (is_last(step) && !work.accumulate))) {
       // Some inputs are read by no output.
       for (int i = static_cast<int>(threadIdx.x); i < at.x_numbers; i += kThreads) input[phase + i] = T{};
       __syncthreads();
@@ -448,7 +469,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
     if (works && row < band_end && row + Tile::kRows > row_begin && unit < column_end) {
       const int out_row = thread.class_h + (row - (K::kReachH - 1)) * work.h.output_step;
       const int in_row = work.h.origin(thread.class_h) + row * K::kStrideH * work.h.input_step;
-      const T* const my_g = gradient + phase_of<T>(g_run(at)) + thread.plane * out_plane +
+      const T* const my_g = gradient + phase_of<T>(g_run(at, thread.plane, output_of(step))) +
+                            thread.plane * (kSeveral ? cut.run_numbers : out_plane) +
                             (out_row - at.g_low) * work.w.output + out_column;
       T* const my_x =
           input + phase + thread.plane * in_plane + (in_row - at.x_low) * work.w.input + in_column;
@@ -458,7 +480,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
       const auto load_gradient = [&](int j, float(&g)[kWindow][1]) {
         const int y = out_row + j * work.h.output_step;
         const bool exists =
-            (!kLong || j >= 0) && y >= 0 && y < work.h.output && row - (K::kReachH - 1) + j < band_end;
+            (!kHolds || j >= 0) && y >= 0 && y < work.h.output && row - (K::kReachH - 1) + j < band_end;
         window.load(exists ? my_g + j * work.h.output_step * work.w.output : zeros, g);
         if constexpr (kBias) {
           const int own = j - (K::kReachH - 1) + work.owner_h, own_column = K::kReachW - 1 - work.owner_w;
@@ -496,17 +518,19 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
             to = narrow<T>(kDirect && work.accumulate ? widen(to) + masked[0] : masked[0]);
             continue;
           }
-          to = narrow<T>(kDirect && work.accumulate ? widen(to) + dx[j][0] : dx[j][0]);
+          to = narrow<T>((kDirect || kSeveral) && work.accumulate ? widen(to) + dx[j][0] : dx[j][0]);
         }
       };
-      if constexpr (kInput && kLong) {
+      if constexpr (kHolds) {
+        const float* const my_taps = block_taps + (thread.plane * K::kRepeat + output_of(step)) * K::kTaps;
         const auto load_taps = [&](int kh, float(&some)[kTapRows * K::kW][1]) {
 #pragma unroll
           for (int k = 0; k < kTapRows * K::kW; ++k)
-            some[k][0] =
-                kh * K::kW + k < K::kTaps ? block_taps[thread.plane * K::kTaps + kh * K::kW + k] : 0.0f;
+            some[k][0] = kh * K::kW + k < K::kTaps ? my_taps[kh * K::kW + k] : 0.0f;
         };
-        propagate_long<K, Tile, kTapRows>(load_taps, load_gradient, store_row);
+        if (output_of(step) == 0) held.clear();
+        propagate_long<OneOutput, Tile, kTapRows>(load_taps, load_gradient, held);
+        if (is_last(step)) held.store(store_row);
       } else if constexpr (kInput && kWeight) {
         propagate<K, Tile, true, true>(taps, sums, load_gradient, load_input, store_row);
       } else if constexpr (kInput) {
@@ -519,11 +543,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
       }
     }
     __syncthreads();
-    if constexpr (kInput && !kDirect)
-      put_run<T, kThreads>(dx_run(at), input, phase, at.x_numbers, work.accumulate);
+    if (kInput && !kDirect && is_last(step))
+      put_run<T, kThreads>(dx_run(at), input, phase, at.x_numbers, !kSeveral && work.accumulate);
     if constexpr (!kDouble) {
       if (kInput && !kDirect) __syncthreads();
-      if (item + 1 < end) fetch(item_at(item + 1), buffers);
+      if (step + 1 < end) fetch(step + 1, buffers);
       end_copies();
     }
   }

@@ -147,22 +147,35 @@ __device__ __forceinline__ void propagate(const float (&taps)[K::kTaps][Tile::kL
   }
 }
 
-/// dx alone, for kernels whose taps do not fit into registers: kTapRows rows of them (a multiple of the
-/// stride) at a time, all sums kept. load_taps(kh, taps) gives rows from kh on, zeros behind the last;
+/// All sums of a thread's rows and columns of x.
+template <class K, class Tile>
+struct TileSums {
+  static constexpr int kHeight = Tile::kRows * K::kStrideH, kWidth = Tile::kColumns * K::kStrideW;
+  float rows[kHeight][kWidth][Tile::kLanes];
+
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (int i = 0; i < kHeight; ++i)
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j)
+#pragma unroll
+        for (int l = 0; l < Tile::kLanes; ++l) rows[i][j][l] = 0;
+  }
+  template <class StoreRow>
+  __device__ __forceinline__ void store(const StoreRow& store_row) const {
+#pragma unroll
+    for (int i = 0; i < kHeight; ++i) store_row(i, rows[i]);
+  }
+};
+
+/// Adds to dx alone, kTapRows rows of taps (a multiple of the stride) at a time, all sums kept: for kernels
+/// whose taps do not fit into registers. load_taps(kh, taps) gives rows from kh on, zeros behind the last;
 /// load_gradient(j, g) zeros for a negative j.
-template <class K, class Tile, int kTapRows, class LoadTaps, class LoadGradient, class StoreRow>
+template <class K, class Tile, int kTapRows, class LoadTaps, class LoadGradient>
 __device__ __forceinline__ void propagate_long(const LoadTaps& load_taps, const LoadGradient& load_gradient,
-                                               const StoreRow& store_row) {
+                                               TileSums<K, Tile>& dx) {
   static_assert(kTapRows % K::kStrideH == 0);
-  constexpr int kOut = Tile::kLanes * K::kRepeat, kHeight = Tile::kRows * K::kStrideH;
-  constexpr int kWidth = Tile::kColumns * K::kStrideW, kReach = kTapRows / K::kStrideH;
-  float dx[kHeight][kWidth][Tile::kLanes];
-#pragma unroll
-  for (int i = 0; i < kHeight; ++i)
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j)
-#pragma unroll
-      for (int l = 0; l < Tile::kLanes; ++l) dx[i][j][l] = 0;
+  constexpr int kOut = Tile::kLanes * K::kRepeat, kReach = kTapRows / K::kStrideH;
 #pragma unroll 1
   for (int first = 0; first < K::kReachH; first += kReach) {
     float taps[kTapRows * K::kW][kOut];
@@ -184,14 +197,12 @@ __device__ __forceinline__ void propagate_long(const LoadTaps& load_taps, const 
             for (int c = 0; c < Tile::kColumns; ++c)
 #pragma unroll
               for (int o = 0; o < kOut; ++o)
-                dx[a * K::kStrideH + rh][c * K::kStrideW + rw][o / K::kRepeat] +=
+                dx.rows[a * K::kStrideH + rh][c * K::kStrideW + rw][o / K::kRepeat] +=
                     taps[k][o] * g[c + K::kReachW - 1 - bw][o];
           }
       }
     }
   }
-#pragma unroll
-  for (int i = 0; i < kHeight; ++i) store_row(i, dx[i]);
 }
 
 }  // namespace lamella::depthwise
