@@ -86,8 +86,9 @@ int read_expression(std::string_view& text) {
 
 /// Parameters of the kernels' templates.
 const std::map<std::string, int, std::less<>> kParameters{
-    {"forward_pixels", 11}, {"backward_pixels", 14}, {"forward_planes", 11}, {"backward_planes", 15},
-    {"forward_boxes", 6},   {"backward_boxes", 11},  {"forward_runs", 11},   {"backward_runs", 14}};
+    {"forward_pixels", 11},  {"backward_pixels", 14}, {"forward_planes", 11},
+    {"backward_planes", 15}, {"forward_boxes", 6},    {"backward_boxes", 11},
+    {"forward_runs", 11},    {"backward_runs", 14},   {"backward_float_boxes", 9}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -164,6 +165,35 @@ TEST(Plans, of_several_images_of_a_small_map_are_offered_behind_others) {
     EXPECT_GT(count(256, 14, 2), 0U);
     EXPECT_EQ(count(1, 7, 1), 0U);
     EXPECT_EQ(count(256, 9, 1), 0U);
+  }
+}
+
+TEST(Plans, of_float_boxes_are_offered_behind_others) {
+  for (const Pass pass : {Pass::Weight, Pass::Both}) {
+    SCOPED_TRACE(static_cast<int>(pass));
+    Problem problem;
+    problem.pass = pass, problem.dtype = DType::Float32, problem.channels_last = problem.boxes = true;
+    const auto count = [&](std::int64_t size, std::int64_t stride, std::int64_t kernel,
+                           std::int64_t channels) {
+      const Size2 in(size), out((size - 1) / stride + 1);
+      problem.geometry = {256, channels,      channels,      channels,          in,
+                          out, Size2(kernel), Size2(stride), Size2(kernel / 2), {1, 1}};
+      const std::vector<Plan> plans = plans_for(problem);
+      std::size_t some = 0, first = plans.size();
+      for (std::size_t i = 0; i < plans.size(); ++i)
+        if (plans[i].family == Plan::Family::Boxes) first = std::min(first, i), ++some;
+      EXPECT_GT(first, 0U);
+      return some;
+    };
+    for (const std::int64_t size : {7, 14, 28, 56, 112}) {
+      EXPECT_GT(count(size, 1, 3, 96), 0U);
+      EXPECT_GT(count(size, 2, 3, 96), 0U);
+      EXPECT_GT(count(size, 1, 5, 96), 0U);
+    }
+    problem.boxes = false;
+    EXPECT_EQ(count(14, 1, 3, 96), 0U);
+    problem.boxes = true, problem.input_alignment = 8;
+    EXPECT_EQ(count(14, 1, 3, 90), 0U);
   }
 }
 
