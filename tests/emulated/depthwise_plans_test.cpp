@@ -89,7 +89,7 @@ int read_expression(std::string_view& text) {
 const std::map<std::string, int, std::less<>> kParameters{
     {"forward_pixels", 11}, {"backward_pixels", 14}, {"forward_planes", 11}, {"backward_planes", 15},
     {"forward_boxes", 6},   {"backward_boxes", 11},  {"forward_runs", 11},   {"backward_runs", 14},
-    {"forward_direct", 8},  {"backward_direct", 6}};
+    {"forward_direct", 8},  {"backward_direct", 6}, {"backward_float_boxes", 9}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -240,6 +240,35 @@ TEST(Plans, are_there_up_to_15x15_with_steps_of_three) {
     axis(g.in.w, g.kernel.w, g.stride.w, g.padding.w, g.dilation.w, g.out.w);
     if (problem.channels_last) problem.input_alignment = problem.output_alignment = 16;
     if (plans_for(problem).empty()) ADD_FAILURE() << "seed " << seed << ": " << to_string(problem);
+  }
+}
+
+TEST(Plans, of_float_boxes_are_offered_behind_others) {
+  for (const Pass pass : {Pass::Weight, Pass::Both}) {
+    SCOPED_TRACE(static_cast<int>(pass));
+    Problem problem;
+    problem.pass = pass, problem.dtype = DType::Float32, problem.channels_last = problem.boxes = true;
+    const auto count = [&](std::int64_t size, std::int64_t stride, std::int64_t kernel,
+                           std::int64_t channels) {
+      const Size2 in(size), out((size - 1) / stride + 1);
+      problem.geometry = {256, channels,      channels,      channels,          in,
+                          out, Size2(kernel), Size2(stride), Size2(kernel / 2), {1, 1}};
+      const std::vector<Plan> plans = plans_for(problem);
+      std::size_t some = 0, first = plans.size();
+      for (std::size_t i = 0; i < plans.size(); ++i)
+        if (plans[i].family == Plan::Family::Boxes) first = std::min(first, i), ++some;
+      EXPECT_GT(first, 0U);
+      return some;
+    };
+    for (const std::int64_t size : {7, 14, 28, 56, 112}) {
+      EXPECT_GT(count(size, 1, 3, 96), 0U);
+      EXPECT_GT(count(size, 2, 3, 96), 0U);
+      EXPECT_GT(count(size, 1, 5, 96), 0U);
+    }
+    problem.boxes = false;
+    EXPECT_EQ(count(14, 1, 3, 96), 0U);
+    problem.boxes = true, problem.input_alignment = 8;
+    EXPECT_EQ(count(14, 1, 3, 90), 0U);
   }
 }
 

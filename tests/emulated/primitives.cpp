@@ -43,7 +43,7 @@ void each_number(const EmulatedTensor& tensor, unsigned shared, const std::int64
   for (int i = 0; i < box[3]; ++i)
     for (int r = 0; r < box[2]; ++r)
       for (int p = 0; p < box[1]; ++p)
-        for (int c = 0; c < box[0]; ++c, place += 2) {
+        for (int c = 0; c < box[0]; ++c, place += tensor.number) {
           const std::int64_t at[4] = {first[0] + c, first[1] + std::int64_t{p} * tensor.steps[1],
                                       first[2] + std::int64_t{r} * tensor.steps[2], first[3] + i};
           unsigned char* number = tensor.data;
@@ -52,7 +52,8 @@ void each_number(const EmulatedTensor& tensor, unsigned shared, const std::int64
             if (number != nullptr) number += at[axis] * tensor.strides[axis];
           }
           unsigned char* const swizzled = shared_memory() + (place ^ (place >> 7 & tensor.swizzle) << 4);
-          emulated::check_shared(swizzled, 2, 2, "a box");
+          const auto bytes = static_cast<std::size_t>(tensor.number);
+          emulated::check_shared(swizzled, bytes, bytes, "a box");
           move(swizzled, number);
         }
 }
@@ -97,13 +98,14 @@ void load_box(unsigned to, const TensorMap& map, int channel, int pixel, int row
   const EmulatedTensor& tensor = tensor_of(map);
   emulated::load_later([&tensor, to, channel, pixel, row, image, barrier] {
     std::size_t bytes = 0;
+    const auto of_number = static_cast<std::size_t>(tensor.number);
     each_number(tensor, to, {channel, pixel, row, image},
                 [&](unsigned char* shared, const unsigned char* number) {
                   if (number != nullptr)
-                    std::memcpy(shared, number, 2);
+                    std::memcpy(shared, number, of_number);
                   else
-                    std::memset(shared, 0, 2);
-                  bytes += 2;
+                    std::memset(shared, 0, of_number);
+                  bytes += of_number;
                 });
     emulated::bytes_arrive(barrier, bytes);
   });
@@ -116,8 +118,8 @@ void store_box(const TensorMap& map, unsigned from, int channel, int pixel, int 
       throw emulated::Fault("a box is stored from outside its tensor on, or added to what is there");
   emulated::store_later([&tensor, from, channel, pixel, row, image] {
     each_number(tensor, from, {channel, pixel, row, image},
-                [](const unsigned char* shared, unsigned char* number) {
-                  if (number != nullptr) std::memcpy(number, shared, 2);
+                [&](const unsigned char* shared, unsigned char* number) {
+                  if (number != nullptr) std::memcpy(number, shared, static_cast<std::size_t>(tensor.number));
                 });
   });
 }

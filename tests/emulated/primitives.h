@@ -129,12 +129,13 @@ inline void arrive(unsigned barrier) { emulated::arrive(barrier, 0); }
 inline void expect_bytes(unsigned barrier, unsigned bytes) { emulated::arrive(barrier, bytes); }
 inline void wait_for_phase(unsigned barrier, unsigned parity) { emulated::wait_for_phase(barrier, parity); }
 
-/// What a TensorMap points to here: [image][row][pixel][channel] of sixteen bits.
+/// What a TensorMap points to here: [image][row][pixel][channel] of numbers of so many bytes.
 struct EmulatedTensor {
   unsigned char* data = nullptr;
   std::int64_t sizes[4] = {}, strides[4] = {};  ///< channel first; strides in bytes
   int box[4] = {}, steps[4] = {1, 1, 1, 1};
   int swizzle = 0;  ///< which bits of the chunk's number change with the place: 7, 3, 1
+  int number = 2;
 };
 struct TensorMap;
 void load_box(unsigned to, const TensorMap& map, int channel, int pixel, int row, int image,

@@ -196,8 +196,8 @@ inline bool fits(const BoxSizes& box) {
   return box.pixels * box.pixel_step <= kLargestBox && box.rows * box.row_step <= kLargestBox &&
          box.images <= kLargestBox && box.pixel_step <= kLargestBoxStep && box.row_step <= kLargestBoxStep;
 }
-inline std::int64_t box_bytes(const BoxSizes& box) {
-  return round_up(std::int64_t{box.channels} * box.pixels * box.rows * box.images * 2, 1024);
+inline std::int64_t box_bytes(const BoxSizes& box, int number_bytes = 2) {
+  return round_up(std::int64_t{box.channels} * box.pixels * box.rows * box.images * number_bytes, 1024);
 }
 
 /// Shares out items among blocks.
@@ -373,6 +373,83 @@ inline BoxPlan cut_backward_boxes(PixelWork& work, std::int64_t images, std::int
       (weight ? tile.blocks * (kernel.kernel_h * kernel.kernel_w + 1) * tile.channels * 4 : 0);
   if (!weight) plan.launch.parts = 0, plan.x = {};
   if (!input) plan.dx = {};
+  return plan;
+}
+
+/// A FloatTile, as numbers.
+struct FloatTileSizes {
+  int columns, column_groups, rows, row_groups, lanes, channels, pages;
+  bool whole;
+  int images = 1, image_groups = 1;
+
+  int step_rows() const { return rows * row_groups; }
+  int units() const { return columns * column_groups; }
+  int places() const { return column_groups * row_groups * image_groups; }
+  int consumers() const { return static_cast<int>(ceiling(channels / lanes * places(), 32)); }
+};
+
+/// Shares out items among at most so many blocks, but one for all channels.
+inline bool share_items_among(PixelWork& work, Launch& launch, std::int64_t items, std::int64_t most_blocks) {
+  if (items > kMostItems) return false;
+  const std::int64_t channel_blocks = work.cut.channel_blocks;
+  work.items = static_cast<int>(items);
+  work.items_per_part =
+      static_cast<int>(ceiling(items, std::max<std::int64_t>(1, most_blocks / channel_blocks)));
+  launch.parts = ceiling(items, work.items_per_part);
+  launch.blocks = launch.parts * channel_blocks;
+  return true;
+}
+
+inline void cut_float_boxes(PixelCut& cut, std::int64_t images, std::int64_t channels,
+                            const FloatTileSizes& tile, std::int64_t columns, std::int64_t rows,
+                            std::int64_t strip_rows) {
+  cut.channels = static_cast<int>(channels);
+  cut.channel_blocks = static_cast<int>(ceiling(channels, tile.channels));
+  cut.tiles = static_cast<int>(ceiling(columns, tile.units()));
+  cut.strips = static_cast<int>(ceiling(rows, round_up(strip_rows, tile.step_rows())));
+  cut.strip_rows = static_cast<int>(round_up(ceiling(rows, cut.strips), tile.step_rows()));
+  cut.strips = static_cast<int>(ceiling(rows, cut.strip_rows));
+  cut.images = static_cast<int>(images);
+}
+
+/// The launch of backward_float_boxes, and its boxes; no blocks: they do not fit. `reads_input`: pages have
+/// x.
+inline BoxPlan cut_backward_float_boxes(PixelWork& work, std::int64_t images, std::int64_t channels,
+                                        const KernelSizes& kernel, const FloatTileSizes& tile,
+                                        std::int64_t strip_rows, bool reads_input, bool bias,
+                                        std::int64_t most_blocks) {
+  constexpr int kNumber = 4, kSumsAtOnce = 5, kMostThreads = 1024, kBits = 32;
+  BoxPlan plan;
+  work.owner_h = owner_of(work.h, kernel.stride_h, kernel.reach_h());
+  work.owner_w = owner_of(work.w, kernel.stride_w, kernel.reach_w());
+  const UnitRange rows = widest_class(work.h, kernel.stride_h, bias, work.owner_h);
+  const UnitRange columns = widest_class(work.w, kernel.stride_w, bias, work.owner_w);
+  cut_float_boxes(work.cut, images, channels, tile, columns.count, rows.count, strip_rows);
+  const PixelCut& cut = work.cut;
+  const int g_rows = tile.step_rows() + kernel.reach_h() - 1,
+            page_rows = tile.whole ? g_rows : tile.step_rows();
+  if ((tile.whole && cut.strip_rows > tile.step_rows()) || tile.pages < ceiling(g_rows, page_rows))
+    return plan;
+  plan.launch.threads = 32 * (tile.consumers() + 1);
+  if (plan.launch.threads > kMostThreads || tile.columns * kernel.stride_w > kBits) return plan;
+  plan.y = {tile.channels,      tile.units() + kernel.reach_w() - 1,
+            page_rows,          tile.images,
+            work.w.output_step, work.h.output_step};
+  if (reads_input)
+    plan.x = {tile.channels,
+              tile.units() * kernel.stride_w,
+              tile.step_rows() * kernel.stride_h,
+              tile.images,
+              work.w.input_step,
+              work.h.input_step};
+  if (!fits(plan.y) || (reads_input && !fits(plan.x))) return plan;
+  const std::int64_t items = std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step *
+                             ceiling(images, tile.images);
+  if (!share_items_among(work, plan.launch, items, most_blocks)) return plan;
+  const std::int64_t pages =
+      tile.pages * (box_bytes(plan.y, kNumber) + (reads_input ? box_bytes(plan.x, kNumber) : 0) + 16);
+  const std::int64_t sums = std::int64_t{kSumsAtOnce} * tile.places() * tile.channels * kNumber;
+  plan.launch.shared_bytes = 1024 + std::max(pages, sums);
   return plan;
 }
 

@@ -55,6 +55,7 @@ std::vector<Plan> plans_for(const Problem& p) {
     add_box_plans(p, s, plans);
     p.channels_last ? add_pixel_plans(p, s, plans) : add_plane_plans(p, s, plans);
     add_direct_plans(p, s, plans);
+    add_float_box_plans(p, s, plans);
   }
   // Estimates of planes do not compare with those of runs, which have come out ahead.
   if (p.channels_last)

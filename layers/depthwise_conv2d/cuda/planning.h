@@ -93,6 +93,8 @@ void add_pixel_plans(const Problem& problem, const Shape& shape, std::vector<Pla
 void add_direct_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_plane_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
+/// Behind the best of the plans that are there.
+void add_float_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_run_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 
 }  // namespace lamella::depthwise

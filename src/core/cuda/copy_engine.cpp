@@ -30,11 +30,15 @@ bool has_copy_engine(Device device) {
 }
 
 bool encode_map(const TensorBox& box, void* map) {
-  constexpr int kFloat16 = 6, kBFloat16 = 9, kNoInterleave = 0, kPromote128Bytes = 2, kFillZeros = 0;
-  const int swizzle = box.extents[0] == 64 ? 3 : box.extents[0] == 32 ? 2 : 1;  // of 128, 64 or 32 bytes
-  return encode_tiled()(map, box.dtype == DType::Float16 ? kFloat16 : kBFloat16, TensorBox::kAxes,
-                        const_cast<void*>(box.data), box.sizes.data(), box.strides.data(), box.extents.data(),
-                        box.steps.data(), kNoInterleave, swizzle, kPromote128Bytes, kFillZeros) == 0;
+  constexpr int kFloat16 = 6, kFloat32 = 7, kBFloat16 = 9, kNoInterleave = 0, kPromote128Bytes = 2,
+                kFillZeros = 0;
+  const bool is_half = box.dtype != DType::Float32;
+  // Of 128, 64 or 32 bytes.
+  const int swizzle = !is_half ? 0 : box.extents[0] == 64 ? 3 : box.extents[0] == 32 ? 2 : 1;
+  const int type = !is_half ? kFloat32 : box.dtype == DType::Float16 ? kFloat16 : kBFloat16;
+  return encode_tiled()(map, type, TensorBox::kAxes, const_cast<void*>(box.data), box.sizes.data(),
+                        box.strides.data(), box.extents.data(), box.steps.data(), kNoInterleave, swizzle,
+                        kPromote128Bytes, kFillZeros) == 0;
 }
 
 }  // namespace lamella::detail::cuda

@@ -13,7 +13,8 @@ namespace lamella::detail::cuda {
 /// not see what it writes.
 bool has_copy_engine(Device device);
 
-/// A tensor of a half type, the axis of neighbouring numbers first, and the box that one copy moves.
+/// A tensor of float32 or a half type, the axis of neighbouring numbers first, and the box that one copy
+/// moves.
 struct TensorBox {
   static constexpr std::uint32_t kAxes = 4;
   const void* data = nullptr;
@@ -23,8 +24,9 @@ struct TensorBox {
   std::array<std::uint32_t, kAxes> extents{};          ///< of the box, from its first number to its last
   std::array<std::uint32_t, kAxes> steps{1, 1, 1, 1};  ///< from one number that is moved to the next
 };
-/// Writes to `map`, a CUtensorMap, what the copy engine must know to move such boxes; in shared memory their
-/// rows of 128, 64 or 32 bytes are swizzled. False: it cannot move them. Only where has_copy_engine().
+/// Writes to `map`, a CUtensorMap, what the copy engine must know to move such boxes; in shared memory the
+/// rows of half types, of 128, 64 or 32 bytes, are swizzled. False: it cannot move them. Only where
+/// has_copy_engine().
 bool encode_map(const TensorBox& box, void* map);
 
 }  // namespace lamella::detail::cuda

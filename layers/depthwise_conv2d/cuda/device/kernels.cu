@@ -2,6 +2,7 @@
 #include "boxes_backward.cuh"
 #include "boxes_forward.cuh"
 #include "direct.cuh"
+#include "float_boxes.cuh"
 #include "pixels.cuh"
 #include "planes.cuh"
 #include "runs.cuh"
