@@ -93,5 +93,6 @@ void add_pixel_plans(const Problem& problem, const Shape& shape, std::vector<Pla
 void add_plane_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_run_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
+void add_matrix_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 
 }  // namespace lamella::depthwise
