@@ -87,9 +87,9 @@ int read_expression(std::string_view& text) {
 
 /// Parameters of the kernels' templates.
 const std::map<std::string, int, std::less<>> kParameters{
-    {"forward_pixels", 11}, {"backward_pixels", 14}, {"forward_planes", 11}, {"backward_planes", 15},
-    {"forward_boxes", 6},   {"backward_boxes", 11},  {"forward_runs", 11},   {"backward_runs", 14},
-    {"forward_direct", 8},  {"backward_direct", 6}, {"backward_float_boxes", 9}};
+    {"forward_pixels", 11}, {"backward_pixels", 14}, {"forward_planes", 11},      {"backward_planes", 15},
+    {"forward_boxes", 6},   {"backward_boxes", 11},  {"forward_runs", 11},        {"backward_runs", 14},
+    {"forward_direct", 8},  {"backward_direct", 6},  {"backward_float_boxes", 9}, {"forward_matrices", 7}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -107,7 +107,7 @@ void expect_fits(const Problem& problem, const Plan& plan) {
             has_parts || problem.hook != Hook::None);
   EXPECT_TRUE(std::isfinite(plan.cost) && plan.cost > 0) << plan.cost;
 
-  static constexpr const char* kFamilies[] = {"pixels", "planes", "boxes", "runs", "direct"};
+  static constexpr const char* kFamilies[] = {"pixels", "planes", "boxes", "runs", "direct", "matrices"};
   const std::size_t bracket = plan.kernel.find('<');
   const std::string name = plan.kernel.substr(0, bracket);
   EXPECT_TRUE(name.ends_with(kFamilies[static_cast<std::size_t>(plan.family)]));
@@ -270,6 +270,33 @@ TEST(Plans, of_float_boxes_are_offered_behind_others) {
     problem.boxes = true, problem.input_alignment = 8;
     EXPECT_EQ(count(14, 1, 3, 90), 0U);
   }
+}
+
+TEST(Plans, of_matrices_are_offered_behind_runs) {
+  const auto families = [](Pass pass, Size2 kernel, std::int64_t size, DType dtype, bool exact_taps) {
+    Problem problem;
+    problem.pass = pass, problem.dtype = dtype, problem.boxes = true, problem.exact_taps = exact_taps;
+    constexpr std::int64_t kChannels = 96;
+    problem.geometry = {64,        kChannels,   kChannels,
+                        kChannels, Size2(size), Size2(size),
+                        kernel,    {1, 1},      {kernel.h / 2, kernel.w / 2},
+                        {1, 1}};
+    std::vector<Plan::Family> found;
+    for (const Plan& plan : plans_for(problem))
+      if (found.empty() || found.back() != plan.family) found.push_back(plan.family);
+    return found;
+  };
+  using Family = Plan::Family;
+  const std::vector<Family> with{Family::Runs, Family::Matrices, Family::Planes},
+      without{Family::Runs, Family::Planes};
+  for (const Pass pass : {Pass::Forward, Pass::Input})
+    for (const Size2 kernel : {Size2(3), Size2(5), Size2(7), Size2(3, 5)})
+      for (const std::int64_t size : {7, 13, 14, 28, 56, 112}) {
+        EXPECT_EQ(families(pass, kernel, size, DType::BFloat16, false), with) << size;
+        EXPECT_EQ(families(pass, kernel, size, DType::Float16, true), without) << size;
+        EXPECT_EQ(families(pass, kernel, size, DType::Float32, false), without) << size;
+      }
+  EXPECT_EQ(families(Pass::Weight, Size2(3), 14, DType::BFloat16, false), without);
 }
 
 TEST(Plans, are_none_for_what_only_the_generic_kernels_do) {

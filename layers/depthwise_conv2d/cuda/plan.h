@@ -42,12 +42,12 @@ struct Plan {
   std::string kernel;  ///< the expression that names it
   std::string what;    ///< tile and cut in words, for tables
   Launch launch;
-  enum class Family : std::uint8_t { Pixels, Planes, Boxes, Runs, Direct };
-  Family family =
-      Family::Pixels;  ///< `planes` describes the work of Planes and Runs, `pixels` that of the others
-  BoxSizes x_box, y_box, dx_box;  ///< of Boxes; without channels: the kernel does not have it
-  bool turned = false;            ///< the input's gradient as a correlation with the turned kernel
-  bool clears = false;            ///< dx must be zero before: some inputs are read by no output
+  enum class Family : std::uint8_t { Pixels, Planes, Boxes, Runs, Direct, Matrices };
+  Family family = Family::Pixels;  ///< `planes` describes the work of Planes, Runs and Matrices, `pixels`
+                                   ///< that of the others
+  BoxSizes x_box, y_box, dx_box;   ///< of Boxes; without channels: the kernel does not have it
+  bool turned = false;             ///< the input's gradient as a correlation with the turned kernel
+  bool clears = false;             ///< dx must be zero before: some inputs are read by no output
   PixelWork pixels;
   PlaneWork planes;
   double cost = 0;  ///< estimated milliseconds
@@ -65,8 +65,8 @@ struct Plan {
   }
 };
 
-/// The plans that can do the work, the best by estimate first, but runs before planes; none: only the generic
-/// kernels can.
+/// The plans that can do the work, the best by estimate first, but runs before matrices, and those before
+/// planes; none: only the generic kernels can.
 std::vector<Plan> plans_for(const Problem& problem);
 
 }  // namespace lamella::depthwise

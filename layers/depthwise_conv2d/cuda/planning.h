@@ -96,5 +96,6 @@ void add_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>
 /// Behind the best of the plans that are there.
 void add_float_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_run_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
+void add_matrix_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 
 }  // namespace lamella::depthwise

@@ -277,12 +277,13 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
   lamella::depthwise::PlaneWork planes = plan.planes;
   const ConstTensorView &from = bound.from, &into = bound.into;
   void* work = &planes;
-  if (plan.family == Plan::Family::Planes || plan.family == Plan::Family::Runs) {
+  const bool has_pixels = plan.family == Plan::Family::Pixels || plan.family == Plan::Family::Boxes;
+  if (!has_pixels) {
     planes.x = from.data;
     planes.y = const_cast<void*>(into.data);
     planes.dx = o.grad_input.data;
-    planes.channels = static_cast<int>(plan.family == Plan::Family::Runs && forward ? geometry.out_channels
-                                                                                    : geometry.in_channels);
+    planes.channels = static_cast<int>(plan.family != Plan::Family::Planes && forward ? geometry.out_channels
+                                                                                      : geometry.in_channels);
     planes.taps = parameters;
     planes.accumulate = o.accumulate;
     planes.transform = o.transform;

@@ -3,6 +3,7 @@
 #include "boxes_forward.cuh"
 #include "direct.cuh"
 #include "float_boxes.cuh"
+#include "matrices.cuh"
 #include "pixels.cuh"
 #include "planes.cuh"
 #include "runs.cuh"

@@ -137,7 +137,8 @@ struct PlaneCut {
       output_numbers = 0;  ///< shared memory: a row of zeros, runs of x and of y
   int owned_columns = 0;   ///< runs: units that own a column of y
   int run_numbers = 0;     ///< backward_runs in bands, backward_planes of several outputs a channel: from one
-                           ///< plane of y to the next
+                           ///< plane of y to the next; matrices: of x
+  int images = 0, strip_rows = 0, result_numbers = 0;  ///< matrices: from one run of y to the next
 };
 
 /// The columns that a thread of planes reads of a row; each has a bit.

@@ -1,0 +1,382 @@
+#pragma once
+
+#include "runs.cuh"
+
+/// Dense planes (NCHW) of sixteen-bit numbers as runs.cuh moves them, for the matrix units. The taps of a
+/// channel are the first factor: each of its 16 rows has those of one result of a tile, which meets the
+/// numbers of the tile's window. The second factor's columns are the windows of eight tiles of that channel,
+/// side by side in a row, then of other images. A pair of the window's numbers is a word of shared memory.
+namespace lamella::depthwise {
+
+/// A tile is 16 results, of kColumns_ columns; its window has kRead_ columns, 8 or 16. Items are kImages_
+/// images of a band, or of some channels' planes. A warp has kHeld_ channels, which kWarps_ warps share.
+template <int kColumns_, int kRead_, int kImages_, int kHeld_, int kWarps_, int kPages_>
+struct MatrixTile {
+  static constexpr int kColumns = kColumns_, kRows = 16 / kColumns_, kRead = kRead_, kPieces = kRead_ / 8;
+  static constexpr int kImages = kImages_, kHeld = kHeld_, kWarps = kWarps_, kPages = kPages_;
+  /// Of a result's number in the tile: neighbours are 8 apart, so that a lane has both.
+  __device__ __forceinline__ static int row_of(int number) { return number % 8 / (kColumns / 2); }
+  __device__ __forceinline__ static int column_of(int number) {
+    return number % 8 % (kColumns / 2) * 2 + number / 8;
+  }
+};
+
+/// Rows of x and y have kIn_ and kOut_ numbers. With kInRows_ the planes are whole, and kPadding_ rows above
+/// them zeros: then a walk down is compiled for them. Else sizes are those of the work.
+template <int kIn_, int kOut_, int kInRows_ = 0, int kOutRows_ = 0, int kPadding_ = 0>
+struct MatrixPlane {
+  static constexpr int kIn = kIn_, kOut = kOut_, kInRows = kInRows_, kOutRows = kOutRows_,
+                       kPadding = kPadding_;
+};
+
+template <class K, class Tile, int kOut>
+struct ForwardMatrices {
+  static constexpr int kWindowRows = Tile::kRows + K::kH - 1;
+  static constexpr int kHalves = kWindowRows * Tile::kPieces;  ///< eight numbers of a row: half a product
+  static constexpr int kProducts = (kHalves + 1) / 2;
+  /// So many steps down until the same registers have the same rows of the window again.
+  __host__ __device__ static constexpr int turns() {
+    int turns = 1;
+    while (turns * Tile::kRows % kWindowRows != 0) ++turns;
+    return turns;
+  }
+  static constexpr int kTurns = turns();
+  static constexpr int kGroups = (kOut + Tile::kColumns - 1) / Tile::kColumns;  ///< tiles of a row
+  static constexpr int kSpan = kGroups > 4 ? 8 : kGroups > 2 ? 4 : kGroups;     ///< of them, in a product
+  static constexpr int kTogether = 8 / kSpan;                                   ///< images of a product
+  static constexpr int kPasses = (kGroups + kSpan - 1) / kSpan;
+  static constexpr int kImageGroups = (Tile::kImages + kTogether - 1) / kTogether;
+  static_assert(Tile::kImages < kTogether || Tile::kImages % kTogether == 0);
+};
+
+/// The first factors of a channel. shift: how many numbers before their first tap's the even and the odd rows
+/// of a window begin.
+template <class T, class K, class Tile, int kProducts>
+struct TapMatrices {
+  unsigned word[kProducts][4];
+
+  __device__ __forceinline__ void load(const Parameters& parameters, int channel, const int (&shift)[2]) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const Int64 at = static_cast<Int64>(channel) * K::kTaps;
+#pragma unroll
+    for (int i = 0; i < 4 * kProducts; ++i) {
+      const int half = i / 2, row = half / Tile::kPieces, result = lane / 4 + i % 2 * 8;
+      const int kh = row - Tile::row_of(result);
+      const int kw = half % Tile::kPieces * 8 + lane % 4 * 2 - shift[row % 2] - Tile::column_of(result);
+      float tap[2];
+#pragma unroll
+      for (int n = 0; n < 2; ++n) {
+        const bool exists = kh >= 0 && kh < K::kH && kw + n >= 0 && kw + n < K::kW;
+        const int of = kh * K::kW + kw + n;
+        tap[n] = exists ? load_parameter<T>(parameters.taps, parameters.taps_are_float32,
+                                            at + (parameters.turned ? K::kTaps - 1 - of : of))
+                        : 0.0f;
+      }
+      word[i / 4][i % 4] = narrow_pair(tap[0], tap[1], T{});
+    }
+  }
+};
+
+/// Stride and dilation are 1. All images of x begin with a word, and those of y where kOut is even.
+template <class T, class K, class Plane, class Tile, bool kBands, int kThreads, int kBlocks>
+__global__ void __launch_bounds__(kThreads, kBlocks) forward_matrices(const PlaneWork work) {
+  constexpr int kIn = Plane::kIn, kOut = Plane::kOut;
+  using Sizes = ForwardMatrices<K, Tile, kOut>;
+  constexpr int kRows = Tile::kRows, kPieces = Tile::kPieces, kWindowRows = Sizes::kWindowRows;
+  constexpr int kPages = Tile::kPages, kSpan = Sizes::kSpan, kTogether = Sizes::kTogether;
+  constexpr int kConsumers = kThreads / 32 - 1, kWorkers = 32 * kConsumers;
+  constexpr int kPlanes = kConsumers / Tile::kWarps * Tile::kHeld;  // of a block
+  constexpr int kNumbers = RunBytes<T>::kNumbers;
+  constexpr bool kOddIn = kIn % 2 == 1, kOddOut = kOut % 2 == 1;
+  constexpr int kSides = kOddIn ? 2 : 1;  // rows begin at even and odd numbers
+  constexpr bool kKnown = Plane::kInRows > 0;
+  static_assert(sizeof(T) == 2 && K::kStrideH == 1 && K::kStrideW == 1 && K::kRepeat == 1);
+  static_assert(kConsumers % Tile::kWarps == 0 && !(kKnown && kBands));
+  extern __shared__ uint4 shared[];
+  const PlaneCut& cut = work.cut;
+  const int page_bytes = cut.input_numbers * 2, result_bytes = cut.output_numbers * 2;
+  char* const bytes = reinterpret_cast<char*>(shared) + cut.zeros * 2;
+  const unsigned pages = shared_address(bytes);
+  const unsigned full = pages + kPages * page_bytes + 2 * result_bytes, empty = full + 8 * kPages;
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  constexpr int kRuns = kBands ? Tile::kImages * kPlanes : Tile::kImages;  // of an item
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < kPages; ++s)
+      make_barrier(full + 8 * s, kRuns), make_barrier(empty + 8 * s, kConsumers);
+  }
+  wait_for_stream();
+  __syncthreads();
+
+  const int groups = (work.channels + kPlanes - 1) / kPlanes;  // of channels
+  const int first_channel = static_cast<int>(blockIdx.x) % groups * kPlanes;
+  const int planes = min(kPlanes, work.channels - first_channel);
+  const int part = static_cast<int>(blockIdx.x) / groups;
+  const int first_item = part * work.items_per_part,
+            last_item = min(work.items, first_item + work.items_per_part);
+  const int in_rows = kKnown ? Plane::kInRows : work.h.input,
+            out_rows = kKnown ? Plane::kOutRows : work.h.output,
+            padding = kKnown ? Plane::kPadding : work.h.padding;
+  const int in_plane = in_rows * kIn, out_plane = out_rows * kOut, bands = kBands ? cut.bands : 1;
+  struct Item {
+    int image, band;
+    __device__ __forceinline__ void advance(int bands) {
+      if (++band == bands) band = 0, image += Tile::kImages;
+    }
+  };
+  struct Band {
+    int row, rows, low, high;  ///< of y, and of x
+  };
+  const auto band_of = [&](const Item& item) {
+    Band band;
+    band.row = kBands ? item.band * cut.band_rows : 0;
+    band.rows = kBands ? min(cut.band_rows, out_rows - band.row) : out_rows;
+    const int low = band.row - padding, high = low + band.rows + K::kH - 1;
+    band.low = kBands ? min(max(low, 0), in_rows) : 0;
+    band.high = kBands ? max(min(high, in_rows), band.low) : in_rows;
+    return band;
+  };
+  // Runs of a page: planes of an image, or a band of one plane. Some do not exist.
+  const auto image_of = [&](int run) { return kBands ? run / kPlanes : run; };
+  const auto plane_of = [&](int run) { return kBands ? run % kPlanes : 0; };
+  const auto exists = [&](const Item& item, int run) {
+    return run < kRuns && item.image + image_of(run) < cut.images && plane_of(run) < planes;
+  };
+  const auto plane_at = [&](const Item& item, int run) {
+    return static_cast<Int64>(item.image + image_of(run)) * work.channels + first_channel + plane_of(run);
+  };
+  const auto input_of = [&](const Item& item, const Band& band, int run) {
+    const T* const at = static_cast<const T*>(work.x) + plane_at(item, run) * in_plane + band.low * kIn;
+    return at;
+  };
+  const auto output_of = [&](const Item& item, const Band& band, int run) {
+    T* const at = static_cast<T*>(work.y) + plane_at(item, run) * out_plane + band.row * kOut;
+    return at;
+  };
+  const auto numbers_of = [&](int rows, int width, int plane) {
+    return kBands ? rows * width : planes * plane;
+  };
+  Item item{first_item / bands * Tile::kImages, first_item % bands};
+  PageCursor<kPages> cursor;
+
+  if (warp == kConsumers) {
+    // A lane asks for one run.
+#pragma unroll 1
+    for (int i = first_item; lane < kRuns && i < last_item; ++i, item.advance(bands)) {
+      const Band band = band_of(item);
+      const unsigned barrier = full + 8 * cursor.slot;
+      wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
+      if (exists(item, lane)) {
+        const T* const run = input_of(item, band, lane);
+        const RunBytes<T> of(run, numbers_of(band.high - band.low, kIn, in_plane));
+        const unsigned count = static_cast<unsigned>(of.loaded()) * 2;
+        expect_bytes(barrier, count);
+        if (count > 0)
+          load_bytes(pages + cursor.slot * page_bytes + lane * cut.run_numbers * 2, run - of.phase, count,
+                     barrier);
+      } else {
+        arrive(barrier);
+      }
+      cursor.next();
+    }
+    return;
+  }
+
+  // The lane's window, of the second factor, and the first of its two tiles, of the product.
+  const int window_group = lane / 4 % kSpan, window_image = lane / 4 / kSpan;
+  const int tile = lane % 4 * 2;
+  const int sub = warp % Tile::kWarps, first_plane = warp / Tile::kWarps * Tile::kHeld;
+  TapMatrices<T, K, Tile, Sizes::kProducts> taps[Tile::kHeld];
+  float bias[Tile::kHeld];
+  const auto shift_of = [&](int plane, int side) {
+    const int rows_begin = ((first_channel + plane) & in_plane) + padding + side;  // odd or even
+    return (work.w.padding + (kOddIn ? rows_begin : 0)) & 1;
+  };
+#pragma unroll
+  for (int h = 0; h < Tile::kHeld; ++h) {
+    const int plane = min(first_plane + h, planes - 1);
+    const int shift[2] = {shift_of(plane, 0), shift_of(plane, kSides - 1)};
+    taps[h].load(work.taps, first_channel + plane, shift);
+    bias[h] = load_bias<T>(work.taps, first_channel + plane);
+  }
+  // Of the first number of a plane's band, in sixteen bytes; only its last bits count.
+  const auto phase_of = [&](const void* data, int image, int plane, int plane_numbers, int before) {
+    const unsigned number = static_cast<unsigned>(image) * static_cast<unsigned>(work.channels) +
+                            static_cast<unsigned>(first_channel + plane);
+    return static_cast<int>((static_cast<unsigned>(reinterpret_cast<unsigned long long>(data)) / 2 +
+                             number * static_cast<unsigned>(plane_numbers) + static_cast<unsigned>(before)) %
+                            kNumbers);
+  };
+
+  const int thread = static_cast<int>(threadIdx.x);
+  const int strip_rows = kKnown ? out_rows : cut.strip_rows, strips = kKnown ? 1 : cut.row_groups;
+  int result = 0;
+#pragma unroll 1
+  for (int i = first_item; i < last_item; ++i, item.advance(bands)) {
+    const Band band = band_of(item);
+    char* const results = bytes + kPages * page_bytes + result * result_bytes;
+    wait_for_phase(full + 8 * cursor.slot, cursor.parity);
+    const char* const page = bytes + cursor.slot * page_bytes;
+    const int images = min(Tile::kImages, cut.images - item.image), page_rows = band.high - band.low;
+#pragma unroll
+    for (int h = 0; h < Tile::kHeld; ++h) {
+      const int plane = first_plane + h;
+      const int run_plane = kBands ? plane : 0;  // where its run begins
+#pragma unroll 1
+      for (int unit = sub; plane < planes && unit < strips * Sizes::kPasses * Sizes::kImageGroups;
+           unit += Tile::kWarps) {
+        const int pass = unit % Sizes::kPasses;
+        const int image = unit / Sizes::kPasses % Sizes::kImageGroups * kTogether;
+        const int first_row = kKnown ? 0 : unit / (Sizes::kPasses * Sizes::kImageGroups) * strip_rows;
+        const int last_row = kKnown ? out_rows : min(band.rows, first_row + strip_rows);
+        if (image >= images || first_row >= last_row) continue;
+
+        // Where the window begins, and which of its columns exist.
+        const int from_image = min(image + window_image, Tile::kImages - 1);
+        const int column = (pass * kSpan + window_group) * Tile::kColumns - work.w.padding;
+        const int first_page_row = first_row + band.row - padding - band.low;
+        const int begin = (kBands ? from_image * kPlanes + plane : from_image) * cut.run_numbers +
+                          (kBands ? 0 : plane * in_plane) +
+                          phase_of(work.x, item.image + from_image, run_plane, in_plane, band.low * kIn) +
+                          first_page_row * kIn + column + lane % 4 * 2;
+        const char* from[kSides];
+        unsigned mask[kSides][kPieces];
+#pragma unroll
+        for (int side = 0; side < kSides; ++side) {
+          const int shift = shift_of(plane, side);
+          from[side] = page + (begin + side * kIn - shift) * 2;
+#pragma unroll
+          for (int p = 0; p < kPieces; ++p) {
+            const int at = column + lane % 4 * 2 - shift + 8 * p;
+            mask[side][p] =
+                (at >= 0 && at < kIn ? 0xffffu : 0u) | (at + 1 >= 0 && at + 1 < kIn ? 0xffff0000u : 0u);
+          }
+        }
+        unsigned x[kWindowRows][kPieces];
+        const auto load_row = [&](unsigned(&to)[kPieces], int row) {
+          const char* const at = from[row % kSides] + row / kSides * kSides * kIn * 2;
+#pragma unroll
+          for (int p = 0; p < kPieces; ++p)
+            to[p] = reinterpret_cast<const unsigned*>(at)[4 * p] & mask[row % kSides][p];
+        };
+        const auto load_or_clear = [&](unsigned(&to)[kPieces], int page_row, int row) {
+          if (page_row + row >= 0 && page_row + row < page_rows) {
+            load_row(to, row);
+          } else {
+#pragma unroll
+            for (int p = 0; p < kPieces; ++p) to[p] = 0;
+          }
+        };
+#pragma unroll
+        for (int r = 0; r < kWindowRows; ++r) load_or_clear(x[r], first_page_row, r);
+
+        // Where the lane's results go: those of its second tile lie beside the first's, or in another image.
+        const int my_row = Tile::row_of(lane / 4);
+        T* to[2];
+        int last[2][2];  // behind the last row that is stored, of each number of a pair
+#pragma unroll
+        for (int n = 0; n < 2; ++n) {
+          const int into_image = image + (tile + n) / kSpan,
+                    into_column =
+                        (pass * kSpan + (tile + n) % kSpan) * Tile::kColumns + Tile::column_of(lane / 4);
+          const int at = min(into_image, Tile::kImages - 1);
+          to[n] = reinterpret_cast<T*>(results) + (kBands ? at * kPlanes + plane : at) * cut.result_numbers +
+                  (kBands ? 0 : plane * out_plane) +
+                  phase_of(work.y, item.image + at, run_plane, out_plane, band.row * kOut) +
+                  (first_row + my_row) * kOut + into_column;
+          if (n == 1 && kSpan > 1) to[n] = to[0] + Tile::kColumns;
+          const bool has_image = Tile::kImages >= kTogether || into_image < Tile::kImages;
+#pragma unroll
+          for (int j = 0; j < 2; ++j)
+            last[n][j] = has_image && into_column + j < kOut ? last_row - my_row : 0;
+        }
+        const auto step = [&](int row, int turn) {
+          const auto half = [&](int number) {
+            const int window_row = number / kPieces;
+            return window_row < kWindowRows ? x[(turn * kRows + window_row) % kWindowRows][number % kPieces]
+                                            : 0u;
+          };
+          float sums[4] = {bias[h], bias[h], bias[h], bias[h]};
+#pragma unroll
+          for (int k = 0; k < Sizes::kProducts; ++k) {
+            const unsigned(&a)[4] = taps[h].word[k];
+            multiply_add(sums, a[0], a[1], a[2], a[3], half(2 * k), half(2 * k + 1), T{});
+          }
+          // The next rows come while these are multiplied.
+          constexpr int kKept = kWindowRows - kRows;
+          const int page_row = first_page_row + row - first_row + kRows;
+#pragma unroll
+          for (int side = 0; side < kSides; ++side) from[side] += kRows * kIn * 2;
+          if (page_row + kKept >= 0 && page_row + kWindowRows <= page_rows) {
+#pragma unroll
+            for (int r = 0; r < kRows; ++r) load_row(x[(turn * kRows + r) % kWindowRows], kKept + r);
+          } else if (row + kRows < last_row) {
+#pragma unroll
+            for (int r = 0; r < kRows; ++r)
+              load_or_clear(x[(turn * kRows + r) % kWindowRows], page_row, kKept + r);
+          }
+#pragma unroll
+          for (int n = 0; n < 2; ++n) {
+            const unsigned pair = narrow_pair(sums[n], sums[2 + n], T{});
+            const auto is_kept = [&](int j) {
+              return kKnown && row + kRows <= last_row ? last[n][j] > 0 : row < last[n][j];
+            };
+            if constexpr (kOddOut) {
+              if (is_kept(0)) to[n][0] = {static_cast<unsigned short>(pair)};
+              if (is_kept(1)) to[n][1] = {static_cast<unsigned short>(pair >> 16)};
+            } else {
+              if (is_kept(0)) *reinterpret_cast<unsigned*>(to[n]) = pair;
+            }
+            to[n] += kRows * kOut;
+          }
+        };
+        if constexpr (kKnown) {
+#pragma unroll
+          for (int turn = 0; turn * kRows < Plane::kOutRows; ++turn) step(turn * kRows, turn);
+        } else {
+#pragma unroll 1
+          for (int row = first_row; row < last_row;) {
+#pragma unroll
+            for (int turn = 0; turn < Sizes::kTurns; ++turn) {
+              if (row >= last_row) break;
+              step(row, turn);
+              row += kRows;
+            }
+          }
+        }
+      }
+    }
+    hand_to_copy_engine();
+    if (warp == 0) wait_until_stores_have_read();  // the other place for results is free
+    synchronize_warp();
+    if (lane == 0) arrive(empty + 8 * cursor.slot);
+    cursor.next();
+    synchronize_some(1, kWorkers);
+    const int out_numbers = numbers_of(band.rows, kOut, out_plane);
+    if (warp == 0 && exists(item, lane)) {
+      T* const out = output_of(item, band, lane);
+      const RunBytes<T> of(out, out_numbers);
+      if (of.whole > of.begin) {
+        store_bytes(out - of.phase + of.begin,
+                    pages + kPages * page_bytes + result * result_bytes +
+                        static_cast<unsigned>((lane * cut.result_numbers + of.begin) * 2),
+                    static_cast<unsigned>((of.whole - of.begin) * 2));
+        end_stores();
+      }
+    }
+    // What does not fill sixteen bytes, at the beginning and at the end.
+#pragma unroll 1
+    for (int run = thread / kNumbers; run < kRuns; run += kWorkers / kNumbers) {
+      if (!exists(item, run)) continue;
+      T* const out = output_of(item, band, run);
+      const T* const from = reinterpret_cast<const T*>(results) + run * cut.result_numbers;
+      const RunBytes<T> of(out, out_numbers);
+      const int number = thread % kNumbers, head = of.phase + number, tail = max(of.whole, of.begin) + number;
+      if (head < min(of.begin, of.end)) out[number] = from[head];
+      if (tail < of.end) out[tail - of.phase] = from[tail];
+    }
+    result ^= 1;
+  }
+  if (warp == 0) wait_until_stores_have_read();
+}
+
+}  // namespace lamella::depthwise
