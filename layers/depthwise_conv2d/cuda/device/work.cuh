@@ -126,6 +126,7 @@ struct PlaneCut {
       output_numbers = 0;  ///< shared memory: a row of zeros, runs of x and of y
   int owned_columns = 0;   ///< runs: units that own a column of y
   int run_numbers = 0;     ///< backward_runs, in bands: from one plane of y to the next
+  int chain = 1;           ///< backward_diagonals: items that the matrix units add up
 };
 
 /// The columns that a thread of planes reads of a row; each has a bit.
