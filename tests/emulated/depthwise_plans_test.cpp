@@ -86,8 +86,9 @@ int read_expression(std::string_view& text) {
 
 /// Parameters of the kernels' templates.
 const std::map<std::string, int, std::less<>> kParameters{
-    {"forward_pixels", 11}, {"backward_pixels", 14}, {"forward_planes", 11}, {"backward_planes", 15},
-    {"forward_boxes", 6},   {"backward_boxes", 11},  {"forward_runs", 11},   {"backward_runs", 14}};
+    {"forward_pixels", 11},  {"backward_pixels", 14},   {"forward_planes", 11},
+    {"backward_planes", 15}, {"backward_diagonals", 8}, {"forward_boxes", 6},
+    {"backward_boxes", 11},  {"forward_runs", 11},      {"backward_runs", 14}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -105,7 +106,7 @@ void expect_fits(const Problem& problem, const Plan& plan) {
             has_parts || problem.hook != Hook::None);
   EXPECT_TRUE(std::isfinite(plan.cost) && plan.cost > 0) << plan.cost;
 
-  static constexpr const char* kFamilies[] = {"pixels", "planes", "boxes", "runs"};
+  static constexpr const char* kFamilies[] = {"pixels", "planes", "boxes", "runs", "diagonals"};
   const std::size_t bracket = plan.kernel.find('<');
   const std::string name = plan.kernel.substr(0, bracket);
   EXPECT_TRUE(name.ends_with(kFamilies[static_cast<std::size_t>(plan.family)]));
@@ -141,7 +142,7 @@ TEST(Plans, fit_a_gpu_and_do_not_change) {
     }
     if (!plans.empty()) ++firsts[plans.front().family];
   }
-  EXPECT_EQ(firsts.size(), 4U) << "some family is never the first choice";
+  EXPECT_EQ(firsts.size(), 4U) << "some family is never the first choice, or diagonals are";
 }
 
 TEST(Plans, of_several_images_are_offered_for_small_maps) {
@@ -165,6 +166,27 @@ TEST(Plans, of_several_images_are_offered_for_small_maps) {
     EXPECT_EQ(count(1, 7, 1), 0);
     EXPECT_EQ(count(256, 17, 1), 0);
   }
+}
+
+TEST(Plans, of_diagonals_are_offered_behind_others) {
+  Problem problem;
+  problem.pass = Pass::Weight, problem.dtype = DType::BFloat16, problem.boxes = true;
+  const auto count = [&](std::int64_t size, std::int64_t kernel, std::int64_t stride) {
+    constexpr std::int64_t kChannels = 384;
+    const Size2 in(size), out((size - 1) / stride + 1);
+    problem.geometry = {256, kChannels,     kChannels,     kChannels,         in,
+                        out, Size2(kernel), Size2(stride), Size2(kernel / 2), {1, 1}};
+    const std::vector<Plan> plans = plans_for(problem);
+    const auto is_one = [](const Plan& plan) { return plan.family == Plan::Family::Diagonals; };
+    EXPECT_FALSE(is_one(plans.front()));
+    return std::count_if(plans.begin(), plans.end(), is_one);
+  };
+  for (const std::int64_t size : {7, 13, 14, 28, 30, 56, 112})
+    for (const std::int64_t kernel : {3, 5, 7}) EXPECT_GT(count(size, kernel, 1), 0) << size << " " << kernel;
+  EXPECT_EQ(count(14, 9, 1), 0);
+  EXPECT_EQ(count(14, 3, 2), 0);
+  problem.transforms = true;
+  EXPECT_EQ(count(14, 3, 1), 0);
 }
 
 TEST(Plans, are_none_for_what_only_the_generic_kernels_do) {

@@ -50,6 +50,7 @@ std::vector<Plan> plans_for(const Problem& p) {
     }
 
   add_run_plans(p, s, plans);
+  add_diagonal_plans(p, s, plans);  // for a tuning file to name
   const bool reads_some = (p.pass == Pass::Both || p.hook == Hook::NormSums) && !all_are_read;
   if (!reads_some) {
     add_box_plans(p, s, plans);

@@ -42,9 +42,9 @@ struct Plan {
   std::string kernel;  ///< the expression that names it
   std::string what;    ///< tile and cut in words, for tables
   Launch launch;
-  enum class Family : std::uint8_t { Pixels, Planes, Boxes, Runs };
+  enum class Family : std::uint8_t { Pixels, Planes, Boxes, Runs, Diagonals };
   Family family =
-      Family::Pixels;  ///< `planes` describes the work of Planes and Runs, `pixels` that of the others
+      Family::Pixels;  ///< `pixels` describes the work of Pixels and Boxes, `planes` that of others
   BoxSizes x_box, y_box, dx_box;  ///< of Boxes; without channels: the kernel does not have it
   bool turned = false;            ///< the input's gradient as a correlation with the turned kernel
   bool clears = false;            ///< dx must be zero before: some inputs are read by no output

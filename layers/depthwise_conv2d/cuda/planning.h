@@ -92,6 +92,7 @@ void add_best(std::vector<std::pair<double, Config>>& some, const PlanOf& plan_o
 void add_pixel_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_plane_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
+void add_diagonal_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_run_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 
 }  // namespace lamella::depthwise

@@ -277,7 +277,7 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
   lamella::depthwise::PlaneWork planes = plan.planes;
   const ConstTensorView &from = bound.from, &into = bound.into;
   void* work = &planes;
-  if (plan.family == Plan::Family::Planes || plan.family == Plan::Family::Runs) {
+  if (plan.family != Plan::Family::Pixels && plan.family != Plan::Family::Boxes) {
     planes.x = from.data;
     planes.y = const_cast<void*>(into.data);
     planes.dx = o.grad_input.data;
