@@ -89,7 +89,8 @@ int read_expression(std::string_view& text) {
 const std::map<std::string, int, std::less<>> kParameters{
     {"forward_pixels", 11}, {"backward_pixels", 14}, {"forward_planes", 11},      {"backward_planes", 15},
     {"forward_boxes", 6},   {"backward_boxes", 11},  {"forward_runs", 11},        {"backward_runs", 14},
-    {"forward_direct", 8},  {"backward_direct", 6},  {"backward_float_boxes", 9}, {"forward_matrices", 7}};
+    {"forward_direct", 8},  {"backward_direct", 6},  {"backward_float_boxes", 9}, {"backward_diagonals", 8},
+    {"forward_matrices", 7}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -107,7 +108,8 @@ void expect_fits(const Problem& problem, const Plan& plan) {
             has_parts || problem.hook != Hook::None);
   EXPECT_TRUE(std::isfinite(plan.cost) && plan.cost > 0) << plan.cost;
 
-  static constexpr const char* kFamilies[] = {"pixels", "planes", "boxes", "runs", "direct", "matrices"};
+  static constexpr const char* kFamilies[] = {"pixels", "planes",   "boxes",    "runs",
+                                              "direct", "matrices", "diagonals"};
   const std::size_t bracket = plan.kernel.find('<');
   const std::string name = plan.kernel.substr(0, bracket);
   EXPECT_TRUE(name.ends_with(kFamilies[static_cast<std::size_t>(plan.family)]));
@@ -297,6 +299,27 @@ TEST(Plans, of_matrices_are_offered_behind_runs) {
         EXPECT_EQ(families(pass, kernel, size, DType::Float32, false), without) << size;
       }
   EXPECT_EQ(families(Pass::Weight, Size2(3), 14, DType::BFloat16, false), without);
+}
+
+TEST(Plans, of_diagonals_are_offered_behind_others) {
+  Problem problem;
+  problem.pass = Pass::Weight, problem.dtype = DType::BFloat16, problem.boxes = true;
+  const auto count = [&](std::int64_t size, std::int64_t kernel, std::int64_t stride) {
+    constexpr std::int64_t kChannels = 384;
+    const Size2 in(size), out((size - 1) / stride + 1);
+    problem.geometry = {256, kChannels,     kChannels,     kChannels,         in,
+                        out, Size2(kernel), Size2(stride), Size2(kernel / 2), {1, 1}};
+    const std::vector<Plan> plans = plans_for(problem);
+    const auto is_one = [](const Plan& plan) { return plan.family == Plan::Family::Diagonals; };
+    EXPECT_FALSE(is_one(plans.front()));
+    return std::count_if(plans.begin(), plans.end(), is_one);
+  };
+  for (const std::int64_t size : {7, 13, 14, 28, 30, 56, 112})
+    for (const std::int64_t kernel : {3, 5, 7}) EXPECT_GT(count(size, kernel, 1), 0) << size << " " << kernel;
+  EXPECT_EQ(count(14, 9, 1), 0);
+  EXPECT_EQ(count(14, 3, 2), 0);
+  problem.transforms = true;
+  EXPECT_EQ(count(14, 3, 1), 0);
 }
 
 TEST(Plans, are_none_for_what_only_the_generic_kernels_do) {

@@ -708,6 +708,86 @@ inline Launch cut_backward_runs(PlaneWork& work, std::int64_t images, std::int64
   return launch;
 }
 
+/// A DiagonalTile, as numbers, and the warps that share a plane.
+struct DiagonalTileSizes {
+  int columns, planes, row_blocks;
+  bool ends;
+  int vector, pages;
+  int column_groups = 1, row_groups = 1;
+};
+
+/// The launch of backward_diagonals; no blocks: nothing fits, or some gradients would not count for the bias.
+inline Launch cut_diagonals(PlaneWork& work, std::int64_t images, std::int64_t channels,
+                            const KernelSizes& kernel, int spread_h, int spread_w,
+                            const DiagonalTileSizes& tile, int threads, std::int64_t most_bytes, bool bias,
+                            std::int64_t wanted_blocks) {
+  constexpr std::int64_t kNumber = 2, kNumbers = 16 / kNumber, kRows = 8;
+  constexpr std::int64_t kLongestChain = 32;  // products whose sum the matrix units keep
+  PlaneCut& cut = work.cut;
+  Launch launch;
+  const std::int64_t consumers = threads / 32 - 1, reach = std::int64_t{kernel.kernel_h - 1} * spread_h;
+  const int per_plane = tile.column_groups * tile.row_groups;
+  const std::int64_t columns = ceiling(work.w.output, tile.columns),
+                     row_blocks = ceiling(work.h.input, kRows);
+  if (per_plane > consumers) return launch;
+  if (bias && (work.h.output > work.h.input || work.h.padding > reach)) return launch;
+  if (tile.row_blocks > 0 && (columns > 1 || row_blocks != tile.row_blocks || per_plane > 1 ||
+                              tile.ends != (work.h.output <= kRows * row_blocks + work.h.padding - reach)))
+    return launch;
+  const std::int64_t in_plane = std::int64_t{work.h.input} * work.w.input,
+                     out_plane = std::int64_t{work.h.output} * work.w.output;
+  std::int64_t x_numbers = in_plane, g_numbers = out_plane;
+  cut.planes = cut.bands = 1;
+  cut.band_rows = work.h.input;
+  if ((in_plane + out_plane) * kNumber <= most_bytes) {
+    const std::int64_t together = std::min(
+        {consumers / per_plane * tile.planes, most_bytes / ((in_plane + out_plane) * kNumber), channels});
+    cut.planes = static_cast<int>(ceiling(channels, ceiling(channels, together)));
+    x_numbers *= cut.planes, g_numbers *= cut.planes;
+  } else {
+    if (tile.row_blocks > 0) return launch;
+    const auto g_rows = [&](std::int64_t rows) {
+      return std::min<std::int64_t>(work.h.output, rows + reach);
+    };
+    const auto of_rows = [&](std::int64_t rows) {
+      return (rows * work.w.input + g_rows(rows) * work.w.output) * kNumber;
+    };
+    const std::int64_t step = kRows * tile.row_groups;
+    std::int64_t rows = step;
+    while (rows + step <= work.h.input && of_rows(rows + step) <= most_bytes) rows += step;
+    if (of_rows(rows) > most_bytes) return launch;
+    cut.bands = static_cast<int>(ceiling(work.h.input, rows));
+    cut.band_rows = static_cast<int>(round_up(ceiling(work.h.input, cut.bands), kRows));
+    cut.bands = static_cast<int>(ceiling(work.h.input, cut.band_rows));
+    x_numbers = std::int64_t{cut.band_rows} * work.w.input;
+    g_numbers = g_rows(cut.band_rows) * work.w.output;
+  }
+  cut.column_groups = tile.column_groups, cut.row_groups = tile.row_groups;
+  const std::int64_t products =
+      ceiling(columns, tile.column_groups) * ceiling(ceiling(cut.band_rows, kRows), tile.row_groups);
+  cut.chain = static_cast<int>(std::max<std::int64_t>(1, kLongestChain / products));
+  // What lanes read beside a row: before it up to its padding, behind it up to the end of the last product.
+  const std::int64_t window = tile.columns + std::int64_t{kernel.kernel_w - 1} * spread_w;
+  cut.zeros = static_cast<int>(round_up(work.w.padding + window + kNumbers, kNumbers));
+  const std::int64_t behind = round_up(window + kNumbers, kNumbers);
+  cut.input_numbers = static_cast<int>(round_up(x_numbers + kNumbers, kNumbers) + behind);
+  cut.output_numbers = static_cast<int>(round_up(g_numbers + kNumbers, kNumbers) + behind);
+  work.channels = static_cast<int>(channels);
+  const std::int64_t groups = ceiling(channels, cut.planes), items = images * cut.bands;
+  if (items > kMostItems) return launch;
+  work.items = static_cast<int>(items);
+  work.items_per_part = static_cast<int>(std::max<std::int64_t>(1, ceiling(items * groups, wanted_blocks)));
+  launch.parts = ceiling(items, work.items_per_part);
+  launch.blocks = launch.parts * groups;
+  launch.threads = threads;
+  launch.shared_bytes =
+      (cut.zeros + (std::int64_t{cut.input_numbers} + cut.output_numbers) * tile.pages) * kNumber +
+      16 * tile.pages;
+  const std::int64_t sums = consumers * (kernel.kernel_w + (bias ? 1 : 0)) * 64 * 4;
+  launch.shared_bytes = std::max(launch.shared_bytes, cut.zeros * kNumber + sums);
+  return launch;
+}
+
 /// Whether all groups of columns are full or can begin early, and only the edges of their windows lie
 /// outside. The first group reaches the furthest to one side, the last to the other.
 inline bool has_edges_alone(const Axis& axis, const KernelSizes& kernel, int columns) {

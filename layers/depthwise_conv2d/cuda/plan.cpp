@@ -50,7 +50,8 @@ std::vector<Plan> plans_for(const Problem& p) {
     }
 
   add_run_plans(p, s, plans);
-  add_matrix_plans(p, s, plans);  // behind runs until they have been measured
+  add_matrix_plans(p, s, plans);    // behind runs until they have been measured
+  add_diagonal_plans(p, s, plans);  // for a tuning file to name
   const bool reads_some = (p.pass == Pass::Both || p.hook == Hook::NormSums) && !all_are_read;
   if (!reads_some) {
     add_box_plans(p, s, plans);

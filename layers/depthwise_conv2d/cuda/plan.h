@@ -42,8 +42,8 @@ struct Plan {
   std::string kernel;  ///< the expression that names it
   std::string what;    ///< tile and cut in words, for tables
   Launch launch;
-  enum class Family : std::uint8_t { Pixels, Planes, Boxes, Runs, Direct, Matrices };
-  Family family = Family::Pixels;  ///< `planes` describes the work of Planes, Runs and Matrices, `pixels`
+  enum class Family : std::uint8_t { Pixels, Planes, Boxes, Runs, Direct, Matrices, Diagonals };
+  Family family = Family::Pixels;  ///< `pixels` describes the work of Pixels, Boxes and Direct, `planes`
                                    ///< that of the others
   BoxSizes x_box, y_box, dx_box;   ///< of Boxes; without channels: the kernel does not have it
   bool turned = false;             ///< the input's gradient as a correlation with the turned kernel

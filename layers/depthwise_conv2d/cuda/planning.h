@@ -95,6 +95,7 @@ void add_plane_plans(const Problem& problem, const Shape& shape, std::vector<Pla
 void add_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 /// Behind the best of the plans that are there.
 void add_float_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
+void add_diagonal_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_run_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_matrix_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 

@@ -277,7 +277,8 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
   lamella::depthwise::PlaneWork planes = plan.planes;
   const ConstTensorView &from = bound.from, &into = bound.into;
   void* work = &planes;
-  const bool has_pixels = plan.family == Plan::Family::Pixels || plan.family == Plan::Family::Boxes;
+  const bool has_pixels = plan.family == Plan::Family::Pixels || plan.family == Plan::Family::Boxes ||
+                          plan.family == Plan::Family::Direct;
   if (!has_pixels) {
     planes.x = from.data;
     planes.y = const_cast<void*>(into.data);

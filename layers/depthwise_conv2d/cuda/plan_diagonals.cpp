@@ -1,0 +1,188 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+
+#include "layers/depthwise_conv2d/cuda/planning.h"
+
+// Diagonals: the weight's gradient of dense planes of sixteen-bit numbers, moved by the copy engine, by the
+// matrix units.
+namespace lamella::depthwise {
+namespace {
+
+struct DiagonalConfig {
+  DiagonalTileSizes tile{};
+  int threads = 0;
+  std::int64_t bytes = 0, wanted_blocks = 0;
+};
+
+/// Words that a lane has of a row of g and of x for a product.
+struct LaneWords {
+  int g, x;
+  LaneWords(const Shape& s, const DiagonalTileSizes& t) {
+    const int columns = t.columns / 4, offset = t.vector > 1 ? s.w.padding % 2 : 0;
+    g = columns / 2, x = (offset + columns + (s.kernel.kernel_w - 1) * s.w.input_step + 1) / 2;
+  }
+};
+
+int shifts_of(const Problem& p, const Shape& s) { return s.kernel.kernel_w + (p.bias ? 1 : 0); }
+
+int registers(const Problem& p, const Shape& s, const DiagonalTileSizes& t) {
+  const LaneWords words(s, t);
+  const int masks = t.row_blocks > 0
+                        ? t.row_blocks * (words.x + 1) + (t.row_blocks + (t.ends ? 0 : 1)) * (words.g + 1)
+                        : words.x + words.g + 8;
+  return 52 + 6 * shifts_of(p, s) * t.planes + masks + 2 * words.x + 3 * words.g;
+}
+
+/// Estimated milliseconds: four limits, of which the largest counts most. Nobody has measured them: weights
+/// are those of runs, and instructions are counted.
+double cost(const Problem& p, const Shape& s, const DiagonalConfig& c, const Plan& plan, double resident) {
+  constexpr double kClocks = kMultiprocessors * 1.8e6;  // of all multiprocessors, a millisecond
+  const DiagonalTileSizes& t = c.tile;
+  const PlaneCut& cut = plan.planes.cut;
+  const LaneWords words(s, t);
+  const double shifts = shifts_of(p, s), reach = (s.kernel.kernel_h - 1) * s.h.input_step;
+  const double plane =
+      static_cast<double>(s.h.input) * s.w.input + static_cast<double>(s.h.output) * s.w.output;
+  const double bytes = static_cast<double>(s.images * s.channels) * plane * s.number;
+  const double page = (cut.bands == 1 ? plane * cut.planes
+                                      : static_cast<double>(cut.band_rows) * s.w.input +
+                                            (cut.band_rows + reach) * s.w.output) *
+                      s.number;
+  const double items =
+      static_cast<double>(plan.planes.items) * static_cast<double>(ceiling(s.channels, cut.planes));
+  // Of the warp that has most.
+  const double tiles = static_cast<double>(ceiling(ceiling(s.w.output, t.columns), t.column_groups));
+  const double blocks = static_cast<double>(ceiling(ceiling(cut.band_rows, 8), t.row_groups));
+  const double warps = static_cast<double>(ceiling(cut.planes, t.planes)) * t.column_groups * t.row_groups;
+  const double reads = t.vector == 4   ? words.g / 2.0 + words.x / 2.0 + 1
+                       : t.vector == 2 ? words.g + words.x
+                                       : words.g + words.x + 2;
+  const double of_block = reads + words.g + 2 * words.x + shifts +
+                          (t.vector == 1 ? words.g + words.x + 6 : 0) + (t.row_blocks > 0 ? 3 : 12);
+  const double of_item = 60 + t.planes * (4 + tiles * (blocks * of_block + (t.row_blocks > 0 ? 0 : 30)));
+  const double wavefronts = t.planes * tiles * blocks *
+                            (t.vector == 4 ? 2.0 * (words.g + words.x) : (t.columns == 8 ? 1.3 : 2) * reads);
+  const double in_flight = resident * page * (t.pages - 1) / 1e3;
+  const double memory = 0.99 * bytes / 4.15e9 * (1 + 2.3 / in_flight);
+  const double issue = items * warps * of_item * 1.5 / 4 / kClocks;
+  const double shared = items * (warps * wavefronts + page / 128) / kClocks;
+  const double latency =
+      items * (1500 + t.planes * tiles * blocks * (t.row_blocks > 0 ? 40 : 110)) / resident / kClocks;
+  constexpr double kPower = 4.07;
+  double sum = 0;
+  for (const double limit : {memory, issue, shared, latency}) sum += std::pow(limit, kPower);
+  const double waves = static_cast<double>(plan.launch.blocks) / (kMultiprocessors * resident);
+  const double parts = static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) *
+                       (taps_of(s.kernel) + 1) * 8 / 3e9;
+  return std::pow(sum, 1 / kPower) * (1 + 0.11 * (std::ceil(waves) / waves - 1)) + parts + 0.0087;
+}
+
+/// The plan of a configuration; false: it does not fit.
+bool plan_diagonals(const Problem& p, const Shape& s, const DiagonalConfig& c, bool named, Plan& plan) {
+  const DiagonalTileSizes& t = c.tile;
+  plan = {};
+  plan.family = Plan::Family::Diagonals;
+  plan.planes.h = s.h, plan.planes.w = s.w;
+  plan.launch = cut_diagonals(plan.planes, s.images, s.channels, s.kernel, s.h.input_step, s.w.input_step, t,
+                              c.threads, c.bytes, p.bias, c.wanted_blocks);
+  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks || plan.launch.shared_bytes > kSharedBytes)
+    return false;
+  const PlaneCut& cut = plan.planes.cut;
+  const std::int64_t consumers = c.threads / 32 - 1, warps_of_plane = t.column_groups * t.row_groups;
+  const std::int64_t at_work = ceiling(cut.planes, t.planes) * warps_of_plane;
+  if (2 * at_work <= consumers && s.channels > cut.planes) return false;
+  if (cut.bands > 1 && t.planes > 1) return false;
+  std::int64_t resident =
+      std::min<std::int64_t>(kResidentThreads / c.threads, kSharedBytes / (plan.launch.shared_bytes + 1024));
+  const int wanted = registers(p, s, t);
+  while (resident > 0 && registers_of(c.threads, static_cast<int>(resident)) < wanted) --resident;
+  if (resident < 1) return false;
+  plan.cost = cost(p, s, c, plan, static_cast<double>(resident));
+  if (!named) return true;
+  std::array<char, 320> text{};
+  std::snprintf(text.data(), text.size(),
+                "backward_diagonals<%s, Kernel<%d, %d, 1, 1, 1>, Spread<%d, %d>, DiagonalTile<%d, %d, %d, "
+                "%s, %d, %d>, %d, %s, %d, %d>",
+                type_name(p.dtype), s.kernel.kernel_h, s.kernel.kernel_w, s.h.input_step, s.w.input_step,
+                t.columns, t.planes, t.row_blocks, word(t.ends), t.vector, t.pages, s.w.padding, word(p.bias),
+                c.threads, static_cast<int>(resident));
+  plan.kernel = text.data();
+  plan.what = "diagonals of " + std::to_string(cut.planes) + " planes in " + std::to_string(cut.bands) +
+              " bands, " + std::to_string(t.planes) + " planes to " + std::to_string(t.row_groups) + "x" +
+              std::to_string(t.column_groups) + " warps, " + std::to_string(t.pages) + " pages, " +
+              std::to_string(c.threads) + " threads";
+  return true;
+}
+
+/// Calls add(config) for what may be worth a thought.
+template <class Add>
+void each_diagonal(const Problem& p, const Shape& s, const Add& add) {
+  constexpr int kRows = 8, kMostRowBlocks = 2, kMostRegisters = 250;
+  const int alignment = std::min(p.input_alignment, p.output_alignment);
+  const int reach = (s.kernel.kernel_h - 1) * s.h.input_step;
+  const int row_blocks = static_cast<int>(ceiling(s.h.input, kRows));
+  DiagonalConfig c;
+  DiagonalTileSizes& t = c.tile;
+  t.columns = s.w.output <= 8 ? 8 : 16;
+  const auto divide = [&](int by) {
+    return s.w.input % by == 0 && s.w.output % by == 0 && alignment >= 2 * by;
+  };
+  t.vector = t.columns == 16 && divide(4) ? 4 : divide(2) ? 2 : 1;
+  const int tiles = static_cast<int>(ceiling(s.w.output, t.columns));
+  const auto add_all = [&] {
+    if (registers(p, s, t) > kMostRegisters) return;
+    for (const int threads : {96, 160, 288}) {
+      if (t.column_groups * t.row_groups > threads / 32 - 1) continue;
+      for (const int kilobytes : {8, 16, 24, 32, 48, 64, 96})
+        for (const int pages : {2, 3, 4})
+          for (const std::int64_t wanted : {264, 528, 1056, 2112}) {
+            t.pages = pages, c.threads = threads;
+            c.bytes = std::int64_t{kilobytes} << 10, c.wanted_blocks = wanted;
+            add(c);
+          }
+    }
+  };
+  if (tiles == 1 && row_blocks <= kMostRowBlocks) {
+    t.row_blocks = row_blocks, t.ends = s.h.output <= kRows * row_blocks + s.h.padding - reach;
+    for (const int planes : {1, 2, 3, 4, 6, 8}) {
+      t.planes = planes;
+      add_all();
+    }
+    return;
+  }
+  t.row_blocks = 0, t.ends = false;
+  for (const int planes : {1, 2})
+    for (const int columns : {1, 2, 4, 8})
+      for (const int rows : {1, 2, 4, 8}) {
+        if (columns > tiles || rows > row_blocks || columns * rows > 8) continue;
+        t.planes = planes, t.column_groups = columns, t.row_groups = rows;
+        add_all();
+      }
+}
+
+bool may_use_diagonals(const Problem& p, const Shape& s) {
+  constexpr int kMostReach = 6, kMostShifts = 9;
+  return p.boxes && !p.channels_last && p.pass == Pass::Weight && !p.transforms && s.number == 2 &&
+         s.kernel.repeat == 1 && p.geometry.stride == Size2(1) && s.h.padding >= 0 && s.w.padding >= 0 &&
+         (s.kernel.kernel_h - 1) * s.h.input_step <= kMostReach && s.kernel.kernel_w <= kMostShifts &&
+         (s.kernel.kernel_w - 1) * s.w.input_step <= 2 * kMostShifts;
+}
+
+}  // namespace
+
+void add_diagonal_plans(const Problem& p, const Shape& shape, std::vector<Plan>& plans) {
+  Shape s = shape;
+  s.h.output_step = s.w.output_step = 1;  // dilation as it is
+  if (!may_use_diagonals(p, s)) return;
+  std::vector<std::pair<double, DiagonalConfig>> configs;
+  Plan plan;
+  each_diagonal(p, s, [&](const DiagonalConfig& c) {
+    if (plan_diagonals(p, s, c, false, plan)) configs.emplace_back(plan.cost, c);
+  });
+  add_best(
+      configs, [&](const auto& config, Plan& best) { plan_diagonals(p, s, config, true, best); }, plans);
+}
+
+}  // namespace lamella::depthwise
