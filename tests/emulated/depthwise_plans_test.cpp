@@ -89,7 +89,7 @@ int read_expression(std::string_view& text) {
 const std::map<std::string, int, std::less<>> kParameters{
     {"forward_pixels", 11}, {"backward_pixels", 14}, {"forward_planes", 11}, {"backward_planes", 15},
     {"forward_boxes", 6},   {"backward_boxes", 11},  {"forward_runs", 11},   {"backward_runs", 14},
-    {"forward_direct", 8},  {"backward_direct", 6}};
+    {"forward_direct", 8},  {"backward_direct", 6},  {"weigh_direct", 7}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -212,7 +212,11 @@ TEST(Plans, small_problems_with_channels_side_by_side_go_the_direct_way) {
       other.transforms = true, other.hook = pass == Pass::Forward ? Hook::Statistics : Hook::NormSums;
       EXPECT_EQ(count(other), 0);
     }
-  EXPECT_EQ(count(small_problem(Pass::Weight, DType::Float32, 1, 384, 14, 3, 1)), 0);
+  for (const DType dtype : {DType::Float32, DType::BFloat16}) {
+    EXPECT_TRUE(is_first(small_problem(Pass::Weight, dtype, 1, 960, 7, 3, 1)));
+    EXPECT_TRUE(is_first(small_problem(Pass::Weight, dtype, 1, 384, 14, 3, 1)));
+    EXPECT_FALSE(is_first(small_problem(Pass::Weight, dtype, 1, 32, 112, 3, 1)));
+  }
   EXPECT_EQ(count(small_problem(Pass::Both, DType::Float32, 1, 384, 14, 3, 1)), 0);
 }
 
