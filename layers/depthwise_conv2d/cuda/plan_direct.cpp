@@ -103,9 +103,10 @@ double direct_cost(const Problem& p, const Shape& s, const DirectConfig& c, cons
   // Lines that an instruction of a warp touches, of tensors and of taps.
   const double of_pixel = std::min(c.vectors, 32), pixels = 32 / of_pixel;
   const double lines = pixels * std::max(1.0, of_pixel * vector / 128);
+  const double tap_span = of_pixel * taps * c.tile.lanes * tap_bytes / 128;
+  const double tap_lines = std::max(1.0, std::min(of_pixel / 2, tap_span));
   const double tap_loads = std::max(1.0, taps * c.tile.lanes * tap_bytes / 16);
-  const double accesses =
-      (w.rows * w.columns + w.out_rows * w.out_columns) * lines + tap_loads * std::max(1.0, of_pixel / 2);
+  const double accesses = (w.rows * w.columns + w.out_rows * w.out_columns) * lines + tap_loads * tap_lines;
   const double places = w.out_rows * w.out_columns * c.tile.lanes;
   const double products = s.forward ? places * taps : places * taps / s.kernel.stride_h / s.kernel.stride_w;
   const double instructions = 120 + products + (w.rows * w.columns + tap_loads) * 4 +
@@ -178,34 +179,38 @@ void add_direct_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans
   // A block that has all tiles of its channels wants more threads.
   const std::vector<int> sizes = weighs ? std::vector<int>{128, 256, 512} : std::vector<int>{64, 128};
   const int alignment = std::min(p.input_alignment, p.output_alignment);
-  std::vector<std::pair<double, DirectConfig>> configs;
+  using Estimated = std::pair<double, DirectConfig>;
+  const auto is_cheaper = [](const Estimated& a, const Estimated& b) { return a.first < b.first; };
+  std::vector<Estimated> configs;
   Plan plan;
   for (const TileSizes& tile : kTiles)
     for (const int lanes : {1, 2, 4, 8}) {
       DirectConfig c;
       c.tile = {tile.rows, tile.columns, lanes};
-      if (lanes * s.number > alignment ||
-          (weighs ? weigh_registers(p, s, c) : registers(s, c)) > kMostRegisters)
-        continue;
+      const int wanted = weighs ? weigh_registers(p, s, c) : registers(s, c);
+      if (lanes * s.number > alignment || wanted > kMostRegisters) continue;
+      std::vector<Estimated> some;
       for (const int vectors : {1, 2, 4, 8, 16, 32}) {
         if (vectors > 1 && std::int64_t{vectors} / 2 * lanes >= s.channels) continue;
         for (const int threads : sizes) {
           c.vectors = vectors, c.threads = threads;
-          if (weighs && weigh_registers(p, s, c) * threads > kRegisters) continue;
-          if (plan_direct(p, s, c, false, plan)) configs.emplace_back(plan.cost, c);
+          if (weighs && wanted * threads > kRegisters) continue;
+          if (plan_direct(p, s, c, false, plan)) some.emplace_back(plan.cost, c);
         }
       }
+      // Tiles differ by more than blocks do, and it is a guess which are the best.
+      constexpr std::size_t kOfTile = 2;
+      const auto last = some.begin() + static_cast<std::ptrdiff_t>(std::min(some.size(), kOfTile));
+      std::partial_sort(some.begin(), last, some.end(), is_cheaper);
+      configs.insert(configs.end(), some.begin(), last);
     }
   if (configs.empty()) return;
-  // Nobody has measured larger problems than small ones: there they may be tried, but are not taken by
-  // estimate.
+  // Nobody has measured any: of larger problems they may be tried, but are not taken by estimate.
   double behind = 0;
   if (!plans.empty() && bytes_of(p, s) > kSmall) {
     constexpr double kBehind = 1e-5;
     const auto cheaper = [](const auto& a, const auto& b) { return a.cost < b.cost; };
-    const double least = std::min_element(configs.begin(), configs.end(), [](const auto& a, const auto& b) {
-                           return a.first < b.first;
-                         })->first;
+    const double least = std::min_element(configs.begin(), configs.end(), is_cheaper)->first;
     behind = std::max(0.0, std::min_element(plans.begin(), plans.end(), cheaper)->cost - least) + kBehind;
   }
   add_best(
