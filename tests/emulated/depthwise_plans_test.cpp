@@ -209,7 +209,10 @@ TEST(Plans, small_problems_with_channels_side_by_side_go_the_direct_way) {
       other.channels_last = false;
       EXPECT_EQ(count(other), 0);
       other = small_problem(pass, dtype, 1, 384, 14, 3, 1);
-      other.transforms = true, other.hook = pass == Pass::Forward ? Hook::Statistics : Hook::NormSums;
+      other.transforms = true;
+      EXPECT_EQ(is_first(other), pass == Pass::Input || dtype == DType::Float32);
+      EXPECT_GT(count(other), 0);
+      other.hook = pass == Pass::Forward ? Hook::Statistics : Hook::NormSums;
       EXPECT_EQ(count(other), 0);
     }
   for (const DType dtype : {DType::Float32, DType::BFloat16}) {
