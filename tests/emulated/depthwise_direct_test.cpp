@@ -89,6 +89,57 @@ void backward() {
   });
 }
 
+/// Parts, or the gradients themselves.
+template <class T, class K, class Tile, int kVectors, bool kBias, int kTransforms, int kThreads = 64>
+void weigh() {
+  for_seeds(kSeeds, [](Draw& draw) {
+    const Geometry g = direct_geometry<T, K, Tile>(draw);
+    SCOPED_TRACE(to_string(g));
+    Case<T, K> problem(draw, g, direct_layout<T, K, Tile>(), kTransforms);
+    PixelWork work;
+    problem.describe(work);
+    const Launch launch =
+        cut_weigh_direct(work, g.batch, g.channels, problem.kSizes,
+                         {Tile::kRows, Tile::kColumns, Tile::kLanes}, kVectors, kBias, kThreads);
+    const auto kernel = [&] { weigh_direct<T, K, Tile, kVectors, kBias, kTransforms, kThreads>(work); };
+    if (draw.one_in(2)) {
+      problem.backward(work, launch, {false, true, kBias}, false, false, kernel);
+      return true;
+    }
+    // As [kw][kh][channel], with gaps.
+    const bool add = draw.one_in(2), is_float32 = draw.one_in(2);
+    const std::size_t size = static_cast<std::size_t>(g.channels) * (K::kTaps + 1) * 2;
+    std::vector<float> floats(size, 0.25F);
+    std::vector<T> others(size, narrow<T>(0.25F));
+    const auto target = [&](int offset, Int64 channel, Int64 row, Int64 column) {
+      void* const data = is_float32 ? static_cast<void*>(floats.data() + offset) : others.data() + offset;
+      return GradientTarget{data, is_float32, add, channel, row, column};
+    };
+    const int column = 2 * g.channels * K::kH, biases = column * K::kW;
+    work.dw = target(0, 2, 2 * Int64{g.channels}, column);
+    if (kBias) work.db = target(biases, 2, 0, 0);
+    problem.y.fill(problem.reference.y);
+    emulated::run(launch.blocks, launch.threads, static_cast<std::size_t>(launch.shared_bytes), kernel);
+    const std::vector<double> sums = problem.reference.weight_gradient();
+    const auto expect = [&](int at, bool written, double sum) {
+      const std::size_t i = static_cast<std::size_t>(at);
+      const double got = static_cast<double>(is_float32 ? floats[i] : widen(others[i]));
+      const double wanted = !written ? 0.25 : add ? 0.25 + sum : sum;
+      const float rounded = static_cast<float>(wanted);
+      ASSERT_EQ(got, static_cast<double>(is_float32 ? rounded : widen(narrow<T>(rounded)))) << "at " << at;
+    };
+    for (int c = 0; c < g.channels; ++c)
+      for (int k = 0; k <= K::kTaps; ++k) {
+        const int at =
+            k == K::kTaps ? biases + 2 * c : 2 * (c + g.channels * (k / K::kW)) + column * (k % K::kW);
+        expect(at, kBias || k < K::kTaps,
+               sums[static_cast<std::size_t>(c) * (K::kTaps + 1) + static_cast<std::size_t>(k)]);
+        expect(at + 1, false, 0);
+      }
+    return true;
+  });
+}
+
 TEST(Direct, a_divisor_divides) {
   for (const std::int64_t count :
        {1, 2, 3, 5, 7, 12, 240, 641, 65535, 65536, 65537, 1 << 30, (1 << 30) + 1}) {
@@ -138,6 +189,24 @@ TEST(Direct, input_gradient_other_strides) {
   backward<BFloat16, Kernel<3, 1, 3, 1>, Tile<2, 1, 1>, 8>();
   backward<float, Kernel<2, 3, 1, 2>, Tile<1, 2, 1>, 4>();
   backward<float, Kernel<1, 2, 2, 3>, Tile<1, 1, 2>, 4>();
+}
+
+TEST(Direct, weight_gradient) {
+  weigh<float, Kernel<3, 3, 1, 1>, Tile<1, 1, 4>, 4, true, kPlain>();
+  weigh<BFloat16, Kernel<3, 3, 1, 1>, Tile<1, 4, 2>, 8, false, kPlain, 128>();
+}
+TEST(Direct, weight_gradient_stride) {
+  weigh<Float16, Kernel<3, 3, 2, 2>, Tile<2, 2, 1>, 16, true, kPlain>();
+  weigh<float, Kernel<5, 5, 2, 2>, Tile<1, 2, 2>, 4, false, kPlain>();
+}
+TEST(Direct, weight_gradient_other_kernels) {
+  weigh<float, Kernel<3, 1, 1, 1>, Tile<1, 1, 1>, 1, true, kPlain>();
+  weigh<BFloat16, Kernel<2, 4, 1, 2>, Tile<1, 1, 8>, 2, true, kPlain>();
+  weigh<float, Kernel<5, 5, 1, 1>, Tile<1, 1, 4>, 32, true, kPlain>();
+}
+TEST(Direct, weight_gradient_transform) {
+  weigh<float, Kernel<3, 3, 1, 1>, Tile<1, 2, 2>, 4, true, kClamp>();
+  weigh<BFloat16, Kernel<3, 3, 2, 2>, Tile<1, 1, 4>, 2, false, kHardSwish>();
 }
 
 }  // namespace

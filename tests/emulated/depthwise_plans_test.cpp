@@ -87,10 +87,10 @@ int read_expression(std::string_view& text) {
 
 /// Parameters of the kernels' templates.
 const std::map<std::string, int, std::less<>> kParameters{
-    {"forward_pixels", 11}, {"backward_pixels", 14}, {"forward_planes", 11},      {"backward_planes", 15},
-    {"forward_boxes", 6},   {"backward_boxes", 11},  {"forward_runs", 11},        {"backward_runs", 14},
-    {"forward_direct", 8},  {"backward_direct", 6},  {"backward_float_boxes", 9}, {"backward_diagonals", 8},
-    {"forward_matrices", 7}};
+    {"forward_pixels", 11},    {"backward_pixels", 14}, {"forward_planes", 11}, {"backward_planes", 15},
+    {"forward_boxes", 6},      {"backward_boxes", 11},  {"forward_runs", 11},   {"backward_runs", 14},
+    {"forward_direct", 8},     {"backward_direct", 6},  {"weigh_direct", 7},    {"backward_float_boxes", 9},
+    {"backward_diagonals", 8}, {"forward_matrices", 7}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -211,10 +211,17 @@ TEST(Plans, small_problems_with_channels_side_by_side_go_the_direct_way) {
       other.channels_last = false;
       EXPECT_EQ(count(other), 0);
       other = small_problem(pass, dtype, 1, 384, 14, 3, 1);
-      other.transforms = true, other.hook = pass == Pass::Forward ? Hook::Statistics : Hook::NormSums;
+      other.transforms = true;
+      EXPECT_EQ(is_first(other), pass == Pass::Input || dtype == DType::Float32);
+      EXPECT_GT(count(other), 0);
+      other.hook = pass == Pass::Forward ? Hook::Statistics : Hook::NormSums;
       EXPECT_EQ(count(other), 0);
     }
-  EXPECT_EQ(count(small_problem(Pass::Weight, DType::Float32, 1, 384, 14, 3, 1)), 0);
+  for (const DType dtype : {DType::Float32, DType::BFloat16}) {
+    EXPECT_TRUE(is_first(small_problem(Pass::Weight, dtype, 1, 960, 7, 3, 1)));
+    EXPECT_TRUE(is_first(small_problem(Pass::Weight, dtype, 1, 384, 14, 3, 1)));
+    EXPECT_FALSE(is_first(small_problem(Pass::Weight, dtype, 1, 32, 112, 3, 1)));
+  }
   EXPECT_EQ(count(small_problem(Pass::Both, DType::Float32, 1, 384, 14, 3, 1)), 0);
 }
 

@@ -32,7 +32,8 @@ struct Setting {
 /// What a pass reads and writes.
 struct Memory {
   Conv2dGeometry geometry;
-  Tensor x, y, dx, weight, bias, scale, shift;
+  Tensor x, y, dx, weight, bias, scale, shift, dweight, dbias;
+  cuda::depthwise::Parts to;
 
   explicit Memory(const Setting& of) {
     Conv2dGeometry& g = geometry;
@@ -53,10 +54,21 @@ struct Memory {
     weight = make({of.channels, 1, of.kernel, of.kernel}, 4, of.tap_dtype);
     bias = make({of.channels}, 5, of.tap_dtype);
     scale = make({of.channels}, 6, float32), shift = make({of.channels}, 7, float32);
+    dweight = make({of.channels, 1, of.kernel, of.kernel}, 8, of.tap_dtype);
+    dbias = make({of.channels}, 9, of.tap_dtype);
   }
   Operands operands(const Setting& of) {
     const auto floats = [](const Tensor& t) { return static_cast<float*>(detail::write(t, "test").data); };
     Operands o;
+    if (of.pass == Pass::Weight) {
+      to.device = Device::cuda(), to.channels = of.channels, to.kernel = geometry.kernel;
+      to.weight = detail::write(dweight, "test");
+      if (of.bias) to.bias = detail::write(dbias, "test");
+      to.add_weight = to.add_bias = of.accumulate;
+      o.input = detail::read(x), o.grad_output = detail::read(y), o.to = &to;
+      if (of.transforms) o.transform = {floats(scale), floats(shift), 0, 1, false};
+      return o;
+    }
     o.weight = detail::read(weight);
     o.accumulate = of.accumulate;
     if (of.pass == Pass::Forward) {
@@ -70,7 +82,8 @@ struct Memory {
   }
   std::vector<std::vector<double>> numbers() const {
     std::vector<std::vector<double>> all;
-    for (const Tensor& t : {x, y, dx}) all.push_back(t.to(Device::cpu()).to(float64).to_vector<double>());
+    for (const Tensor& t : {x, y, dx, dweight, dbias})
+      all.push_back(t.to(Device::cpu()).to(float64).to_vector<double>());
     return all;
   }
 };
@@ -94,7 +107,7 @@ TEST(DepthwiseDirectTest, direct_plans_compute_what_others_do) {
     const auto& [dtype, tap_dtype] = kTypes[settings.size() % kTypes.size()];
     settings.push_back({pass, dtype, tap_dtype, images, channels, size, kernel, stride, padding, dilation});
   };
-  for (const Pass pass : {Pass::Forward, Pass::Input}) {
+  for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight}) {
     add(pass, 1, 960, 7, 3, 1, 1);
     add(pass, 2, 36, 23, 3, 2, 1);
     add(pass, 1, 21, 14, 5, 1, 2);
@@ -106,10 +119,8 @@ TEST(DepthwiseDirectTest, direct_plans_compute_what_others_do) {
   const std::size_t plain = settings.size();
   for (std::size_t i = 0; i < plain; i += 3) {
     Setting more = settings[i];
-    if (more.pass == Pass::Input)
-      more.accumulate = true;
-    else
-      more.bias = true, more.transforms = i != 3;
+    more.accumulate = more.pass != Pass::Forward;
+    if (more.pass != Pass::Input) more.bias = true, more.transforms = i != 3;
     settings.push_back(more);
   }
   for (const Setting& of : settings) {

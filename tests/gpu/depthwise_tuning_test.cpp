@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cinttypes>
 #include <cstdio>
@@ -272,6 +273,28 @@ TEST_F(DepthwiseTuningTest, the_nearest_batch_decides) {
   problem.geometry.kernel = Size2(5);
   EXPECT_TRUE(measured(8).empty());
   EXPECT_TRUE(measured_for("nothing", tuning).empty());
+}
+
+TEST_F(DepthwiseTuningTest, a_large_batch_does_not_decide_for_a_small_problem) {
+  Problem problem = some_problem();
+  problem.channels_last = true;
+  problem.geometry.batch = 256;
+  const auto chosen = [&](std::int64_t batch, const Tuning& tuning) {
+    problem.geometry.batch = batch;
+    return plans_to_try(problem, tuning).front().family;
+  };
+  ASSERT_EQ(chosen(1, {}), Plan::Family::Direct);
+  problem.geometry.batch = 256;
+  const Tuning large{{text_of(problem), text_of(plans_for(problem).front())}};
+  EXPECT_EQ(chosen(1, large), Plan::Family::Direct);
+  problem.geometry.batch = 1;
+  const std::vector<Plan> plans = plans_for(problem);
+  const auto other = std::find_if(plans.begin(), plans.end(),
+                                  [](const Plan& plan) { return plan.family != Plan::Family::Direct; });
+  ASSERT_NE(other, plans.end());
+  const Tuning small{{text_of(problem), text_of(*other)}};
+  EXPECT_EQ(chosen(1, small), other->family);
+  EXPECT_EQ(chosen(2, small), other->family);
 }
 
 TEST_F(DepthwiseTuningTest, two_passes_may_be_what_was_measured) {

@@ -54,4 +54,20 @@ inline Launch cut_backward_direct(PixelWork& work, std::int64_t images, std::int
                     widest_class(work.w, kernel.stride_w, false, 0).count);
 }
 
+/// Of weigh_direct: a block has all tiles of its channels.
+inline Launch cut_weigh_direct(PixelWork& work, std::int64_t images, std::int64_t channels,
+                               const KernelSizes& kernel, const TileSizes& tile, int vectors, bool bias,
+                               int threads) {
+  Launch launch = cut_forward_direct(work, images, channels, tile, vectors, threads);
+  if (launch.blocks == 0) return launch;
+  const PixelCut& cut = work.cut;
+  work.items = static_cast<int>(std::int64_t{cut.tiles} * cut.strips * work.h.output_step *
+                                work.w.output_step * images);
+  launch.blocks = cut.channel_blocks;
+  launch.parts = 1;
+  const std::int64_t sums = kernel.kernel_h * kernel.kernel_w + (bias ? 1 : 0);
+  launch.shared_bytes = sums * tile.lanes * (threads / vectors + 1) * vectors * 4;
+  return launch;
+}
+
 }  // namespace lamella::depthwise

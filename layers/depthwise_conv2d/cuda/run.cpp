@@ -123,6 +123,16 @@ lamella::depthwise::Pixels pixels_of(const ConstTensorView& view) {
   return {const_cast<void*>(view.data), view.strides[0], view.strides[2], view.strides[3]};
 }
 
+lamella::depthwise::GradientTarget target_of(const detail::TensorView& view, bool add) {
+  lamella::depthwise::GradientTarget target;
+  target.data = view.data;
+  if (view.data == nullptr) return target;
+  target.is_float32 = view.dtype == DType::Float32, target.add = add;
+  target.channel = view.strides[0];
+  if (view.shape.size() > 1) target.row = view.strides[2], target.column = view.strides[3];
+  return target;
+}
+
 /// Whether a view's numbers are one run of memory, in either format.
 bool is_run(const ConstTensorView& view) {
   std::int64_t last = 0;
@@ -252,6 +262,14 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
   const bool needs_memory = weights_left == nullptr || merged != Hook::None;
   const detail::Workspace sums(device, needs_memory ? plan.workspace_bytes(geometry, merged) : 0);
   float* parts = sums.as<float>();
+  // Direct kernels have all of a sum, and write gradients of these types themselves.
+  const auto is_written = [&](const detail::TensorView& gradient) {
+    return gradient.data == nullptr || gradient.dtype == DType::Float32 ||
+           gradient.dtype == o.grad_output.dtype;
+  };
+  const bool finishes = plan.family == Plan::Family::Direct && o.to != nullptr && weights_left == nullptr &&
+                        is_written(o.to->weight) && is_written(o.to->bias) &&
+                        (o.to->weight.data != nullptr || o.to->bias.data != nullptr);
   if (weights_left != nullptr) {
     const std::int64_t taps = geometry.kernel.h * geometry.kernel.w;
     parts = weights_left->take(plan.launch.parts, geometry.out_channels, taps, taps + 1);
@@ -299,6 +317,10 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
     pixels.transform = o.transform;
     pixels.hook = hook;
     pixels.parts = parts;
+    if (finishes) {
+      pixels.dw = target_of(o.to->weight, o.to->add_weight);
+      pixels.db = target_of(o.to->bias, o.to->add_bias);
+    }
     work = &pixels;
     if (plan.family == Plan::Family::Boxes) work = &boxes;
   }
@@ -308,7 +330,7 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
                                static_cast<unsigned>(plan.launch.threads),
                                static_cast<std::size_t>(plan.launch.shared_bytes), kernel, arguments);
   });
-  if (o.to != nullptr && weights_left == nullptr) finish_rows(parts, plan.launch.parts, *o.to);
+  if (o.to != nullptr && weights_left == nullptr && !finishes) finish_rows(parts, plan.launch.parts, *o.to);
   if (left != nullptr) return true;
   if (o.hook == Hook::Statistics)
     finish_statistics(hook.parts, plan.launch.hook_parts, geometry.out_channels, device, o.results);

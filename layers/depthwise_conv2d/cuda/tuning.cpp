@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <sstream>
 #include <string_view>
 #include <system_error>
@@ -179,7 +180,7 @@ Tuning extend(Tuning tuning) {
   return tuning;
 }
 
-std::vector<std::string> measured_for(const std::string& problem, const Tuning& tuning) {
+std::vector<std::string> measured_for(const std::string& problem, const Tuning& tuning, double most_times) {
   const Batch of = batch_of(problem);
   if (of.images == 0) return {};
   const std::string_view before = std::string_view(problem).substr(0, of.begin),
@@ -188,8 +189,9 @@ std::vector<std::string> measured_for(const std::string& problem, const Tuning& 
   for (auto it = tuning.lower_bound(std::string(before)); it != tuning.end(); ++it) {
     if (!it->first.starts_with(before)) break;
     const Batch other = batch_of(it->first);
-    if (other.images > 0 && std::string_view(it->first).substr(other.end) == behind)
-      found.emplace_back(std::abs(std::log(other.images / of.images)), it->second);
+    if (other.images == 0 || std::string_view(it->first).substr(other.end) != behind) continue;
+    const double apart = std::abs(std::log(other.images / of.images));
+    if (apart <= std::log(most_times)) found.emplace_back(apart, it->second);
   }
   std::stable_sort(found.begin(), found.end(),
                    [](const auto& a, const auto& b) { return a.first < b.first; });
@@ -229,7 +231,9 @@ Tuning tuning_from_environment(const std::string& device) {
 
 std::vector<Plan> plans_to_try(const Problem& problem, const Tuning& tuning) {
   std::vector<Plan> plans = plans_for(problem);
-  for (const std::string& measured : measured_for(text_of(problem), tuning)) {
+  constexpr double kSimilar = 4, kAny = std::numeric_limits<double>::infinity();
+  const bool is_small = !plans.empty() && plans.front().family == Plan::Family::Direct;
+  for (const std::string& measured : measured_for(text_of(problem), tuning, is_small ? kSimilar : kAny)) {
     if (problem.pass == Pass::Both && measured == kTwoPasses) return {};
     const auto first = find_plan(plans, measured);
     if (first == plans.end()) continue;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -26,8 +27,10 @@ Tuning shipped_tuning(const std::string& device);
 
 /// Adds to choices of bfloat16 the same for float16, unless there is a choice already.
 Tuning extend(Tuning tuning);
-/// The plans measured for a problem's text and for the same with other batches, the nearest batch first.
-std::vector<std::string> measured_for(const std::string& problem, const Tuning& tuning);
+/// The plans measured for a problem's text and for the same with other batches, up to so many times larger or
+/// smaller, the nearest batch first.
+std::vector<std::string> measured_for(const std::string& problem, const Tuning& tuning,
+                                      double most_times = std::numeric_limits<double>::infinity());
 
 /// Throws Error, with why, for a file that cannot be read, is damaged, or of another device or version.
 Tuning read_tuning(const std::string& path, const std::string& device);
@@ -40,9 +43,10 @@ void write_tuning(const std::string& path, const std::string& device, const Tuni
 Tuning tuning_from_environment(const std::string& device);
 
 /// plans_for() with the measured one first: that of the problem or else of the nearest batch, whose kernel is
-/// launched with a number of blocks close to the measured one. Empty too where both gradients take less time
-/// in two passes, as measured or else as estimated. What `tuning` names and plans_for() does not know is left
-/// out.
+/// launched with a number of blocks close to the measured one. What was measured for a large batch says
+/// nothing of problems so small that the first is a direct plan. Empty too where both gradients take less
+/// time in two passes, as measured or else as estimated. What `tuning` names and plans_for() does not know is
+/// left out.
 std::vector<Plan> plans_to_try(const Problem& problem, const Tuning& tuning);
 
 }  // namespace lamella::depthwise

@@ -7,32 +7,23 @@
 
 /// Channels side by side (NHWC), for problems so small that the way to memory and back is what takes time. A
 /// thread has a vector of channels of one tile. It asks for all that it needs before it computes, and nothing
-/// goes through shared memory: what neighbours read twice is in the cache.
+/// goes through shared memory but, of a weight's gradient, the sums: what neighbours read twice is in the
+/// cache.
 namespace lamella::depthwise {
 
-/// Which tile of which class of which image a thread has, and its first channel.
-template <class Tile, int kVectors, int kThreads>
-struct DirectPlace {
-  int channel, tile, strip, class_w = 0, class_h = 0, image;
-  bool exists;
+/// One tile of one class of one image, by its number.
+struct DirectTile {
+  int tile, strip, class_w = 0, class_h = 0, image;
 
-  __device__ __forceinline__ explicit DirectPlace(const PixelWork& work) {
-    constexpr unsigned kTiles = kThreads / kVectors;  // of a block
-    static_assert(kThreads % kVectors == 0);
-    const PixelCut& cut = work.cut;
-    const unsigned thread = static_cast<unsigned>(threadIdx.x), block = static_cast<unsigned>(blockIdx.x);
-    const unsigned group = cut.by_channel_blocks.divide(block);
-    const unsigned vectors = (block - group * static_cast<unsigned>(cut.channel_blocks)) * kVectors;
-    channel = static_cast<int>(vectors + thread % kVectors) * Tile::kLanes;
-    const auto next = [](unsigned& number, const Divisor& divisor, int count) {
+  __device__ __forceinline__ DirectTile(const PixelWork& work, unsigned number) {
+    const auto next = [&number](const Divisor& divisor, int count) {
       const unsigned whole = divisor.divide(number);
       const int digit = static_cast<int>(number - whole * static_cast<unsigned>(count));
       number = whole;
       return digit;
     };
-    unsigned number = group * kTiles + thread / kVectors;
-    tile = next(number, cut.by_tiles, cut.tiles);
-    strip = next(number, cut.by_strips, cut.strips);
+    tile = next(work.cut.by_tiles, work.cut.tiles);
+    strip = next(work.cut.by_strips, work.cut.strips);
     image = static_cast<int>(number);
     if (work.w.output_step > 1 || work.h.output_step > 1) {
       class_w = image % work.w.output_step;
@@ -40,8 +31,42 @@ struct DirectPlace {
       class_h = image % work.h.output_step;
       image /= work.h.output_step;
     }
-    exists = channel < cut.channels && image < cut.images;
   }
+};
+
+/// What a block has: kVectors vectors of channels from `channel` on, and threads for kTiles tiles of each.
+template <class Tile, int kVectors, int kThreads>
+struct DirectBlock {
+  static constexpr int kTiles = kThreads / kVectors, kChannels = kVectors * Tile::kLanes;
+  static_assert(kThreads % kVectors == 0);
+  int channel, vector, place;  ///< the block's first channel; the thread's vector and which tile it has
+  unsigned group;              ///< of tiles
+
+  __device__ __forceinline__ explicit DirectBlock(const PixelCut& cut) {
+    const unsigned block = static_cast<unsigned>(blockIdx.x),
+                   count = static_cast<unsigned>(cut.channel_blocks);
+    group = cut.by_channel_blocks.divide(block);
+    channel = static_cast<int>(block - group * count) * kChannels;
+    vector = static_cast<int>(threadIdx.x) % kVectors;
+    place = static_cast<int>(threadIdx.x) / kVectors;
+  }
+};
+
+/// A thread's tile and its first channel.
+template <class Tile, int kVectors, int kThreads>
+struct DirectPlace : DirectTile {
+  int channel;
+  bool exists;
+
+  __device__ __forceinline__ explicit DirectPlace(const PixelWork& work)
+      : DirectPlace(work, DirectBlock<Tile, kVectors, kThreads>(work.cut)) {}
+
+ private:
+  using Block = DirectBlock<Tile, kVectors, kThreads>;
+  __device__ __forceinline__ DirectPlace(const PixelWork& work, const Block& block)
+      : DirectTile(work, block.group * Block::kTiles + static_cast<unsigned>(block.place)),
+        channel(block.channel + block.vector * Tile::kLanes),
+        exists(channel < work.cut.channels && image < work.cut.images) {}
 };
 
 /// Rows and columns of a tensor around a tile; what does not exist is zero.
@@ -173,7 +198,7 @@ __device__ __forceinline__ void load_biases(const Parameters& parameters, int ch
 /// first; Parameters are not asked for either.
 template <class T, class K, class Tile, int kVectors, bool kExactTaps, bool kTurned, int kTransforms,
           int kThreads>
-__global__ void __launch_bounds__(kThreads) forward_direct(const PixelWork work) {
+__global__ void __launch_bounds__(kThreads, 1) forward_direct(const PixelWork work) {
   static_assert(K::kRepeat == 1);
   constexpr int kLanes = Tile::kLanes, kWindow = kInputWindow<K, Tile>;
   const DirectPlace<Tile, kVectors, kThreads> at(work);
@@ -214,7 +239,7 @@ __global__ void __launch_bounds__(kThreads) forward_direct(const PixelWork work)
 
 /// dx by its definition, for strides above one. A tile is one of x in units of the stride.
 template <class T, class K, class Tile, int kVectors, bool kExactTaps, int kThreads>
-__global__ void __launch_bounds__(kThreads) backward_direct(const PixelWork work) {
+__global__ void __launch_bounds__(kThreads, 1) backward_direct(const PixelWork work) {
   static_assert(K::kRepeat == 1);
   constexpr int kLanes = Tile::kLanes, kWindow = kOutputWindow<K, Tile>;
   constexpr int kWidth = Tile::kColumns * K::kStrideW;
@@ -249,6 +274,113 @@ __global__ void __launch_bounds__(kThreads) backward_direct(const PixelWork work
   const auto load_input = [](int, float(&)[kWidth][kLanes]) {};
   const auto store_row = [&](int i, const float(&some)[kWidth][kLanes]) { dx.put(i, some, work.accumulate); };
   propagate<K, Tile, true, false>(taps, taps, load_gradient, load_input, store_row);
+}
+
+/// Writes sum k of a channel, rounded once.
+template <class T>
+__device__ __forceinline__ void write_gradient(const GradientTarget& to, Int64 at, float sum) {
+  if (to.is_float32) {
+    float* const number = static_cast<float*>(to.data) + at;
+    *number = to.add ? *number + sum : sum;
+  } else {
+    T* const number = static_cast<T*>(to.data) + at;
+    *number = narrow<T>(to.add ? widen(*number) + sum : sum);
+  }
+}
+
+/// dw, and with kBias the sums of g, of all tiles: a block has all of some channels', so that it writes them
+/// itself where work.dw or work.db says so. Threads add up every so many-th tile, and then the block what its
+/// threads have, in their order.
+template <class T, class K, class Tile, int kVectors, bool kBias, int kTransforms, int kThreads>
+__global__ void __launch_bounds__(kThreads, 1) weigh_direct(const PixelWork work) {
+  static_assert(K::kRepeat == 1);
+  constexpr int kLanes = Tile::kLanes, kWindow = kInputWindow<K, Tile>, kRows = kInputRows<K, Tile>;
+  constexpr int kAll = K::kTaps + 1, kSums = kBias ? kAll : K::kTaps;
+  using Block = DirectBlock<Tile, kVectors, kThreads>;
+  constexpr int kGroups = Block::kTiles, kStep = (kGroups + 1) * kVectors;  // from sum to sum
+  extern __shared__ uint4 shared[];
+  float* const list = reinterpret_cast<float*>(shared);  // [sum][group][vector]
+  const Block block(work.cut);
+  const int channel = block.channel + block.vector * kLanes;
+  float sums[kSums][kLanes];
+#pragma unroll
+  for (int k = 0; k < kSums; ++k)
+#pragma unroll
+    for (int l = 0; l < kLanes; ++l) sums[k][l] = 0;
+  wait_for_stream();
+
+  if (channel < work.cut.channels) {
+    Lanes<kTransforms, kLanes> lanes;
+    lanes.begin(work.transform, channel);
+#pragma unroll 1
+    for (int item = block.place; item < work.items; item += kGroups) {
+      const DirectTile at(work, static_cast<unsigned>(item));
+      const int first_row = at.strip * Tile::kRows, first_column = at.tile * Tile::kColumns;
+      DirectWindow<T, kLanes, kRows, kWindow> x(
+          work.x, at.image, channel, work.h.origin(at.class_h) + first_row * K::kStrideH * work.h.input_step,
+          work.h.input_step, work.h.input,
+          work.w.origin(at.class_w) + first_column * K::kStrideW * work.w.input_step, work.w.input_step,
+          work.w.input);
+      DirectWindow<T, kLanes, Tile::kRows, Tile::kColumns> g(
+          work.y, at.image, channel, at.class_h + first_row * work.h.output_step, work.h.output_step,
+          work.h.output, at.class_w + first_column * work.w.output_step, work.w.output_step, work.w.output);
+      x.fetch();
+      g.fetch();
+      float gradient[Tile::kRows][Tile::kColumns][kLanes];
+#pragma unroll
+      for (int r = 0; r < Tile::kRows; ++r) g.numbers(r, gradient[r]);
+      if constexpr (kBias) {
+#pragma unroll
+        for (int r = 0; r < Tile::kRows; ++r)
+#pragma unroll
+          for (int c = 0; c < Tile::kColumns; ++c)
+#pragma unroll
+            for (int l = 0; l < kLanes; ++l) sums[K::kTaps][l] += gradient[r][c][l];
+      }
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        float row[kWindow][kLanes];
+        x.numbers(i, row);
+        if constexpr (kTransforms != kPlain) lanes.apply(row, x.inside(i));
+#pragma unroll
+        for (int r = 0; r < Tile::kRows; ++r) {
+          const int kh = i - r * K::kStrideH;
+          if (kh < 0 || kh >= K::kH) continue;
+#pragma unroll
+          for (int kw = 0; kw < K::kW; ++kw)
+#pragma unroll
+            for (int c = 0; c < Tile::kColumns; ++c)
+#pragma unroll
+              for (int l = 0; l < kLanes; ++l)
+                sums[kh * K::kW + kw][l] += row[c * K::kStrideW + kw][l] * gradient[r][c][l];
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < kSums; ++k)
+#pragma unroll
+    for (int l = 0; l < kLanes; ++l)
+      list[(k * kLanes + l) * kStep + block.place * kVectors + block.vector] = sums[k][l];
+  __syncthreads();
+
+  const bool writes = work.dw.data != nullptr || work.db.data != nullptr;
+  for (int i = static_cast<int>(threadIdx.x); i < kSums * Block::kChannels; i += kThreads) {
+    const int sum_of = i / kVectors, k = sum_of / kLanes;
+    const int c = block.channel + i % kVectors * kLanes + sum_of % kLanes;
+    if (c >= work.cut.channels) continue;
+    const float* const of_groups = list + sum_of * kStep + i % kVectors;
+    float sum = 0;
+#pragma unroll 8
+    for (int g = 0; g < kGroups; ++g) sum += of_groups[g * kVectors];
+    if (!writes)
+      work.parts[static_cast<Int64>(c) * kAll + k] = sum;
+    else if (k < K::kTaps && work.dw.data != nullptr)
+      write_gradient<T>(work.dw, c * work.dw.channel + k / K::kW * work.dw.row + k % K::kW * work.dw.column,
+                        sum);
+    else if (k == K::kTaps && work.db.data != nullptr)
+      write_gradient<T>(work.db, c * work.db.channel, sum);
+  }
 }
 
 }  // namespace lamella::depthwise

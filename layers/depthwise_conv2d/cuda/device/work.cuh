@@ -111,6 +111,14 @@ struct PixelCut {
   Divisor by_channel_blocks, by_tiles, by_strips;  ///< of direct kernels, whose threads have a tile each
 };
 
+/// Where a kernel that has all of a weight's gradient writes it: [channels][kh][kw], or [channels], float32
+/// or the type of the other tensors; strides in elements.
+struct GradientTarget {
+  void* data = nullptr;  ///< null: not wanted
+  bool is_float32 = false, add = false;
+  Int64 channel = 0, row = 0, column = 0;
+};
+
 struct PixelWork {
   Axis h, w;
   Pixels x, y;  ///< y: the result, or its gradient
@@ -122,6 +130,7 @@ struct PixelWork {
   PixelCut cut;
   // Weight gradient.
   float* parts = nullptr;  ///< [part][channel][taps + 1]
+  GradientTarget dw, db;   ///< of direct kernels, whose only part is the whole, in place of `parts`
   int items = 0, items_per_part = 1;
   int owner_h = 0,
       owner_w = 0;  ///< row and column b of the window whose sum is the bias's: see backward_pixels()
