@@ -86,9 +86,9 @@ int read_expression(std::string_view& text) {
 
 /// Parameters of the kernels' templates.
 const std::map<std::string, int, std::less<>> kParameters{
-    {"forward_pixels", 11},  {"backward_pixels", 14}, {"forward_planes", 11},
-    {"backward_planes", 15}, {"forward_boxes", 6},    {"backward_boxes", 11},
-    {"forward_runs", 11},    {"backward_runs", 14},   {"backward_float_boxes", 9}};
+    {"forward_pixels", 11},     {"backward_pixels", 14},    {"forward_planes", 11}, {"backward_planes", 15},
+    {"forward_boxes", 6},       {"backward_boxes", 11},     {"forward_runs", 11},   {"backward_runs", 14},
+    {"forward_float_boxes", 6}, {"backward_float_boxes", 9}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -169,7 +169,7 @@ TEST(Plans, of_several_images_of_a_small_map_are_offered_behind_others) {
 }
 
 TEST(Plans, of_float_boxes_are_offered_behind_others) {
-  for (const Pass pass : {Pass::Weight, Pass::Both}) {
+  for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight, Pass::Both}) {
     SCOPED_TRACE(static_cast<int>(pass));
     Problem problem;
     problem.pass = pass, problem.dtype = DType::Float32, problem.channels_last = problem.boxes = true;
