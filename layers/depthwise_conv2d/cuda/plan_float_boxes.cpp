@@ -29,7 +29,10 @@ int float_registers(const Problem& p, const Shape& s, const FloatTileSizes& t) {
            t.lanes * (taps_of(k) + 1 + std::min(t.rows, k.reach_h()) * t.columns +
                       (t.columns - 1) * k.stride_w + k.kernel_w);
   // For the weight's gradient alone the first row of the window need not be kept.
-  return (input ? 44 : 30) + hook +
+  return (has_norm_sums(p) ? 52
+          : input          ? 44
+                           : 30) +
+         hook +
          t.lanes * (gradients * taps_of(k) + (k.reach_h() - (input ? 0 : 1)) * window +
                     gradients * t.columns * k.stride_w + (p.bias ? 1 : 0));
 }
