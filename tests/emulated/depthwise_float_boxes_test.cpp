@@ -69,9 +69,59 @@ void backward(int size = 0, int padding = -1) {
   });
 }
 
+template <class K, class Tile, int kTransforms = kPlain, bool kStatistics = false>
+void forward(double lift = 0) {
+  for_seeds(kSeeds, [=](Draw& draw) {
+    Wanted wanted{Case<float, K>::kSizes};
+    wanted.channels = kLeastChannels;
+    if (Tile::kImages > 1) wanted.most_images = 2 * Tile::kImages + 3;
+    const Geometry g = draw_geometry(draw, wanted);
+    SCOPED_TRACE(to_string(g));
+    Case<float, K> problem(draw, g, kLayout, kTransforms, lift);
+    BoxWork boxes;
+    PixelWork& work = boxes.work;
+    problem.describe(work);
+    BoxPlan plan = cut_forward_float_boxes(work, g.batch, g.channels, problem.kSizes, kTileSizes<Tile>,
+                                           Tile::kWhole ? Tile::kStepRows : draw(1, 12), draw(1, 30));
+    if (plan.launch.blocks == 0) return false;
+    EmulatedTensor x = box_tensor(work.x, g.batch, g.h, g.w, g.channels, plan.x);
+    boxes.x.opaque[0] = reinterpret_cast<std::uintptr_t>(&x);
+    using Sizes = ForwardFloatBoxes<K, Tile>;
+    EXPECT_GE(plan.launch.shared_bytes, 1024 + Sizes::kBarriers + 16 * Tile::kPages);
+    EXPECT_EQ(plan.launch.threads, Tile::kThreads);
+    const auto run = [&] { forward_float_boxes<float, K, Tile, kTransforms, kStatistics, 1>(boxes); };
+    if constexpr (kStatistics) {
+      plan.launch.hook_parts = plan.launch.parts;
+      problem.forward_with_statistics(work, plan.launch, run);
+    } else {
+      problem.forward(work, plan.launch, false, run);
+    }
+    return true;
+  });
+}
+
 using Three = Kernel<3, 3, 1, 1>;
 using ThreeStride = Kernel<3, 3, 2, 2>;
 using Five = Kernel<5, 5, 1, 1>;
+
+TEST(FloatBoxes, forward) {
+  forward<Three, FloatTile<7, 2, 2, 2, 2, 32, 3, false>>();
+  forward<Three, FloatTile<4, 2, 4, 1, 4, 64, 2, false>>();
+  forward<Five, FloatTile<3, 2, 1, 2, 2, 16, 5, false>>();
+}
+TEST(FloatBoxes, forward_stride) {
+  forward<ThreeStride, FloatTile<4, 2, 2, 2, 2, 32, 2, false>>();
+  forward<Kernel<5, 4, 3, 3>, FloatTile<3, 2, 2, 1, 1, 16, 3, false>>();
+}
+TEST(FloatBoxes, forward_of_several_images) {
+  forward<Three, FloatTile<7, 1, 7, 1, 2, 32, 2, true, 4, 4>>();
+  forward<ThreeStride, FloatTile<4, 1, 1, 8, 4, 32, 2, true, 4, 2>>();
+}
+TEST(FloatBoxes, forward_statistics_and_transform) {
+  forward<Three, FloatTile<7, 1, 7, 1, 2, 32, 2, true, 4, 4>, kClamp, true>(1000);
+  forward<ThreeStride, FloatTile<4, 2, 2, 2, 1, 32, 2, false>, kHardSwish, true>();
+  forward<Three, FloatTile<7, 2, 2, 2, 4, 32, 4, false>, kClamp>();
+}
 
 TEST(FloatBoxes, weight_gradient) {
   backward<Three, FloatTile<7, 2, 2, 2, 2, 32, 3, false>, false, true, true>();

@@ -142,7 +142,11 @@ TEST(DepthwiseImagesTest, plans_of_float_boxes_compute_what_the_first_does) {
   LAMELLA_NEEDS_GPU();
   constexpr Hook kNone = Hook::None;
   expect_same_as_the_first(
-      {{11, 7, 1, Pass::Weight, kNone, float32},
+      {{11, 7, 1, Pass::Forward, kNone, float32},
+       {5, 14, 1, Pass::Forward, Hook::Statistics, float32},
+       {5, 14, 2, Pass::Forward, Hook::Statistics, float32, 5},
+       {3, 28, 1, Pass::Input, kNone, float32},
+       {11, 7, 1, Pass::Weight, kNone, float32},
        {5, 14, 1, Pass::Weight, kNone, float32},
        {5, 14, 2, Pass::Weight, kNone, float32},
        {3, 28, 1, Pass::Weight, kNone, float32},

@@ -412,13 +412,50 @@ inline void cut_float_boxes(PixelCut& cut, std::int64_t images, std::int64_t cha
   cut.images = static_cast<int>(images);
 }
 
+/// The launch of a kernel of float boxes whose page has these; no blocks: they do not fit.
+inline void launch_float_boxes(BoxPlan& plan, PixelWork& work, std::int64_t images,
+                               const FloatTileSizes& tile, std::int64_t most_blocks) {
+  constexpr int kNumber = 4, kMostThreads = 1024;
+  // What a place has of a channel in the end: sums of some taps, or a hook's.
+  constexpr int kSumsAtOnce = 5;
+  const PixelCut& cut = work.cut;
+  plan.launch.threads = 32 * (tile.consumers() + 1);
+  const std::int64_t items = std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step *
+                             ceiling(images, tile.images);
+  if (plan.launch.threads > kMostThreads || !share_items_among(work, plan.launch, items, most_blocks)) return;
+  std::int64_t page = 16;
+  for (const BoxSizes& box : {plan.x, plan.y})
+    if (box.channels > 0) page += box_bytes(box, kNumber);
+  plan.launch.shared_bytes =
+      1024 + std::max(tile.pages * page, std::int64_t{kSumsAtOnce} * tile.places() * tile.channels * kNumber);
+}
+
+/// The launch of forward_float_boxes, and its boxes; no blocks: they do not fit.
+inline BoxPlan cut_forward_float_boxes(PixelWork& work, std::int64_t images, std::int64_t channels,
+                                       const KernelSizes& kernel, const FloatTileSizes& tile,
+                                       std::int64_t strip_rows, std::int64_t most_blocks) {
+  const std::int64_t rows = ceiling(work.h.output, work.h.output_step),
+                     columns = ceiling(work.w.output, work.w.output_step);
+  cut_float_boxes(work.cut, images, channels, tile, columns, rows, strip_rows);
+  BoxPlan plan;
+  const int in_rows = (tile.step_rows() - 1) * kernel.stride_h + kernel.kernel_h;
+  const int page_rows = tile.whole ? in_rows : tile.step_rows() * kernel.stride_h;
+  if ((tile.whole && work.cut.strip_rows > tile.step_rows()) || tile.pages < ceiling(in_rows, page_rows))
+    return plan;
+  if ((tile.columns - 1) * kernel.stride_w + kernel.kernel_w > kMostWindow) return plan;
+  plan.x = {tile.channels,     (tile.units() - 1) * kernel.stride_w + kernel.kernel_w,
+            page_rows,         tile.images,
+            work.w.input_step, work.h.input_step};
+  if (fits(plan.x)) launch_float_boxes(plan, work, images, tile, most_blocks);
+  return plan;
+}
+
 /// The launch of backward_float_boxes, and its boxes; no blocks: they do not fit. `reads_input`: pages have
 /// x.
 inline BoxPlan cut_backward_float_boxes(PixelWork& work, std::int64_t images, std::int64_t channels,
                                         const KernelSizes& kernel, const FloatTileSizes& tile,
                                         std::int64_t strip_rows, bool reads_input, bool bias,
                                         std::int64_t most_blocks) {
-  constexpr int kNumber = 4, kSumsAtOnce = 5, kMostThreads = 1024, kBits = 32;
   BoxPlan plan;
   work.owner_h = owner_of(work.h, kernel.stride_h, kernel.reach_h());
   work.owner_w = owner_of(work.w, kernel.stride_w, kernel.reach_w());
@@ -430,8 +467,7 @@ inline BoxPlan cut_backward_float_boxes(PixelWork& work, std::int64_t images, st
             page_rows = tile.whole ? g_rows : tile.step_rows();
   if ((tile.whole && cut.strip_rows > tile.step_rows()) || tile.pages < ceiling(g_rows, page_rows))
     return plan;
-  plan.launch.threads = 32 * (tile.consumers() + 1);
-  if (plan.launch.threads > kMostThreads || tile.columns * kernel.stride_w > kBits) return plan;
+  if (tile.columns * kernel.stride_w > kMostWindow) return plan;
   plan.y = {tile.channels,      tile.units() + kernel.reach_w() - 1,
             page_rows,          tile.images,
             work.w.output_step, work.h.output_step};
@@ -442,14 +478,8 @@ inline BoxPlan cut_backward_float_boxes(PixelWork& work, std::int64_t images, st
               tile.images,
               work.w.input_step,
               work.h.input_step};
-  if (!fits(plan.y) || (reads_input && !fits(plan.x))) return plan;
-  const std::int64_t items = std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step *
-                             ceiling(images, tile.images);
-  if (!share_items_among(work, plan.launch, items, most_blocks)) return plan;
-  const std::int64_t pages =
-      tile.pages * (box_bytes(plan.y, kNumber) + (reads_input ? box_bytes(plan.x, kNumber) : 0) + 16);
-  const std::int64_t sums = std::int64_t{kSumsAtOnce} * tile.places() * tile.channels * kNumber;
-  plan.launch.shared_bytes = 1024 + std::max(pages, sums);
+  if (fits(plan.y) && (!reads_input || fits(plan.x)))
+    launch_float_boxes(plan, work, images, tile, most_blocks);
   return plan;
 }
 

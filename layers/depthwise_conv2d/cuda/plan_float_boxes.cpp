@@ -24,8 +24,15 @@ int float_registers(const Problem& p, const Shape& s, const FloatTileSizes& t) {
   const bool input = p.pass != Pass::Weight;
   const int gradients = p.pass == Pass::Both ? 2 : 1, window = t.columns + k.reach_w() - 1;
   const int hook = (has_norm_sums(p) ? 5 * t.lanes + 2 : 0) + (loads_transformed(p) ? 2 * t.lanes + 4 : 0);
+  if (s.forward)
+    return 38 + hook + (has_statistics(p) ? 3 * t.lanes + 2 : 0) +
+           t.lanes * (taps_of(k) + 1 + std::min(t.rows, k.reach_h()) * t.columns +
+                      (t.columns - 1) * k.stride_w + k.kernel_w);
   // For the weight's gradient alone the first row of the window need not be kept.
-  return (input ? 44 : 30) + hook +
+  return (has_norm_sums(p) ? 52
+          : input          ? 44
+                           : 30) +
+         hook +
          t.lanes * (gradients * taps_of(k) + (k.reach_h() - (input ? 0 : 1)) * window +
                     gradients * t.columns * k.stride_w + (p.bias ? 1 : 0));
 }
@@ -44,19 +51,27 @@ double float_box_cost(const Problem& p, const Shape& s, const FloatTileSizes& t,
   const PixelCut& cut = plan.pixels.cut;
   const double x = static_cast<double>(s.images * s.channels) * s.h.input * s.w.input,
                y = static_cast<double>(s.images * s.channels) * s.h.output * s.w.output;
-  const double loaded = (y + (reads_input(p) ? x : 0)) * s.number,
-               stored = p.pass == Pass::Weight ? 0 : x * s.number;
+  const double loaded = (s.forward ? x : y + (reads_input(p) ? x : 0)) * s.number,
+               stored = (s.forward                ? y
+                         : p.pass == Pass::Weight ? 0
+                                                  : x) *
+                        s.number;
   const double item_steps = static_cast<double>(cut.strip_rows) / t.step_rows();
   const double steps = static_cast<double>(plan.pixels.items) * cut.channel_blocks * item_steps;
   const double images = static_cast<double>(t.images) / t.image_groups;  // of a thread
-  const double window = t.columns + k.reach_w() - 1, places = t.rows * k.stride_h * t.columns * k.stride_w;
-  const double loads = (t.rows + k.reach_h() - 1) * window + (reads_input(p) ? places : 0);
-  const double bias = p.bias ? t.rows * window * t.lanes * 1.5 : 0;
-  const double stores = p.pass == Pass::Weight ? 0 : places * (2 + (has_norm_sums(p) ? 6 * t.lanes : 0));
-  const double activations = loads_transformed(p) ? places * t.lanes * 4 : 0;
-  const double instructions = images * (float_products(p, s, t) + loads + bias + stores + activations +
-                                        5 * (t.rows + k.reach_h()) + 40) +
-                              100;
+  // Of a window: of x, or of y's gradient.
+  const int window_columns =
+                s.forward ? (t.columns - 1) * k.stride_w + k.kernel_w : t.columns + k.reach_w() - 1,
+            window_rows = s.forward ? (t.rows - 1) * k.stride_h + k.kernel_h : t.rows + k.reach_h() - 1;
+  const double window = static_cast<double>(window_rows) * window_columns;
+  const double places = s.forward ? t.rows * t.columns : t.rows * k.stride_h * t.columns * k.stride_w;
+  const double loads = window + (!s.forward && reads_input(p) ? places : 0);
+  const double bias = !s.forward && p.bias ? t.rows * window_columns * t.lanes * 1.5 : 0;
+  const double hook = has_norm_sums(p) ? 6 * t.lanes : has_statistics(p) ? 3 * t.lanes : 0;
+  const double stores = stored > 0 ? places * (2 + hook) : 0;
+  const double activations = loads_transformed(p) ? (s.forward ? window : places) * t.lanes * 4 : 0;
+  const double instructions =
+      images * (float_products(p, s, t) + loads + bias + stores + activations + 5 * window_rows + 40) + 100;
   const double page = static_cast<double>(t.images * t.channels * s.number) *
                       (static_cast<double>(plan.y_box.pixels) * plan.y_box.rows +
                        static_cast<double>(plan.x_box.pixels) * plan.x_box.rows);
@@ -65,10 +80,15 @@ double float_box_cost(const Problem& p, const Shape& s, const FloatTileSizes& t,
   const double in_flight = resident * loaded / steps * std::max(1, t.pages - (t.whole ? 1 : 2)) / 1e3;
   const double narrow = s.channels > t.channels ? 0.6 / t.channels : 0;
   // Tiles and strips that meet read each other's edges again, not always from the second-level cache.
-  const double again = static_cast<double>(cut.tiles - 1) * (k.reach_w() - 1) * s.w.output_step / s.w.output +
-                       static_cast<double>(cut.strips - 1) * (k.reach_h() - 1) * s.h.output_step / s.h.output;
-  const double memory =
-      (loaded + stored + 0.5 * again * y * s.number) / 4.4e9 * (1 + 16 / in_flight + narrow);
+  const int edge_h = s.forward ? std::max(k.kernel_h - k.stride_h, 0) : k.reach_h() - 1,
+            edge_w = s.forward ? std::max(k.kernel_w - k.stride_w, 0) : k.reach_w() - 1;
+  const auto again_of = [&](const Axis& axis, int pieces, int edge) {
+    return static_cast<double>(pieces - 1) * edge * (s.forward ? axis.input_step : axis.output_step) /
+           (s.forward ? axis.input : axis.output);
+  };
+  const double again = again_of(s.w, cut.tiles, edge_w) + again_of(s.h, cut.strips, edge_h);
+  const double memory = (loaded + stored + 0.5 * again * (s.forward ? x : y) * s.number) / 4.4e9 *
+                        (1 + 16 / in_flight + narrow);
   const double issue = warp_steps * instructions / 4 / kClocks * 1.4;
   const double shared = (warp_steps * images * loads * t.lanes + steps * page / 128) / kClocks * 1.2;
   const double latency = steps / resident * (400 + 2.2 * instructions) / kClocks;
@@ -76,8 +96,10 @@ double float_box_cost(const Problem& p, const Shape& s, const FloatTileSizes& t,
   double sum = 0;
   for (const double limit : {memory, issue, shared, latency}) sum += std::pow(limit, kPower);
   const double waves = static_cast<double>(plan.launch.blocks) / (kMultiprocessors * resident);
-  const double parts =
-      static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) * (taps_of(k) + 1) * 8 / 1e9;
+  const double parts = s.forward || p.pass == Pass::Input
+                           ? 0
+                           : static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) *
+                                 (taps_of(k) + 1) * 8 / 1e9;
   return std::pow(sum, 1 / kPower) * (1 + 0.4 * (std::ceil(waves) / waves - 1)) + parts + 0.0026;
 }
 
@@ -89,8 +111,10 @@ int plan_float_boxes(const Problem& p, const Shape& s, const FloatConfig& c, boo
   plan.family = Plan::Family::Boxes;
   plan.pixels.h = s.h;
   plan.pixels.w = s.w;
-  const BoxPlan boxes = cut_backward_float_boxes(plan.pixels, s.images, s.channels, s.kernel, t, c.strip,
-                                                 reads_input(p), p.bias, c.most_blocks);
+  const BoxPlan boxes = s.forward ? cut_forward_float_boxes(plan.pixels, s.images, s.channels, s.kernel, t,
+                                                            c.strip, c.most_blocks)
+                                  : cut_backward_float_boxes(plan.pixels, s.images, s.channels, s.kernel, t,
+                                                             c.strip, reads_input(p), p.bias, c.most_blocks);
   plan.launch = boxes.launch;
   plan.x_box = boxes.x, plan.y_box = boxes.y;
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks || plan.launch.shared_bytes > kSharedBytes)
@@ -104,22 +128,24 @@ int plan_float_boxes(const Problem& p, const Shape& s, const FloatConfig& c, boo
   while (blocks_of_sm > 0 && registers_of(plan.launch.threads, static_cast<int>(blocks_of_sm)) < wanted)
     --blocks_of_sm;
   if (blocks_of_sm < 1) return 0;
+  if (p.hook != Hook::None) plan.launch.hook_parts = plan.launch.parts;
   plan.cost = float_box_cost(p, s, t, plan, static_cast<int>(blocks_of_sm)) + hook_cost(p, s, plan.launch);
-  if (has_norm_sums(p)) add_norm_sums(weight, plan.launch);
-  if (!weight) plan.launch.parts = 0;
+  if (s.forward || !weight) plan.launch.parts = 0;
   if (!named) return static_cast<int>(blocks_of_sm);
   const KernelSizes& k = s.kernel;
   std::array<char, 320> text{};
   const int length = std::snprintf(
-      text.data(), text.size(),
-      "backward_float_boxes<float, Kernel<%d, %d, %d, %d>, FloatTile<%d, %d, %d, %d, %d, %d, %d, %s",
-      k.kernel_h, k.kernel_w, k.stride_h, k.stride_w, t.columns, t.column_groups, t.rows, t.row_groups,
-      t.lanes, t.channels, t.pages, word(t.whole));
+      text.data(), text.size(), "%s<float, Kernel<%d, %d, %d, %d>, FloatTile<%d, %d, %d, %d, %d, %d, %d, %s",
+      s.forward ? "forward_float_boxes" : "backward_float_boxes", k.kernel_h, k.kernel_w, k.stride_h,
+      k.stride_w, t.columns, t.column_groups, t.rows, t.row_groups, t.lanes, t.channels, t.pages,
+      word(t.whole));
   plan.kernel.assign(text.data(), static_cast<std::size_t>(length));
   if (t.images > 1) plan.kernel += ", " + std::to_string(t.images) + ", " + std::to_string(t.image_groups);
-  plan.kernel += std::string(">, ") + word(input) + ", " + word(weight) + ", " + word(p.bias) + ", " +
-                 activation_word(p, loads_transformed(p)) + ", " + activation_word(p, has_norm_sums(p)) +
-                 ", " + std::to_string(blocks_of_sm) + ">";
+  plan.kernel += ">, ";
+  if (!s.forward) plan.kernel += std::string(word(input)) + ", " + word(weight) + ", " + word(p.bias) + ", ";
+  plan.kernel += std::string(activation_word(p, loads_transformed(p))) + ", " +
+                 (s.forward ? word(has_statistics(p)) : activation_word(p, has_norm_sums(p))) + ", " +
+                 std::to_string(blocks_of_sm) + ">";
   plan.what = "boxes of " + std::to_string(t.column_groups) + " x " + std::to_string(t.columns) +
               " columns, " + std::to_string(t.row_groups) + " x " + std::to_string(t.rows) + " rows, " +
               std::to_string(t.channels) + " channels (" + std::to_string(t.lanes) +
@@ -178,7 +204,7 @@ void each_float_tile(const Problem& p, const Shape& s, std::int64_t rows, std::i
 
 bool may_use_float_boxes(const Problem& p, const Shape& s) {
   constexpr int kBoxAlignment = 16, kLargestStride = 3;
-  return p.boxes && p.channels_last && s.number == 4 && s.kernel.repeat == 1 && !s.forward &&
+  return p.boxes && p.channels_last && s.number == 4 && s.kernel.repeat == 1 &&
          p.input_alignment >= kBoxAlignment && p.output_alignment >= kBoxAlignment && taps_of(s.kernel) > 1 &&
          taps_of(s.kernel) <= kMostTaps && std::max(s.kernel.stride_h, s.kernel.stride_w) <= kLargestStride;
 }
@@ -191,6 +217,7 @@ void add_float_box_plans(const Problem& p, const Shape& s, std::vector<Plan>& pl
   work.h = s.h, work.w = s.w;
   const KernelSizes& k = s.kernel;
   const auto units = [&](const Axis& axis, int stride, int reach) {
+    if (s.forward) return ceiling(axis.output, axis.output_step);
     return std::int64_t{widest_class(axis, stride, p.bias, owner_of(axis, stride, reach)).count};
   };
   const std::int64_t rows = units(s.h, k.stride_h, k.reach_h()),
@@ -204,8 +231,9 @@ void add_float_box_plans(const Problem& p, const Shape& s, std::vector<Plan>& pl
     std::array<Costed, kMostResident> of_tile{};
     FloatConfig c;
     c.tile = tile;
-    const int reach =
-        tile.whole ? 1 : static_cast<int>(ceiling(tile.step_rows() + k.reach_h() - 1, tile.step_rows()));
+    const int page_rows = tile.step_rows() * (s.forward ? k.stride_h : 1),
+              read = s.forward ? page_rows - k.stride_h + k.kernel_h : page_rows + k.reach_h() - 1,
+              reach = tile.whole ? 1 : static_cast<int>(ceiling(read, page_rows));
     for (const int more : {1, 2, 3})
       for (const int strip : {14, 28, 56, 112}) {
         if (strip > 14 && (tile.whole || strip / 2 >= rows)) break;
