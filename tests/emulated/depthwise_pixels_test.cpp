@@ -20,7 +20,8 @@ Geometry pixel_geometry(Draw& draw, const Layout& layout) {
   return draw_geometry(draw, wanted);
 }
 
-template <class T, class K, class Tile, int kChannels, int kTapRows, int kStages, int kChunk, int kTransforms>
+template <class T, class K, class Tile, int kChannels, int kTapRows, int kStages, int kChunk, int kTransforms,
+          int kThreads = checks::kThreads>
 void forward() {
   for_seeds(kSeeds, [](Draw& draw) {
     const Layout layout = pixel_layout<T, K, Tile>(kChunk);
@@ -40,7 +41,7 @@ void forward() {
 }
 
 template <class T, class K, class Tile, int kChannels, int kTapRows, bool kInput, bool kWeight, bool kBias,
-          int kStages, int kChunk, int kTransforms>
+          int kStages, int kChunk, int kTransforms, int kThreads = checks::kThreads>
 void backward() {
   for_seeds(kSeeds, [](Draw& draw) {
     const Layout layout = pixel_layout<T, K, Tile>(kChunk);
@@ -124,6 +125,17 @@ TEST(Pixels, forward_even_and_number_by_number) {
   forward<BFloat16, Kernel<2, 2, 1, 1>, Tile<2, 3, 1>, 4, 2, 3, 2, false>();
 }
 
+TEST(Pixels, forward_few_channels) {
+  forward<BFloat16, Kernel<3, 5, 1, 1>, Tile<2, 3, 1>, 3, 3, 3, 2, false>();
+  forward<BFloat16, Kernel<3, 3, 1, 1, 2>, Tile<2, 3, 1>, 1, 3, 2, 2, true>();
+  forward<Float16, Kernel<3, 3, 3, 2>, Tile<1, 2, 2>, 2, 3, 3, 4, false>();
+  forward<float, Kernel<5, 5, 1, 2>, Tile<2, 2, 1>, 3, 2, 3, 4, false>();
+}
+TEST(Pixels, forward_few_channels_and_threads) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, Tile<4, 3, 1>, 3, 3, 2, 2, true, 32>();
+  forward<BFloat16, Kernel<5, 4, 2, 1>, Tile<7, 1, 1>, 2, 2, 3, 2, false, 64>();
+}
+
 TEST(Pixels, both_gradients) {
   backward<float, Kernel<3, 3, 1, 1>, Tile<2, 3, 4>, 16, 3, true, true, true, 3, 16, false>();
 }
@@ -144,6 +156,17 @@ TEST(Pixels, input_gradient_some_rows_of_taps) {
 }
 TEST(Pixels, input_gradient_multiplier_and_some_rows_of_taps) {
   backward<float, Kernel<7, 4, 3, 1, 2>, Tile<1, 2, 1>, 4, 3, true, false, false, 2, 4, false>();
+}
+TEST(Pixels, gradients_of_few_channels) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, Tile<2, 3, 1>, 3, 3, true, true, true, 3, 2, true>();
+  backward<Float16, Kernel<4, 3, 2, 3>, Tile<1, 2, 1>, 5, 4, true, false, false, 2, 2, false>();
+  backward<BFloat16, Kernel<5, 5, 2, 2, 2>, Tile<2, 2, 1>, 1, 2, true, false, false, 3, 2, false>();
+  backward<BFloat16, Kernel<3, 3, 1, 1, 2>, Tile<2, 3, 1>, 3, 3, true, false, false, 3, 4, false>();
+  backward<float, Kernel<5, 5, 1, 1>, Tile<2, 3, 1>, 3, 2, false, true, true, 3, 4, false>();
+}
+TEST(Pixels, gradients_of_few_channels_and_threads) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, Tile<4, 2, 1>, 2, 3, true, true, true, 2, 2, false, 32>();
+  backward<BFloat16, Kernel<5, 3, 1, 1>, Tile<4, 2, 1>, 3, 2, false, true, true, 3, 2, false, 64>();
 }
 TEST(Pixels, weight_gradient_stride_and_transform) {
   backward<BFloat16, Kernel<4, 4, 3, 3>, Tile<1, 2, 2>, 8, 4, false, true, true, 4, 4, true>();

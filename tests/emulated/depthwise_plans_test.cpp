@@ -226,6 +226,21 @@ TEST(Plans, small_problems_with_channels_side_by_side_go_the_direct_way) {
   EXPECT_EQ(count(small_problem(Pass::Both, DType::Float32, 1, 384, 14, 3, 1)), 0);
 }
 
+TEST(Plans, of_few_channels_have_blocks_of_as_many) {
+  for (const std::int64_t channels : {2, 3, 9})
+    for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight}) {
+      Problem problem;
+      problem.pass = pass, problem.dtype = DType::BFloat16, problem.channels_last = true;
+      problem.input_alignment = problem.output_alignment = channels % 2 == 0 ? 4 : 2;
+      problem.geometry = {500,     channels, channels, channels, {9, 33},
+                          {9, 33}, {9, 9},   {1, 1},   {4, 4},   {1, 1}};
+      const std::vector<Plan> plans = plans_for(problem);
+      ASSERT_FALSE(plans.empty());
+      EXPECT_NE(plans.front().what.find(", " + std::to_string(channels) + " channels"), std::string::npos)
+          << plans.front().what;
+    }
+}
+
 // Of several outputs a channel, in planes.
 TEST(Plans, are_there_up_to_15x15_with_steps_of_three) {
   for (unsigned seed = 1; seed <= kProblems; ++seed) {
@@ -237,7 +252,7 @@ TEST(Plans, are_there_up_to_15x15_with_steps_of_three) {
     problem.channels_last = draw.one_in(4);
     Conv2dGeometry& g = problem.geometry;
     g.batch = draw(1, 200), g.in_channels = g.groups = draw(1, 500);
-    g.out_channels = g.in_channels * (problem.channels_last ? 1 : draw(1, 8));
+    g.out_channels = g.in_channels * draw(1, problem.channels_last ? 2 : 8);
     const auto axis = [&](std::int64_t& in, std::int64_t& kernel, std::int64_t& stride, std::int64_t& padding,
                           std::int64_t& dilation, std::int64_t& out) {
       kernel = draw(1, 15), stride = draw(1, 3), dilation = kernel > 1 ? draw(1, 3) : 1;
@@ -248,7 +263,14 @@ TEST(Plans, are_there_up_to_15x15_with_steps_of_three) {
     };
     axis(g.in.h, g.kernel.h, g.stride.h, g.padding.h, g.dilation.h, g.out.h);
     axis(g.in.w, g.kernel.w, g.stride.w, g.padding.w, g.dilation.w, g.out.w);
-    if (problem.channels_last) problem.input_alignment = problem.output_alignment = 16;
+    if (problem.channels_last) {
+      const auto alignment = [&](std::int64_t channels) {
+        const std::int64_t bytes = (channels * static_cast<std::int64_t>(size_of(problem.dtype))) | 16;
+        return static_cast<int>(bytes & -bytes);
+      };
+      problem.input_alignment = alignment(g.in_channels),
+      problem.output_alignment = alignment(g.out_channels);
+    }
     if (plans_for(problem).empty()) ADD_FAILURE() << "seed " << seed << ": " << to_string(problem);
   }
 }

@@ -127,10 +127,10 @@ std::string expression(const Problem& p, const Shape& s, const Config& c, const 
 /// Blocks that launch bounds promise to a multiprocessor: as many as the registers allow that the kernel
 /// wants.
 int promised_blocks(const Problem& p, const Shape& s, const Config& c) {
-  constexpr int kMostBlocksOfSm = 8;
+  const int most = c.threads < 128 ? 1024 / c.threads : 8;
   const int wanted = registers(p, s, c);
   int blocks = 1;
-  while (blocks < kMostBlocksOfSm && registers_of(c.threads, blocks + 1) >= wanted) ++blocks;
+  while (blocks < most && registers_of(c.threads, blocks + 1) >= wanted) ++blocks;
   return blocks;
 }
 
@@ -378,12 +378,21 @@ void add_pixel_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
             written = s.turned ? p.input_alignment : p.output_alignment;
   const int narrowest = std::min(read, written);
   constexpr int kMostOutputs = 16;
+  // The outputs of a vector are stored in vectors of their own.
+  const auto is_stored = [&](int lane) {
+    const int count = lane * (s.forward ? s.kernel.repeat : 1), vector = count & -count;
+    return std::min(16, vector * s.number) <= written;
+  };
   std::vector<int> lanes;
   for (const int lane : {1, 2, 4, 8})
-    if (lane * s.number <= narrowest && lane * s.kernel.repeat <= kMostOutputs) lanes.push_back(lane);
-  // Of each: neighbouring bytes that make whole sectors, and few channels too many.
+    if (lane * s.number <= narrowest && lane * s.kernel.repeat <= kMostOutputs && is_stored(lane))
+      lanes.push_back(lane);
+  // Of each: neighbouring bytes that make whole sectors, and few channels too many; or all that there are,
+  // where they are few and are copied in small pieces anyway.
   std::vector<int> blocks;
   const int quantum = std::max(1, 16 / s.number);
+  constexpr int kFewChannels = 32;
+  if (s.channels <= kFewChannels && s.channels % quantum != 0) blocks.push_back(static_cast<int>(s.channels));
   for (int channels = quantum; channels <= 512; channels += quantum) {
     const std::int64_t count = ceiling(s.channels, channels);
     if (static_cast<double>(count * channels) <= 1.1 * static_cast<double>(s.channels) || count == 1)
@@ -396,23 +405,35 @@ void add_pixel_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
       strips.push_back(static_cast<int>(std::min<std::int64_t>(strip, rows)));
   std::vector<std::pair<double, Config>> configs;
   Plan plan;
-  each_tile(p, s, {1, 2, 4, 5, 7}, lanes, {}, [&](Config c) {
-    // Smaller tiles were not among those that the estimate was fitted to.
-    constexpr int kLeastPixels = 4;
-    if (c.tile.rows * c.tile.columns < kLeastPixels && rows * s.w.output >= kLeastPixels * kLeastPixels)
-      return;
-    for (const int channels : blocks) {
-      const int vectors = channels / c.tile.lanes;
-      if (channels % c.tile.lanes != 0 || (channels * s.number < 32 && s.channels * s.number >= 64)) continue;
-      for (const int threads : {128, 256})
-        for (const int stages : {2, 3})
-          for (const int strip : strips) {
-            if (vectors > threads) continue;
-            c.channels = channels, c.threads = threads, c.stages = stages, c.strip = strip;
-            if (plan_pixels(p, s, c, false, plan)) configs.emplace_back(plan.cost, c);
-          }
-    }
-  });
+  const auto try_all = [&](bool narrow) {
+    each_tile(p, s, {1, 2, 4, 5, 7}, lanes, {}, [&](Config c) {
+      // Smaller tiles were not among those that the estimate was fitted to.
+      constexpr int kLeastPixels = 4;
+      if (!narrow && c.tile.rows * c.tile.columns < kLeastPixels &&
+          rows * s.w.output >= kLeastPixels * kLeastPixels)
+        return;
+      for (const int channels : blocks) {
+        const int vectors = channels / c.tile.lanes;
+        const bool is_narrow = channels * s.number < 32 && s.channels * s.number >= 64;
+        if (channels % c.tile.lanes != 0 || (is_narrow && !narrow)) continue;
+        // Of few channels a narrow map has too little for many threads.
+        const bool few = channels % quantum != 0 && s.w.output * vectors <= 256;
+        for (const int threads : {32, 64, 128, 256})
+          for (const int stages : {2, 3})
+            for (const int strip : strips) {
+              if (vectors > threads || (threads < 128 && !few)) continue;
+              c.channels = channels, c.threads = threads, c.stages = stages, c.strip = strip;
+              if (plan_pixels(p, s, c, false, plan)) configs.emplace_back(plan.cost, c);
+            }
+      }
+    });
+  };
+  try_all(false);
+  // Long kernels leave a block few threads for its channels, and large ones few registers for pixels.
+  if (configs.empty()) {
+    if (std::find(blocks.begin(), blocks.end(), quantum) == blocks.end()) blocks.push_back(quantum);
+    try_all(true);
+  }
   add_best(
       configs, [&](const auto& config, Plan& best) { plan_pixels(p, s, config, true, best); }, plans);
 }

@@ -81,21 +81,46 @@ struct PixelCopies {
   }
   /// Begins to copy rows first … first + rows - 1 to slots of `ring`, from `slot` on and around.
   __device__ __forceinline__ void fetch(T* ring, int slots, int slot, int first, int rows) const {
+    if constexpr (kChunk < 4) return fetch_numbers(ring, slots, slot, first, rows);
     for (int r = first; r < first + rows; ++r) {
       const int y = row + r * row_by;
       unsigned bits = y >= 0 && y < height ? exists : 0u;
       const T* from = image + y * row_step;
       T* to = ring + slot * slot_numbers + start;
       for (int k = 0; k < count; ++k) {
-        if constexpr (kChunk >= 4)
-          copy_ahead<kChunk>(to, from, bits & 1);
-        else
-          *to = bits & 1 ? *from : T{};
+        if constexpr (kChunk >= 4) copy_ahead<kChunk>(to, from, bits & 1);
         bits >>= 1;
         from += by;
         to += kPixels * kChannels;
       }
       if (++slot == slots) slot = 0;
+    }
+  }
+  /// The same by way of registers, for what is too narrow for the hardware's copies: of several rows at once,
+  /// so that not every number is waited for.
+  __device__ __forceinline__ void fetch_numbers(T* ring, int slots, int slot, int first, int rows) const {
+    constexpr int kRows = 4;
+    const int end = first + rows;
+    for (int r = first; r < end; r += kRows) {
+      const T* from[kRows];
+      T* to[kRows];
+      bool has_row[kRows];
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        const int y = row + (r + i) * row_by;
+        has_row[i] = r + i < end && y >= 0 && y < height;
+        from[i] = image + y * row_step;
+        to[i] = ring + slot * slot_numbers + start;
+        if (++slot == slots) slot = 0;
+      }
+      for (int k = 0; k < count; ++k) {
+        T numbers[kRows];
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) numbers[i] = has_row[i] && (exists >> k & 1) ? from[i][k * by] : T{};
+#pragma unroll
+        for (int i = 0; i < kRows; ++i)
+          if (r + i < end) to[i][k * kPixels * kChannels] = numbers[i];
+      }
     }
   }
   /// Passes what this thread has copied through a transform, where it lies; padding stays zero.
@@ -335,6 +360,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
   using Part = Kernel<kTapRows, K::kW, K::kStrideH, K::kStrideW, K::kRepeat>;
   constexpr int kTapGroups = kWeight ? (K::kH + kTapRows - 1) / kTapRows : 1;
   constexpr int kSums = kWeight ? Part::kTaps : 1;
+  // Without x, chunks of g may be wider than a block's channels of x.
+  constexpr int kNumber = static_cast<int>(sizeof(T)),
+                kXChunk = kChannels * kNumber % kChunk == 0 ? kChunk : kNumber;
   // The group of taps that meets the row of the window whose sum is the bias's.
   const int owner_group = kTapGroups > 1 ? work.owner_h * K::kStrideH / kTapRows : 0;
   extern __shared__ uint4 shared[];
@@ -398,7 +426,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_pixels(const Pixel
     g_copies.share(static_cast<const T*>(work.y.data) + at.image * work.y.image + first_out,
                    at.class_w + (first_column - (K::kReachW - 1)) * work.w.output_step, work.w.output_step,
                    work.w.output, work.y.pixel, g_columns, channels * K::kRepeat);
-    PixelCopies<T, kChunk, kChannels, kThreads> x_copies;
+    PixelCopies<T, kXChunk, kChannels, kThreads> x_copies;
     x_copies.row_step = work.x.row, x_copies.row_by = work.h.input_step, x_copies.height = work.h.input;
     x_copies.row = in_row;
     x_copies.share(static_cast<const T*>(work.x.data) + at.image * work.x.image + first_channel, in_column,
