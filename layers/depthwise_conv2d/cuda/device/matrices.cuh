@@ -295,11 +295,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_matrices(const Plan
             return window_row < kWindowRows ? x[(turn * kRows + window_row) % kWindowRows][number % kPieces]
                                             : 0u;
           };
-          float sums[4] = {bias[h], bias[h], bias[h], bias[h]};
+          // A long chain of products, each of which waits for the one before, is cut in two.
+          constexpr int kChains = Sizes::kProducts >= 6 ? 2 : 1;
+          float sums[4] = {bias[h], bias[h], bias[h], bias[h]}, others[4] = {0, 0, 0, 0};
 #pragma unroll
           for (int k = 0; k < Sizes::kProducts; ++k) {
             const unsigned(&a)[4] = taps[h].word[k];
-            multiply_add(sums, a[0], a[1], a[2], a[3], half(2 * k), half(2 * k + 1), T{});
+            multiply_add(k % kChains == 0 ? sums : others, a[0], a[1], a[2], a[3], half(2 * k),
+                         half(2 * k + 1), T{});
           }
           // The next rows come while these are multiplied.
           constexpr int kKept = kWindowRows - kRows;
@@ -316,7 +319,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_matrices(const Plan
           }
 #pragma unroll
           for (int n = 0; n < 2; ++n) {
-            const unsigned pair = narrow_pair(sums[n], sums[2 + n], T{});
+            const unsigned pair = kChains > 1
+                                      ? narrow_pair(sums[n] + others[n], sums[2 + n] + others[2 + n], T{})
+                                      : narrow_pair(sums[n], sums[2 + n], T{});
             const auto is_kept = [&](int j) {
               return kKnown && row + kRows <= last_row ? last[n][j] > 0 : row < last[n][j];
             };
