@@ -140,7 +140,7 @@ void each_matrix(const Shape& s, const Add& add) {
           if (images > s.images && images > 1) continue;
           for (const int threads : {160, 288}) {
             c.tile = {columns, read, images, held, warps, 0};
-            constexpr int kMostTaps = 64;  // words of a thread
+            constexpr int kMostTaps = 48;  // words of a thread
             if (4 * held * products_of(s, c.tile) > kMostTaps || (threads / 32 - 1) % warps != 0) continue;
             if (c.tile.planes(threads) > s.channels && c.tile.planes(threads) > 1) continue;
             for (const int strips : {1, 2, 4})
