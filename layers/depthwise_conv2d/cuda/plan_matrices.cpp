@@ -67,8 +67,10 @@ double cost(const Problem& p, const Shape& s, const MatrixConfig& c, const Plan&
   const double matrix = items * cut.planes * walks * steps * products * 2 / kClocks;
   const double shared = items * wavefronts * 1.3 / kClocks;
   const double rounds = std::ceil(walks * strips / t.warps) * t.held;  // of a warp
-  const double latency =
-      items * (1800 + rounds * (steps / strips * (60 + 35 * products) + 150)) / resident / kClocks;
+  const double chain = products >= 6 ? products / 2 : products;        // of products that wait for each other
+  const double latency = (items * (1800 + rounds * (steps / strips * (60 + 35 * chain) + 150)) +
+                          static_cast<double>(plan.launch.blocks) * 2000) /
+                         resident / kClocks;
   constexpr double kPower = 4.07;
   double sum = 0;
   for (const double limit : {memory, issue, matrix, shared, latency}) sum += std::pow(limit, kPower);
@@ -138,17 +140,16 @@ void each_matrix(const Shape& s, const Add& add) {
           if (images > s.images && images > 1) continue;
           for (const int threads : {160, 288}) {
             c.tile = {columns, read, images, held, warps, 0};
-            constexpr int kMostTaps = 64;  // words of a thread
+            constexpr int kMostTaps = 48;  // words of a thread
             if (4 * held * products_of(s, c.tile) > kMostTaps || (threads / 32 - 1) % warps != 0) continue;
             if (c.tile.planes(threads) > s.channels && c.tile.planes(threads) > 1) continue;
             for (const int strips : {1, 2, 4})
               for (const int kilobytes : {8, 16, 32})
-                for (const int pages : {2, 3, 4})
-                  for (const std::int64_t wanted : {528, 1056, 2112}) {
-                    c.tile.pages = pages, c.threads = threads, c.strips = strips;
-                    c.bytes = std::int64_t{kilobytes} << 10, c.wanted_blocks = wanted;
-                    add(c);
-                  }
+                for (const int pages : {2, 3, 4}) {
+                  c.tile.pages = pages, c.threads = threads, c.strips = strips;
+                  c.bytes = std::int64_t{kilobytes} << 10;
+                  add(c);
+                }
           }
         }
   }
@@ -174,8 +175,16 @@ void add_matrix_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans
   if (!may_use_matrices(p, s)) return;
   std::vector<std::pair<double, MatrixConfig>> configs;
   Plan plan;
-  each_matrix(s, [&](const MatrixConfig& c) {
-    if (plan_matrices(p, s, c, false, plan)) configs.emplace_back(plan.cost, c);
+  each_matrix(s, [&](MatrixConfig c) {
+    // The best number of blocks alone: so the plans that are tried first differ in more than that.
+    double least = 0;
+    MatrixConfig best;
+    for (const std::int64_t wanted : {528, 1056, 2112}) {
+      c.wanted_blocks = wanted;
+      if (!plan_matrices(p, s, c, false, plan) || (least > 0 && plan.cost >= least)) continue;
+      least = plan.cost, best = c;
+    }
+    if (least > 0) configs.emplace_back(least, best);
   });
   add_best(
       configs, [&](const auto& config, Plan& best) { plan_matrices(p, s, config, true, best); }, plans);

@@ -15,8 +15,8 @@ struct MatrixTile {
   static constexpr int kColumns = kColumns_, kRows = 16 / kColumns_, kRead = kRead_, kPieces = kRead_ / 8;
   static constexpr int kImages = kImages_, kHeld = kHeld_, kWarps = kWarps_, kPages = kPages_;
   /// Of a result's number in the tile: neighbours are 8 apart, so that a lane has both.
-  __device__ __forceinline__ static int row_of(int number) { return number % 8 / (kColumns / 2); }
-  __device__ __forceinline__ static int column_of(int number) {
+  LAMELLA_ANYWHERE static constexpr int row_of(int number) { return number % 8 / (kColumns / 2); }
+  LAMELLA_ANYWHERE static constexpr int column_of(int number) {
     return number % 8 % (kColumns / 2) * 2 + number / 8;
   }
 };
@@ -47,6 +47,28 @@ struct ForwardMatrices {
   static constexpr int kPasses = (kGroups + kSpan - 1) / kSpan;
   static constexpr int kImageGroups = (Tile::kImages + kTogether - 1) / kTogether;
   static_assert(Tile::kImages < kTogether || Tile::kImages % kTogether == 0);
+
+  /// The product's columns are tiles side by side, or those of even number before the others: lanes store
+  /// every second at once, and it depends on rows in which order they meet fewer banks twice.
+  LAMELLA_ANYWHERE static constexpr int place_of(int column, bool even_first) {
+    return even_first ? column / 2 + column % 2 * 4 : column;
+  }
+  LAMELLA_ANYWHERE static constexpr int wavefronts(bool even_first) {
+    int most = 0;
+    for (int n = 0; n < 2; ++n) {
+      int counts[32] = {};
+      for (int lane = 0; lane < 32; ++lane) {
+        const int place = place_of(lane % 4 * 2 + n, even_first);
+        const int column = place % kSpan * Tile::kColumns + Tile::column_of(lane / 4);
+        if (column >= kOut) continue;
+        int& count =
+            counts[(place / kSpan * (64 / kTogether) + Tile::row_of(lane / 4) * kOut + column) / 2 % 32];
+        most = ++count > most ? count : most;
+      }
+    }
+    return most;
+  }
+  static constexpr bool kEvenFirst = wavefronts(true) < wavefronts(false);
 };
 
 /// The first factors of a channel. shift: how many numbers before their first tap's the even and the odd rows
@@ -181,9 +203,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_matrices(const Plan
     return;
   }
 
-  // The lane's window, of the second factor, and the first of its two tiles, of the product.
-  const int window_group = lane / 4 % kSpan, window_image = lane / 4 / kSpan;
-  const int tile = lane % 4 * 2;
+  // The lane's window, of the second factor.
+  const int window = Sizes::place_of(lane / 4, Sizes::kEvenFirst);
+  const int window_group = window % kSpan, window_image = window / kSpan;
   const int sub = warp % Tile::kWarps, first_plane = warp / Tile::kWarps * Tile::kHeld;
   TapMatrices<T, K, Tile, Sizes::kProducts> taps[Tile::kHeld];
   float bias[Tile::kHeld];
@@ -269,21 +291,22 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_matrices(const Plan
 #pragma unroll
         for (int r = 0; r < kWindowRows; ++r) load_or_clear(x[r], first_page_row, r);
 
-        // Where the lane's results go: those of its second tile lie beside the first's, or in another image.
+        // Where the lane's results go, of two tiles.
         const int my_row = Tile::row_of(lane / 4);
         T* to[2];
         int last[2][2];  // behind the last row that is stored, of each number of a pair
 #pragma unroll
         for (int n = 0; n < 2; ++n) {
-          const int into_image = image + (tile + n) / kSpan,
-                    into_column =
-                        (pass * kSpan + (tile + n) % kSpan) * Tile::kColumns + Tile::column_of(lane / 4);
+          const int tile = Sizes::place_of(lane % 4 * 2 + n, Sizes::kEvenFirst);
+          const int into_image = image + tile / kSpan,
+                    into_column = (pass * kSpan + tile % kSpan) * Tile::kColumns + Tile::column_of(lane / 4);
           const int at = min(into_image, Tile::kImages - 1);
           to[n] = reinterpret_cast<T*>(results) + (kBands ? at * kPlanes + plane : at) * cut.result_numbers +
                   (kBands ? 0 : plane * out_plane) +
                   phase_of(work.y, item.image + at, run_plane, out_plane, band.row * kOut) +
                   (first_row + my_row) * kOut + into_column;
-          if (n == 1 && kSpan > 1) to[n] = to[0] + Tile::kColumns;
+          constexpr int kBeside = Sizes::kEvenFirst ? 4 : 1;
+          if (n == 1 && kSpan > kBeside) to[n] = to[0] + kBeside * Tile::kColumns;
           const bool has_image = Tile::kImages >= kTogether || into_image < Tile::kImages;
 #pragma unroll
           for (int j = 0; j < 2; ++j)
@@ -295,11 +318,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_matrices(const Plan
             return window_row < kWindowRows ? x[(turn * kRows + window_row) % kWindowRows][number % kPieces]
                                             : 0u;
           };
-          float sums[4] = {bias[h], bias[h], bias[h], bias[h]};
+          // A long chain of products, each of which waits for the one before, is cut in two.
+          constexpr int kChains = Sizes::kProducts >= 6 ? 2 : 1;
+          float sums[4] = {bias[h], bias[h], bias[h], bias[h]}, others[4] = {0, 0, 0, 0};
 #pragma unroll
           for (int k = 0; k < Sizes::kProducts; ++k) {
             const unsigned(&a)[4] = taps[h].word[k];
-            multiply_add(sums, a[0], a[1], a[2], a[3], half(2 * k), half(2 * k + 1), T{});
+            multiply_add(k % kChains == 0 ? sums : others, a[0], a[1], a[2], a[3], half(2 * k),
+                         half(2 * k + 1), T{});
           }
           // The next rows come while these are multiplied.
           constexpr int kKept = kWindowRows - kRows;
@@ -316,7 +342,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_matrices(const Plan
           }
 #pragma unroll
           for (int n = 0; n < 2; ++n) {
-            const unsigned pair = narrow_pair(sums[n], sums[2 + n], T{});
+            const unsigned pair = kChains > 1
+                                      ? narrow_pair(sums[n] + others[n], sums[2 + n] + others[2 + n], T{})
+                                      : narrow_pair(sums[n], sums[2 + n], T{});
             const auto is_kept = [&](int j) {
               return kKnown && row + kRows <= last_row ? last[n][j] > 0 : row < last[n][j];
             };
