@@ -35,7 +35,7 @@ int tiles_of(const Shape& s, const DiagonalTileSizes& t) {
 int registers(const Problem& p, const Shape& s, const DiagonalTileSizes& t) {
   const LaneWords words(s, t);
   const int masks = (words.g + words.x) * (t.known ? std::min(tiles_of(s, t), 2) : 1);
-  return 44 + 6 * shifts_of(p, s) * t.planes + masks + words.x + 2 * words.g + (t.known ? 0 : 12);
+  return 48 + 6 * shifts_of(p, s) * t.planes + masks + words.x + 2 * words.g + (t.known ? 0 : 12);
 }
 
 /// Estimated milliseconds: four limits, of which the largest counts most. Nobody has measured them: weights
@@ -120,9 +120,9 @@ bool plan_diagonals(const Problem& p, const Shape& s, const DiagonalConfig& c, b
   return true;
 }
 
-/// Calls add(config) for what may be worth a thought.
-template <class Add>
-void each_diagonal(const Problem& p, const Shape& s, const Add& add) {
+/// Calls add(config) for what may be worth a thought, and end() behind what differs in little.
+template <class Add, class End>
+void each_diagonal(const Problem& p, const Shape& s, const Add& add, const End& end) {
   constexpr int kMostRegisters = 250;
   constexpr std::int64_t kRows = 8, kLongest = 700;  // products, the length of the code
   const int alignment = std::min(p.input_alignment, p.output_alignment);
@@ -147,6 +147,7 @@ void each_diagonal(const Problem& p, const Shape& s, const Add& add) {
             c.bytes = std::int64_t{kilobytes} << 10, c.wanted_blocks = wanted;
             add(c);
           }
+      end();
     }
   };
   for (const int groups : {1, 2, 4, 7, 8}) {
@@ -180,11 +181,25 @@ void add_diagonal_plans(const Problem& p, const Shape& shape, std::vector<Plan>&
   Shape s = shape;
   s.h.output_step = s.w.output_step = 1;  // dilation as it is
   if (!may_use_diagonals(p, s)) return;
-  std::vector<std::pair<double, DiagonalConfig>> configs;
+  // Of those that differ in little the best two: else they would be all that is measured.
+  constexpr std::size_t kMostAlike = 2;
+  std::vector<std::pair<double, DiagonalConfig>> configs, alike;
   Plan plan;
-  each_diagonal(p, s, [&](const DiagonalConfig& c) {
-    if (plan_diagonals(p, s, c, false, plan)) configs.emplace_back(plan.cost, c);
-  });
+  each_diagonal(
+      p, s,
+      [&](const DiagonalConfig& c) {
+        if (plan_diagonals(p, s, c, false, plan)) alike.emplace_back(plan.cost, c);
+      },
+      [&] {
+        std::stable_sort(alike.begin(), alike.end(),
+                         [](const auto& a, const auto& b) { return a.first < b.first; });
+        const std::size_t before = configs.size();
+        for (const auto& some : alike) {
+          const bool differs = configs.size() == before || configs.back().second.bytes != some.second.bytes;
+          if (differs && configs.size() < before + kMostAlike) configs.push_back(some);
+        }
+        alike.clear();
+      });
   add_best(
       configs, [&](const auto& config, Plan& best) { plan_diagonals(p, s, config, true, best); }, plans);
 }

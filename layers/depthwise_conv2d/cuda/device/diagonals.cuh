@@ -70,10 +70,11 @@ __device__ __forceinline__ void apply_mask(unsigned (&word)[kWords], const unsig
 #pragma unroll
   for (int i = 0; i < kWords; ++i) word[i] &= mask[i];
 }
+/// Keeps the compiler from computing them anew wherever they are used.
 template <int kWords>
-__device__ __forceinline__ void apply_mask(unsigned (&word)[kWords], unsigned mask) {
+__device__ __forceinline__ void hold(unsigned (&word)[kWords]) {
 #pragma unroll
-  for (int i = 0; i < kWords; ++i) word[i] &= mask;
+  for (int i = 0; i < kWords; ++i) hold_word(word[i]);
 }
 
 /// The products of a lane's numbers. Which columns it has is free, as long as they are the same of x and g:
@@ -261,32 +262,44 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
                     kTiles = (kAllTiles + Tile::kGroups - 1) / Tile::kGroups,
                     kStep = Tile::kGroups * Tile::kColumns;
       const int g_column = group * Tile::kColumns + column_of_lane, x_column = g_column - Products::kBefore;
-      // What must be masked: of columns, at both ends of a row, unless all warps have other columns.
+      // What must be masked: columns, at both ends of a row, unless warps have different ones; and rows of
+      // the first and the last half of a product's rows of g, and of the last of x.
       const auto masks_g = [](int tile) { return Tile::kGroups > 1 || (tile + 1) * kStep > Sizes::kOutW; };
       const auto masks_x = [](int tile) {
         return Tile::kGroups > 1 || (tile == 0 && Products::kBefore > 0) ||
                (tile + 1) * kStep - Products::kColumns - Products::kBefore + 2 * kX > Sizes::kW;
       };
-      unsigned g_mask[kTiles][kG], x_mask[kTiles][kX];
+      const auto has_rows = [](int b) { return 8 * b + kFirst + 8 > 0 && 8 * b + kFirst < Sizes::kOutH; };
+      const auto edge_of_g = [](int b) {
+        return 8 * b + kFirst < 0 ? 1 : 8 * b + kFirst + 8 > Sizes::kOutH ? 2 : 0;
+      };
+      const auto edge_of_x = [](int b) { return 8 * b + 8 > Sizes::kH ? 1 : 0; };
+      const auto x_exists = [&](int b) { return 8 * b + row_of_lane < Sizes::kH; };
+      unsigned g_mask[kTiles][3][kG], x_mask[kTiles][2][kX];
 #pragma unroll
       for (int u = 0; u < kTiles; ++u) {
-        mask_line(g_column + u * kStep, Sizes::kOutW, g_mask[u]);
-        mask_line(x_column + u * kStep, Sizes::kW, x_mask[u]);
+        constexpr bool kHolds = kTiles * kX <= 8;
+#pragma unroll
+        for (int b = 0; b <= kRowBlocks; ++b) {
+          const int edge = edge_of_g(b), row = 8 * b + kFirst + row_of_lane;
+          if (!has_rows(b)) continue;
+          mask_line(g_column + u * kStep, row >= 0 && row < Sizes::kOutH ? Sizes::kOutW : 0, g_mask[u][edge]);
+          if (kHolds && edge > 0) hold(g_mask[u][edge]);
+        }
+        mask_line(g_column + u * kStep, Sizes::kOutW, g_mask[u][0]);
+        if (kHolds && masks_g(u)) hold(g_mask[u][0]);
+        mask_line(x_column + u * kStep, Sizes::kW, x_mask[u][0]);
+        if (kHolds && masks_x(u)) hold(x_mask[u][0]);
+        mask_line(x_column + u * kStep, x_exists(kRowBlocks - 1) ? Sizes::kW : 0, x_mask[u][1]);
+        if (kHolds && edge_of_x(kRowBlocks - 1) > 0) hold(x_mask[u][1]);
       }
-      // And rows: those of a half of a product's rows of g, and of its rows of x.
-      const auto g_exists = [&](int b) {
-        const int row = 8 * b + kFirst + row_of_lane;
-        return row >= 0 && row < Sizes::kOutH ? ~0u : 0u;
-      };
-      const auto x_exists = [&](int b) { return 8 * b + row_of_lane < Sizes::kH ? ~0u : 0u; };
+      const int g_place =
+          (first_plane * out_plane + (kFirst + row_of_lane) * Sizes::kOutW + g_column) * kNumber;
+      const int x_place = (first_plane * in_plane + row_of_lane * Sizes::kW + x_column) * kNumber;
 #pragma unroll 1
       for (int i = first_item; i < last_item; ++i, advance()) {
         const Band whole{0, Sizes::kH, 0, Sizes::kOutH};
-        const char* const g_of =
-            g_page_of(whole) +
-            (first_plane * out_plane + (kFirst + row_of_lane) * Sizes::kOutW + g_column) * kNumber;
-        const char* const x_of =
-            x_page_of(whole) + (first_plane * in_plane + row_of_lane * Sizes::kW + x_column) * kNumber;
+        const char *const g_of = g_page_of(whole) + g_place, *const x_of = x_page_of(whole) + x_place;
         // Of two planes in a row: of all others, words lie as in one of them.
         const char *g_from[2], *x_from[2];
         unsigned g_odd[2], x_odd[2];
@@ -304,8 +317,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
 #pragma unroll
             for (int u = 0; u < kTiles; ++u) {
               const auto load_g = [&](int b, unsigned(&g)[kG]) {
-                const int first = 8 * b + kFirst, end = first + 8;
-                if (end <= 0 || first >= Sizes::kOutH) {
+                if (!has_rows(b)) {
 #pragma unroll
                   for (int k = 0; k < kG; ++k) g[k] = 0;
                   return;
@@ -313,8 +325,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
                 load_line<kVector, 0>(
                     g_from[n % 2] + ((n - n % 2) * out_plane + 8 * b * Sizes::kOutW + u * kStep) * kNumber,
                     g_odd[n % 2], g);
-                if (masks_g(u)) apply_mask(g, g_mask[u]);
-                if (first < 0 || end > Sizes::kOutH) apply_mask(g, g_exists(b));
+                if (masks_g(u) || edge_of_g(b) > 0) apply_mask(g, g_mask[u][edge_of_g(b)]);
               };
               unsigned low[kG], high[kG];
               load_g(0, low);
@@ -325,9 +336,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
                 load_line<kVector, Products::kLead>(
                     x_from[n % 2] + ((n - n % 2) * in_plane + 8 * b * Sizes::kW + u * kStep) * kNumber,
                     x_odd[n % 2], x);
-                if (masks_x(u)) apply_mask(x, x_mask[u]);
-                if (8 * b + 8 > Sizes::kH) apply_mask(x, x_exists(b));
-                Products::add(sums[n], low, high, x, x_exists(b) != 0);
+                if (masks_x(u) || edge_of_x(b) > 0) apply_mask(x, x_mask[u][edge_of_x(b)]);
+                Products::add(sums[n], low, high, x, x_exists(b));
 #pragma unroll
                 for (int k = 0; k < kG; ++k) low[k] = high[k];
               }
