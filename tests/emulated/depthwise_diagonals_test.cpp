@@ -7,99 +7,121 @@ namespace {
 constexpr unsigned kSeeds = 30;
 constexpr int kDiagonalThreads = kThreads + 32;  // and the warp that asks for runs
 
-/// Warps that share a plane.
-struct Groups {
-  int columns = 1, rows = 1;
-};
+template <class T, class K, class S, class Sizes, class Tile, int kPaddingH, int kPaddingW, bool kBias>
+bool weigh_one(Draw& draw, const Geometry& g, int row_groups) {
+  SCOPED_TRACE(to_string(g));
+  Case<T, K> problem(draw, g, {false, Tile::kVector, Tile::kVector});
+  problem.never_add();
+  PlaneWork work;
+  problem.describe(work, false);
+  const DiagonalTileSizes tile{Tile::kColumns, Tile::kPlanes, Tile::kGroups, Tile::kVector,
+                               Tile::kPages,   Sizes::kKnown, row_groups};
+  const Launch launch = cut_diagonals(work, g.batch, g.channels, problem.kSizes, S::kHeight, S::kWidth, tile,
+                                      kDiagonalThreads, draw(1, 6) * std::int64_t{3000}, kBias, draw(1, 20));
+  if (launch.blocks == 0) return false;
+  work.cut.chain = draw(1, 3);
+  problem.backward(work, launch, {false, true, kBias}, false, false, [&] {
+    backward_diagonals<T, K, S, Sizes, Tile, kPaddingH, kPaddingW, kBias, kDiagonalThreads, 1>(work);
+  });
+  return true;
+}
 
-template <class T, class K, class Tile, int kPadding, bool kBias, class S = Spread<1, 1>>
-void weigh(int padding_h, Groups groups = {}) {
+/// Planes of any size, or bands of them.
+template <class T, class K, class Tile, int kPaddingH, int kPaddingW, bool kBias, class S = Spread<1, 1>>
+void weigh(int row_groups = 1) {
   for_seeds(kSeeds, [=](Draw& draw) {
     Wanted wanted{Case<T, K>::kSizes};
     wanted.width = wanted.out_width = Tile::kVector;
-    wanted.padding_h = padding_h, wanted.padding_w = kPadding;
+    wanted.padding_h = kPaddingH, wanted.padding_w = kPaddingW;
     wanted.spread_h = S::kHeight, wanted.spread_w = S::kWidth;
-    DiagonalTileSizes tile{Tile::kColumns, Tile::kPlanes, Tile::kRowBlocks, Tile::kEnds,
-                           Tile::kVector,  Tile::kPages,  groups.columns,   groups.rows};
-    // Of planes of a certain size there are few.
-    Geometry g{};
-    const auto fits = [&] {
-      if (Tile::kRowBlocks == 0) return true;
-      const int reach = (K::kH - 1) * S::kHeight;
-      return g.out_w <= Tile::kColumns && (g.h + 7) / 8 == Tile::kRowBlocks &&
-             (g.out_h <= 8 * Tile::kRowBlocks + padding_h - reach) == Tile::kEnds &&
-             (!kBias || g.out_h <= g.h);
-    };
-    do g = draw_geometry(draw, wanted);
-    while (!fits());
-    SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, {false, Tile::kVector, Tile::kVector});
-    problem.never_add();
-    PlaneWork work;
-    problem.describe(work, false);
-    const Launch launch =
-        cut_diagonals(work, g.batch, g.channels, problem.kSizes, S::kHeight, S::kWidth, tile,
-                      kDiagonalThreads, draw(1, 6) * std::int64_t{3000}, kBias, draw(1, 20));
-    if (launch.blocks == 0) return false;
-    work.cut.chain = draw(1, 3);
-    problem.backward(work, launch, {false, true, kBias}, false, false,
-                     [&] { backward_diagonals<T, K, S, Tile, kPadding, kBias, kDiagonalThreads, 1>(work); });
-    return true;
+    return weigh_one<T, K, S, PlaneSizes<0, 0, 0, 0>, Tile, kPaddingH, kPaddingW, kBias>(
+        draw, draw_geometry(draw, wanted), row_groups);
   });
 }
 
-TEST(Diagonals, any_planes) {
-  weigh<BFloat16, Kernel<3, 3, 1, 1>, DiagonalTile<16, 1, 0, false, 2, 2>, 1, false>(1);
+/// Planes of known sizes; some outputs more or fewer than the padding makes.
+template <class T, class K, int kH, int kW, class Tile, int kPaddingH, int kPaddingW, bool kBias,
+          class S = Spread<1, 1>, int kMoreH = 0, int kMoreW = 0>
+void weigh_known() {
+  constexpr int kOutH = kH + 2 * kPaddingH - (K::kH - 1) * S::kHeight + kMoreH,
+                kOutW = kW + 2 * kPaddingW - (K::kW - 1) * S::kWidth + kMoreW;
+  for_seeds(kSeeds, [=](Draw& draw) {
+    const Geometry g{draw(1, 3), draw(1, 20), 1, K::kH,     K::kW,     kH,         kW,       kOutH,
+                     kOutW,      1,           1, kPaddingH, kPaddingW, S::kHeight, S::kWidth};
+    return weigh_one<T, K, S, PlaneSizes<kH, kW, kOutH, kOutW>, Tile, kPaddingH, kPaddingW, kBias>(draw, g,
+                                                                                                   1);
+  });
 }
-TEST(Diagonals, vectors) {
-  weigh<Float16, Kernel<3, 3, 1, 1>, DiagonalTile<16, 2, 0, false, 4, 3>, 1, true>(1, {2, 1});
-}
+
+using K3 = Kernel<3, 3, 1, 1>;
+using K5 = Kernel<5, 5, 1, 1>;
+using K7 = Kernel<7, 7, 1, 1>;
+
+TEST(Diagonals, any_planes) { weigh<BFloat16, K3, DiagonalTile<16, 1, 1, 2, 2>, 1, 1, false>(); }
+TEST(Diagonals, vectors) { weigh<Float16, K3, DiagonalTile<16, 2, 2, 4, 3>, 1, 1, true>(); }
 TEST(Diagonals, vectors_of_a_wide_kernel) {
-  weigh<BFloat16, Kernel<7, 7, 1, 1>, DiagonalTile<16, 1, 0, false, 4, 2>, 3, true>(3, {1, 2});
+  weigh<BFloat16, K7, DiagonalTile<16, 1, 1, 4, 2>, 3, 3, true>(2);
 }
-TEST(Diagonals, odd_rows) {
-  weigh<BFloat16, Kernel<3, 3, 1, 1>, DiagonalTile<16, 2, 0, false, 1, 2>, 1, true>(1, {1, 2});
-}
-TEST(Diagonals, odd_rows_of_a_wide_kernel) {
-  weigh<Float16, Kernel<5, 5, 1, 1>, DiagonalTile<8, 1, 0, false, 1, 4>, 2, true>(2, {2, 2});
-}
+TEST(Diagonals, odd_rows) { weigh<BFloat16, K3, DiagonalTile<16, 2, 1, 1, 2>, 1, 1, true>(2); }
+TEST(Diagonals, odd_rows_of_a_wide_kernel) { weigh<Float16, K5, DiagonalTile<8, 1, 2, 1, 4>, 2, 2, true>(2); }
 TEST(Diagonals, narrow_products) {
-  weigh<BFloat16, Kernel<3, 5, 1, 1>, DiagonalTile<8, 1, 0, false, 2, 2>, 2, false>(1);
+  weigh<BFloat16, Kernel<3, 5, 1, 1>, DiagonalTile<8, 1, 1, 2, 2>, 1, 2, false>();
 }
-TEST(Diagonals, without_padding) {
-  weigh<BFloat16, Kernel<5, 5, 1, 1>, DiagonalTile<16, 1, 0, false, 2, 2>, 0, true>(0, {1, 4});
-}
+TEST(Diagonals, without_padding) { weigh<BFloat16, K5, DiagonalTile<16, 1, 1, 2, 2>, 0, 0, true>(4); }
 TEST(Diagonals, padding_of_one_axis) {
-  weigh<Float16, Kernel<3, 7, 1, 1>, DiagonalTile<16, 1, 0, false, 1, 2>, 3, false>(0);
+  weigh<Float16, Kernel<3, 7, 1, 1>, DiagonalTile<16, 1, 1, 1, 2>, 0, 3, false>();
 }
 TEST(Diagonals, more_padding_than_the_kernel_reaches) {
-  weigh<BFloat16, Kernel<3, 3, 1, 1>, DiagonalTile<16, 1, 0, false, 2, 2>, 3, false>(4);
+  weigh<BFloat16, K3, DiagonalTile<16, 1, 1, 2, 2>, 4, 3, false>();
 }
 TEST(Diagonals, even_kernel) {
-  weigh<Float16, Kernel<2, 4, 1, 1>, DiagonalTile<16, 1, 0, false, 1, 2>, 1, true>(0);
+  weigh<Float16, Kernel<2, 4, 1, 1>, DiagonalTile<16, 1, 1, 1, 2>, 0, 1, true>();
 }
 TEST(Diagonals, single_rows_and_columns_of_taps) {
-  weigh<BFloat16, Kernel<1, 7, 1, 1>, DiagonalTile<16, 1, 0, false, 2, 2>, 3, true>(0);
-  weigh<BFloat16, Kernel<7, 1, 1, 1>, DiagonalTile<16, 1, 0, false, 1, 2>, 0, true>(3);
+  weigh<BFloat16, Kernel<1, 7, 1, 1>, DiagonalTile<16, 1, 1, 2, 2>, 0, 3, true>();
+  weigh<BFloat16, Kernel<7, 1, 1, 1>, DiagonalTile<16, 1, 1, 1, 2>, 3, 0, true>();
 }
 TEST(Diagonals, dilation) {
-  weigh<BFloat16, Kernel<3, 3, 1, 1>, DiagonalTile<16, 1, 0, false, 2, 2>, 2, true, Spread<2, 2>>(2);
-  weigh<Float16, Kernel<3, 3, 1, 1>, DiagonalTile<16, 1, 0, false, 1, 2>, 5, true, Spread<3, 5>>(3);
+  weigh<BFloat16, K3, DiagonalTile<16, 1, 1, 2, 2>, 2, 2, true, Spread<2, 2>>();
+  weigh<Float16, K3, DiagonalTile<16, 1, 1, 1, 2>, 3, 5, true, Spread<3, 5>>();
 }
-TEST(Diagonals, a_block_of_rows) {
-  weigh<BFloat16, Kernel<3, 3, 1, 1>, DiagonalTile<8, 4, 1, true, 1, 2>, 1, true>(1);
+
+TEST(Diagonals, known_small_planes) {
+  weigh_known<BFloat16, K3, 7, 7, DiagonalTile<8, 4, 1, 1, 2>, 1, 1, true>();
 }
-TEST(Diagonals, a_block_of_rows_without_bias) {
-  weigh<BFloat16, Kernel<5, 5, 1, 1>, DiagonalTile<8, 2, 1, true, 1, 2>, 2, false>(2);
+TEST(Diagonals, known_small_planes_of_a_wide_kernel) {
+  weigh_known<Float16, K5, 7, 7, DiagonalTile<8, 3, 1, 1, 3>, 2, 2, false>();
+  weigh_known<Float16, K7, 8, 8, DiagonalTile<8, 2, 1, 2, 3>, 3, 3, true>();
 }
-TEST(Diagonals, two_blocks_of_rows) {
-  weigh<Float16, Kernel<3, 3, 1, 1>, DiagonalTile<16, 2, 2, true, 2, 2>, 1, true>(1);
+TEST(Diagonals, known_planes_of_a_product) {
+  weigh_known<BFloat16, K3, 14, 14, DiagonalTile<16, 4, 1, 2, 2>, 1, 1, true>();
+  weigh_known<Float16, K7, 16, 16, DiagonalTile<16, 1, 1, 4, 2>, 3, 3, true>();
 }
-TEST(Diagonals, two_blocks_of_rows_and_some_of_g_behind) {
-  weigh<BFloat16, Kernel<5, 5, 1, 1>, DiagonalTile<16, 2, 2, false, 2, 2>, 2, true>(2);
+TEST(Diagonals, known_odd_rows) {
+  weigh_known<BFloat16, K5, 13, 13, DiagonalTile<16, 3, 1, 1, 3>, 2, 2, true>();
+  weigh_known<Float16, Kernel<3, 5, 1, 1>, 15, 17, DiagonalTile<16, 2, 1, 1, 3>, 1, 2, false>();
 }
-TEST(Diagonals, two_blocks_of_odd_rows) {
-  weigh<BFloat16, Kernel<3, 3, 1, 1>, DiagonalTile<16, 3, 2, true, 1, 3>, 1, false>(1);
+TEST(Diagonals, known_planes_of_some_products) {
+  weigh_known<BFloat16, K3, 28, 28, DiagonalTile<16, 2, 1, 4, 2>, 1, 1, true>();
+  weigh_known<BFloat16, K5, 28, 30, DiagonalTile<16, 1, 2, 2, 2>, 2, 2, false>();
+}
+TEST(Diagonals, known_planes_whose_products_warps_share) {
+  weigh_known<BFloat16, K7, 24, 44, DiagonalTile<16, 1, 2, 4, 2>, 3, 3, true>();
+  weigh_known<Float16, K3, 9, 60, DiagonalTile<16, 2, 4, 4, 2>, 1, 1, false>();
+}
+TEST(Diagonals, known_planes_without_padding) {
+  weigh_known<BFloat16, K5, 16, 20, DiagonalTile<16, 2, 1, 4, 2>, 0, 0, true>();
+  weigh_known<Float16, K3, 9, 9, DiagonalTile<8, 2, 1, 1, 2>, 0, 0, false>();
+}
+TEST(Diagonals, known_planes_and_more_padding_than_the_kernel_reaches) {
+  weigh_known<BFloat16, K3, 6, 6, DiagonalTile<16, 2, 1, 2, 2>, 12, 4, false>();
+}
+TEST(Diagonals, known_planes_that_windows_reach_beyond) {
+  weigh_known<Float16, Kernel<2, 4, 1, 1>, 10, 12, DiagonalTile<16, 2, 1, 4, 2>, 0, 1, true, Spread<1, 1>, 1,
+              1>();
+}
+TEST(Diagonals, known_planes_dilation) {
+  weigh_known<BFloat16, K3, 14, 14, DiagonalTile<16, 2, 1, 2, 2>, 2, 2, true, Spread<2, 2>>();
 }
 
 }  // namespace

@@ -87,11 +87,11 @@ int read_expression(std::string_view& text) {
 
 /// Parameters of the kernels' templates.
 const std::map<std::string, int, std::less<>> kParameters{
-    {"forward_pixels", 11},     {"backward_pixels", 14},   {"forward_planes", 11},
-    {"backward_planes", 15},    {"forward_boxes", 6},      {"backward_boxes", 11},
-    {"forward_runs", 11},       {"backward_runs", 14},     {"forward_direct", 8},
-    {"backward_direct", 6},     {"weigh_direct", 7},       {"backward_float_boxes", 9},
-    {"forward_float_boxes", 6}, {"backward_diagonals", 8}, {"forward_matrices", 7}};
+    {"forward_pixels", 11},     {"backward_pixels", 14},    {"forward_planes", 11},
+    {"backward_planes", 15},    {"forward_boxes", 6},       {"backward_boxes", 11},
+    {"forward_runs", 11},       {"backward_runs", 14},      {"forward_direct", 8},
+    {"backward_direct", 6},     {"weigh_direct", 7},        {"backward_float_boxes", 9},
+    {"forward_float_boxes", 6}, {"backward_diagonals", 10}, {"forward_matrices", 7}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);

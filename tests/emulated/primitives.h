@@ -26,6 +26,7 @@ void widen_pair(unsigned pair, T, float& first, float& second) {
 /// As in the GPU's: tests of what is done with it take it from here, too.
 inline float hardswish(float v) { return v * std::clamp(std::fma(v, 1.0F / 6.0F, 0.5F), 0.0F, 1.0F); }
 inline float clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+inline void hold_word(unsigned&) {}
 inline unsigned shift_words(unsigned low, unsigned high, unsigned bits) {
   return static_cast<unsigned>((static_cast<std::uint64_t>(high) << 32 | low) >> bits);
 }

@@ -41,7 +41,7 @@ std::vector<double> on_cpu(const Tensor& t) { return t.to(Device::cpu()).to(floa
 /// Of numbers of the type: 0.5 in the last place, and what float32 sums are off.
 void expect_rounded_once(const std::vector<double>& got, const std::vector<double>& right, DType dtype) {
   ASSERT_EQ(got.size(), right.size());
-  const double unit = dtype == bfloat16 ? 0x1p-9 : dtype == float16 ? 0x1p-11 : 0x1p-24;
+  const double unit = dtype == bfloat16 ? 0x1p-8 : dtype == float16 ? 0x1p-11 : 0x1p-24;
   std::size_t wrong = 0, first = 0;
   for (std::size_t i = 0; i < got.size(); ++i)
     if (!(std::abs(got[i] - right[i]) <= unit * std::abs(right[i]) + 1e-4) && wrong++ == 0) first = i;

@@ -738,12 +738,12 @@ inline Launch cut_backward_runs(PlaneWork& work, std::int64_t images, std::int64
   return launch;
 }
 
-/// A DiagonalTile, as numbers, and the warps that share a plane.
+/// A DiagonalTile, as numbers; whether the kernel knows the sizes of planes; and how many warps share out
+/// rows, if not.
 struct DiagonalTileSizes {
-  int columns, planes, row_blocks;
-  bool ends;
-  int vector, pages;
-  int column_groups = 1, row_groups = 1;
+  int columns, planes, groups, vector, pages;
+  bool known;
+  int row_groups = 1;
 };
 
 /// The launch of backward_diagonals; no blocks: nothing fits, or some gradients would not count for the bias.
@@ -756,14 +756,10 @@ inline Launch cut_diagonals(PlaneWork& work, std::int64_t images, std::int64_t c
   PlaneCut& cut = work.cut;
   Launch launch;
   const std::int64_t consumers = threads / 32 - 1, reach = std::int64_t{kernel.kernel_h - 1} * spread_h;
-  const int per_plane = tile.column_groups * tile.row_groups;
-  const std::int64_t columns = ceiling(work.w.output, tile.columns),
-                     row_blocks = ceiling(work.h.input, kRows);
-  if (per_plane > consumers) return launch;
+  const int per_plane = tile.groups * tile.row_groups;
+  const std::int64_t tiles = ceiling(work.w.output, tile.columns), row_blocks = ceiling(work.h.input, kRows);
+  if (per_plane > consumers || (tile.known && tile.row_groups > 1)) return launch;
   if (bias && (work.h.output > work.h.input || work.h.padding > reach)) return launch;
-  if (tile.row_blocks > 0 && (columns > 1 || row_blocks != tile.row_blocks || per_plane > 1 ||
-                              tile.ends != (work.h.output <= kRows * row_blocks + work.h.padding - reach)))
-    return launch;
   const std::int64_t in_plane = std::int64_t{work.h.input} * work.w.input,
                      out_plane = std::int64_t{work.h.output} * work.w.output;
   std::int64_t x_numbers = in_plane, g_numbers = out_plane;
@@ -773,9 +769,9 @@ inline Launch cut_diagonals(PlaneWork& work, std::int64_t images, std::int64_t c
     const std::int64_t together = std::min(
         {consumers / per_plane * tile.planes, most_bytes / ((in_plane + out_plane) * kNumber), channels});
     cut.planes = static_cast<int>(ceiling(channels, ceiling(channels, together)));
-    x_numbers *= cut.planes, g_numbers *= cut.planes;
+    x_numbers *= round_up(cut.planes, tile.planes), g_numbers *= round_up(cut.planes, tile.planes);
   } else {
-    if (tile.row_blocks > 0) return launch;
+    if (tile.known) return launch;
     const auto g_rows = [&](std::int64_t rows) {
       return std::min<std::int64_t>(work.h.output, rows + reach);
     };
@@ -792,16 +788,29 @@ inline Launch cut_diagonals(PlaneWork& work, std::int64_t images, std::int64_t c
     x_numbers = std::int64_t{cut.band_rows} * work.w.input;
     g_numbers = g_rows(cut.band_rows) * work.w.output;
   }
-  cut.column_groups = tile.column_groups, cut.row_groups = tile.row_groups;
+  cut.column_groups = tile.groups, cut.row_groups = tile.row_groups;
   const std::int64_t products =
-      ceiling(columns, tile.column_groups) * ceiling(ceiling(cut.band_rows, kRows), tile.row_groups);
+      ceiling(tiles, tile.groups) * ceiling(ceiling(cut.band_rows, kRows), tile.row_groups);
   cut.chain = static_cast<int>(std::max<std::int64_t>(1, kLongestChain / products));
-  // What lanes read beside a row: before it up to its padding, behind it up to the end of the last product.
-  const std::int64_t window = tile.columns + std::int64_t{kernel.kernel_w - 1} * spread_w;
-  cut.zeros = static_cast<int>(round_up(work.w.padding + window + kNumbers, kNumbers));
-  const std::int64_t behind = round_up(window + kNumbers, kNumbers);
-  cut.input_numbers = static_cast<int>(round_up(x_numbers + kNumbers, kNumbers) + behind);
-  cut.output_numbers = static_cast<int>(round_up(g_numbers + kNumbers, kNumbers) + behind);
+  // What lanes read beside rows: before them up to the padding, behind them up to the end of the last
+  // product; and, with known sizes, above and below planes.
+  const std::int64_t window = ceiling(tiles, tile.groups) * tile.groups * tile.columns -
+                              std::min(work.w.output, work.w.input) + tile.columns +
+                              std::int64_t{kernel.kernel_w - 1} * spread_w;
+  const std::int64_t above = tile.known ? std::max<std::int64_t>(0, reach - work.h.padding) : 0;
+  const std::int64_t x_below = tile.known ? kRows * row_blocks - work.h.input : 0;
+  const std::int64_t g_below =
+      tile.known
+          ? std::max<std::int64_t>(0, kRows * (row_blocks + 1) + work.h.padding - reach - work.h.output)
+          : 0;
+  cut.zeros =
+      static_cast<int>(round_up(above * work.w.output + work.w.padding + window + kNumbers, kNumbers));
+  const auto numbers_of = [&](std::int64_t run, std::int64_t below) {
+    return static_cast<int>(round_up(run + kNumbers, kNumbers) +
+                            round_up(below + window + kNumbers, kNumbers));
+  };
+  cut.input_numbers = numbers_of(x_numbers, x_below * work.w.input);
+  cut.output_numbers = numbers_of(g_numbers, g_below * work.w.output);
   work.channels = static_cast<int>(channels);
   const std::int64_t groups = ceiling(channels, cut.planes), items = images * cut.bands;
   if (items > kMostItems) return launch;

@@ -27,12 +27,15 @@ struct LaneWords {
 
 int shifts_of(const Problem& p, const Shape& s) { return s.kernel.kernel_w + (p.bias ? 1 : 0); }
 
+/// Products side by side that a warp makes.
+int tiles_of(const Shape& s, const DiagonalTileSizes& t) {
+  return static_cast<int>(ceiling(ceiling(s.w.output, t.columns), t.groups));
+}
+
 int registers(const Problem& p, const Shape& s, const DiagonalTileSizes& t) {
   const LaneWords words(s, t);
-  const int masks = t.row_blocks > 0
-                        ? t.row_blocks * (words.x + 1) + (t.row_blocks + (t.ends ? 0 : 1)) * (words.g + 1)
-                        : words.x + words.g + 8;
-  return 52 + 6 * shifts_of(p, s) * t.planes + masks + 2 * words.x + 3 * words.g;
+  const int masks = (words.g + words.x) * (t.known ? std::min(tiles_of(s, t), 2) : 1);
+  return 48 + 6 * shifts_of(p, s) * t.planes + masks + words.x + 2 * words.g + (t.known ? 0 : 12);
 }
 
 /// Estimated milliseconds: four limits, of which the largest counts most. Nobody has measured them: weights
@@ -53,23 +56,23 @@ double cost(const Problem& p, const Shape& s, const DiagonalConfig& c, const Pla
   const double items =
       static_cast<double>(plan.planes.items) * static_cast<double>(ceiling(s.channels, cut.planes));
   // Of the warp that has most.
-  const double tiles = static_cast<double>(ceiling(ceiling(s.w.output, t.columns), t.column_groups));
+  const double tiles = tiles_of(s, t);
   const double blocks = static_cast<double>(ceiling(ceiling(cut.band_rows, 8), t.row_groups));
-  const double warps = static_cast<double>(ceiling(cut.planes, t.planes)) * t.column_groups * t.row_groups;
+  const double warps = static_cast<double>(ceiling(cut.planes, t.planes)) * t.groups * t.row_groups;
   const double reads = t.vector == 4   ? words.g / 2.0 + words.x / 2.0 + 1
                        : t.vector == 2 ? words.g + words.x
                                        : words.g + words.x + 2;
-  const double of_block = reads + words.g + 2 * words.x + shifts +
-                          (t.vector == 1 ? words.g + words.x + 6 : 0) + (t.row_blocks > 0 ? 3 : 12);
-  const double of_item = 60 + t.planes * (4 + tiles * (blocks * of_block + (t.row_blocks > 0 ? 0 : 30)));
+  const double of_block = reads + 2 * words.g + 2 * words.x + 2 * shifts + 3 +
+                          (t.vector == 1 ? words.g + words.x : 0) + (t.known ? 0 : 10);
+  const double of_item = 60 + t.planes * tiles * (blocks * of_block + (t.known ? 0 : 75));
   const double wavefronts = t.planes * tiles * blocks *
                             (t.vector == 4 ? 2.0 * (words.g + words.x) : (t.columns == 8 ? 1.3 : 2) * reads);
   const double in_flight = resident * page * (t.pages - 1) / 1e3;
   const double memory = 0.99 * bytes / 4.15e9 * (1 + 2.3 / in_flight);
-  const double issue = items * warps * of_item * 1.5 / 4 / kClocks;
+  const double issue = items * warps * of_item * 1.3 / 4 / kClocks;
   const double shared = items * (warps * wavefronts + page / 128) / kClocks;
   const double latency =
-      items * (1500 + t.planes * tiles * blocks * (t.row_blocks > 0 ? 40 : 110)) / resident / kClocks;
+      items * (1500 + t.planes * tiles * blocks * (t.known ? 40 : 110)) / resident / kClocks;
   constexpr double kPower = 4.07;
   double sum = 0;
   for (const double limit : {memory, issue, shared, latency}) sum += std::pow(limit, kPower);
@@ -90,7 +93,7 @@ bool plan_diagonals(const Problem& p, const Shape& s, const DiagonalConfig& c, b
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks || plan.launch.shared_bytes > kSharedBytes)
     return false;
   const PlaneCut& cut = plan.planes.cut;
-  const std::int64_t consumers = c.threads / 32 - 1, warps_of_plane = t.column_groups * t.row_groups;
+  const std::int64_t consumers = c.threads / 32 - 1, warps_of_plane = t.groups * t.row_groups;
   const std::int64_t at_work = ceiling(cut.planes, t.planes) * warps_of_plane;
   if (2 * at_work <= consumers && s.channels > cut.planes) return false;
   if (cut.bands > 1 && t.planes > 1) return false;
@@ -102,39 +105,41 @@ bool plan_diagonals(const Problem& p, const Shape& s, const DiagonalConfig& c, b
   plan.cost = cost(p, s, c, plan, static_cast<double>(resident));
   if (!named) return true;
   std::array<char, 320> text{};
+  const Axis none{}, &h = t.known ? s.h : none, &w = t.known ? s.w : none;
   std::snprintf(text.data(), text.size(),
-                "backward_diagonals<%s, Kernel<%d, %d, 1, 1, 1>, Spread<%d, %d>, DiagonalTile<%d, %d, %d, "
-                "%s, %d, %d>, %d, %s, %d, %d>",
+                "backward_diagonals<%s, Kernel<%d, %d, 1, 1, 1>, Spread<%d, %d>, PlaneSizes<%d, %d, %d, %d>, "
+                "DiagonalTile<%d, %d, %d, %d, %d>, %d, %d, %s, %d, %d>",
                 type_name(p.dtype), s.kernel.kernel_h, s.kernel.kernel_w, s.h.input_step, s.w.input_step,
-                t.columns, t.planes, t.row_blocks, word(t.ends), t.vector, t.pages, s.w.padding, word(p.bias),
-                c.threads, static_cast<int>(resident));
+                h.input, w.input, h.output, w.output, t.columns, t.planes, t.groups, t.vector, t.pages,
+                s.h.padding, s.w.padding, word(p.bias), c.threads, static_cast<int>(resident));
   plan.kernel = text.data();
   plan.what = "diagonals of " + std::to_string(cut.planes) + " planes in " + std::to_string(cut.bands) +
-              " bands, " + std::to_string(t.planes) + " planes to " + std::to_string(t.row_groups) + "x" +
-              std::to_string(t.column_groups) + " warps, " + std::to_string(t.pages) + " pages, " +
+              " bands, " + std::to_string(t.planes) + " to " + std::to_string(t.row_groups) + "x" +
+              std::to_string(t.groups) + " warps, " + std::to_string(t.pages) + " pages, " +
               std::to_string(c.threads) + " threads";
   return true;
 }
 
-/// Calls add(config) for what may be worth a thought.
-template <class Add>
-void each_diagonal(const Problem& p, const Shape& s, const Add& add) {
-  constexpr int kRows = 8, kMostRowBlocks = 2, kMostRegisters = 250;
+/// Calls add(config) for what may be worth a thought, and end() behind what differs in little.
+template <class Add, class End>
+void each_diagonal(const Problem& p, const Shape& s, const Add& add, const End& end) {
+  constexpr int kMostRegisters = 250;
+  constexpr std::int64_t kRows = 8, kLongest = 700;  // products, the length of the code
   const int alignment = std::min(p.input_alignment, p.output_alignment);
-  const int reach = (s.kernel.kernel_h - 1) * s.h.input_step;
-  const int row_blocks = static_cast<int>(ceiling(s.h.input, kRows));
+  const std::int64_t row_blocks = ceiling(s.h.input, kRows);
   DiagonalConfig c;
   DiagonalTileSizes& t = c.tile;
   t.columns = s.w.output <= 8 ? 8 : 16;
   const auto divide = [&](int by) {
-    return s.w.input % by == 0 && s.w.output % by == 0 && alignment >= 2 * by;
+    return s.w.input % by == 0 && s.w.output % by == 0 && alignment >= by * s.number;
   };
   t.vector = t.columns == 16 && divide(4) ? 4 : divide(2) ? 2 : 1;
-  const int tiles = static_cast<int>(ceiling(s.w.output, t.columns));
+  const std::int64_t tiles = ceiling(s.w.output, t.columns);
   const auto add_all = [&] {
     if (registers(p, s, t) > kMostRegisters) return;
-    for (const int threads : {96, 160, 288}) {
-      if (t.column_groups * t.row_groups > threads / 32 - 1) continue;
+    for (const int threads : {96, 160, 256, 288}) {
+      const int consumers = threads / 32 - 1;
+      if (consumers % (t.groups * t.row_groups) != 0 || (threads == 256 && t.groups != 7)) continue;
       for (const int kilobytes : {8, 16, 24, 32, 48, 64, 96})
         for (const int pages : {2, 3, 4})
           for (const std::int64_t wanted : {264, 528, 1056, 2112}) {
@@ -142,24 +147,24 @@ void each_diagonal(const Problem& p, const Shape& s, const Add& add) {
             c.bytes = std::int64_t{kilobytes} << 10, c.wanted_blocks = wanted;
             add(c);
           }
+      end();
     }
   };
-  if (tiles == 1 && row_blocks <= kMostRowBlocks) {
-    t.row_blocks = row_blocks, t.ends = s.h.output <= kRows * row_blocks + s.h.padding - reach;
+  for (const int groups : {1, 2, 4, 7, 8}) {
+    if (groups > tiles) break;
+    t.groups = groups;
     for (const int planes : {1, 2, 3, 4, 6, 8}) {
-      t.planes = planes;
-      add_all();
-    }
-    return;
-  }
-  t.row_blocks = 0, t.ends = false;
-  for (const int planes : {1, 2})
-    for (const int columns : {1, 2, 4, 8})
+      t.planes = planes, t.row_groups = 1, t.known = true;
+      if (planes * tiles_of(s, t) * row_blocks * shifts_of(p, s) <= kLongest) add_all();
+      if (planes > 2) continue;
+      t.known = false;
       for (const int rows : {1, 2, 4, 8}) {
-        if (columns > tiles || rows > row_blocks || columns * rows > 8) continue;
-        t.planes = planes, t.column_groups = columns, t.row_groups = rows;
+        if (rows > row_blocks) break;
+        t.row_groups = rows;
         add_all();
       }
+    }
+  }
 }
 
 bool may_use_diagonals(const Problem& p, const Shape& s) {
@@ -176,11 +181,25 @@ void add_diagonal_plans(const Problem& p, const Shape& shape, std::vector<Plan>&
   Shape s = shape;
   s.h.output_step = s.w.output_step = 1;  // dilation as it is
   if (!may_use_diagonals(p, s)) return;
-  std::vector<std::pair<double, DiagonalConfig>> configs;
+  // Of those that differ in little the best two: else they would be all that is measured.
+  constexpr std::size_t kMostAlike = 2;
+  std::vector<std::pair<double, DiagonalConfig>> configs, alike;
   Plan plan;
-  each_diagonal(p, s, [&](const DiagonalConfig& c) {
-    if (plan_diagonals(p, s, c, false, plan)) configs.emplace_back(plan.cost, c);
-  });
+  each_diagonal(
+      p, s,
+      [&](const DiagonalConfig& c) {
+        if (plan_diagonals(p, s, c, false, plan)) alike.emplace_back(plan.cost, c);
+      },
+      [&] {
+        std::stable_sort(alike.begin(), alike.end(),
+                         [](const auto& a, const auto& b) { return a.first < b.first; });
+        const std::size_t before = configs.size();
+        for (const auto& some : alike) {
+          const bool differs = configs.size() == before || configs.back().second.bytes != some.second.bytes;
+          if (differs && configs.size() < before + kMostAlike) configs.push_back(some);
+        }
+        alike.clear();
+      });
   add_best(
       configs, [&](const auto& config, Plan& best) { plan_diagonals(p, s, config, true, best); }, plans);
 }

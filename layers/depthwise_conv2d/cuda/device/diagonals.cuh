@@ -8,24 +8,28 @@
 /// each row of taps is a diagonal. Rows of g begin where the last row of taps meets the first of x.
 namespace lamella::depthwise {
 
-/// A product has kColumns_ columns, 8 or 16, and a warp kPlanes_ planes. kRowBlocks_: how often eight rows a
-/// plane has, if kColumns_ are all of its columns; 0: a warp goes over any number of both. kEnds_: then rows
-/// of g end with the first eight of the last product. kVector_: numbers that all rows begin at multiples of,
-/// 1, 2 or 4, and are taken at once, two at least.
-template <int kColumns_, int kPlanes_, int kRowBlocks_, bool kEnds_, int kVector_, int kPages_>
+/// A product has kColumns_ columns, 8 or 16, and a warp has kPlanes_ planes, or every kGroups_-th product of
+/// their rows if it is one of as many. kVector_: numbers that all rows begin at multiples of, 1, 2 or 4, and
+/// are taken at once, two at least.
+template <int kColumns_, int kPlanes_, int kGroups_, int kVector_, int kPages_>
 struct DiagonalTile {
-  static constexpr int kColumns = kColumns_, kPlanes = kPlanes_, kRowBlocks = kRowBlocks_;
+  static constexpr int kColumns = kColumns_, kPlanes = kPlanes_, kGroups = kGroups_;
   static constexpr int kVector = kVector_, kPages = kPages_;
-  static constexpr bool kEnds = kEnds_;
 };
 
-/// Neighbouring numbers from shared memory, of which the first is kLead words behind a whole vector.
+/// Sizes of planes that are whole; zeros: any, and bands of them, of which warps may share out rows, too.
+template <int kH_, int kW_, int kOutH_, int kOutW_>
+struct PlaneSizes {
+  static constexpr int kH = kH_, kW = kW_, kOutH = kOutH_, kOutW = kOutW_;
+  static constexpr bool kKnown = kH > 0;
+};
+
+/// Neighbouring numbers from shared memory, of which the first is kLead words behind a whole vector. Rows of
+/// an odd width begin within a word as often as not: `from` is that word then, and `odd` 1.
 template <int kVector, int kLead, int kWords>
-__device__ __forceinline__ void load_line(const char* from, unsigned (&word)[kWords]) {
+__device__ __forceinline__ void load_line(const char* from, unsigned odd, unsigned (&word)[kWords]) {
   if constexpr (kVector == 1) {
-    // Rows of an odd width begin within a word as often as not.
-    const unsigned odd = shared_address(from) / 2 % 2;
-    const unsigned* const words = reinterpret_cast<const unsigned*>(from - 2 * odd);
+    const unsigned* const words = reinterpret_cast<const unsigned*>(from);
     unsigned some[kWords + 1];
 #pragma unroll
     for (int i = 0; i <= kWords; ++i) some[i] = words[i];
@@ -45,22 +49,32 @@ __device__ __forceinline__ void load_line(const char* from, unsigned (&word)[kWo
     }
   }
 }
+/// Whether a number lies in the second half of its word, where that is not known.
+template <int kVector>
+__device__ __forceinline__ unsigned is_odd(const char* at) {
+  return kVector == 1 ? shared_address(at) / 2 % 2 : 0u;
+}
 
-/// All bits of those of neighbouring numbers, from column `first` on, that are in a row of so many; none of
-/// what is in no row, unless it `exists`.
+/// All bits of those of neighbouring numbers, from column `first` on, that are in a row of so many.
 template <int kWords>
-__device__ __forceinline__ void mask_line(int first, int width, bool exists, unsigned (&mask)[kWords]) {
+__device__ __forceinline__ void mask_line(int first, int width, unsigned (&mask)[kWords]) {
 #pragma unroll
   for (int i = 0; i < kWords; ++i) {
     const int column = first + 2 * i;
-    mask[i] = (exists && column >= 0 && column < width ? 0xffffu : 0u) |
-              (exists && column + 1 >= 0 && column + 1 < width ? 0xffff0000u : 0u);
+    mask[i] = (column >= 0 && column < width ? 0xffffu : 0u) |
+              (column + 1 >= 0 && column + 1 < width ? 0xffff0000u : 0u);
   }
 }
 template <int kWords>
 __device__ __forceinline__ void apply_mask(unsigned (&word)[kWords], const unsigned (&mask)[kWords]) {
 #pragma unroll
   for (int i = 0; i < kWords; ++i) word[i] &= mask[i];
+}
+/// Keeps the compiler from computing them anew wherever they are used.
+template <int kWords>
+__device__ __forceinline__ void hold(unsigned (&word)[kWords]) {
+#pragma unroll
+  for (int i = 0; i < kWords; ++i) hold_word(word[i]);
 }
 
 /// The products of a lane's numbers. Which columns it has is free, as long as they are the same of x and g:
@@ -109,15 +123,17 @@ struct Diagonals {
   }
 };
 
-/// Leaves the parts of dw. kPadding: of columns.
-template <class T, class K, class S, class Tile, int kPadding, bool kBias, int kThreads, int kBlocks>
+/// Leaves the parts of dw.
+template <class T, class K, class S, class Sizes, class Tile, int kPaddingH, int kPaddingW, bool kBias,
+          int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const PlaneWork work) {
-  using Products = Diagonals<T, K, S, Tile, kPadding, kBias>;
-  constexpr int kPlanes = Tile::kPlanes, kRowBlocks = Tile::kRowBlocks, kPages = Tile::kPages;
+  using Products = Diagonals<T, K, S, Tile, kPaddingW, kBias>;
+  constexpr int kPlanes = Tile::kPlanes, kVector = Tile::kVector, kPages = Tile::kPages;
   constexpr int kG = Products::kG, kX = Products::kX, kShifts = Products::kShifts, kReach = Products::kReach;
   constexpr int kConsumers = kThreads / 32 - 1, kAll = K::kTaps + 1, kNumber = static_cast<int>(sizeof(T));
+  constexpr int kFirst = kPaddingH - kReach;  // row of g that a product of the first rows of x begins with
   static_assert(K::kStrideH == 1 && K::kStrideW == 1 && K::kRepeat == 1 && sizeof(T) == 2);
-  static_assert(Tile::kColumns == 16 || (Tile::kColumns == 8 && Tile::kVector < 4));
+  static_assert(Tile::kColumns == 16 || (Tile::kColumns == 8 && kVector < 4));
   static_assert(kReach <= 6, "a lane has two numbers of each product's diagonals, no more");
   extern __shared__ uint4 shared[];
   const PlaneCut& cut = work.cut;
@@ -140,27 +156,37 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
   const int part = static_cast<int>(blockIdx.x) / groups;
   const int first_item = part * work.items_per_part,
             last_item = min(work.items, first_item + work.items_per_part);
-  const int in_plane = work.h.input * work.w.input, out_plane = work.h.output * work.w.output;
+  const int in_width = Sizes::kKnown ? Sizes::kW : work.w.input,
+            out_width = Sizes::kKnown ? Sizes::kOutW : work.w.output,
+            in_plane = (Sizes::kKnown ? Sizes::kH : work.h.input) * in_width,
+            out_plane = (Sizes::kKnown ? Sizes::kOutH : work.h.output) * out_width;
+  const int bands = Sizes::kKnown ? 1 : cut.bands;
   struct Band {
     int row, rows, low, high;  ///< of x, and of g
   };
   const auto band_of = [&](int number) {
     Band band;
     band.row = number * cut.band_rows, band.rows = min(cut.band_rows, work.h.input - band.row);
-    const int low = band.row + work.h.padding - kReach, high = low + band.rows + kReach;
-    band.low = cut.bands > 1 ? min(max(low, 0), work.h.output) : 0;
-    band.high = cut.bands > 1 ? max(min(high, work.h.output), band.low) : work.h.output;
+    const int low = band.row + kFirst, high = low + band.rows + kReach;
+    band.low = bands > 1 ? min(max(low, 0), work.h.output) : 0;
+    band.high = bands > 1 ? max(min(high, work.h.output), band.low) : work.h.output;
     return band;
   };
-  const auto g_at = [&](int image, const Band& band) {
-    return (static_cast<Int64>(image) * work.channels + first_channel) * out_plane + band.low * work.w.output;
+  // Where an item's numbers begin.
+  const auto g_at = [&](auto image, const Band& band) {
+    return (image * static_cast<decltype(image)>(work.channels) + first_channel) * out_plane +
+           band.low * out_width;
   };
-  const auto x_at = [&](int image, const Band& band) {
-    return (static_cast<Int64>(image) * work.channels + first_channel) * in_plane + band.row * work.w.input;
+  const auto x_at = [&](auto image, const Band& band) {
+    return (image * static_cast<decltype(image)>(work.channels) + first_channel) * in_plane +
+           band.row * in_width;
   };
-  int image = first_item / cut.bands, number = first_item % cut.bands;  // of the band
+  int image = bands > 1 ? first_item / bands : first_item, number = bands > 1 ? first_item % bands : 0;
   const auto advance = [&] {
-    if (++number == cut.bands) number = 0, ++image;
+    if (bands == 1)
+      ++image;
+    else if (++number == bands)
+      number = 0, ++image;
   };
   PageCursor<kPages> cursor;
   float totals[kPlanes][kShifts][2];
@@ -168,19 +194,18 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
   for (int n = 0; n < kPlanes; ++n)
 #pragma unroll
     for (int k = 0; k < kShifts; ++k) totals[n][k][0] = totals[n][k][1] = 0;
-  const int per_plane = cut.column_groups * cut.row_groups, sets = kConsumers / per_plane;  // warps
+  const int row_groups = Sizes::kKnown ? 1 : cut.row_groups;
+  const int per_plane = Tile::kGroups * row_groups, sets = kConsumers / per_plane;  // warps
   const int set = warp / per_plane, place = warp - set * per_plane;
 
   if (warp == kConsumers) {
 #pragma unroll 1
     for (int i = first_item; lane == 0 && i < last_item; ++i, advance()) {
       const Band band = band_of(number);
-      const T *const g = static_cast<const T*>(work.y) + g_at(image, band), *const x = static_cast<const T*>(
-                                                                                           work.x) +
-                                                                                       x_at(image, band);
-      const bool in_bands = cut.bands > 1;
-      const RunBytes<T> g_run(g, in_bands ? (band.high - band.low) * work.w.output : planes * out_plane);
-      const RunBytes<T> x_run(x, in_bands ? band.rows * work.w.input : planes * in_plane);
+      const T *const g = static_cast<const T*>(work.y) + g_at(static_cast<Int64>(image), band),
+                     *const x = static_cast<const T*>(work.x) + x_at(static_cast<Int64>(image), band);
+      const RunBytes<T> g_run(g, bands > 1 ? (band.high - band.low) * out_width : planes * out_plane);
+      const RunBytes<T> x_run(x, bands > 1 ? band.rows * in_width : planes * in_plane);
       const unsigned g_count = static_cast<unsigned>(g_run.loaded()) * sizeof(T),
                      x_count = static_cast<unsigned>(x_run.loaded()) * sizeof(T);
       const unsigned barrier = full + 8 * cursor.slot, to = pages + cursor.slot * page_bytes;
@@ -192,7 +217,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
     }
   } else {
     const int row_of_lane = lane / 4, column_of_lane = lane % 4 * Products::kColumns;
-    const int row_group = place / cut.column_groups, column_group = place - row_group * cut.column_groups;
+    const int row_group = place / Tile::kGroups, group = place - row_group * Tile::kGroups;
     const int first_plane = set * kPlanes;
     const bool works = set < sets && first_plane < planes;
     float sums[kPlanes][kShifts][4];
@@ -219,84 +244,143 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
       clear();
       chain = 0;
     };
+    // Numbers from sixteen bytes to where an item begins: of addresses, the last bits are all that counts.
+    const unsigned g_first = static_cast<unsigned>(reinterpret_cast<unsigned long long>(work.y)) / kNumber,
+                   x_first = static_cast<unsigned>(reinterpret_cast<unsigned long long>(work.x)) / kNumber;
+    const auto g_page_of = [&](const Band& band) {
+      const int phase = static_cast<int>((g_first + g_at(static_cast<unsigned>(image), band)) % 8);
+      return bytes + cursor.slot * page_bytes + phase * kNumber;
+    };
+    const auto x_page_of = [&](const Band& band) {
+      const int phase = static_cast<int>((x_first + x_at(static_cast<unsigned>(image), band)) % 8);
+      return bytes + cursor.slot * page_bytes + g_bytes + phase * kNumber;
+    };
 
-    // Where the lane's rows lie in a plane that is whole, and what of them exists.
-    constexpr int kLow = kRowBlocks > 0 ? kRowBlocks : 1, kHalves = kLow + (Tile::kEnds ? 0 : 1);
-    int x_place[kLow], g_place[kHalves];
-    unsigned x_mask[kLow][kX], g_mask[kHalves][kG];
-    if constexpr (kRowBlocks > 0) {
-      const auto place_of = [](int row, int rows, int width, int column) {
-        return ((row >= 0 && row < rows ? row * width : 0) + column) * kNumber;
+    if constexpr (Sizes::kKnown) {
+      constexpr int kRowBlocks = (Sizes::kH + 7) / 8,
+                    kAllTiles = (Sizes::kOutW + Tile::kColumns - 1) / Tile::kColumns,
+                    kTiles = (kAllTiles + Tile::kGroups - 1) / Tile::kGroups,
+                    kStep = Tile::kGroups * Tile::kColumns;
+      const int g_column = group * Tile::kColumns + column_of_lane, x_column = g_column - Products::kBefore;
+      // What must be masked: columns, at both ends of a row, unless warps have different ones; and rows of
+      // the first and the last half of a product's rows of g, and of the last of x.
+      const auto masks_g = [](int tile) { return Tile::kGroups > 1 || (tile + 1) * kStep > Sizes::kOutW; };
+      const auto masks_x = [](int tile) {
+        return Tile::kGroups > 1 || (tile == 0 && Products::kBefore > 0) ||
+               (tile + 1) * kStep - Products::kColumns - Products::kBefore + 2 * kX > Sizes::kW;
       };
+      const auto has_rows = [](int b) { return 8 * b + kFirst + 8 > 0 && 8 * b + kFirst < Sizes::kOutH; };
+      const auto edge_of_g = [](int b) {
+        return 8 * b + kFirst < 0 ? 1 : 8 * b + kFirst + 8 > Sizes::kOutH ? 2 : 0;
+      };
+      const auto edge_of_x = [](int b) { return 8 * b + 8 > Sizes::kH ? 1 : 0; };
+      const auto x_exists = [&](int b) { return 8 * b + row_of_lane < Sizes::kH; };
+      unsigned g_mask[kTiles][3][kG], x_mask[kTiles][2][kX];
 #pragma unroll
-      for (int b = 0; b < kLow; ++b) {
-        const int row = 8 * b + row_of_lane, column = column_of_lane - Products::kBefore;
-        x_place[b] = place_of(row, work.h.input, work.w.input, column);
-        mask_line(column, work.w.input, row < work.h.input, x_mask[b]);
-      }
+      for (int u = 0; u < kTiles; ++u) {
+        constexpr bool kHolds = kTiles * kX <= 8;
 #pragma unroll
-      for (int b = 0; b < kHalves; ++b) {
-        const int row = 8 * b + row_of_lane + work.h.padding - kReach;
-        g_place[b] = place_of(row, work.h.output, work.w.output, column_of_lane);
-        mask_line(column_of_lane, work.w.output, row >= 0 && row < work.h.output, g_mask[b]);
+        for (int b = 0; b <= kRowBlocks; ++b) {
+          const int edge = edge_of_g(b), row = 8 * b + kFirst + row_of_lane;
+          if (!has_rows(b)) continue;
+          mask_line(g_column + u * kStep, row >= 0 && row < Sizes::kOutH ? Sizes::kOutW : 0, g_mask[u][edge]);
+          if (kHolds && edge > 0) hold(g_mask[u][edge]);
+        }
+        mask_line(g_column + u * kStep, Sizes::kOutW, g_mask[u][0]);
+        if (kHolds && masks_g(u)) hold(g_mask[u][0]);
+        mask_line(x_column + u * kStep, Sizes::kW, x_mask[u][0]);
+        if (kHolds && masks_x(u)) hold(x_mask[u][0]);
+        mask_line(x_column + u * kStep, x_exists(kRowBlocks - 1) ? Sizes::kW : 0, x_mask[u][1]);
+        if (kHolds && edge_of_x(kRowBlocks - 1) > 0) hold(x_mask[u][1]);
       }
-    }
-
+      const int g_place =
+          (first_plane * out_plane + (kFirst + row_of_lane) * Sizes::kOutW + g_column) * kNumber;
+      const int x_place = (first_plane * in_plane + row_of_lane * Sizes::kW + x_column) * kNumber;
 #pragma unroll 1
-    for (int i = first_item; i < last_item; ++i, advance()) {
-      const Band band = band_of(number);
-      const RunBytes<T> g_run(static_cast<const T*>(work.y) + g_at(image, band), 0);
-      const RunBytes<T> x_run(static_cast<const T*>(work.x) + x_at(image, band), 0);
-      const char* const g_page = bytes + cursor.slot * page_bytes + g_run.phase * kNumber;
-      const char* const x_page = bytes + cursor.slot * page_bytes + g_bytes + x_run.phase * kNumber;
-      wait_for_phase(full + 8 * cursor.slot, cursor.parity);
-      if (works) {
+      for (int i = first_item; i < last_item; ++i, advance()) {
+        const Band whole{0, Sizes::kH, 0, Sizes::kOutH};
+        const char *const g_of = g_page_of(whole) + g_place, *const x_of = x_page_of(whole) + x_place;
+        // Of two planes in a row: of all others, words lie as in one of them.
+        const char *g_from[2], *x_from[2];
+        unsigned g_odd[2], x_odd[2];
 #pragma unroll
-        for (int n = 0; n < kPlanes; ++n) {
+        for (int e = 0; e < 2; ++e) {
+          const char *const g = g_of + e * out_plane * kNumber, *const x = x_of + e * in_plane * kNumber;
+          g_odd[e] = is_odd<kVector>(g), x_odd[e] = is_odd<kVector>(x);
+          g_from[e] = g - g_odd[e] * kNumber, x_from[e] = x - x_odd[e] * kNumber;
+        }
+        wait_for_phase(full + 8 * cursor.slot, cursor.parity);
+        if (works) {
           // Of planes that do not exist nobody wants the sums.
-          const int plane = min(first_plane + n, planes - 1);
-          const char* const g_of = g_page + plane * out_plane * kNumber;
-          const char* const x_of = x_page + plane * in_plane * kNumber;
-          if constexpr (kRowBlocks > 0) {
-            unsigned g[kLow + 1][kG];
 #pragma unroll
-            for (int b = 0; b <= kLow; ++b) {
-              if (b < kHalves) {
-                load_line<Tile::kVector, 0>(g_of + g_place[b < kHalves ? b : 0], g[b]);
-                apply_mask(g[b], g_mask[b < kHalves ? b : 0]);
-              } else {
+          for (int n = 0; n < kPlanes; ++n)
 #pragma unroll
-                for (int k = 0; k < kG; ++k) g[b][k] = 0;
+            for (int u = 0; u < kTiles; ++u) {
+              const auto load_g = [&](int b, unsigned(&g)[kG]) {
+                if (!has_rows(b)) {
+#pragma unroll
+                  for (int k = 0; k < kG; ++k) g[k] = 0;
+                  return;
+                }
+                load_line<kVector, 0>(
+                    g_from[n % 2] + ((n - n % 2) * out_plane + 8 * b * Sizes::kOutW + u * kStep) * kNumber,
+                    g_odd[n % 2], g);
+                if (masks_g(u) || edge_of_g(b) > 0) apply_mask(g, g_mask[u][edge_of_g(b)]);
+              };
+              unsigned low[kG], high[kG];
+              load_g(0, low);
+#pragma unroll
+              for (int b = 0; b < kRowBlocks; ++b) {
+                unsigned x[kX];
+                load_g(b + 1, high);
+                load_line<kVector, Products::kLead>(
+                    x_from[n % 2] + ((n - n % 2) * in_plane + 8 * b * Sizes::kW + u * kStep) * kNumber,
+                    x_odd[n % 2], x);
+                if (masks_x(u) || edge_of_x(b) > 0) apply_mask(x, x_mask[u][edge_of_x(b)]);
+                Products::add(sums[n], low, high, x, x_exists(b));
+#pragma unroll
+                for (int k = 0; k < kG; ++k) low[k] = high[k];
               }
             }
-#pragma unroll
-            for (int b = 0; b < kLow; ++b) {
-              unsigned x[kX];
-              load_line<Tile::kVector, Products::kLead>(x_of + x_place[b], x);
-              apply_mask(x, x_mask[b]);
-              Products::add(sums[n], g[b], g[b + 1], x, 8 * b + row_of_lane < work.h.input);
-            }
-          } else {
-            const int row_blocks = (band.rows + 7) / 8,
-                      of_group = (row_blocks + cut.row_groups - 1) / cut.row_groups;
-            const int first_block = row_group * of_group,
-                      last_block = min(row_blocks, first_block + of_group);
-            const int tiles = (work.w.output + Tile::kColumns - 1) / Tile::kColumns;
+          if (++chain == cut.chain) end_chain();
+        }
+        synchronize_warp();
+        if (lane == 0) arrive(empty + 8 * cursor.slot);
+        cursor.next();
+      }
+    } else {
 #pragma unroll 1
-            for (int tile = column_group; tile < tiles; tile += cut.column_groups) {
+      for (int i = first_item; i < last_item; ++i, advance()) {
+        const Band band = band_of(number);
+        const char *const g_page = g_page_of(band), *const x_page = x_page_of(band);
+        const int row_blocks = (band.rows + 7) / 8, of_group = (row_blocks + row_groups - 1) / row_groups;
+        const int first_block = row_group * of_group, last_block = min(row_blocks, first_block + of_group);
+        const int tiles = (out_width + Tile::kColumns - 1) / Tile::kColumns;
+        wait_for_phase(full + 8 * cursor.slot, cursor.parity);
+        if (works) {
+#pragma unroll
+          for (int n = 0; n < kPlanes; ++n) {
+            const int plane = min(first_plane + n, planes - 1);
+            const char* const g_of = g_page + plane * out_plane * kNumber;
+            const char* const x_of = x_page + plane * in_plane * kNumber;
+#pragma unroll 1
+            for (int tile = group; tile < tiles; tile += Tile::kGroups) {
               const int g_column = tile * Tile::kColumns + column_of_lane,
                         x_column = g_column - Products::kBefore;
               unsigned g_columns[kG], x_columns[kX];
-              mask_line(g_column, work.w.output, true, g_columns);
-              mask_line(x_column, work.w.input, true, x_columns);
-              int x_row = 8 * first_block + row_of_lane, g_row = band.row + x_row + work.h.padding - kReach;
-              const char* x_from = x_of + (x_row * work.w.input + x_column) * kNumber;
-              const char* g_from = g_of + ((g_row - band.low) * work.w.output + g_column) * kNumber;
+              mask_line(g_column, out_width, g_columns);
+              mask_line(x_column, in_width, x_columns);
+              int x_row = 8 * first_block + row_of_lane, g_row = band.row + x_row + kFirst;
+              const char* x_from = x_of + (x_row * in_width + x_column) * kNumber;
+              const char* g_from = g_of + ((g_row - band.low) * out_width + g_column) * kNumber;
+              // Eight rows of an odd width are a whole number of words.
+              const unsigned x_odd = is_odd<kVector>(x_from), g_odd = is_odd<kVector>(g_from);
+              x_from -= x_odd * kNumber, g_from -= g_odd * kNumber;
               const auto load_g = [&](unsigned(&g)[kG]) {
                 const bool exists = g_row >= band.low && g_row < band.high;
-                load_line<Tile::kVector, 0>(exists ? g_from : zeros, g);
+                load_line<kVector, 0>(exists ? g_from : zeros, g_odd, g);
                 apply_mask(g, g_columns);
-                g_row += 8, g_from += 8 * work.w.output * kNumber;
+                g_row += 8, g_from += 8 * out_width * kNumber;
               };
               unsigned low[kG], high[kG];
               load_g(low);
@@ -305,21 +389,21 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
                 const bool exists = x_row < band.rows;
                 unsigned x[kX];
                 load_g(high);
-                load_line<Tile::kVector, Products::kLead>(exists ? x_from : zeros + 4 * Products::kLead, x);
+                load_line<kVector, Products::kLead>(exists ? x_from : zeros + 4 * Products::kLead, x_odd, x);
                 apply_mask(x, x_columns);
-                x_row += 8, x_from += 8 * work.w.input * kNumber;
+                x_row += 8, x_from += 8 * in_width * kNumber;
                 Products::add(sums[n], low, high, x, exists);
 #pragma unroll
                 for (int k = 0; k < kG; ++k) low[k] = high[k];
               }
             }
           }
+          if (++chain == cut.chain) end_chain();
         }
-        if (++chain == cut.chain) end_chain();
+        synchronize_warp();
+        if (lane == 0) arrive(empty + 8 * cursor.slot);
+        cursor.next();
       }
-      synchronize_warp();
-      if (lane == 0) arrive(empty + 8 * cursor.slot);
-      cursor.next();
     }
     end_chain();
   }
@@ -343,7 +427,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
       if (plane >= planes) continue;
       const bool is_tap = tap < K::kTaps;
       const int shift = is_tap ? tap % K::kW : K::kW;
-      const int down = is_tap ? kReach - tap / K::kW * S::kHeight : kReach - work.h.padding;
+      const int down = is_tap ? kReach - tap / K::kW * S::kHeight : -kFirst;
       float sum = 0;
       for (int w = of_set * per_plane; (is_tap || kBias) && w < (of_set + 1) * per_plane; ++w)
         for (int j = 0; j < 8; ++j)

@@ -55,6 +55,9 @@ __device__ __forceinline__ float clamp(float x, float low, float high) {
 #endif
 }
 
+/// From here on the compiler knows nothing of it.
+__device__ __forceinline__ void hold_word(unsigned& word) { asm volatile("" : "+r"(word)); }
+
 /// The word that begins `bits` bits, at most 31, into two words.
 __device__ __forceinline__ unsigned shift_words(unsigned low, unsigned high, unsigned bits) {
   return __funnelshift_r(low, high, bits);
