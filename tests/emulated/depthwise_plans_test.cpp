@@ -146,7 +146,7 @@ TEST(Plans, fit_a_gpu_and_do_not_change) {
     }
     if (!plans.empty()) ++firsts[plans.front().family];
   }
-  EXPECT_EQ(firsts.size(), 5U) << "some family is never the first choice";
+  EXPECT_GE(firsts.size(), 6U) << "families are never the first choice";
 }
 
 TEST(Plans, of_several_images_are_offered_for_small_maps) {
@@ -203,7 +203,7 @@ TEST(Plans, small_problems_with_channels_side_by_side_go_the_direct_way) {
       EXPECT_GT(count(small_problem(pass, dtype, 1, 120, 28, 5, 1)), 0);
       EXPECT_GT(count(small_problem(pass, dtype, 1, 240, 28, 5, 2)), 0);
       // Larger ones may be tried, and very large ones need not.
-      const Problem medium = small_problem(pass, dtype, dtype == DType::Float32 ? 2 : 4, 144, 56, 3, 1);
+      const Problem medium = small_problem(pass, dtype, dtype == DType::Float32 ? 3 : 6, 144, 56, 3, 1);
       EXPECT_GT(count(medium), 0);
       EXPECT_FALSE(is_first(medium));
       EXPECT_EQ(count(small_problem(pass, dtype, 256, 144, 56, 3, 1)), 0);
@@ -220,7 +220,7 @@ TEST(Plans, small_problems_with_channels_side_by_side_go_the_direct_way) {
     }
   for (const DType dtype : {DType::Float32, DType::BFloat16}) {
     EXPECT_TRUE(is_first(small_problem(Pass::Weight, dtype, 1, 960, 7, 3, 1)));
-    EXPECT_TRUE(is_first(small_problem(Pass::Weight, dtype, 1, 384, 14, 3, 1)));
+    EXPECT_GT(count(small_problem(Pass::Weight, dtype, 1, 384, 14, 3, 1)), 0);
     EXPECT_FALSE(is_first(small_problem(Pass::Weight, dtype, 1, 32, 112, 3, 1)));
   }
   EXPECT_EQ(count(small_problem(Pass::Both, DType::Float32, 1, 384, 14, 3, 1)), 0);
@@ -275,7 +275,7 @@ TEST(Plans, are_there_up_to_15x15_with_steps_of_three) {
   }
 }
 
-TEST(Plans, of_float_boxes_are_offered_behind_others) {
+TEST(Plans, of_float_boxes_are_offered) {
   for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight, Pass::Both}) {
     SCOPED_TRACE(static_cast<int>(pass));
     Problem problem;
@@ -286,25 +286,22 @@ TEST(Plans, of_float_boxes_are_offered_behind_others) {
       problem.geometry = {256, channels,      channels,      channels,          in,
                           out, Size2(kernel), Size2(stride), Size2(kernel / 2), {1, 1}};
       const std::vector<Plan> plans = plans_for(problem);
-      std::size_t some = 0, first = plans.size();
-      for (std::size_t i = 0; i < plans.size(); ++i)
-        if (plans[i].family == Plan::Family::Boxes) first = std::min(first, i), ++some;
-      EXPECT_GT(first, 0U);
-      return some;
+      return std::count_if(plans.begin(), plans.end(),
+                           [](const Plan& plan) { return plan.family == Plan::Family::Boxes; });
     };
     for (const std::int64_t size : {7, 14, 28, 56, 112}) {
-      EXPECT_GT(count(size, 1, 3, 96), 0U);
-      EXPECT_GT(count(size, 2, 3, 96), 0U);
-      EXPECT_GT(count(size, 1, 5, 96), 0U);
+      EXPECT_GT(count(size, 1, 3, 96), 0);
+      EXPECT_GT(count(size, 2, 3, 96), 0);
+      EXPECT_GT(count(size, 1, 5, 96), 0);
     }
     problem.boxes = false;
-    EXPECT_EQ(count(14, 1, 3, 96), 0U);
+    EXPECT_EQ(count(14, 1, 3, 96), 0);
     problem.boxes = true, problem.input_alignment = 8;
-    EXPECT_EQ(count(14, 1, 3, 90), 0U);
+    EXPECT_EQ(count(14, 1, 3, 90), 0);
   }
 }
 
-TEST(Plans, of_matrices_are_offered_behind_runs) {
+TEST(Plans, of_matrices_come_before_runs_where_taps_are_many) {
   const auto families = [](Pass pass, Size2 kernel, std::int64_t size, DType dtype, bool exact_taps) {
     Problem problem;
     problem.pass = pass, problem.dtype = dtype, problem.boxes = true, problem.exact_taps = exact_taps;
@@ -313,13 +310,16 @@ TEST(Plans, of_matrices_are_offered_behind_runs) {
                         kChannels, Size2(size), Size2(size),
                         kernel,    {1, 1},      {kernel.h / 2, kernel.w / 2},
                         {1, 1}};
-    std::vector<Plan::Family> found;
-    for (const Plan& plan : plans_for(problem))
-      if (found.empty() || found.back() != plan.family) found.push_back(plan.family);
+    std::set<Plan::Family> found;
+    const std::vector<Plan> plans = plans_for(problem);
+    for (const Plan& plan : plans) found.insert(plan.family);
+    if (kernel == Size2(7) && size > 7 && found.count(Plan::Family::Matrices) > 0) {
+      EXPECT_EQ(plans.front().family, Plan::Family::Matrices) << size;
+    }
     return found;
   };
   using Family = Plan::Family;
-  const std::vector<Family> with{Family::Runs, Family::Matrices, Family::Planes},
+  const std::set<Family> with{Family::Runs, Family::Matrices, Family::Planes},
       without{Family::Runs, Family::Planes};
   for (const Pass pass : {Pass::Forward, Pass::Input})
     for (const Size2 kernel : {Size2(3), Size2(5), Size2(7), Size2(3, 5)})
@@ -328,10 +328,10 @@ TEST(Plans, of_matrices_are_offered_behind_runs) {
         EXPECT_EQ(families(pass, kernel, size, DType::Float16, true), without) << size;
         EXPECT_EQ(families(pass, kernel, size, DType::Float32, false), without) << size;
       }
-  EXPECT_EQ(families(Pass::Weight, Size2(3), 14, DType::BFloat16, false), without);
+  EXPECT_EQ(families(Pass::Weight, Size2(3), 14, DType::BFloat16, false).count(Family::Matrices), 0U);
 }
 
-TEST(Plans, of_diagonals_are_offered_behind_others) {
+TEST(Plans, of_diagonals_come_first_where_taps_are_many) {
   Problem problem;
   problem.pass = Pass::Weight, problem.dtype = DType::BFloat16, problem.boxes = true;
   const auto count = [&](std::int64_t size, std::int64_t kernel, std::int64_t stride) {
@@ -341,7 +341,9 @@ TEST(Plans, of_diagonals_are_offered_behind_others) {
                         out, Size2(kernel), Size2(stride), Size2(kernel / 2), {1, 1}};
     const std::vector<Plan> plans = plans_for(problem);
     const auto is_one = [](const Plan& plan) { return plan.family == Plan::Family::Diagonals; };
-    EXPECT_FALSE(is_one(plans.front()));
+    if (kernel == 7 && stride == 1 && size > 7) {
+      EXPECT_TRUE(is_one(plans.front())) << size;
+    }
     return std::count_if(plans.begin(), plans.end(), is_one);
   };
   for (const std::int64_t size : {7, 13, 14, 28, 30, 56, 112})

@@ -65,8 +65,8 @@ struct Plan {
   }
 };
 
-/// The plans that can do the work, the best by estimate first, but runs before matrices, and those before
-/// planes; none: only the generic kernels can.
+/// The plans that can do the work, the best by estimate first, but planes last; none: only the generic
+/// kernels can.
 std::vector<Plan> plans_for(const Problem& problem);
 
 }  // namespace lamella::depthwise

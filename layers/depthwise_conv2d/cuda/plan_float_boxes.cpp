@@ -259,19 +259,8 @@ void add_float_box_plans(const Problem& p, const Shape& s, std::vector<Plan>& pl
     configs.insert(configs.end(), some.begin(), last);
   }
   if (configs.empty()) return;
-  // Nobody has measured these: they may be tried, but are not taken by estimate.
-  constexpr double kBehind = 1e-5;
-  const double best = std::min_element(configs.begin(), configs.end(), by_cost)->first;
-  double least = best;
-  for (const Plan& other : plans) least = &other == plans.data() ? other.cost : std::min(least, other.cost);
-  const double handicap = std::max(0.0, least - best) + kBehind;
   add_best(
-      configs,
-      [&](const auto& config, Plan& named) {
-        plan_float_boxes(p, s, config, true, named);
-        named.cost += handicap;
-      },
-      plans);
+      configs, [&](const auto& config, Plan& best) { plan_float_boxes(p, s, config, true, best); }, plans);
 }
 
 }  // namespace lamella::depthwise
