@@ -86,6 +86,9 @@ void wait_for_copies() {
   emulated::wait_for_copies(kGroups);
 }
 
+inline void hold(int&) {}
+inline void hold(unsigned&) {}
+
 inline void wait_for_stream() {}
 inline unsigned shared_address(const void* at) {
   return static_cast<unsigned>(static_cast<const unsigned char*>(at) - emulated::shared_memory());

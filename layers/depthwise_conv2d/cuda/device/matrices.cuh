@@ -220,29 +220,84 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_matrices(const Plan
     taps[h].load(work.taps, first_channel + plane, shift);
     bias[h] = load_bias<T>(work.taps, first_channel + plane);
   }
-  // Of the first number of a plane's band, in sixteen bytes; only its last bits count.
-  const auto phase_of = [&](const void* data, int image, int plane, int plane_numbers, int before) {
-    const unsigned number = static_cast<unsigned>(image) * static_cast<unsigned>(work.channels) +
-                            static_cast<unsigned>(first_channel + plane);
-    return static_cast<int>((static_cast<unsigned>(reinterpret_cast<unsigned long long>(data)) / 2 +
-                             number * static_cast<unsigned>(plane_numbers) + static_cast<unsigned>(before)) %
-                            kNumbers);
+  // What does not change with items: where the lane's window and results begin but for the image, the band,
+  // and that a plane's band begins within sixteen bytes; which of the window's columns exist.
+  struct Begin {
+    unsigned first, step;  ///< numbers before a band, and from one image to the next; their last bits count
+    __device__ __forceinline__ int phase(int image, int before) const {
+      return static_cast<int>((first + static_cast<unsigned>(image) * step + static_cast<unsigned>(before)) %
+                              kNumbers);
+    }
+  };
+  const auto begin_of = [&](const void* data, int plane, int plane_numbers) {
+    const unsigned numbers = static_cast<unsigned>(plane_numbers),
+                   before = static_cast<unsigned>(first_channel + (kBands ? plane : 0));
+    return Begin{static_cast<unsigned>(reinterpret_cast<unsigned long long>(data)) / 2 + before * numbers,
+                 static_cast<unsigned>(work.channels) * numbers % kNumbers};
+  };
+  const auto find_masks = [&](int plane, int column, unsigned(&mask)[kSides][kPieces]) {
+#pragma unroll
+    for (int i = 0; i < kSides * kPieces; ++i) {
+      const int at = column + lane % 4 * 2 - shift_of(plane, i / kPieces) + i % kPieces * 8;
+      mask[i / kPieces][i % kPieces] =
+          (at >= 0 && at < kIn ? 0xffffu : 0u) | (at + 1 >= 0 && at + 1 < kIn ? 0xffff0000u : 0u);
+    }
+  };
+  constexpr int kPassColumns = kSpan * Tile::kColumns;
+  // The second of the lane's tiles lies so many tiles, or images, beside the first.
+  constexpr int kApart = Sizes::kEvenFirst ? 4 : 1, kBeside = kSpan > kApart ? kApart * Tile::kColumns : 0,
+                kImagesApart = kSpan > kApart ? 0 : kApart / kSpan;
+  const int window_column = window_group * Tile::kColumns - work.w.padding;
+  const int tile = Sizes::place_of(lane % 4 * 2, Sizes::kEvenFirst), tile_image = tile / kSpan;
+  const int my_row = Tile::row_of(lane / 4),
+            my_column = tile % kSpan * Tile::kColumns + Tile::column_of(lane / 4);
+  const int image_numbers = (kBands ? kPlanes : 1) * cut.run_numbers,
+            image_results = (kBands ? kPlanes : 1) * cut.result_numbers;
+  Begin x_begin[Tile::kHeld], y_begin[Tile::kHeld];
+  int windows[Tile::kHeld][kSides], tiles[Tile::kHeld];
+  unsigned first_masks[Tile::kHeld][kSides][kPieces];
+#pragma unroll
+  for (int h = 0; h < Tile::kHeld; ++h) {
+    const int plane = first_plane + h;
+    x_begin[h] = begin_of(work.x, plane, in_plane), y_begin[h] = begin_of(work.y, plane, out_plane);
+#pragma unroll
+    for (int side = 0; side < kSides; ++side)
+      windows[h][side] = plane * (kBands ? cut.run_numbers : in_plane) + (side - padding) * kIn +
+                         window_column + lane % 4 * 2 - shift_of(plane, side);
+    tiles[h] = plane * (kBands ? cut.result_numbers : out_plane) + my_row * kOut + my_column;
+    find_masks(plane, window_column, first_masks[h]);
+    hold(tiles[h]), hold(x_begin[h].first), hold(y_begin[h].first);
+#pragma unroll
+    for (int side = 0; side < kSides; ++side) {
+      hold(windows[h][side]);
+#pragma unroll
+      for (int p = 0; p < kPieces; ++p) hold(first_masks[h][side][p]);
+    }
+  }
+  // Of an item, where that is less than a product's; a clamped one is not stored.
+  const auto image_in_item = [](int image) {
+    return Tile::kImages < kTogether ? min(image, Tile::kImages - 1) : image;
   };
 
+  // Whether all runs of y are whole in sixteen bytes.
+  const int odd_numbers =
+      kBands ? out_plane | cut.band_rows * kOut
+             : (first_channel * out_plane) | (planes * out_plane) | static_cast<int>(y_begin[0].step);
+  const bool is_whole = reinterpret_cast<unsigned long long>(work.y) % 16 == 0 && odd_numbers % kNumbers == 0;
   const int thread = static_cast<int>(threadIdx.x);
   const int strip_rows = kKnown ? out_rows : cut.strip_rows, strips = kKnown ? 1 : cut.row_groups;
   int result = 0;
 #pragma unroll 1
   for (int i = first_item; i < last_item; ++i, item.advance(bands)) {
     const Band band = band_of(item);
-    char* const results = bytes + kPages * page_bytes + result * result_bytes;
+    const int results_at = kPages * page_bytes + result * result_bytes;
     wait_for_phase(full + 8 * cursor.slot, cursor.parity);
-    const char* const page = bytes + cursor.slot * page_bytes;
+    int page_at = cursor.slot * page_bytes;
+    hold(page_at);
     const int images = min(Tile::kImages, cut.images - item.image), page_rows = band.high - band.low;
 #pragma unroll
     for (int h = 0; h < Tile::kHeld; ++h) {
       const int plane = first_plane + h;
-      const int run_plane = kBands ? plane : 0;  // where its run begins
 #pragma unroll 1
       for (int unit = sub; plane < planes && unit < strips * Sizes::kPasses * Sizes::kImageGroups;
            unit += Tile::kWarps) {
@@ -252,30 +307,23 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_matrices(const Plan
         const int last_row = kKnown ? out_rows : min(band.rows, first_row + strip_rows);
         if (image >= images || first_row >= last_row) continue;
 
-        // Where the window begins, and which of its columns exist.
-        const int from_image = min(image + window_image, Tile::kImages - 1);
-        const int column = (pass * kSpan + window_group) * Tile::kColumns - work.w.padding;
+        const int from_image = image_in_item(image + window_image);
         const int first_page_row = first_row + band.row - padding - band.low;
-        const int begin = (kBands ? from_image * kPlanes + plane : from_image) * cut.run_numbers +
-                          (kBands ? 0 : plane * in_plane) +
-                          phase_of(work.x, item.image + from_image, run_plane, in_plane, band.low * kIn) +
-                          first_page_row * kIn + column + lane % 4 * 2;
-        const char* from[kSides];
+        const int begin = from_image * image_numbers + pass * kPassColumns +
+                          (first_row + band.row - band.low) * kIn +
+                          x_begin[h].phase(item.image + from_image, band.low * kIn);
+        int from[kSides];  // in shared memory
         unsigned mask[kSides][kPieces];
+        if constexpr (Sizes::kPasses > 1) find_masks(plane, window_column + pass * kPassColumns, mask);
 #pragma unroll
         for (int side = 0; side < kSides; ++side) {
-          const int shift = shift_of(plane, side);
-          from[side] = page + (begin + side * kIn - shift) * 2;
+          from[side] = page_at + (windows[h][side] + begin) * 2;
 #pragma unroll
-          for (int p = 0; p < kPieces; ++p) {
-            const int at = column + lane % 4 * 2 - shift + 8 * p;
-            mask[side][p] =
-                (at >= 0 && at < kIn ? 0xffffu : 0u) | (at + 1 >= 0 && at + 1 < kIn ? 0xffff0000u : 0u);
-          }
+          for (int p = 0; Sizes::kPasses == 1 && p < kPieces; ++p) mask[side][p] = first_masks[h][side][p];
         }
         unsigned x[kWindowRows][kPieces];
         const auto load_row = [&](unsigned(&to)[kPieces], int row) {
-          const char* const at = from[row % kSides] + row / kSides * kSides * kIn * 2;
+          const char* const at = bytes + from[row % kSides] + row / kSides * kSides * kIn * 2;
 #pragma unroll
           for (int p = 0; p < kPieces; ++p)
             to[p] = reinterpret_cast<const unsigned*>(at)[4 * p] & mask[row % kSides][p];
@@ -291,22 +339,20 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_matrices(const Plan
 #pragma unroll
         for (int r = 0; r < kWindowRows; ++r) load_or_clear(x[r], first_page_row, r);
 
-        // Where the lane's results go, of two tiles.
-        const int my_row = Tile::row_of(lane / 4);
-        T* to[2];
+        int to[2];       // in shared memory
         int last[2][2];  // behind the last row that is stored, of each number of a pair
 #pragma unroll
         for (int n = 0; n < 2; ++n) {
-          const int tile = Sizes::place_of(lane % 4 * 2 + n, Sizes::kEvenFirst);
-          const int into_image = image + tile / kSpan,
-                    into_column = (pass * kSpan + tile % kSpan) * Tile::kColumns + Tile::column_of(lane / 4);
-          const int at = min(into_image, Tile::kImages - 1);
-          to[n] = reinterpret_cast<T*>(results) + (kBands ? at * kPlanes + plane : at) * cut.result_numbers +
-                  (kBands ? 0 : plane * out_plane) +
-                  phase_of(work.y, item.image + at, run_plane, out_plane, band.row * kOut) +
-                  (first_row + my_row) * kOut + into_column;
-          constexpr int kBeside = Sizes::kEvenFirst ? 4 : 1;
-          if (n == 1 && kSpan > kBeside) to[n] = to[0] + kBeside * Tile::kColumns;
+          const int into_image = image + tile_image + n * kImagesApart,
+                    into_column = pass * kPassColumns + my_column + n * kBeside;
+          const int at = image_in_item(into_image);
+          if (n == 0 || kImagesApart > 0)
+            to[n] = results_at + (at * image_results + tiles[h] + pass * kPassColumns + first_row * kOut +
+                                  y_begin[h].phase(item.image + at, band.row * kOut)) *
+                                     2;
+          else
+            to[n] = to[0] + kBeside * 2;
+          hold(to[n]);
           const bool has_image = Tile::kImages >= kTogether || into_image < Tile::kImages;
 #pragma unroll
           for (int j = 0; j < 2; ++j)
@@ -348,13 +394,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_matrices(const Plan
             const auto is_kept = [&](int j) {
               return kKnown && row + kRows <= last_row ? last[n][j] > 0 : row < last[n][j];
             };
+            T* const at = reinterpret_cast<T*>(bytes + to[n]);
             if constexpr (kOddOut) {
-              if (is_kept(0)) to[n][0] = {static_cast<unsigned short>(pair)};
-              if (is_kept(1)) to[n][1] = {static_cast<unsigned short>(pair >> 16)};
+              if (is_kept(0)) at[0] = {static_cast<unsigned short>(pair)};
+              if (is_kept(1)) at[1] = {static_cast<unsigned short>(pair >> 16)};
             } else {
-              if (is_kept(0)) *reinterpret_cast<unsigned*>(to[n]) = pair;
+              if (is_kept(0)) *reinterpret_cast<unsigned*>(at) = pair;
             }
-            to[n] += kRows * kOut;
+            to[n] += kRows * kOut * 2;
           }
         };
         if constexpr (kKnown) {
@@ -393,10 +440,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_matrices(const Plan
     }
     // What does not fill sixteen bytes, at the beginning and at the end.
 #pragma unroll 1
-    for (int run = thread / kNumbers; run < kRuns; run += kWorkers / kNumbers) {
+    for (int run = thread / kNumbers; !is_whole && run < kRuns; run += kWorkers / kNumbers) {
       if (!exists(item, run)) continue;
       T* const out = output_of(item, band, run);
-      const T* const from = reinterpret_cast<const T*>(results) + run * cut.result_numbers;
+      const T* const from = reinterpret_cast<const T*>(bytes + results_at) + run * cut.result_numbers;
       const RunBytes<T> of(out, out_numbers);
       const int number = thread % kNumbers, head = of.phase + number, tail = max(of.whole, of.begin) + number;
       if (head < min(of.begin, of.end)) out[number] = from[head];

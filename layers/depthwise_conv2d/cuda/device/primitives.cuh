@@ -192,6 +192,10 @@ __device__ __forceinline__ void wait_for_stream() {
 #endif
 }
 
+/// Keeps a number in its register: the compiler would rather compute some anew in every turn of a loop.
+__device__ __forceinline__ void hold(int& number) { asm volatile("" : "+r"(number)); }
+__device__ __forceinline__ void hold(unsigned& number) { asm volatile("" : "+r"(number)); }
+
 /// An address as the instructions below take it.
 __device__ __forceinline__ unsigned shared_address(const void* shared) {
   return static_cast<unsigned>(__cvta_generic_to_shared(shared));
