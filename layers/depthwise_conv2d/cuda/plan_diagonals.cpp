@@ -124,7 +124,7 @@ bool plan_diagonals(const Problem& p, const Shape& s, const DiagonalConfig& c, b
 template <class Add, class End>
 void each_diagonal(const Problem& p, const Shape& s, const Add& add, const End& end) {
   constexpr int kMostRegisters = 250;
-  constexpr std::int64_t kRows = 8, kLongest = 700;  // products, the length of the code
+  constexpr std::int64_t kRows = 8, kLongest = 300;  // products, the length of the code
   const int alignment = std::min(p.input_alignment, p.output_alignment);
   const std::int64_t row_blocks = ceiling(s.h.input, kRows);
   DiagonalConfig c;

@@ -173,13 +173,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
     return band;
   };
   // Where an item's numbers begin.
-  const auto g_at = [&](auto image, const Band& band) {
-    return (image * static_cast<decltype(image)>(work.channels) + first_channel) * out_plane +
-           band.low * out_width;
+  const auto g_at = [&](int image, const Band& band) {
+    return (static_cast<Int64>(image) * work.channels + first_channel) * out_plane + band.low * out_width;
   };
-  const auto x_at = [&](auto image, const Band& band) {
-    return (image * static_cast<decltype(image)>(work.channels) + first_channel) * in_plane +
-           band.row * in_width;
+  const auto x_at = [&](int image, const Band& band) {
+    return (static_cast<Int64>(image) * work.channels + first_channel) * in_plane + band.row * in_width;
   };
   int image = bands > 1 ? first_item / bands : first_item, number = bands > 1 ? first_item % bands : 0;
   const auto advance = [&] {
@@ -202,8 +200,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
 #pragma unroll 1
     for (int i = first_item; lane == 0 && i < last_item; ++i, advance()) {
       const Band band = band_of(number);
-      const T *const g = static_cast<const T*>(work.y) + g_at(static_cast<Int64>(image), band),
-                     *const x = static_cast<const T*>(work.x) + x_at(static_cast<Int64>(image), band);
+      const T *const g = static_cast<const T*>(work.y) + g_at(image, band), *const x = static_cast<const T*>(
+                                                                                           work.x) +
+                                                                                       x_at(image, band);
       const RunBytes<T> g_run(g, bands > 1 ? (band.high - band.low) * out_width : planes * out_plane);
       const RunBytes<T> x_run(x, bands > 1 ? band.rows * in_width : planes * in_plane);
       const unsigned g_count = static_cast<unsigned>(g_run.loaded()) * sizeof(T),
@@ -248,11 +247,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
     const unsigned g_first = static_cast<unsigned>(reinterpret_cast<unsigned long long>(work.y)) / kNumber,
                    x_first = static_cast<unsigned>(reinterpret_cast<unsigned long long>(work.x)) / kNumber;
     const auto g_page_of = [&](const Band& band) {
-      const int phase = static_cast<int>((g_first + g_at(static_cast<unsigned>(image), band)) % 8);
+      const int phase = static_cast<int>((g_first + static_cast<unsigned>(g_at(image, band))) % 8);
       return bytes + cursor.slot * page_bytes + phase * kNumber;
     };
     const auto x_page_of = [&](const Band& band) {
-      const int phase = static_cast<int>((x_first + x_at(static_cast<unsigned>(image), band)) % 8);
+      const int phase = static_cast<int>((x_first + static_cast<unsigned>(x_at(image, band))) % 8);
       return bytes + cursor.slot * page_bytes + g_bytes + phase * kNumber;
     };
 
