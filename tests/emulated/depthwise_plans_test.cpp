@@ -87,7 +87,7 @@ int read_expression(std::string_view& text) {
 /// Parameters of the kernels' templates.
 const std::map<std::string, int, std::less<>> kParameters{
     {"forward_pixels", 11},  {"backward_pixels", 14},    {"forward_planes", 11},
-    {"backward_planes", 15}, {"backward_diagonals", 10}, {"forward_boxes", 6},
+    {"backward_planes", 15}, {"backward_diagonals", 11}, {"forward_boxes", 6},
     {"backward_boxes", 11},  {"forward_runs", 11},       {"backward_runs", 14}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
@@ -185,7 +185,9 @@ TEST(Plans, of_diagonals_are_offered_behind_others) {
     for (const std::int64_t kernel : {3, 5, 7}) EXPECT_GT(count(size, kernel, 1), 0) << size << " " << kernel;
   EXPECT_EQ(count(14, 9, 1), 0);
   EXPECT_EQ(count(14, 3, 2), 0);
-  problem.transforms = true;
+  problem.transforms = problem.hardswish = true;
+  EXPECT_GT(count(14, 3, 1), 0);
+  problem.dtype = DType::Float32;
   EXPECT_EQ(count(14, 3, 1), 0);
 }
 

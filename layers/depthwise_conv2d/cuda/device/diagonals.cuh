@@ -123,9 +123,31 @@ struct Diagonals {
   }
 };
 
+/// x of one channel, from memory to the products, which take it rounded.
+template <class T, int kTransforms>
+struct LineTransform {
+  PairTransform<T, kTransforms> pairs;
+  float scale, shift;
+  __device__ __forceinline__ void begin(const Transform& transform, int channel) {
+    pairs.begin(transform);
+    scale = transform.scale[channel], shift = transform.shift[channel];
+  }
+  template <int kWords>
+  __device__ __forceinline__ void apply(unsigned (&word)[kWords]) const {
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) word[i] = pairs.apply(word[i], scale, scale, shift, shift);
+  }
+};
+template <class T>
+struct LineTransform<T, kPlain> {
+  __device__ __forceinline__ void begin(const Transform&, int) {}
+  template <int kWords>
+  __device__ __forceinline__ void apply(unsigned (&)[kWords]) const {}
+};
+
 /// Leaves the parts of dw.
 template <class T, class K, class S, class Sizes, class Tile, int kPaddingH, int kPaddingW, bool kBias,
-          int kThreads, int kBlocks>
+          int kTransforms, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const PlaneWork work) {
   using Products = Diagonals<T, K, S, Tile, kPaddingW, kBias>;
   constexpr int kPlanes = Tile::kPlanes, kVector = Tile::kVector, kPages = Tile::kPages;
@@ -219,6 +241,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
     const int row_group = place / Tile::kGroups, group = place - row_group * Tile::kGroups;
     const int first_plane = set * kPlanes;
     const bool works = set < sets && first_plane < planes;
+    LineTransform<T, kTransforms> transforms[kPlanes];
+#pragma unroll
+    for (int n = 0; n < kPlanes; ++n)
+      transforms[n].begin(work.transform, first_channel + min(first_plane + n, planes - 1));
     float sums[kPlanes][kShifts][4];
     const auto clear = [&] {
 #pragma unroll
@@ -335,6 +361,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
                 load_line<kVector, Products::kLead>(
                     x_from[n % 2] + ((n - n % 2) * in_plane + 8 * b * Sizes::kW + u * kStep) * kNumber,
                     x_odd[n % 2], x);
+                transforms[n].apply(x);
                 if (masks_x(u) || edge_of_x(b) > 0) apply_mask(x, x_mask[u][edge_of_x(b)]);
                 Products::add(sums[n], low, high, x, x_exists(b));
 #pragma unroll
@@ -389,7 +416,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
                 unsigned x[kX];
                 load_g(high);
                 load_line<kVector, Products::kLead>(exists ? x_from : zeros + 4 * Products::kLead, x_odd, x);
+                transforms[n].apply(x);
                 apply_mask(x, x_columns);
+                if constexpr (kTransforms != kPlain) {  // of zeros, it is not zero
+#pragma unroll
+                  for (int k = 0; k < kX; ++k) x[k] = exists ? x[k] : 0u;
+                }
                 x_row += 8, x_from += 8 * in_width * kNumber;
                 Products::add(sums[n], low, high, x, exists);
 #pragma unroll
