@@ -222,9 +222,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
 #pragma unroll 1
     for (int i = first_item; lane == 0 && i < last_item; ++i, advance()) {
       const Band band = band_of(number);
-      const T *const g = static_cast<const T*>(work.y) + g_at(image, band), *const x = static_cast<const T*>(
-                                                                                           work.x) +
-                                                                                       x_at(image, band);
+      const T* const g = static_cast<const T*>(work.y) + g_at(image, band);
+      const T* const x = static_cast<const T*>(work.x) + x_at(image, band);
       const RunBytes<T> g_run(g, bands > 1 ? (band.high - band.low) * out_width : planes * out_plane);
       const RunBytes<T> x_run(x, bands > 1 ? band.rows * in_width : planes * in_plane);
       const unsigned g_count = static_cast<unsigned>(g_run.loaded()) * sizeof(T),
