@@ -7,10 +7,11 @@ namespace {
 constexpr unsigned kSeeds = 30;
 constexpr int kDiagonalThreads = kThreads + 32;  // and the warp that asks for runs
 
-template <class T, class K, class S, class Sizes, class Tile, int kPaddingH, int kPaddingW, bool kBias>
+template <class T, class K, class S, class Sizes, class Tile, int kPaddingH, int kPaddingW, bool kBias,
+          int kTransforms>
 bool weigh_one(Draw& draw, const Geometry& g, int row_groups) {
   SCOPED_TRACE(to_string(g));
-  Case<T, K> problem(draw, g, {false, Tile::kVector, Tile::kVector});
+  Case<T, K> problem(draw, g, {false, Tile::kVector, Tile::kVector}, kTransforms);
   problem.never_add();
   PlaneWork work;
   problem.describe(work, false);
@@ -21,35 +22,37 @@ bool weigh_one(Draw& draw, const Geometry& g, int row_groups) {
   if (launch.blocks == 0) return false;
   work.cut.chain = draw(1, 3);
   problem.backward(work, launch, {false, true, kBias}, false, false, [&] {
-    backward_diagonals<T, K, S, Sizes, Tile, kPaddingH, kPaddingW, kBias, kDiagonalThreads, 1>(work);
+    backward_diagonals<T, K, S, Sizes, Tile, kPaddingH, kPaddingW, kBias, kTransforms, kDiagonalThreads, 1>(
+        work);
   });
   return true;
 }
 
 /// Planes of any size, or bands of them.
-template <class T, class K, class Tile, int kPaddingH, int kPaddingW, bool kBias, class S = Spread<1, 1>>
+template <class T, class K, class Tile, int kPaddingH, int kPaddingW, bool kBias, class S = Spread<1, 1>,
+          int kTransforms = kPlain>
 void weigh(int row_groups = 1) {
   for_seeds(kSeeds, [=](Draw& draw) {
     Wanted wanted{Case<T, K>::kSizes};
     wanted.width = wanted.out_width = Tile::kVector;
     wanted.padding_h = kPaddingH, wanted.padding_w = kPaddingW;
     wanted.spread_h = S::kHeight, wanted.spread_w = S::kWidth;
-    return weigh_one<T, K, S, PlaneSizes<0, 0, 0, 0>, Tile, kPaddingH, kPaddingW, kBias>(
+    return weigh_one<T, K, S, PlaneSizes<0, 0, 0, 0>, Tile, kPaddingH, kPaddingW, kBias, kTransforms>(
         draw, draw_geometry(draw, wanted), row_groups);
   });
 }
 
 /// Planes of known sizes; some outputs more or fewer than the padding makes.
 template <class T, class K, int kH, int kW, class Tile, int kPaddingH, int kPaddingW, bool kBias,
-          class S = Spread<1, 1>, int kMoreH = 0, int kMoreW = 0>
+          class S = Spread<1, 1>, int kMoreH = 0, int kMoreW = 0, int kTransforms = kPlain>
 void weigh_known() {
   constexpr int kOutH = kH + 2 * kPaddingH - (K::kH - 1) * S::kHeight + kMoreH,
                 kOutW = kW + 2 * kPaddingW - (K::kW - 1) * S::kWidth + kMoreW;
   for_seeds(kSeeds, [=](Draw& draw) {
     const Geometry g{draw(1, 3), draw(1, 20), 1, K::kH,     K::kW,     kH,         kW,       kOutH,
                      kOutW,      1,           1, kPaddingH, kPaddingW, S::kHeight, S::kWidth};
-    return weigh_one<T, K, S, PlaneSizes<kH, kW, kOutH, kOutW>, Tile, kPaddingH, kPaddingW, kBias>(draw, g,
-                                                                                                   1);
+    return weigh_one<T, K, S, PlaneSizes<kH, kW, kOutH, kOutW>, Tile, kPaddingH, kPaddingW, kBias,
+                     kTransforms>(draw, g, 1);
   });
 }
 
@@ -122,6 +125,16 @@ TEST(Diagonals, known_planes_that_windows_reach_beyond) {
 }
 TEST(Diagonals, known_planes_dilation) {
   weigh_known<BFloat16, K3, 14, 14, DiagonalTile<16, 2, 1, 2, 2>, 2, 2, true, Spread<2, 2>>();
+}
+
+TEST(Diagonals, transform) {
+  weigh<BFloat16, K3, DiagonalTile<16, 1, 1, 2, 2>, 1, 1, true, Spread<1, 1>, kClamp>();
+  weigh<Float16, K5, DiagonalTile<16, 2, 1, 1, 2>, 2, 2, false, Spread<1, 1>, kHardSwish>(2);
+}
+TEST(Diagonals, known_planes_and_transform) {
+  weigh_known<BFloat16, K3, 7, 7, DiagonalTile<8, 4, 1, 1, 2>, 1, 1, true, Spread<1, 1>, 0, 0, kClamp>();
+  weigh_known<Float16, K5, 28, 28, DiagonalTile<16, 2, 1, 4, 2>, 2, 2, false, Spread<1, 1>, 0, 0,
+              kHardSwish>();
 }
 
 }  // namespace

@@ -91,7 +91,7 @@ const std::map<std::string, int, std::less<>> kParameters{
     {"backward_planes", 15},    {"forward_boxes", 6},       {"backward_boxes", 11},
     {"forward_runs", 11},       {"backward_runs", 14},      {"forward_direct", 8},
     {"backward_direct", 6},     {"weigh_direct", 7},        {"backward_float_boxes", 9},
-    {"forward_float_boxes", 6}, {"backward_diagonals", 10}, {"forward_matrices", 7}};
+    {"forward_float_boxes", 6}, {"backward_diagonals", 11}, {"forward_matrices", 7}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -350,7 +350,9 @@ TEST(Plans, of_diagonals_come_first_where_taps_are_many) {
     for (const std::int64_t kernel : {3, 5, 7}) EXPECT_GT(count(size, kernel, 1), 0) << size << " " << kernel;
   EXPECT_EQ(count(14, 9, 1), 0);
   EXPECT_EQ(count(14, 3, 2), 0);
-  problem.transforms = true;
+  problem.transforms = problem.hardswish = true;
+  EXPECT_GT(count(14, 3, 1), 0);
+  problem.dtype = DType::Float32;
   EXPECT_EQ(count(14, 3, 1), 0);
 }
 

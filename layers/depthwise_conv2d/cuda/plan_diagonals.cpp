@@ -35,7 +35,8 @@ int tiles_of(const Shape& s, const DiagonalTileSizes& t) {
 int registers(const Problem& p, const Shape& s, const DiagonalTileSizes& t) {
   const LaneWords words(s, t);
   const int masks = (words.g + words.x) * (t.known ? std::min(tiles_of(s, t), 2) : 1);
-  return 48 + 6 * shifts_of(p, s) * t.planes + masks + words.x + 2 * words.g + (t.known ? 0 : 12);
+  return 48 + 6 * shifts_of(p, s) * t.planes + masks + words.x + 2 * words.g + (t.known ? 0 : 12) +
+         (loads_transformed(p) ? 2 * t.planes + 6 : 0);
 }
 
 /// Estimated milliseconds: four limits, of which the largest counts most. Nobody has measured them: weights
@@ -63,7 +64,8 @@ double cost(const Problem& p, const Shape& s, const DiagonalConfig& c, const Pla
                        : t.vector == 2 ? words.g + words.x
                                        : words.g + words.x + 2;
   const double of_block = reads + 2 * words.g + 2 * words.x + 2 * shifts + 3 +
-                          (t.vector == 1 ? words.g + words.x : 0) + (t.known ? 0 : 10);
+                          (t.vector == 1 ? words.g + words.x : 0) + (t.known ? 0 : 10) +
+                          (loads_transformed(p) ? words.x * (p.hardswish ? 11 : 7) : 0);
   const double of_item = 60 + t.planes * tiles * (blocks * of_block + (t.known ? 0 : 75));
   const double wavefronts = t.planes * tiles * blocks *
                             (t.vector == 4 ? 2.0 * (words.g + words.x) : (t.columns == 8 ? 1.3 : 2) * reads);
@@ -108,10 +110,11 @@ bool plan_diagonals(const Problem& p, const Shape& s, const DiagonalConfig& c, b
   const Axis none{}, &h = t.known ? s.h : none, &w = t.known ? s.w : none;
   std::snprintf(text.data(), text.size(),
                 "backward_diagonals<%s, Kernel<%d, %d, 1, 1, 1>, Spread<%d, %d>, PlaneSizes<%d, %d, %d, %d>, "
-                "DiagonalTile<%d, %d, %d, %d, %d>, %d, %d, %s, %d, %d>",
+                "DiagonalTile<%d, %d, %d, %d, %d>, %d, %d, %s, %s, %d, %d>",
                 type_name(p.dtype), s.kernel.kernel_h, s.kernel.kernel_w, s.h.input_step, s.w.input_step,
                 h.input, w.input, h.output, w.output, t.columns, t.planes, t.groups, t.vector, t.pages,
-                s.h.padding, s.w.padding, word(p.bias), c.threads, static_cast<int>(resident));
+                s.h.padding, s.w.padding, word(p.bias), activation_word(p, loads_transformed(p)), c.threads,
+                static_cast<int>(resident));
   plan.kernel = text.data();
   plan.what = "diagonals of " + std::to_string(cut.planes) + " planes in " + std::to_string(cut.bands) +
               " bands, " + std::to_string(t.planes) + " to " + std::to_string(t.row_groups) + "x" +
@@ -124,7 +127,7 @@ bool plan_diagonals(const Problem& p, const Shape& s, const DiagonalConfig& c, b
 template <class Add, class End>
 void each_diagonal(const Problem& p, const Shape& s, const Add& add, const End& end) {
   constexpr int kMostRegisters = 250;
-  constexpr std::int64_t kRows = 8, kLongest = 700;  // products, the length of the code
+  constexpr std::int64_t kRows = 8, kLongest = 300;  // products, the length of the code
   const int alignment = std::min(p.input_alignment, p.output_alignment);
   const std::int64_t row_blocks = ceiling(s.h.input, kRows);
   DiagonalConfig c;
@@ -169,8 +172,8 @@ void each_diagonal(const Problem& p, const Shape& s, const Add& add, const End& 
 
 bool may_use_diagonals(const Problem& p, const Shape& s) {
   constexpr int kMostReach = 6, kMostShifts = 9;
-  return p.boxes && !p.channels_last && p.pass == Pass::Weight && !p.transforms && s.number == 2 &&
-         s.kernel.repeat == 1 && p.geometry.stride == Size2(1) && s.h.padding >= 0 && s.w.padding >= 0 &&
+  return p.boxes && !p.channels_last && p.pass == Pass::Weight && s.number == 2 && s.kernel.repeat == 1 &&
+         p.geometry.stride == Size2(1) && s.h.padding >= 0 && s.w.padding >= 0 &&
          (s.kernel.kernel_h - 1) * s.h.input_step <= kMostReach && s.kernel.kernel_w <= kMostShifts &&
          (s.kernel.kernel_w - 1) * s.w.input_step <= 2 * kMostShifts;
 }

@@ -123,9 +123,31 @@ struct Diagonals {
   }
 };
 
+/// x of one channel, from memory to the products, which take it rounded.
+template <class T, int kTransforms>
+struct LineTransform {
+  PairTransform<T, kTransforms> pairs;
+  float scale, shift;
+  __device__ __forceinline__ void begin(const Transform& transform, int channel) {
+    pairs.begin(transform);
+    scale = transform.scale[channel], shift = transform.shift[channel];
+  }
+  template <int kWords>
+  __device__ __forceinline__ void apply(unsigned (&word)[kWords]) const {
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) word[i] = pairs.apply(word[i], scale, scale, shift, shift);
+  }
+};
+template <class T>
+struct LineTransform<T, kPlain> {
+  __device__ __forceinline__ void begin(const Transform&, int) {}
+  template <int kWords>
+  __device__ __forceinline__ void apply(unsigned (&)[kWords]) const {}
+};
+
 /// Leaves the parts of dw.
 template <class T, class K, class S, class Sizes, class Tile, int kPaddingH, int kPaddingW, bool kBias,
-          int kThreads, int kBlocks>
+          int kTransforms, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const PlaneWork work) {
   using Products = Diagonals<T, K, S, Tile, kPaddingW, kBias>;
   constexpr int kPlanes = Tile::kPlanes, kVector = Tile::kVector, kPages = Tile::kPages;
@@ -173,13 +195,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
     return band;
   };
   // Where an item's numbers begin.
-  const auto g_at = [&](auto image, const Band& band) {
-    return (image * static_cast<decltype(image)>(work.channels) + first_channel) * out_plane +
-           band.low * out_width;
+  const auto g_at = [&](int image, const Band& band) {
+    return (static_cast<Int64>(image) * work.channels + first_channel) * out_plane + band.low * out_width;
   };
-  const auto x_at = [&](auto image, const Band& band) {
-    return (image * static_cast<decltype(image)>(work.channels) + first_channel) * in_plane +
-           band.row * in_width;
+  const auto x_at = [&](int image, const Band& band) {
+    return (static_cast<Int64>(image) * work.channels + first_channel) * in_plane + band.row * in_width;
   };
   int image = bands > 1 ? first_item / bands : first_item, number = bands > 1 ? first_item % bands : 0;
   const auto advance = [&] {
@@ -202,8 +222,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
 #pragma unroll 1
     for (int i = first_item; lane == 0 && i < last_item; ++i, advance()) {
       const Band band = band_of(number);
-      const T *const g = static_cast<const T*>(work.y) + g_at(static_cast<Int64>(image), band),
-                     *const x = static_cast<const T*>(work.x) + x_at(static_cast<Int64>(image), band);
+      const T* const g = static_cast<const T*>(work.y) + g_at(image, band);
+      const T* const x = static_cast<const T*>(work.x) + x_at(image, band);
       const RunBytes<T> g_run(g, bands > 1 ? (band.high - band.low) * out_width : planes * out_plane);
       const RunBytes<T> x_run(x, bands > 1 ? band.rows * in_width : planes * in_plane);
       const unsigned g_count = static_cast<unsigned>(g_run.loaded()) * sizeof(T),
@@ -220,6 +240,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
     const int row_group = place / Tile::kGroups, group = place - row_group * Tile::kGroups;
     const int first_plane = set * kPlanes;
     const bool works = set < sets && first_plane < planes;
+    LineTransform<T, kTransforms> transforms[kPlanes];
+#pragma unroll
+    for (int n = 0; n < kPlanes; ++n)
+      transforms[n].begin(work.transform, first_channel + min(first_plane + n, planes - 1));
     float sums[kPlanes][kShifts][4];
     const auto clear = [&] {
 #pragma unroll
@@ -248,11 +272,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
     const unsigned g_first = static_cast<unsigned>(reinterpret_cast<unsigned long long>(work.y)) / kNumber,
                    x_first = static_cast<unsigned>(reinterpret_cast<unsigned long long>(work.x)) / kNumber;
     const auto g_page_of = [&](const Band& band) {
-      const int phase = static_cast<int>((g_first + g_at(static_cast<unsigned>(image), band)) % 8);
+      const int phase = static_cast<int>((g_first + static_cast<unsigned>(g_at(image, band))) % 8);
       return bytes + cursor.slot * page_bytes + phase * kNumber;
     };
     const auto x_page_of = [&](const Band& band) {
-      const int phase = static_cast<int>((x_first + x_at(static_cast<unsigned>(image), band)) % 8);
+      const int phase = static_cast<int>((x_first + static_cast<unsigned>(x_at(image, band))) % 8);
       return bytes + cursor.slot * page_bytes + g_bytes + phase * kNumber;
     };
 
@@ -336,6 +360,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
                 load_line<kVector, Products::kLead>(
                     x_from[n % 2] + ((n - n % 2) * in_plane + 8 * b * Sizes::kW + u * kStep) * kNumber,
                     x_odd[n % 2], x);
+                transforms[n].apply(x);
                 if (masks_x(u) || edge_of_x(b) > 0) apply_mask(x, x_mask[u][edge_of_x(b)]);
                 Products::add(sums[n], low, high, x, x_exists(b));
 #pragma unroll
@@ -390,7 +415,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
                 unsigned x[kX];
                 load_g(high);
                 load_line<kVector, Products::kLead>(exists ? x_from : zeros + 4 * Products::kLead, x_odd, x);
+                transforms[n].apply(x);
                 apply_mask(x, x_columns);
+                if constexpr (kTransforms != kPlain) {  // of zeros, it is not zero
+#pragma unroll
+                  for (int k = 0; k < kX; ++k) x[k] = exists ? x[k] : 0u;
+                }
                 x_row += 8, x_from += 8 * in_width * kNumber;
                 Products::add(sums[n], low, high, x, exists);
 #pragma unroll
