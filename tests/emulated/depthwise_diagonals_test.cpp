@@ -112,6 +112,11 @@ TEST(Diagonals, known_planes_whose_products_warps_share) {
   weigh_known<BFloat16, K7, 24, 44, DiagonalTile<16, 1, 2, 4, 2>, 3, 3, true>();
   weigh_known<Float16, K3, 9, 60, DiagonalTile<16, 2, 4, 4, 2>, 1, 1, false>();
 }
+TEST(Diagonals, known_planes_whose_even_rows_come_first) {
+  static_assert(RowOrder<4, 12>::kEvenFirst && RowOrder<4, 28>::kEvenFirst && !RowOrder<4, 56>::kEvenFirst);
+  weigh_known<BFloat16, K7, 20, 24, DiagonalTile<16, 2, 1, 4, 2>, 3, 3, true>();
+  weigh_known<Float16, K3, 9, 56, DiagonalTile<16, 1, 2, 4, 3>, 1, 1, false>();
+}
 TEST(Diagonals, known_planes_without_padding) {
   weigh_known<BFloat16, K5, 16, 20, DiagonalTile<16, 2, 1, 4, 2>, 0, 0, true>();
   weigh_known<Float16, K3, 9, 9, DiagonalTile<8, 2, 1, 1, 2>, 0, 0, false>();

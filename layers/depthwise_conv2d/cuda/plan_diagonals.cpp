@@ -68,7 +68,8 @@ double cost(const Problem& p, const Shape& s, const DiagonalConfig& c, const Pla
                           (loads_transformed(p) ? words.x * (p.hardswish ? 11 : 7) : 0);
   const double of_item = 60 + t.planes * tiles * (blocks * of_block + (t.known ? 0 : 75));
   const double wavefronts = t.planes * tiles * blocks *
-                            (t.vector == 4 ? 2.0 * (words.g + words.x) : (t.columns == 8 ? 1.3 : 2) * reads);
+                            (t.vector == 4 ? (s.w.input % 56 == 0 ? 1.4 : 2.0) * (words.g + words.x)
+                                           : (t.columns == 8 ? 1.3 : 2) * reads);
   const double in_flight = resident * page * (t.pages - 1) / 1e3;
   const double memory = 0.99 * bytes / 4.15e9 * (1 + 2.3 / in_flight);
   const double issue = items * warps * of_item * 1.3 / 4 / kClocks;

@@ -24,6 +24,25 @@ struct PlaneSizes {
   static constexpr bool kKnown = kH > 0;
 };
 
+/// Which of a product's eight rows each four lanes have: in their order, or those of even numbers first,
+/// where the lanes of half a warp meet no bank twice then. Rows are so many words apart; 0: not known.
+template <int kVector, int kWords>
+struct RowOrder {
+  /// Whether four rows so far apart, of which each has eight words, have all banks.
+  __host__ __device__ static constexpr bool have_all_banks(int apart) {
+    bool all = true;
+    for (int rows = 1; rows < 4; ++rows) all = all && rows * apart % 32 >= 8 && rows * apart % 32 <= 24;
+    return all;
+  }
+  static constexpr bool kEvenFirst = kVector == 4 && !have_all_banks(kWords) && have_all_banks(2 * kWords);
+  __device__ __forceinline__ static int row(int place) {
+    return kEvenFirst ? (place < 4 ? 2 * place : 2 * place - 7) : place;
+  }
+  __device__ __forceinline__ static int place(int row) {
+    return kEvenFirst ? (row % 2 == 0 ? row / 2 : row / 2 + 4) : row;
+  }
+};
+
 /// Neighbouring numbers from shared memory, of which the first is kLead words behind a whole vector. Rows of
 /// an odd width begin within a word as often as not: `from` is that word then, and `odd` 1.
 template <int kVector, int kLead, int kWords>
@@ -153,6 +172,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
   constexpr int kPlanes = Tile::kPlanes, kVector = Tile::kVector, kPages = Tile::kPages;
   constexpr int kG = Products::kG, kX = Products::kX, kShifts = Products::kShifts, kReach = Products::kReach;
   constexpr int kConsumers = kThreads / 32 - 1, kAll = K::kTaps + 1, kNumber = static_cast<int>(sizeof(T));
+  using Order = RowOrder<kVector, Sizes::kW / 2>;
   constexpr int kFirst = kPaddingH - kReach;  // row of g that a product of the first rows of x begins with
   static_assert(K::kStrideH == 1 && K::kStrideW == 1 && K::kRepeat == 1 && sizeof(T) == 2);
   static_assert(Tile::kColumns == 16 || (Tile::kColumns == 8 && kVector < 4));
@@ -236,7 +256,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
       cursor.next();
     }
   } else {
-    const int row_of_lane = lane / 4, column_of_lane = lane % 4 * Products::kColumns;
+    const int row_of_lane = Order::row(lane / 4), column_of_lane = lane % 4 * Products::kColumns;
     const int row_group = place / Tile::kGroups, group = place - row_group * Tile::kGroups;
     const int first_plane = set * kPlanes;
     const bool works = set < sets && first_plane < planes;
@@ -256,7 +276,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
     clear();
     // The matrix units do not round sums to nearest: long sums are kept elsewhere. Of the diagonals a lane
     // has numbers of its upper row or of its lower.
-    const bool is_upper = row_of_lane >= lane % 4 * 2;
+    const bool is_upper[2] = {row_of_lane >= Order::row(lane % 4 * 2),
+                              row_of_lane >= Order::row(lane % 4 * 2 + 1)};
     int chain = 0;
     const auto end_chain = [&] {
 #pragma unroll
@@ -264,7 +285,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
 #pragma unroll
         for (int k = 0; k < kShifts; ++k)
 #pragma unroll
-          for (int i = 0; i < 2; ++i) totals[n][k][i] += is_upper ? sums[n][k][i] : sums[n][k][2 + i];
+          for (int i = 0; i < 2; ++i) totals[n][k][i] += is_upper[i] ? sums[n][k][i] : sums[n][k][2 + i];
       clear();
       chain = 0;
     };
@@ -460,8 +481,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
       const int down = is_tap ? kReach - tap / K::kW * S::kHeight : -kFirst;
       float sum = 0;
       for (int w = of_set * per_plane; (is_tap || kBias) && w < (of_set + 1) * per_plane; ++w)
-        for (int j = 0; j < 8; ++j)
-          sum += block_sums[((w * kShifts + shift) * 2 + j % 2) * 32 + (j + down) % 8 * 4 + j / 2];
+        for (int row = 0; row < 8; ++row) {
+          const int of_x = Order::place(row), of_g = Order::place((row + down) % 8);
+          sum += block_sums[((w * kShifts + shift) * 2 + of_x % 2) * 32 + of_g * 4 + of_x / 2];
+        }
       to[plane * kAll + tap] = sum;
     }
   }
