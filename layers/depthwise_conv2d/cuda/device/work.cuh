@@ -126,7 +126,8 @@ struct PlaneCut {
       output_numbers = 0;  ///< shared memory: a row of zeros, runs of x and of y
   int owned_columns = 0;   ///< runs: units that own a column of y
   int run_numbers = 0;     ///< backward_runs, in bands: from one plane of y to the next; matrices: of x
-  int images = 0, strip_rows = 0, result_numbers = 0;  ///< matrices: from one run of y to the next
+  int images = 0, strip_rows = 0,
+      result_numbers = 0;  ///< matrices: of the batch; rows that a warp walks down; as run_numbers, of y
 };
 
 /// The columns that a thread of planes reads of a row; each has a bit.
