@@ -30,9 +30,10 @@ bool is_known(const Shape& s, const MatrixConfig& c, const PlaneCut& cut) {
              kMostCode;
 }
 
+/// Of a thread, to within some.
 int registers(const Shape& s, const MatrixTileSizes& t) {
   return 46 + t.held * (4 * products_of(s, t) + 4) + window_rows(s, t) * t.read / 8 +
-         (s.w.input % 2 == 1 ? 6 : 0);
+         (s.w.input % 2 == 1 ? 8 * t.held - 2 : 0);
 }
 
 /// Estimated milliseconds, as of runs, from counted instructions: nobody has fitted it to measurements yet.
@@ -89,7 +90,7 @@ bool plan_matrices(const Problem& p, const Shape& s, const MatrixConfig& c, bool
                                      c.bytes, c.wanted_blocks);
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks || plan.launch.shared_bytes > kSharedBytes)
     return false;
-  constexpr int kMostThreads = 1536, kSpilled = 12;
+  constexpr int kMostThreads = 1536, kSpilled = 8;
   constexpr std::int64_t kLeastBlocks = 2;  // one computes while the other waits
   const PlaneCut& cut = plan.planes.cut;
   // No warp without work.

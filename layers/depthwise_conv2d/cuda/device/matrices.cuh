@@ -220,8 +220,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_matrices(const Plan
     taps[h].load(work.taps, first_channel + plane, shift);
     bias[h] = load_bias<T>(work.taps, first_channel + plane);
   }
-  // What does not change with items: where the lane's window and results begin but for the image, the band,
-  // and that a plane's band begins within sixteen bytes; which of the window's columns exist.
+  // What does not change with items: where the lane's window and results begin, but for the image, the band,
+  // and where a run begins within sixteen bytes; which of the window's columns exist.
   struct Begin {
     unsigned first, step;  ///< numbers before a band, and from one image to the next; their last bits count
     __device__ __forceinline__ int phase(int image, int before) const {
@@ -280,9 +280,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_matrices(const Plan
   };
 
   // Whether all runs of y are whole in sixteen bytes.
-  const int odd_numbers =
-      kBands ? out_plane | cut.band_rows * kOut
-             : (first_channel * out_plane) | (planes * out_plane) | static_cast<int>(y_begin[0].step);
+  const auto plane_numbers = static_cast<unsigned>(out_plane);
+  const unsigned odd_numbers = kBands ? plane_numbers | static_cast<unsigned>(cut.band_rows * kOut)
+                                      : static_cast<unsigned>(first_channel) * plane_numbers |
+                                            static_cast<unsigned>(planes) * plane_numbers | y_begin[0].step;
   const bool is_whole = reinterpret_cast<unsigned long long>(work.y) % 16 == 0 && odd_numbers % kNumbers == 0;
   const int thread = static_cast<int>(threadIdx.x);
   const int strip_rows = kKnown ? out_rows : cut.strip_rows, strips = kKnown ? 1 : cut.row_groups;

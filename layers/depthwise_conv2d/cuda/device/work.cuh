@@ -147,8 +147,9 @@ struct PlaneCut {
   int owned_columns = 0;   ///< runs: units that own a column of y
   int run_numbers = 0;     ///< backward_runs in bands, backward_planes of several outputs a channel: from one
                            ///< plane of y to the next; matrices: of x
-  int images = 0, strip_rows = 0, result_numbers = 0;  ///< matrices: from one run of y to the next
-  int chain = 1;  ///< backward_diagonals: items that the matrix units add up
+  int images = 0, strip_rows = 0,
+      result_numbers = 0;  ///< matrices: of the batch; rows that a warp walks down; as run_numbers, of y
+  int chain = 1;           ///< backward_diagonals: items that the matrix units add up
 };
 
 /// The columns that a thread of planes reads of a row; each has a bit.
