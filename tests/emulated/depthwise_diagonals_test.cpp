@@ -121,6 +121,10 @@ TEST(Diagonals, known_planes_without_padding) {
   weigh_known<BFloat16, K5, 16, 20, DiagonalTile<16, 2, 1, 4, 2>, 0, 0, true>();
   weigh_known<Float16, K3, 9, 9, DiagonalTile<8, 2, 1, 1, 2>, 0, 0, false>();
 }
+TEST(Diagonals, known_planes_and_more_padding_than_a_tile_has_columns) {
+  weigh_known<BFloat16, K3, 9, 21, DiagonalTile<16, 1, 1, 1, 2>, 1, 17, true>();
+  weigh_known<BFloat16, K3, 10, 20, DiagonalTile<16, 2, 1, 2, 2>, 1, 18, false>();
+}
 TEST(Diagonals, known_planes_and_more_padding_than_the_kernel_reaches) {
   weigh_known<BFloat16, K3, 6, 6, DiagonalTile<16, 2, 1, 2, 2>, 12, 4, false>();
 }

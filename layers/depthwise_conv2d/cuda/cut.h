@@ -260,7 +260,7 @@ inline BoxPlan cut_forward_boxes(PixelWork& work, std::int64_t images, std::int6
   if (!tile.shares_images()) return plan;
   if ((tile.whole && cut.strip_rows > tile.step_rows()) || tile.pages < ceiling(in_rows, page_rows))
     return plan;
-  if (tile.blocks > 15) return plan;  // a block has no more barriers
+  if (tile.blocks > 14) return plan;  // a block has no more barriers, of which statistics take one
   if (tile.box_columns > 0 && tile.box_columns != narrow_forward_boxes(work, kernel, tile)) return plan;
   const int x_columns = tile.columns_of_box((kernel.kernel_w - 1) / kernel.stride_w);
   plan.x = {tile.channels,    x_columns, page_rows, tile.images, kernel.stride_w * work.w.input_step,
@@ -607,6 +607,8 @@ inline Launch cut_forward_matrices(PlaneWork& work, std::int64_t images, std::in
     const std::int64_t apart = kBanks / together;
     return all + (apart - all % kBanks + kBanks) % kBanks;
   };
+  constexpr std::int64_t kFarTooMany = 1 << 18;  // bytes: no shared memory has them
+  if (runs * run_numbers(std::max(in_numbers, out_numbers)) * kNumberBytes > kFarTooMany) return launch;
   cut.run_numbers = static_cast<int>(run_numbers(in_numbers));
   cut.result_numbers = static_cast<int>(run_numbers(out_numbers));
   // A window may begin before a run and end behind it.
@@ -752,7 +754,7 @@ inline Launch cut_diagonals(PlaneWork& work, std::int64_t images, std::int64_t c
                             const DiagonalTileSizes& tile, int threads, std::int64_t most_bytes, bool bias,
                             std::int64_t wanted_blocks) {
   constexpr std::int64_t kNumber = 2, kNumbers = 16 / kNumber, kRows = 8;
-  constexpr std::int64_t kLongestChain = 32;  // products whose sum the matrix units keep
+  constexpr std::int64_t kLongestChain = 32;  // products that the matrix units add up, but an item at least
   PlaneCut& cut = work.cut;
   Launch launch;
   const std::int64_t consumers = threads / 32 - 1, reach = std::int64_t{kernel.kernel_h - 1} * spread_h;

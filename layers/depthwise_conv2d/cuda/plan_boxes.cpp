@@ -281,13 +281,16 @@ bool may_use_boxes(const Problem& p, const Shape& s) {
 
 void add_box_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
   if (!may_use_boxes(p, s)) return;
-  std::vector<std::pair<double, BoxConfig>> configs;
+  // Of each kind the best: so what was measured of one stays among the plans, however the other does.
+  std::vector<std::pair<double, BoxConfig>> of_one_image, of_several;
   Plan plan;
   each_box(p, s, [&](const BoxConfig& c) {
-    if (plan_boxes(p, s, c, false, plan)) configs.emplace_back(plan.cost, c);
+    if (plan_boxes(p, s, c, false, plan))
+      (c.tile.images > 1 ? of_several : of_one_image).emplace_back(plan.cost, c);
   });
-  add_best(
-      configs, [&](const auto& config, Plan& best) { plan_boxes(p, s, config, true, best); }, plans);
+  for (auto* const configs : {&of_one_image, &of_several})
+    add_best(
+        *configs, [&](const auto& config, Plan& best) { plan_boxes(p, s, config, true, best); }, plans);
 }
 
 }  // namespace lamella::depthwise

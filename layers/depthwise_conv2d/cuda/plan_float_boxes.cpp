@@ -237,7 +237,7 @@ void add_float_box_plans(const Problem& p, const Shape& s, std::vector<Plan>& pl
     for (const int more : {1, 2, 3})
       for (const int strip : {14, 28, 56, 112}) {
         if (strip > 14 && (tile.whole || strip / 2 >= rows)) break;
-        if (!tile.whole && strip * 4 <= rows) continue;
+        if (!tile.whole && strip < 112 && strip * 4 <= rows) continue;
         c.tile.pages = reach + more;
         c.strip = tile.whole ? tile.step_rows() : strip;
         for (const std::int64_t most : {132, 264, 396, 528}) {

@@ -311,7 +311,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
       // the first and the last half of a product's rows of g, and of the last of x.
       const auto masks_g = [](int tile) { return Tile::kGroups > 1 || (tile + 1) * kStep > Sizes::kOutW; };
       const auto masks_x = [](int tile) {
-        return Tile::kGroups > 1 || (tile == 0 && Products::kBefore > 0) ||
+        return Tile::kGroups > 1 || tile * kStep < Products::kBefore ||
                (tile + 1) * kStep - Products::kColumns - Products::kBefore + 2 * kX > Sizes::kW;
       };
       const auto has_rows = [](int b) { return 8 * b + kFirst + 8 > 0 && 8 * b + kFirst < Sizes::kOutH; };
