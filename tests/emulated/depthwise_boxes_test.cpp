@@ -1,4 +1,5 @@
 #include "depthwise_case.h"
+#include "layers/depthwise_conv2d/cuda/cut_boxes.h"
 #include "layers/depthwise_conv2d/cuda/device/boxes_backward.cuh"
 #include "layers/depthwise_conv2d/cuda/device/boxes_forward.cuh"
 

@@ -1,4 +1,5 @@
 #include "depthwise_case.h"
+#include "layers/depthwise_conv2d/cuda/cut_diagonals.h"
 #include "layers/depthwise_conv2d/cuda/device/diagonals.cuh"
 
 namespace lamella::depthwise::checks {

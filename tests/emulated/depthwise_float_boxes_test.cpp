@@ -1,4 +1,5 @@
 #include "depthwise_case.h"
+#include "layers/depthwise_conv2d/cuda/cut_float_boxes.h"
 #include "layers/depthwise_conv2d/cuda/device/float_boxes.cuh"
 
 namespace lamella::depthwise::checks {

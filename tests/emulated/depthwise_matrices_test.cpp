@@ -1,4 +1,5 @@
 #include "depthwise_case.h"
+#include "layers/depthwise_conv2d/cuda/cut_matrices.h"
 #include "layers/depthwise_conv2d/cuda/device/matrices.cuh"
 
 namespace lamella::depthwise::checks {

@@ -1,4 +1,5 @@
 #include "depthwise_case.h"
+#include "layers/depthwise_conv2d/cuda/cut_planes.h"
 #include "layers/depthwise_conv2d/cuda/device/planes.cuh"
 
 namespace lamella::depthwise::checks {

@@ -1,4 +1,5 @@
 #include "depthwise_case.h"
+#include "layers/depthwise_conv2d/cuda/cut_runs.h"
 #include "layers/depthwise_conv2d/cuda/device/runs.cuh"
 
 namespace lamella::depthwise::checks {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "layers/depthwise_conv2d/cuda/cut.h"
+#include "layers/depthwise_conv2d/cuda/cut_boxes.h"
 
 /// What a store hook (device/hooks.cuh) adds to a launch: its parts, and the shared memory in which a block's
 /// threads meet. For norm sums x is in shared memory: their launch is that of a kernel that makes the

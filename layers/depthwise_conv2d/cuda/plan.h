@@ -6,7 +6,7 @@
 
 #include "lamella/core/dtype.h"
 #include "lamella/layers/conv_geometry.h"
-#include "layers/depthwise_conv2d/cuda/cut.h"
+#include "layers/depthwise_conv2d/cuda/cut_boxes.h"
 #include "layers/depthwise_conv2d/cuda/cut_hooks.h"
 
 /// Which kernel does a problem's work, with what tile, and how the work is shared out.

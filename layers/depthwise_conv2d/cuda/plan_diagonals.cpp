@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "layers/depthwise_conv2d/cuda/cut_diagonals.h"
 #include "layers/depthwise_conv2d/cuda/planning.h"
 
 // Diagonals: the weight's gradient of dense planes of sixteen-bit numbers, moved by the copy engine, by the

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "layers/depthwise_conv2d/cuda/cut_float_boxes.h"
 #include "layers/depthwise_conv2d/cuda/planning.h"
 
 // Boxes of float32: moved by the copy engine, multiplied by the threads.

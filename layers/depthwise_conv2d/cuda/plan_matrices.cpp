@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "layers/depthwise_conv2d/cuda/cut_matrices.h"
 #include "layers/depthwise_conv2d/cuda/planning.h"
 
 // Matrices: dense planes of sixteen-bit numbers, moved by the copy engine and multiplied by the matrix units.

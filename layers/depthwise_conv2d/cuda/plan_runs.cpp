@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "layers/depthwise_conv2d/cuda/cut_runs.h"
 #include "layers/depthwise_conv2d/cuda/planning.h"
 
 // Runs: dense planes, moved by the copy engine.

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <limits>
 
+#include "layers/depthwise_conv2d/cuda/cut_planes.h"
 #include "layers/depthwise_conv2d/cuda/planning.h"
 
 // Pixels and planes: every thread computes its own results.

@@ -1,0 +1,223 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "layers/depthwise_conv2d/cuda/cut.h"
+
+/// How problems are shared out among blocks of boxes, and what the copy engine moves for them.
+namespace lamella::depthwise {
+
+/// A BoxTile, as numbers.
+struct BoxTileSizes {
+  int columns, blocks, rows, channels, warp_channels, tap_rows, pages;
+  bool whole;
+  int box_columns = 0, images = 1;
+
+  int down() const { return 16 / columns; }
+  int step_rows() const { return rows * down(); }
+  int units() const { return (images > 1 ? 1 : blocks) * columns; }
+  int block_images() const { return images > 1 ? images / blocks : 1; }
+  bool shares_images() const { return images == 1 || (whole && images % blocks == 0); }
+  int columns_of_box(int reach) const {
+    return box_columns > 0 ? box_columns : static_cast<int>(round_up(units() + reach, 8));
+  }
+  int warp_groups() const { return channels / warp_channels; }
+};
+
+/// A box that the copy engine moves: its sizes, and the distance of its pixels and rows in the tensor.
+struct BoxSizes {
+  int channels = 0, pixels = 0, rows = 0, images = 0;
+  int pixel_step = 1, row_step = 1;
+};
+struct BoxPlan {
+  Launch launch;
+  BoxSizes x, y, dx;
+};
+inline constexpr int kLargestBox = 256, kLargestBoxStep = 8;
+
+inline bool fits(const BoxSizes& box) {
+  return box.pixels * box.pixel_step <= kLargestBox && box.rows * box.row_step <= kLargestBox &&
+         box.images <= kLargestBox && box.pixel_step <= kLargestBoxStep && box.row_step <= kLargestBoxStep;
+}
+inline std::int64_t box_bytes(const BoxSizes& box, int number_bytes = 2) {
+  return round_up(std::int64_t{box.channels} * box.pixels * box.rows * box.images * number_bytes, 1024);
+}
+
+/// Shares out items among blocks.
+inline bool share_items(PixelWork& work, Launch& launch, std::int64_t items, std::int64_t wanted_blocks) {
+  if (items > kMostItems) return false;
+  const std::int64_t channel_blocks = work.cut.channel_blocks;
+  work.items = static_cast<int>(items);
+  work.items_per_part =
+      static_cast<int>(std::max<std::int64_t>(1, ceiling(items * channel_blocks, wanted_blocks)));
+  launch.parts = ceiling(items, work.items_per_part);
+  launch.blocks = launch.parts * channel_blocks;
+  return true;
+}
+
+inline void cut_boxes(PixelCut& cut, std::int64_t images, std::int64_t channels, const BoxTileSizes& tile,
+                      std::int64_t columns, std::int64_t rows, std::int64_t strip_rows) {
+  cut.channels = static_cast<int>(channels);
+  cut.channel_blocks = static_cast<int>(ceiling(channels, tile.channels));
+  cut.tiles = static_cast<int>(ceiling(columns, tile.units()));
+  cut.strips = static_cast<int>(ceiling(rows, round_up(strip_rows, tile.step_rows())));
+  cut.strip_rows = static_cast<int>(round_up(ceiling(rows, cut.strips), tile.step_rows()));
+  cut.strips = static_cast<int>(ceiling(rows, cut.strip_rows));
+  cut.images = static_cast<int>(images);
+}
+
+/// BoxTile::kBoxColumns for so many columns of the widest class, and `reach` more. are_padding(residue,
+/// before, behind): the first `before` columns that a class reads, and all from `behind` on, are zeros.
+template <class ArePadding>
+int narrow_boxes(const BoxTileSizes& tile, const Axis& axis, std::int64_t columns, int reach,
+                 const ArePadding& are_padding) {
+  if (columns > tile.units()) return 0;
+  const int read = static_cast<int>(columns) + reach, all = static_cast<int>(round_up(read, 8)),
+            less = all - 8;
+  bool fewer_do = less > 0;
+  for (int residue = 0; fewer_do && residue < axis.output_step; ++residue)
+    fewer_do = are_padding(residue, read - less, less);
+  const int box = fewer_do ? less : all;
+  return box < round_up(tile.units() + reach, 8) ? box : 0;
+}
+inline int narrow_forward_boxes(const PixelWork& work, const KernelSizes& kernel, const BoxTileSizes& tile) {
+  const Axis& axis = work.w;
+  return narrow_boxes(tile, axis, ceiling(axis.output, axis.output_step),
+                      (kernel.kernel_w - 1) / kernel.stride_w, [&](int residue, int before, int behind) {
+                        return kernel.stride_w == 1 && axis.input_begin(residue) >= before &&
+                               axis.input_end(residue) <= behind;
+                      });
+}
+
+/// The launch of forward_boxes, and its boxes; no blocks: they do not fit.
+inline BoxPlan cut_forward_boxes(PixelWork& work, std::int64_t images, std::int64_t channels,
+                                 const KernelSizes& kernel, const BoxTileSizes& tile, std::int64_t strip_rows,
+                                 std::int64_t wanted_blocks) {
+  const std::int64_t rows = ceiling(work.h.output, work.h.output_step),
+                     columns = ceiling(work.w.output, work.w.output_step);
+  cut_boxes(work.cut, images, channels, tile, columns, rows, strip_rows);
+  const PixelCut& cut = work.cut;
+  BoxPlan plan;
+  const int in_rows = (tile.step_rows() - 1) * kernel.stride_h + kernel.kernel_h;
+  const int page_rows = tile.whole ? in_rows : tile.step_rows() * kernel.stride_h;
+  if (!tile.shares_images()) return plan;
+  if ((tile.whole && cut.strip_rows > tile.step_rows()) || tile.pages < ceiling(in_rows, page_rows))
+    return plan;
+  if (tile.blocks > 14) return plan;  // a block has no more barriers, of which statistics take one
+  if (tile.box_columns > 0 && tile.box_columns != narrow_forward_boxes(work, kernel, tile)) return plan;
+  const int x_columns = tile.columns_of_box((kernel.kernel_w - 1) / kernel.stride_w);
+  plan.x = {tile.channels,    x_columns, page_rows, tile.images, kernel.stride_w * work.w.input_step,
+            work.h.input_step};
+  plan.y = {tile.channels,       tile.columns,       tile.step_rows(),
+            tile.block_images(), work.w.output_step, work.h.output_step};
+  if (!fits(plan.x) || !fits(plan.y)) return plan;
+  const std::int64_t items = std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step *
+                             ceiling(images, tile.images);
+  if (!share_items(work, plan.launch, items, wanted_blocks)) return plan;
+  plan.launch.threads = 32 * (tile.blocks * tile.warp_groups() + 1);
+  plan.launch.shared_bytes = 1024 + tile.pages * kernel.stride_w * box_bytes(plan.x) +
+                             2 * tile.blocks * box_bytes(plan.y) + 16 * tile.pages;
+  return plan;
+}
+
+/// What all classes of an axis have before their first whole unit, as backward_boxes wants it; -1: they
+/// differ.
+inline int phase_of(const Axis& axis, int stride) {
+  const auto phase = [&](int residue) { return axis.input_begin(residue) % stride; };
+  for (int residue = 1; residue < axis.output_step; ++residue)
+    if (phase(residue) != phase(0)) return -1;
+  return phase(0);
+}
+/// As WindowH::kLow and kSpan of backward_boxes.
+struct WindowSizes {
+  int low, span;
+  WindowSizes(int kernel, int stride, int phase) {
+    const int low1 = -((kernel - 1 - phase) / stride), low2 = 1 - (kernel - 1) / stride;
+    low = kernel - 1 < phase ? low2 : phase > 0 ? std::min(low1, low2) : low1;
+    span = (phase > 0 ? 1 : 0) - low + 1;
+  }
+};
+/// The widest class's units, and the output of a unit's window whose sum is the bias's.
+inline UnitRange box_units(const Axis& axis, int stride, int phase, int low, bool owns, int& owner) {
+  const auto widest = [&](bool with_owner) {
+    UnitRange range{1 << 30, 0};
+    for (int residue = 0; residue < axis.output_step; ++residue) {
+      const int first = Axis::floor(axis.input_begin(residue) - phase, stride), count = axis.outputs(residue);
+      const int begin = with_owner ? std::min(first, owner) : first;
+      const int end = Axis::ceiling(axis.input_end(residue) - phase, stride);
+      range.begin = std::min(range.begin, begin);
+      range.count = std::max(range.count, (with_owner ? std::max(end, count + owner) : end) - begin);
+    }
+    range.count = std::max(range.count, 1);
+    return range;
+  };
+  owner = 0;
+  owner = std::clamp(widest(false).begin, 0, -low);
+  return widest(owns);
+}
+
+/// BoxTile::kBoxColumns of backward_boxes.
+inline int narrow_backward_boxes(const PixelWork& work, const KernelSizes& kernel, const BoxTileSizes& tile,
+                                 bool bias) {
+  const Axis& axis = work.w;
+  const int phase = phase_of(axis, kernel.stride_w);
+  if (bias || phase < 0) return 0;
+  const WindowSizes window(kernel.kernel_w, kernel.stride_w, phase);
+  int owner = 0;
+  const UnitRange columns = box_units(axis, kernel.stride_w, phase, window.low, false, owner);
+  return narrow_boxes(tile, axis, columns.count, window.span - 1, [&](int residue, int before, int behind) {
+    const int first = Axis::floor(axis.input_begin(residue) - phase, kernel.stride_w) + window.low;
+    return first + before <= 0 && axis.outputs(residue) <= first + behind;
+  });
+}
+
+/// The launch of backward_boxes, and its boxes; no blocks: they do not fit.
+inline BoxPlan cut_backward_boxes(PixelWork& work, std::int64_t images, std::int64_t channels,
+                                  const KernelSizes& kernel, const BoxTileSizes& tile,
+                                  std::int64_t strip_rows, bool input, bool weight, bool bias,
+                                  std::int64_t wanted_blocks) {
+  BoxPlan plan;
+  const int phase_h = phase_of(work.h, kernel.stride_h), phase_w = phase_of(work.w, kernel.stride_w);
+  if (phase_h < 0 || phase_w < 0) return plan;
+  const WindowSizes window_h(kernel.kernel_h, kernel.stride_h, phase_h),
+      window_w(kernel.kernel_w, kernel.stride_w, phase_w);
+  // No output meets an input of some units, or a box would begin before dx.
+  if (window_h.low > 0 || window_w.low > 0) return plan;
+  const UnitRange rows = box_units(work.h, kernel.stride_h, phase_h, window_h.low, bias, work.owner_h);
+  const UnitRange columns = box_units(work.w, kernel.stride_w, phase_w, window_w.low, bias, work.owner_w);
+  for (int residue = 0; input && residue < work.h.output_step; ++residue)
+    if (rows.begin * kernel.stride_h + phase_h < work.h.input_begin(residue)) return plan;
+  for (int residue = 0; input && residue < work.w.output_step; ++residue)
+    if (columns.begin * kernel.stride_w + phase_w < work.w.input_begin(residue)) return plan;
+  cut_boxes(work.cut, images, channels, tile, columns.count, rows.count, strip_rows);
+  const PixelCut& cut = work.cut;
+  const int g_rows = tile.step_rows() + window_h.span - 1, page_rows = tile.whole ? g_rows : tile.step_rows();
+  if (!tile.shares_images()) return plan;
+  if ((tile.whole && cut.strip_rows > tile.step_rows()) || tile.pages < ceiling(g_rows, page_rows))
+    return plan;
+  if (tile.blocks > 15) return plan;
+  if (tile.box_columns > 0 && tile.box_columns != narrow_backward_boxes(work, kernel, tile, bias))
+    return plan;
+  const int g_columns = tile.columns_of_box(window_w.span - 1), x_rows = tile.step_rows() * kernel.stride_h;
+  plan.y = {tile.channels, g_columns, page_rows, tile.images, work.w.output_step, work.h.output_step};
+  plan.x = {tile.channels,    tile.units(), x_rows, tile.images, kernel.stride_w * work.w.input_step,
+            work.h.input_step};
+  plan.dx = {tile.channels,    tile.columns * kernel.stride_w, x_rows, tile.block_images(), work.w.input_step,
+             work.h.input_step};
+  if (!fits(plan.y) || (weight && !fits(plan.x)) || (input && !fits(plan.dx))) return plan;
+  const std::int64_t items = std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step *
+                             ceiling(images, tile.images);
+  if (!share_items(work, plan.launch, items, wanted_blocks)) return plan;
+  const std::int64_t tap_groups = weight ? ceiling(kernel.kernel_h, tile.tap_rows) : 1;
+  plan.launch.threads = static_cast<int>(32 * (tile.blocks * tile.warp_groups() * tap_groups + 1));
+  plan.launch.shared_bytes =
+      1024 + tile.pages * (box_bytes(plan.y) + (weight ? kernel.stride_w * box_bytes(plan.x) : 0)) +
+      (input ? 2 * tile.blocks * box_bytes(plan.dx) : 0) + 16 * tile.pages +
+      (weight ? tile.blocks * (kernel.kernel_h * kernel.kernel_w + 1) * tile.channels * 4 : 0);
+  if (!weight) plan.launch.parts = 0, plan.x = {};
+  if (!input) plan.dx = {};
+  return plan;
+}
+
+}  // namespace lamella::depthwise

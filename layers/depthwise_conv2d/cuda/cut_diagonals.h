@@ -1,0 +1,100 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "layers/depthwise_conv2d/cuda/cut.h"
+
+/// The same for the weight's gradient by matrix units.
+namespace lamella::depthwise {
+
+/// A DiagonalTile, as numbers; whether the kernel knows the sizes of planes; and how many warps share out
+/// rows, if not.
+struct DiagonalTileSizes {
+  int columns, planes, groups, vector, pages;
+  bool known;
+  int row_groups = 1;
+};
+
+/// The launch of backward_diagonals; no blocks: nothing fits, or some gradients would not count for the bias.
+inline Launch cut_diagonals(PlaneWork& work, std::int64_t images, std::int64_t channels,
+                            const KernelSizes& kernel, int spread_h, int spread_w,
+                            const DiagonalTileSizes& tile, int threads, std::int64_t most_bytes, bool bias,
+                            std::int64_t wanted_blocks) {
+  constexpr std::int64_t kNumber = 2, kNumbers = 16 / kNumber, kRows = 8;
+  constexpr std::int64_t kLongestChain = 32;  // products that the matrix units add up, but an item at least
+  PlaneCut& cut = work.cut;
+  Launch launch;
+  const std::int64_t consumers = threads / 32 - 1, reach = std::int64_t{kernel.kernel_h - 1} * spread_h;
+  const int per_plane = tile.groups * tile.row_groups;
+  const std::int64_t tiles = ceiling(work.w.output, tile.columns), row_blocks = ceiling(work.h.input, kRows);
+  if (per_plane > consumers || (tile.known && tile.row_groups > 1)) return launch;
+  if (bias && (work.h.output > work.h.input || work.h.padding > reach)) return launch;
+  const std::int64_t in_plane = std::int64_t{work.h.input} * work.w.input,
+                     out_plane = std::int64_t{work.h.output} * work.w.output;
+  std::int64_t x_numbers = in_plane, g_numbers = out_plane;
+  cut.planes = cut.bands = 1;
+  cut.band_rows = work.h.input;
+  if ((in_plane + out_plane) * kNumber <= most_bytes) {
+    const std::int64_t together = std::min(
+        {consumers / per_plane * tile.planes, most_bytes / ((in_plane + out_plane) * kNumber), channels});
+    cut.planes = static_cast<int>(ceiling(channels, ceiling(channels, together)));
+    x_numbers *= round_up(cut.planes, tile.planes), g_numbers *= round_up(cut.planes, tile.planes);
+  } else {
+    if (tile.known) return launch;
+    const auto g_rows = [&](std::int64_t rows) {
+      return std::min<std::int64_t>(work.h.output, rows + reach);
+    };
+    const auto of_rows = [&](std::int64_t rows) {
+      return (rows * work.w.input + g_rows(rows) * work.w.output) * kNumber;
+    };
+    const std::int64_t step = kRows * tile.row_groups;
+    std::int64_t rows = step;
+    while (rows + step <= work.h.input && of_rows(rows + step) <= most_bytes) rows += step;
+    if (of_rows(rows) > most_bytes) return launch;
+    cut.bands = static_cast<int>(ceiling(work.h.input, rows));
+    cut.band_rows = static_cast<int>(round_up(ceiling(work.h.input, cut.bands), kRows));
+    cut.bands = static_cast<int>(ceiling(work.h.input, cut.band_rows));
+    x_numbers = std::int64_t{cut.band_rows} * work.w.input;
+    g_numbers = g_rows(cut.band_rows) * work.w.output;
+  }
+  cut.column_groups = tile.groups, cut.row_groups = tile.row_groups;
+  const std::int64_t products =
+      ceiling(tiles, tile.groups) * ceiling(ceiling(cut.band_rows, kRows), tile.row_groups);
+  cut.chain = static_cast<int>(std::max<std::int64_t>(1, kLongestChain / products));
+  // What lanes read beside rows: before them up to the padding, behind them up to the end of the last
+  // product; and, with known sizes, above and below planes.
+  const std::int64_t window = ceiling(tiles, tile.groups) * tile.groups * tile.columns -
+                              std::min(work.w.output, work.w.input) + tile.columns +
+                              std::int64_t{kernel.kernel_w - 1} * spread_w;
+  const std::int64_t above = tile.known ? std::max<std::int64_t>(0, reach - work.h.padding) : 0;
+  const std::int64_t x_below = tile.known ? kRows * row_blocks - work.h.input : 0;
+  const std::int64_t g_below =
+      tile.known
+          ? std::max<std::int64_t>(0, kRows * (row_blocks + 1) + work.h.padding - reach - work.h.output)
+          : 0;
+  cut.zeros =
+      static_cast<int>(round_up(above * work.w.output + work.w.padding + window + kNumbers, kNumbers));
+  const auto numbers_of = [&](std::int64_t run, std::int64_t below) {
+    return static_cast<int>(round_up(run + kNumbers, kNumbers) +
+                            round_up(below + window + kNumbers, kNumbers));
+  };
+  cut.input_numbers = numbers_of(x_numbers, x_below * work.w.input);
+  cut.output_numbers = numbers_of(g_numbers, g_below * work.w.output);
+  work.channels = static_cast<int>(channels);
+  const std::int64_t groups = ceiling(channels, cut.planes), items = images * cut.bands;
+  if (items > kMostItems) return launch;
+  work.items = static_cast<int>(items);
+  work.items_per_part = static_cast<int>(std::max<std::int64_t>(1, ceiling(items * groups, wanted_blocks)));
+  launch.parts = ceiling(items, work.items_per_part);
+  launch.blocks = launch.parts * groups;
+  launch.threads = threads;
+  launch.shared_bytes =
+      (cut.zeros + (std::int64_t{cut.input_numbers} + cut.output_numbers) * tile.pages) * kNumber +
+      16 * tile.pages;
+  const std::int64_t sums = consumers * (kernel.kernel_w + (bias ? 1 : 0)) * 64 * 4;
+  launch.shared_bytes = std::max(launch.shared_bytes, cut.zeros * kNumber + sums);
+  return launch;
+}
+
+}  // namespace lamella::depthwise
