@@ -154,6 +154,7 @@ __global__ void __launch_bounds__(
         cursor.next();
       }
     }
+    synchronize_warp();  // one lane was away; the block meets below
   } else {
     const int chunk = channel / 8;
     const int tap_group = kTapGroups > 1 ? warp / Tile::kWarpGroups % kTapGroups : 0;

@@ -255,6 +255,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
       if (x_count > 0) load_bytes(to + g_bytes, x - x_run.phase, x_count, barrier);
       cursor.next();
     }
+    synchronize_warp();  // one lane was away; the block meets below
   } else {
     const int row_of_lane = Order::row(lane / 4), column_of_lane = lane % 4 * Products::kColumns;
     const int row_group = place / Tile::kGroups, group = place - row_group * Tile::kGroups;

@@ -144,6 +144,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
         cursor.next();
       }
     }
+    synchronize_warp();  // one lane was away; the block meets below
   } else {
     const int column_group = place % Tile::kColumnGroups,
               row_group = place / Tile::kColumnGroups % Tile::kRowGroups,
@@ -367,6 +368,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
                  barrier);
         cursor.next();
       });
+    synchronize_warp();  // one lane was away; the block meets below
   } else {
     const int column_group = place % Tile::kColumnGroups,
               row_group = place / Tile::kColumnGroups % Tile::kRowGroups,

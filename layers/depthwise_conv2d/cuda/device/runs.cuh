@@ -437,6 +437,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
       if (x_count > 0) load_bytes(to + g_bytes, x - x_run.phase, x_count, barrier);
       cursor.next();
     }
+    synchronize_warp();  // one lane was away; the block meets below
   } else {
     const int row_group = place / cut.column_groups,
               unit = (place - row_group * cut.column_groups) * kColumns;
