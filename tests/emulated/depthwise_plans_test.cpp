@@ -92,7 +92,8 @@ const std::map<std::string, int, std::less<>> kParameters{
     {"backward_planes", 15},    {"forward_boxes", 6},       {"backward_boxes", 11},
     {"forward_runs", 11},       {"backward_runs", 14},      {"forward_direct", 8},
     {"backward_direct", 6},     {"weigh_direct", 7},        {"backward_float_boxes", 9},
-    {"forward_float_boxes", 6}, {"backward_diagonals", 11}, {"forward_matrices", 7}};
+    {"forward_float_boxes", 6}, {"backward_diagonals", 11}, {"forward_matrices", 7},
+    {"backward_pairs", 4}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -110,8 +111,8 @@ void expect_fits(const Problem& problem, const Plan& plan) {
             has_parts || problem.hook != Hook::None);
   EXPECT_TRUE(std::isfinite(plan.cost) && plan.cost > 0) << plan.cost;
 
-  static constexpr const char* kFamilies[] = {"pixels", "planes",   "boxes",    "runs",
-                                              "direct", "matrices", "diagonals"};
+  static constexpr const char* kFamilies[] = {"pixels", "planes",   "boxes",     "runs",
+                                              "direct", "matrices", "diagonals", "pairs"};
   const std::size_t bracket = plan.kernel.find('<');
   const std::string name = plan.kernel.substr(0, bracket);
   EXPECT_TRUE(name.ends_with(kFamilies[static_cast<std::size_t>(plan.family)]));
@@ -120,8 +121,10 @@ void expect_fits(const Problem& problem, const Plan& plan) {
                            : problem.dtype == DType::BFloat16 ? "<BFloat16, Kernel<"
                                                               : "<Float16, Kernel<";
   const Size2 kernel = problem.geometry.kernel;
+  const std::size_t parameters =
+      plan.family == Plan::Family::Pairs ? plan.kernel.find('<', bracket + 1) : bracket;
   EXPECT_EQ(plan.kernel.find(type + std::to_string(kernel.h) + ", " + std::to_string(kernel.w) + ", "),
-            bracket);
+            parameters);
   std::string_view text = plan.kernel;
   const auto known = kParameters.find(name);
   ASSERT_NE(known, kParameters.end());

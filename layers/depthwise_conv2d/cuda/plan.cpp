@@ -18,12 +18,11 @@ bool operator==(const Problem& a, const Problem& b) {
          g.padding == h.padding && g.dilation == h.dilation;
 }
 
-std::vector<Plan> plans_for(const Problem& p) {
+bool describe_shape(const Problem& p, Shape& s) {
   const Conv2dGeometry& g = p.geometry;
-  std::vector<Plan> plans;
-  Shape s{};
+  s = {};
   s.number = static_cast<int>(size_of(p.dtype));
-  if (s.number > 4 || g.multiplier() > 8) return plans;
+  if (s.number > 4 || g.multiplier() > 8) return false;
   s.images = g.batch;
   s.channels = g.in_channels;
   s.out_channels = g.out_channels;
@@ -34,10 +33,9 @@ std::vector<Plan> plans_for(const Problem& p) {
   s.kernel.stride_w =
       divide_dilation(s.w, g.in.w, g.out.w, g.kernel.w, g.stride.w, g.padding.w, g.dilation.w);
   constexpr int kLargestKernel = 15, kLargestStride = 4, kMostClasses = 64;
-  if (std::max(s.kernel.kernel_h, s.kernel.kernel_w) > kLargestKernel) return plans;
-  if (std::max(s.kernel.stride_h, s.kernel.stride_w) > kLargestStride) return plans;
-  if (std::max(s.h.output_step, s.w.output_step) > kMostClasses) return plans;
-  const bool all_are_read = g.stride == Size2(s.kernel.stride_h, s.kernel.stride_w);
+  if (std::max(s.kernel.kernel_h, s.kernel.kernel_w) > kLargestKernel) return false;
+  if (std::max(s.kernel.stride_h, s.kernel.stride_w) > kLargestStride) return false;
+  if (std::max(s.h.output_step, s.w.output_step) > kMostClasses) return false;
   // What makes norm sums has the input at hand, as a walk over it does.
   const bool turns = p.pass == Pass::Input && p.hook == Hook::None;
   s.forward = p.pass == Pass::Forward || (turns && g.stride == Size2(1) && g.multiplier() == 1);
@@ -48,7 +46,14 @@ std::vector<Plan> plans_for(const Problem& p) {
       axis->padding = static_cast<int>((axis == &s.h ? g.kernel.h - 1 : g.kernel.w - 1)) * axis->input_step -
                       axis->padding;
     }
+  return true;
+}
 
+std::vector<Plan> plans_for(const Problem& p) {
+  std::vector<Plan> plans;
+  Shape s{};
+  if (!describe_shape(p, s)) return plans;
+  const bool all_are_read = p.geometry.stride == Size2(s.kernel.stride_h, s.kernel.stride_w);
   const auto sort_by_cost = [&] {
     std::stable_sort(plans.begin(), plans.end(),
                      [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
@@ -57,6 +62,7 @@ std::vector<Plan> plans_for(const Problem& p) {
   const std::size_t runs = plans.size();
   add_matrix_plans(p, s, plans);
   add_diagonal_plans(p, s, plans);
+  add_pair_plans(p, plans);
   // As right on average as those of runs, but they scatter more, and the lowest is taken.
   constexpr double kUnsure = 1.1;
   for (std::size_t i = runs; i < plans.size(); ++i) plans[i].cost *= kUnsure;

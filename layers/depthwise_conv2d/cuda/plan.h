@@ -42,15 +42,17 @@ struct Plan {
   std::string kernel;  ///< the expression that names it
   std::string what;    ///< tile and cut in words, for tables
   Launch launch;
-  enum class Family : std::uint8_t { Pixels, Planes, Boxes, Runs, Direct, Matrices, Diagonals };
-  Family family = Family::Pixels;  ///< `pixels` describes the work of Pixels, Boxes and Direct, `planes`
-                                   ///< that of the others
+  enum class Family : std::uint8_t { Pixels, Planes, Boxes, Runs, Direct, Matrices, Diagonals, Pairs };
+  Family family = Family::Pixels;  ///< `pixels` describes the work of Pixels, Boxes and Direct, `pair`
+                                   ///< that of Pairs, `planes` that of the others
   BoxSizes x_box, y_box, dx_box;   ///< of Boxes; without channels: the kernel does not have it
   bool turned = false;             ///< the input's gradient as a correlation with the turned kernel
   bool clears = false;             ///< dx must be zero before: some inputs are read by no output
   PixelWork pixels;
   PlaneWork planes;
-  double cost = 0;  ///< estimated milliseconds
+  PairWork pair;     ///< the work of Pairs
+  int resident = 0;  ///< of Matrices and Diagonals: blocks that share a multiprocessor
+  double cost = 0;   ///< estimated milliseconds
 
   /// Floats of the parts of a weight gradient; those of a hook lie behind.
   std::int64_t part_floats(const Conv2dGeometry& geometry) const {

@@ -106,6 +106,7 @@ bool plan_matrices(const Problem& p, const Shape& s, const MatrixConfig& c, bool
     --resident;
   if (resident < kLeastBlocks) return false;
   plan.cost = cost(p, s, c, plan, known, static_cast<double>(resident));
+  plan.resident = static_cast<int>(resident);
   if (!named) return true;
 
   std::array<char, 320> text{};

@@ -34,6 +34,9 @@ struct Shape {
   bool turned;   ///< the input's gradient as a correlation
 };
 
+/// False: no family has a kernel for the problem.
+bool describe_shape(const Problem& problem, Shape& shape);
+
 inline int taps_of(const KernelSizes& kernel) { return kernel.kernel_h * kernel.kernel_w; }
 
 inline const char* type_name(DType dtype) {
@@ -96,6 +99,7 @@ void add_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>
 /// Behind the best of the plans that are there.
 void add_float_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_diagonal_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
+void add_pair_plans(const Problem& problem, std::vector<Plan>& plans);
 void add_run_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_matrix_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 

@@ -297,7 +297,19 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
   void* work = &planes;
   const bool has_pixels = plan.family == Plan::Family::Pixels || plan.family == Plan::Family::Boxes ||
                           plan.family == Plan::Family::Direct;
-  if (!has_pixels) {
+  lamella::depthwise::PairWork pair = plan.pair;
+  if (plan.family == Plan::Family::Pairs) {
+    pair.input.x = o.grad_output.data;
+    pair.weight.y = const_cast<void*>(o.grad_output.data);
+    pair.input.y = o.grad_input.data;
+    pair.weight.x = o.input.data;
+    pair.input.taps = parameters;
+    pair.input.taps.turned = true;
+    pair.input.channels = pair.weight.channels = static_cast<int>(geometry.in_channels);
+    pair.weight.transform = o.transform;
+    pair.weight.parts = parts;
+    work = &pair;
+  } else if (!has_pixels) {
     planes.x = from.data;
     planes.y = const_cast<void*>(into.data);
     planes.dx = o.grad_input.data;

@@ -164,10 +164,10 @@ struct LineTransform<T, kPlain> {
   __device__ __forceinline__ void apply(unsigned (&)[kWords]) const {}
 };
 
-/// Leaves the parts of dw.
+/// The work of a block, which leaves a part of dw.
 template <class T, class K, class S, class Sizes, class Tile, int kPaddingH, int kPaddingW, bool kBias,
-          int kTransforms, int kThreads, int kBlocks>
-__global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const PlaneWork work) {
+          int kTransforms, int kThreads>
+__device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int number_of_block) {
   using Products = Diagonals<T, K, S, Tile, kPaddingW, kBias>;
   constexpr int kPlanes = Tile::kPlanes, kVector = Tile::kVector, kPages = Tile::kPages;
   constexpr int kG = Products::kG, kX = Products::kX, kShifts = Products::kShifts, kReach = Products::kReach;
@@ -193,9 +193,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
   __syncthreads();
 
   const int groups = (work.channels + cut.planes - 1) / cut.planes;
-  const int first_channel = static_cast<int>(blockIdx.x) % groups * cut.planes;
+  const int first_channel = number_of_block % groups * cut.planes;
   const int planes = min(cut.planes, work.channels - first_channel);
-  const int part = static_cast<int>(blockIdx.x) / groups;
+  const int part = number_of_block / groups;
   const int first_item = part * work.items_per_part,
             last_item = min(work.items, first_item + work.items_per_part);
   const int in_width = Sizes::kKnown ? Sizes::kW : work.w.input,
@@ -489,6 +489,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const Pl
       to[plane * kAll + tap] = sum;
     }
   }
+}
+
+template <class T, class K, class S, class Sizes, class Tile, int kPaddingH, int kPaddingW, bool kBias,
+          int kTransforms, int kThreads, int kBlocks>
+__global__ void __launch_bounds__(kThreads, kBlocks) backward_diagonals(const PlaneWork work) {
+  weigh_diagonals<T, K, S, Sizes, Tile, kPaddingH, kPaddingW, kBias, kTransforms, kThreads>(
+      work, static_cast<int>(blockIdx.x));
 }
 
 }  // namespace lamella::depthwise

@@ -5,6 +5,7 @@
 #include "direct.cuh"
 #include "float_boxes.cuh"
 #include "matrices.cuh"
+#include "pairs.cuh"
 #include "pixels.cuh"
 #include "planes.cuh"
 #include "runs.cuh"

@@ -99,9 +99,10 @@ struct TapMatrices {
   }
 };
 
-/// Stride and dilation are 1. All images of x begin with a word, and those of y where kOut is even.
-template <class T, class K, class Plane, class Tile, bool kBands, int kThreads, int kBlocks>
-__global__ void __launch_bounds__(kThreads, kBlocks) forward_matrices(const PlaneWork work) {
+/// The work of a block. Stride and dilation are 1. All images of x begin with a word, and those of y where
+/// kOut is even.
+template <class T, class K, class Plane, class Tile, bool kBands, int kThreads>
+__device__ __forceinline__ void multiply_matrices(const PlaneWork& work, int number_of_block) {
   constexpr int kIn = Plane::kIn, kOut = Plane::kOut;
   using Sizes = ForwardMatrices<K, Tile, kOut>;
   constexpr int kRows = Tile::kRows, kPieces = Tile::kPieces, kWindowRows = Sizes::kWindowRows;
@@ -130,9 +131,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_matrices(const Plan
   __syncthreads();
 
   const int groups = (work.channels + kPlanes - 1) / kPlanes;  // of channels
-  const int first_channel = static_cast<int>(blockIdx.x) % groups * kPlanes;
+  const int first_channel = number_of_block % groups * kPlanes;
   const int planes = min(kPlanes, work.channels - first_channel);
-  const int part = static_cast<int>(blockIdx.x) / groups;
+  const int part = number_of_block / groups;
   const int first_item = part * work.items_per_part,
             last_item = min(work.items, first_item + work.items_per_part);
   const int in_rows = kKnown ? Plane::kInRows : work.h.input,
@@ -453,6 +454,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_matrices(const Plan
     result ^= 1;
   }
   if (warp == 0) wait_until_stores_have_read();
+}
+
+template <class T, class K, class Plane, class Tile, bool kBands, int kThreads, int kBlocks>
+__global__ void __launch_bounds__(kThreads, kBlocks) forward_matrices(const PlaneWork work) {
+  multiply_matrices<T, K, Plane, Tile, kBands, kThreads>(work, static_cast<int>(blockIdx.x));
 }
 
 }  // namespace lamella::depthwise

@@ -176,6 +176,12 @@ struct PlaneWork {
   int owner_h = 0, owner_w = 0;  ///< as of PixelWork
 };
 
+/// Both gradients at once, by blocks for either: how many there are of each in a part.
+struct PairWork {
+  PlaneWork input, weight;
+  int input_groups = 0, weight_groups = 0;
+};
+
 /// What the copy engine knows of a tensor: its sizes, strides, and the box that one copy moves (CUtensorMap).
 struct alignas(64) TensorMap {
   unsigned long long opaque[16];
