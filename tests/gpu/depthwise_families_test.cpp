@@ -1,0 +1,206 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+#include <vector>
+
+#include "depthwise_plan_case.h"
+#include "devices.h"
+
+// Each family of depthwise kernels against another: some of the plans that it offers, on shapes that take
+// their different ways through it.
+namespace lamella::test {
+namespace {
+
+using depthwise::Hook;
+using depthwise::Pass;
+using depthwise::Plan;
+using Family = Plan::Family;
+
+constexpr auto kLast = MemoryFormat::ChannelsLast;
+constexpr auto kPlanes = MemoryFormat::Contiguous;
+constexpr Size2 kOne{1};
+
+auto of_family(Family family) {
+  return [family](const Plan& plan) { return plan.family == family; };
+}
+auto always(double rounding) {
+  return [rounding](const PlanSetting&) { return rounding; };
+}
+Size2 half(Size2 kernel) { return {kernel.h / 2, kernel.w / 2}; }
+
+TEST(DepthwiseDirectTest, direct_plans_compute_what_others_do) {
+  LAMELLA_NEEDS_GPU();
+  constexpr std::array<std::pair<DType, DType>, 4> kTypes{
+      {{float32, float32}, {bfloat16, float32}, {bfloat16, bfloat16}, {float16, float16}}};
+  std::vector<PlanSetting> settings;
+  const auto add = [&](Pass pass, std::int64_t images, std::int64_t channels, std::int64_t size,
+                       std::int64_t kernel, std::int64_t stride, std::int64_t padding,
+                       std::int64_t dilation = 1) {
+    const auto& [dtype, tap_dtype] = kTypes[settings.size() % kTypes.size()];
+    PlanSetting of{pass,        dtype,         kLast,          images,        channels,
+                   Size2(size), Size2(kernel), Size2(padding), Size2(stride), Size2(dilation)};
+    of.tap_dtype = tap_dtype;
+    settings.push_back(of);
+  };
+  for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight}) {
+    add(pass, 1, 960, 7, 3, 1, 1);
+    add(pass, 2, 36, 23, 3, 2, 1);
+    add(pass, 1, 21, 14, 5, 1, 2);
+    add(pass, 3, 24, 15, 3, 1, 0, 2);
+    add(pass, 1, 40, 12, 5, 2, 1);
+    add(pass, 2, 10, 9, 2, 2, 0);
+    add(pass, 1, 16, 20, 3, 2, 2, 2);
+  }
+  const std::size_t plain = settings.size();
+  for (std::size_t i = 0; i < plain; i += 3) {
+    PlanSetting more = settings[i];
+    more.accumulates = more.pass != Pass::Forward;
+    if (more.pass != Pass::Input) more.bias = true, more.transforms = i != 3;
+    settings.push_back(more);
+  }
+  expect_plans_agree(settings, of_family(Family::Direct), 24, [](const PlanSetting& of) {
+    // Pixels round what a transform gives, and each rounds its results.
+    return of.dtype == float32 ? 1e-6 : of.dtype == float16 ? 1e-3 : 8e-3;
+  });
+}
+
+TEST(DepthwiseDirectTest, taps_need_no_alignment) {
+  LAMELLA_NEEDS_GPU();
+  const PlanSetting of{Pass::Forward, float32, kLast, 1, 64, Size2(14)};
+  PlanCase wanted(of), other(of);
+  depthwise::Problem problem;
+  ASSERT_TRUE(wanted.describe(problem));
+  const std::vector<Plan> plans = depthwise::plans_for(problem);
+  const auto direct = std::find_if(plans.begin(), plans.end(), of_family(Family::Direct));
+  ASSERT_NE(direct, plans.end());
+  if (!wanted.run(*direct)) GTEST_SKIP() << "no kernel can be compiled";
+  const std::int64_t taps = wanted.weight.numel();
+  Tensor longer = zeros({taps + 1}, {.dtype = float32, .device = Device::cuda()});
+  Tensor moved = longer.slice(0, {1, taps + 1}).reshape(wanted.weight.shape());
+  moved.copy_(wanted.weight);
+  other.weight = moved;
+  ASSERT_TRUE(other.run(*direct));
+  EXPECT_EQ(other.numbers(), wanted.numbers());
+}
+
+TEST(DepthwiseImagesTest, plans_of_several_images_compute_what_others_do) {
+  LAMELLA_NEEDS_GPU();
+  std::vector<PlanSetting> settings;
+  const auto add = [&](std::int64_t images, std::int64_t size, std::int64_t stride, Pass pass, Hook hook) {
+    PlanSetting of{pass, bfloat16, kLast, images, 72, Size2(size), Size2(3), kOne, Size2(stride)};
+    of.hook = hook;
+    settings.push_back(of);
+  };
+  add(11, 7, 1, Pass::Forward, Hook::None);
+  add(11, 7, 1, Pass::Forward, Hook::Statistics);
+  add(5, 14, 2, Pass::Forward, Hook::Statistics);
+  add(11, 7, 1, Pass::Weight, Hook::None);
+  add(5, 14, 2, Pass::Both, Hook::NormSums);
+  add(11, 7, 1, Pass::Both, Hook::None);
+  add(11, 7, 1, Pass::Both, Hook::NormSums);
+  add(9, 8, 1, Pass::Input, Hook::NormSums);
+  expect_plans_agree(
+      settings, [](const Plan& plan) { return plan.what.ends_with(" images"); }, 7, always(4e-3));
+}
+
+TEST(DepthwiseFloatBoxesTest, plans_compute_what_others_do) {
+  LAMELLA_NEEDS_GPU();
+  std::vector<PlanSetting> settings;
+  const auto add = [&](std::int64_t images, std::int64_t size, std::int64_t stride, Pass pass, Hook hook,
+                       std::int64_t kernel = 3) {
+    PlanSetting of{pass,          float32,           kLast,        images, 72, Size2(size),
+                   Size2(kernel), Size2(kernel / 2), Size2(stride)};
+    of.hook = hook;
+    of.bias = pass == Pass::Weight || pass == Pass::Both;
+    settings.push_back(of);
+  };
+  add(11, 7, 1, Pass::Forward, Hook::None);
+  add(5, 14, 1, Pass::Forward, Hook::Statistics);
+  add(5, 14, 2, Pass::Forward, Hook::Statistics, 5);
+  add(3, 28, 1, Pass::Input, Hook::None);
+  add(11, 7, 1, Pass::Weight, Hook::None);
+  add(5, 14, 1, Pass::Weight, Hook::None);
+  add(5, 14, 2, Pass::Weight, Hook::None);
+  add(3, 28, 1, Pass::Weight, Hook::None);
+  add(2, 57, 2, Pass::Weight, Hook::None);
+  add(5, 14, 1, Pass::Weight, Hook::None, 5);
+  add(11, 7, 1, Pass::Both, Hook::None);
+  add(5, 14, 2, Pass::Both, Hook::NormSums);
+  add(3, 28, 1, Pass::Both, Hook::NormSums, 5);
+  add(5, 14, 2, Pass::Input, Hook::None);
+  add(5, 14, 1, Pass::Input, Hook::NormSums);
+  expect_plans_agree(settings, of_family(Family::Boxes), 5, always(2e-6));
+}
+
+TEST(DepthwiseMatricesTest, plans_compute_what_others_do) {
+  LAMELLA_NEEDS_GPU();
+  std::vector<PlanSetting> settings;
+  for (const DType dtype : {bfloat16, float16}) {
+    const auto add = [&](std::int64_t images, std::int64_t channels, std::int64_t size, std::int64_t kernel,
+                         std::int64_t padding, Pass pass) {
+      settings.push_back(
+          {pass, dtype, kPlanes, images, channels, Size2(size), Size2(kernel), Size2(padding)});
+      settings.back().bias = pass == Pass::Forward;
+    };
+    add(11, 72, 14, 3, 1, Pass::Forward);
+    add(37, 40, 7, 3, 1, Pass::Forward);
+    add(5, 12, 28, 3, 1, Pass::Input);
+    add(3, 10, 56, 3, 1, Pass::Forward);
+    add(2, 5, 112, 3, 1, Pass::Forward);
+    add(5, 26, 13, 3, 0, Pass::Forward);
+    add(5, 24, 28, 5, 2, Pass::Forward);
+    add(9, 24, 7, 5, 2, Pass::Input);
+    add(5, 18, 14, 7, 3, Pass::Forward);
+    add(3, 10, 56, 7, 3, Pass::Input);
+    add(1, 8, 30, 4, 1, Pass::Forward);
+  }
+  expect_plans_agree(settings, of_family(Family::Matrices), 9, always(4e-3));
+}
+
+/// What a transform gives is rounded to sixteen bits.
+double of_weights(const PlanSetting& of) { return of.transforms ? 4e-3 : 1e-5; }
+
+TEST(DepthwiseDiagonalsTest, plans_compute_what_others_do) {
+  LAMELLA_NEEDS_GPU();
+  std::vector<PlanSetting> settings;
+  const auto add = [&](std::int64_t images, std::int64_t channels, Size2 in, Size2 kernel, Size2 padding,
+                       DType dtype, bool bias, bool transforms = false, std::int64_t dilation = 1) {
+    PlanSetting of{Pass::Weight, dtype,  kPlanes, images, channels,
+                   in,           kernel, padding, kOne,   Size2(dilation)};
+    of.bias = bias, of.transforms = transforms;
+    settings.push_back(of);
+  };
+  add(11, 72, Size2(7), Size2(3), kOne, bfloat16, false);
+  add(5, 40, Size2(14), Size2(5), Size2(2), bfloat16, false, true);
+  add(11, 72, Size2(14), Size2(3), kOne, bfloat16, true);
+  add(5, 40, {13, 15}, Size2(5), Size2(2), float16, true);
+  add(9, 24, Size2(28), {3, 5}, {1, 2}, bfloat16, false);
+  add(5, 24, {30, 26}, Size2(7), Size2(3), bfloat16, true);
+  add(5, 12, Size2(56), Size2(7), Size2(0), float16, true);
+  add(3, 7, {112, 116}, Size2(3), Size2(2), bfloat16, false, false, 2);
+  expect_plans_agree(settings, of_family(Family::Diagonals), 7, of_weights);
+}
+
+TEST(DepthwisePairsTest, plans_compute_what_others_do) {
+  LAMELLA_NEEDS_GPU();
+  std::vector<PlanSetting> settings;
+  const auto add = [&](std::int64_t images, std::int64_t channels, Size2 in, Size2 kernel, DType dtype,
+                       bool bias, bool transforms = false) {
+    PlanSetting of{Pass::Both, dtype, kPlanes, images, channels, in, kernel, half(kernel)};
+    of.bias = bias, of.transforms = transforms;
+    settings.push_back(of);
+  };
+  add(11, 72, Size2(7), Size2(3), bfloat16, false);
+  add(37, 40, Size2(14), Size2(5), bfloat16, true);
+  add(150, 36, Size2(14), Size2(3), float16, true, true);
+  add(9, 24, Size2(28), {3, 5}, bfloat16, false);
+  add(5, 24, Size2(56), Size2(7), float16, true);
+  add(3, 12, Size2(112), Size2(3), bfloat16, false, true);
+  // Input gradients are rounded to sixteen bits, and so is what a transform gives.
+  expect_plans_agree(settings, of_family(Family::Pairs), 7, always(4e-3));
+}
+
+}  // namespace
+}  // namespace lamella::test
