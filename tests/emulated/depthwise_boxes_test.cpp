@@ -26,7 +26,7 @@ EmulatedTensor box_tensor(const Pixels& pixels, int images, int rows, int column
   const int steps[4] = {1, box.pixel_step, box.row_step, 1};
   std::copy_n(sizes, 4, made.sizes), std::copy_n(strides, 4, made.strides);
   std::copy_n(extents, 4, made.box), std::copy_n(steps, 4, made.steps);
-  made.swizzle = box.channels / 8 - 1;
+  made.swizzle = box.channels / 8 % 2 == 1 ? 0 : box.channels / 8 - 1;
   return made;
 }
 
@@ -195,6 +195,24 @@ TEST(Boxes, forward_large_kernel) {
 }
 TEST(Boxes, forward_row_of_taps) {
   forward<BFloat16, Kernel<1, 2, 1, 1>, BoxTile<16, 1, 1, 32, 8, 1, 2, false>>();
+}
+
+// Pixels of an odd number of eight channels are not swizzled.
+TEST(Boxes, forward_odd_eights) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 1, 2, 24, 8, 3, 3, false>>();
+}
+TEST(Boxes, forward_odd_eights_stride) {
+  forward<Float16, Kernel<5, 5, 2, 2>, BoxTile<16, 1, 2, 40, 8, 5, 4, false>>();
+}
+TEST(Boxes, forward_odd_eights_transforms_and_statistics) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 1, 2, 72, 8, 3, 3, false>, kClamp, true>();
+}
+TEST(Boxes, both_gradients_odd_eights) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 1, 2, 24, 8, 3, 2, false>, true, true, true, kClamp,
+           kClamp>();
+}
+TEST(Boxes, weight_gradient_odd_eights_stride) {
+  backward<Float16, Kernel<5, 5, 2, 2>, BoxTile<8, 1, 2, 40, 8, 5, 4, false>, false, true, true>();
 }
 
 TEST(Boxes, both_gradients) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -103,6 +104,31 @@ TEST(DepthwiseImagesTest, plans_of_several_images_compute_what_others_do) {
   add(9, 8, 1, Pass::Input, Hook::NormSums);
   expect_plans_agree(
       settings, [](const Plan& plan) { return plan.what.ends_with(" images"); }, 7, always(4e-3));
+}
+
+TEST(DepthwiseBoxesTest, plans_of_odd_eights_compute_what_others_do) {
+  LAMELLA_NEEDS_GPU();
+  std::vector<PlanSetting> settings;
+  const auto add = [&](std::int64_t images, std::int64_t channels, std::int64_t size, std::int64_t kernel,
+                       std::int64_t stride, Pass pass, DType dtype, Hook hook = Hook::None) {
+    PlanSetting of{
+        pass, dtype, kLast, images, channels, Size2(size), Size2(kernel), Size2(kernel / 2), Size2(stride)};
+    of.hook = hook;
+    settings.push_back(of);
+  };
+  add(3, 72, 28, 3, 1, Pass::Forward, bfloat16, Hook::Statistics);
+  add(3, 72, 56, 5, 2, Pass::Forward, float16);
+  add(5, 120, 14, 5, 1, Pass::Input, bfloat16);
+  add(3, 72, 28, 3, 1, Pass::Weight, bfloat16);
+  add(3, 72, 56, 5, 2, Pass::Weight, float16);
+  add(5, 200, 14, 3, 1, Pass::Both, bfloat16, Hook::NormSums);
+  const auto is_odd = [](const Plan& plan) {
+    const auto has = [&](const char* text) { return plan.what.find(text) != std::string::npos; };
+    return has(" 24 channels") || has(" 40 channels") || has(" 72 channels") || has(" 120 channels");
+  };
+  expect_plans_agree(
+      settings, [&](const Plan& plan) { return plan.family == Family::Boxes && is_odd(plan); }, 5,
+      always(4e-3));
 }
 
 TEST(DepthwiseFloatBoxesTest, plans_compute_what_others_do) {

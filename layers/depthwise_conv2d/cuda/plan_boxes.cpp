@@ -208,15 +208,19 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
       if (images > 1 && images % blocks != 0) continue;
       const int units = images > 1 ? width : width * blocks;
       if (wasteful(columns, units, columns < 8 ? 0.4 : 0.8) || (width == 8 && columns % 16 == 0)) continue;
-      for (const int channels : {16, 32, 64}) {
+      for (const int channels : {16, 32, 64, 24, 40, 72, 120}) {
         if (channels > round_up(s.channels, 16) || (channels == 16 && s.channels >= 64)) continue;
-        if (wasteful(s.channels, channels, 0.73) && channels > 16) continue;
+        // An odd number of eights is for those that others do not fit.
+        const bool is_odd = channels / 8 % 2 == 1;
+        if (is_odd && (s.channels < channels || s.channels % 64 == 0)) continue;
+        if (wasteful(s.channels, channels, is_odd ? 0.95 : 0.73) && channels > 16) continue;
         for (const int rows_of_step : {1, 2, 3, 4, 7, 8, 14, 16}) {
           if (rows_of_step > 8 && images == 1) continue;  // strips do as well
           const int step = rows_of_step * 16 / width;
           if (images > 1 && (step < rows || step - 16 / width >= rows)) continue;
           if (wasteful(rows, step, rows < step ? 0.4 : 0.74)) continue;
-          for (const int warp_channels : {8, 16})
+          for (const int warp_channels : {8, 16}) {
+            if (channels % warp_channels != 0) continue;
             for (const int tap_rows : {k.kernel_h, (k.kernel_h + 1) / 2, 2}) {
               const bool parted = tap_rows < k.kernel_h;
               // Parts of the taps are for those that no thread can hold.
@@ -259,6 +263,7 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
                 }
               }
             }
+          }
         }
       }
     }

@@ -34,7 +34,8 @@ bool encode_map(const TensorBox& box, void* map) {
                 kFillZeros = 0;
   const bool is_half = box.dtype != DType::Float32;
   // Of 128, 64 or 32 bytes.
-  const int swizzle = !is_half ? 0 : box.extents[0] == 64 ? 3 : box.extents[0] == 32 ? 2 : 1;
+  const std::uint32_t row = is_half ? box.extents[0] : 0;
+  const int swizzle = row == 64 ? 3 : row == 32 ? 2 : row == 16 ? 1 : 0;
   const int type = !is_half ? kFloat32 : box.dtype == DType::Float16 ? kFloat16 : kBFloat16;
   return encode_tiled()(map, type, TensorBox::kAxes, const_cast<void*>(box.data), box.sizes.data(),
                         box.strides.data(), box.extents.data(), box.steps.data(), kNoInterleave, swizzle,
