@@ -20,6 +20,24 @@
 /// when the kernel is compiled.
 namespace lamella::depthwise {
 
+/// Where the copy engine puts pixels of so many channels of sixteen bits.
+template <int kOfPixel>
+struct SwizzledPixels {
+  static constexpr int kPixelBytes = kOfPixel * 2, kChunks = kOfPixel / 8;
+  static_assert(kOfPixel == 16 || kOfPixel == 32 || kOfPixel == 64);
+
+  /// Chunk `chunk`, of eight channels, of pixel number `pixel` of a box. The copy engine exchanges the chunks
+  /// of a pixel by its place, so that eight neighbours lie in different banks (swizzle of 128, 64 or 32
+  /// bytes).
+  __device__ static constexpr unsigned at(int pixel, int chunk) {
+    return static_cast<unsigned>(pixel * kPixelBytes +
+                                 ((chunk ^ (pixel * kPixelBytes >> 7 & (kChunks - 1))) << 4));
+  }
+  __host__ __device__ static constexpr int box_bytes(int pixels) {
+    return (pixels * kPixelBytes + 1023) / 1024 * 1024;
+  }
+};
+
 /// What a kernel is made of. Sixteen pixels of a product are kColumns_ (8 or 16) neighbours of one or two
 /// rows; a step of a warp is kRows_ of them, one below the other. kBlocks_ of them are side by side. A block
 /// has kChannels_ of x, a warp kWarpChannels_ (8 or 16). kTapRows_ < kH: that many rows of taps at a time
@@ -35,7 +53,7 @@ namespace lamella::depthwise {
 /// side.
 template <int kColumns_, int kBlocks_, int kRows_, int kChannels_, int kWarpChannels_, int kTapRows_,
           int kPages_, bool kWhole_, int kBoxColumns_ = 0, int kImages_ = 1>
-struct BoxTile {
+struct BoxTile : SwizzledPixels<kChannels_> {
   static constexpr int kColumns = kColumns_, kBlocks = kBlocks_, kRows = kRows_, kChannels = kChannels_;
   static constexpr int kWarpChannels = kWarpChannels_, kTapRows = kTapRows_, kPages = kPages_;
   static constexpr bool kWhole = kWhole_;
@@ -45,20 +63,11 @@ struct BoxTile {
   static constexpr int kUnits = (kImages > 1 ? 1 : kBlocks) * kColumns;     ///< columns of a block
   static constexpr int kBlockImages = kImages > 1 ? kImages / kBlocks : 1;  ///< images of one of kBlocks
   static constexpr int kEights = kWarpChannels / 8, kWarpGroups = kChannels / kWarpChannels;
-  static constexpr int kPixelBytes = kChannels * 2, kChunks = kChannels / 8;
   static_assert(kColumns == 8 || kColumns == 16);
-  static_assert(kChannels == 16 || kChannels == 32 || kChannels == 64);
   static_assert(kWarpChannels == 8 || kWarpChannels == 16);
   static_assert(kBoxColumns % 8 == 0);
   static_assert(kImages == 1 || (kWhole && kImages % kBlocks == 0));
 
-  /// Chunk `chunk`, of eight channels, of pixel number `pixel` of a box. The copy engine exchanges the chunks
-  /// of a pixel by its place, so that eight neighbours lie in different banks (swizzle of 128, 64 or 32
-  /// bytes).
-  __device__ static constexpr unsigned at(int pixel, int chunk) {
-    return static_cast<unsigned>(pixel * kPixelBytes +
-                                 ((chunk ^ (pixel * kPixelBytes >> 7 & (kChunks - 1))) << 4));
-  }
   /// Columns of a box from which the block's are read with `reach` more.
   __host__ __device__ static constexpr int box_columns(int reach) {
     return kBoxColumns > 0 ? kBoxColumns : (kUnits + reach + 7) / 8 * 8;
@@ -73,9 +82,6 @@ struct BoxTile {
   /// How many images of an item a block has that exist.
   __device__ __forceinline__ static int images_of(const PixelCut& cut, int first_image) {
     return kImages > 1 ? max(min(kBlockImages, cut.images - first_image), 0) : 1;
-  }
-  __host__ __device__ static constexpr int box_bytes(int pixels) {
-    return (pixels * kPixelBytes + 1023) / 1024 * 1024;
   }
 };
 
