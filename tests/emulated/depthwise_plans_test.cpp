@@ -88,12 +88,12 @@ int read_expression(std::string_view& text) {
 
 /// Parameters of the kernels' templates.
 const std::map<std::string, int, std::less<>> kParameters{
-    {"forward_pixels", 11},     {"backward_pixels", 14},    {"forward_planes", 11},
-    {"backward_planes", 15},    {"forward_boxes", 6},       {"backward_boxes", 11},
-    {"forward_runs", 11},       {"backward_runs", 14},      {"forward_direct", 8},
-    {"backward_direct", 6},     {"weigh_direct", 7},        {"backward_float_boxes", 9},
-    {"forward_float_boxes", 6}, {"backward_diagonals", 11}, {"forward_matrices", 7},
-    {"backward_pairs", 4}};
+    {"forward_pixels", 11},        {"backward_pixels", 14},    {"forward_planes", 11},
+    {"backward_planes", 15},       {"forward_boxes", 6},       {"backward_boxes", 11},
+    {"forward_runs", 11},          {"backward_runs", 14},      {"forward_direct", 8},
+    {"backward_direct", 6},        {"weigh_direct", 7},        {"backward_float_boxes", 9},
+    {"forward_float_boxes", 6},    {"backward_diagonals", 11}, {"forward_matrices", 7},
+    {"forward_toeplitz_boxes", 4}, {"backward_pairs", 4}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -111,8 +111,8 @@ void expect_fits(const Problem& problem, const Plan& plan) {
             has_parts || problem.hook != Hook::None);
   EXPECT_TRUE(std::isfinite(plan.cost) && plan.cost > 0) << plan.cost;
 
-  static constexpr const char* kFamilies[] = {"pixels", "planes",   "boxes",     "runs",
-                                              "direct", "matrices", "diagonals", "pairs"};
+  static constexpr const char* kFamilies[] = {"pixels",   "planes",    "boxes", "runs",          "direct",
+                                              "matrices", "diagonals", "pairs", "toeplitz_boxes"};
   const std::size_t bracket = plan.kernel.find('<');
   const std::string name = plan.kernel.substr(0, bracket);
   EXPECT_TRUE(name.ends_with(kFamilies[static_cast<std::size_t>(plan.family)]));

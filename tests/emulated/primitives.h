@@ -30,6 +30,13 @@ inline void hold_word(unsigned&) {}
 inline unsigned shift_words(unsigned low, unsigned high, unsigned bits) {
   return static_cast<unsigned>((static_cast<std::uint64_t>(high) << 32 | low) >> bits);
 }
+inline unsigned select_bytes(unsigned low, unsigned high, unsigned selector) {
+  const std::uint64_t bytes = static_cast<std::uint64_t>(high) << 32 | low;
+  unsigned word = 0;
+  for (unsigned i = 0; i < 4; ++i)
+    word |= static_cast<unsigned>(bytes >> (selector >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+  return word;
+}
 template <class T>
 unsigned narrow_pair(float first, float second, T type) {
   return narrow_bits(first, type) | static_cast<unsigned>(narrow_bits(second, type)) << 16;
@@ -96,6 +103,14 @@ inline unsigned shared_address(const void* at) {
 inline void synchronize_warp() { emulated::wait_for_warp(); }
 inline void synchronize_some(int name, int threads) { emulated::wait_for_some(name, threads); }
 
+inline void load_shared(unsigned (&word)[4], unsigned from) {
+  emulated::check_shared(emulated::shared_memory() + from, 16, 16, "a vector");
+  std::memcpy(word, emulated::shared_memory() + from, 16);
+}
+inline void store_shared(unsigned to, const unsigned (&word)[4]) {
+  emulated::check_shared(emulated::shared_memory() + to, 16, 16, "a vector");
+  std::memcpy(emulated::shared_memory() + to, word, 16);
+}
 void load_matrices(unsigned (&matrix)[4], unsigned row);
 void load_matrices(unsigned (&matrix)[2], unsigned row);
 void load_matrices_transposed(unsigned (&matrix)[4], unsigned row);

@@ -131,6 +131,23 @@ TEST(DepthwiseBoxesTest, plans_of_odd_eights_compute_what_others_do) {
       always(4e-3));
 }
 
+TEST(DepthwiseToeplitzBoxesTest, plans_compute_what_others_do) {
+  LAMELLA_NEEDS_GPU();
+  std::vector<PlanSetting> settings;
+  const auto add = [&](std::int64_t images, std::int64_t channels, std::int64_t size, Size2 kernel, Pass pass,
+                       DType dtype) {
+    settings.push_back({pass, dtype, kLast, images, channels, Size2(size), kernel, half(kernel)});
+    settings.back().bias = pass == Pass::Forward;
+  };
+  add(11, 72, 7, Size2(5), Pass::Forward, bfloat16);
+  add(5, 120, 28, Size2(5), Pass::Input, float16);
+  add(5, 64, 14, Size2(7), Pass::Forward, bfloat16);
+  add(3, 40, 56, Size2(7), Pass::Input, bfloat16);
+  add(3, 48, 30, {3, 7}, Pass::Forward, float16);
+  add(2, 32, 40, Size2(15), Pass::Forward, bfloat16);
+  expect_plans_agree(settings, of_family(Family::ToeplitzBoxes), 5, always(4e-3));
+}
+
 TEST(DepthwiseFloatBoxesTest, plans_compute_what_others_do) {
   LAMELLA_NEEDS_GPU();
   std::vector<PlanSetting> settings;

@@ -42,12 +42,24 @@ struct Plan {
   std::string kernel;  ///< the expression that names it
   std::string what;    ///< tile and cut in words, for tables
   Launch launch;
-  enum class Family : std::uint8_t { Pixels, Planes, Boxes, Runs, Direct, Matrices, Diagonals, Pairs };
-  Family family = Family::Pixels;  ///< `pixels` describes the work of Pixels, Boxes and Direct, `pair`
-                                   ///< that of Pairs, `planes` that of the others
-  BoxSizes x_box, y_box, dx_box;   ///< of Boxes; without channels: the kernel does not have it
-  bool turned = false;             ///< the input's gradient as a correlation with the turned kernel
-  bool clears = false;             ///< dx must be zero before: some inputs are read by no output
+  enum class Family : std::uint8_t {
+    Pixels,
+    Planes,
+    Boxes,
+    Runs,
+    Direct,
+    Matrices,
+    Diagonals,
+    Pairs,
+    ToeplitzBoxes
+  };
+  Family family = Family::Pixels;
+  bool has_boxes() const { return family == Family::Boxes || family == Family::ToeplitzBoxes; }
+  /// Whether `pixels` describes the work; else `planes` does, or `pair` that of Pairs.
+  bool has_pixels() const { return family == Family::Pixels || family == Family::Direct || has_boxes(); }
+  BoxSizes x_box, y_box, dx_box;  ///< of boxes; without channels: the kernel does not have it
+  bool turned = false;            ///< the input's gradient as a correlation with the turned kernel
+  bool clears = false;            ///< dx must be zero before: some inputs are read by no output
   PixelWork pixels;
   PlaneWork planes;
   PairWork pair;     ///< the work of Pairs

@@ -198,7 +198,7 @@ bool bind(const Plan& plan, const Operands& o, Bound& bound) {
   if (plan.clears && !o.accumulate && !is_run(o.grad_input)) return false;
   bound.from = plan.turned ? y : x;
   bound.into = plan.turned ? ConstTensorView(o.grad_input) : y;
-  if (plan.family != Plan::Family::Boxes) return true;
+  if (!plan.has_boxes()) return true;
   BoxWork& boxes = bound.boxes;
   return (plan.x_box.channels == 0 || describe(bound.from, plan.x_box, boxes.x)) &&
          (plan.y_box.channels == 0 || describe(bound.into, plan.y_box, boxes.y)) &&
@@ -295,8 +295,6 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
   lamella::depthwise::PlaneWork planes = plan.planes;
   const ConstTensorView &from = bound.from, &into = bound.into;
   void* work = &planes;
-  const bool has_pixels = plan.family == Plan::Family::Pixels || plan.family == Plan::Family::Boxes ||
-                          plan.family == Plan::Family::Direct;
   lamella::depthwise::PairWork pair = plan.pair;
   if (plan.family == Plan::Family::Pairs) {
     pair.input.x = o.grad_output.data;
@@ -309,7 +307,7 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
     pair.weight.transform = o.transform;
     pair.weight.parts = parts;
     work = &pair;
-  } else if (!has_pixels) {
+  } else if (!plan.has_pixels()) {
     planes.x = from.data;
     planes.y = const_cast<void*>(into.data);
     planes.dx = o.grad_input.data;
@@ -334,7 +332,7 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
       pixels.db = target_of(o.to->bias, o.to->add_bias);
     }
     work = &pixels;
-    if (plan.family == Plan::Family::Boxes) work = &boxes;
+    if (plan.has_boxes()) work = &boxes;
   }
   void* arguments[] = {work};
   lamella::depthwise::each_output(planes, input, [&] {

@@ -33,8 +33,8 @@ __device__ __forceinline__ int steps_of(const PixelWork& work, const PixelItem& 
   return (rows + Tile::kStepRows - 1) / Tile::kStepRows;
 }
 
-/// use(first column, first row, image) for each page of some items.
-template <class K, class Tile, class Sizes, class Use>
+/// use(first column, first row, image) for each page of some items; a step goes on by kAdvance of them.
+template <class K, class Tile, class Sizes, int kAdvance = 1, class Use>
 __device__ __forceinline__ void each_page(const PixelWork& work, int first_item, int parts, const Use& use) {
 #pragma unroll 1
   for (int item = first_item; item < work.items; item += parts) {
@@ -44,7 +44,7 @@ __device__ __forceinline__ void each_page(const PixelWork& work, int first_item,
     int row = work.h.origin(at.class_h) + at.strip * work.cut.strip_rows * K::kStrideH * work.h.input_step;
     const int column = work.w.origin(at.class_w) + at.tile * Tile::kUnits * K::kStrideW * work.w.input_step;
 #pragma unroll 1
-    for (int page = 0; page < steps + Sizes::kReach - 1; ++page) {
+    for (int page = 0; page < (steps - 1) * kAdvance + Sizes::kReach; ++page) {
       use(column, row, at.image);
       row += Sizes::kPageRows * work.h.input_step;
     }

@@ -9,5 +9,6 @@
 #include "pixels.cuh"
 #include "planes.cuh"
 #include "runs.cuh"
+#include "toeplitz_boxes.cuh"
 
 using namespace lamella::depthwise;

@@ -63,6 +63,11 @@ __device__ __forceinline__ unsigned shift_words(unsigned low, unsigned high, uns
   return __funnelshift_r(low, high, bits);
 }
 
+/// Byte i is number `selector` >> 4 · i & 7 of the eight bytes of two words.
+__device__ __forceinline__ unsigned select_bytes(unsigned low, unsigned high, unsigned selector) {
+  return __byte_perm(low, high, selector);
+}
+
 /// Rounded to nearest even.
 __device__ __forceinline__ unsigned narrow_pair(float first, float second, BFloat16) {
   unsigned pair;
@@ -199,6 +204,18 @@ __device__ __forceinline__ void hold(unsigned& number) { asm volatile("" : "+r"(
 /// An address as the instructions below take it.
 __device__ __forceinline__ unsigned shared_address(const void* shared) {
   return static_cast<unsigned>(__cvta_generic_to_shared(shared));
+}
+
+/// Sixteen bytes of shared memory, at an address that divides by as many.
+__device__ __forceinline__ void load_shared(unsigned (&word)[4], unsigned from) {
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(word[0]), "=r"(word[1]), "=r"(word[2]), "=r"(word[3])
+               : "r"(from));
+}
+__device__ __forceinline__ void store_shared(unsigned to, const unsigned (&word)[4]) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(word[0]), "r"(word[1]), "r"(word[2]),
+               "r"(word[3])
+               : "memory");
 }
 
 /// Four 8x8 matrices of sixteen-bit numbers from shared memory; lane l has the address of row l % 8 of matrix

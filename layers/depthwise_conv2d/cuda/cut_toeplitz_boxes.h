@@ -1,0 +1,90 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "layers/depthwise_conv2d/cuda/cut_float_boxes.h"
+
+/// The same for boxes that are multiplied by Toeplitz matrices.
+namespace lamella::depthwise {
+
+/// A ToeplitzTile, as numbers.
+struct ToeplitzTileSizes {
+  int tiles, rows, high, wide, across, image_groups, channels, page_rows, pages;
+  bool whole;
+  int box_columns = 0;
+
+  int deep() const { return 16 / (high * wide); }
+  int images() const { return image_groups * deep(); }
+  int groups() const { return image_groups * across; }
+  int step_rows() const { return high * rows; }
+  int columns() const { return wide * tiles * 8; }
+  int units() const { return across * columns(); }
+  int consumers() const { return groups() * channels / 8; }
+  int reach(const KernelSizes& kernel) const {
+    return whole ? 1 : static_cast<int>(ceiling(step_rows() + kernel.kernel_h - 1, page_rows));
+  }
+};
+
+/// Eights of columns behind a product's own that its window reaches into, and the words that a lane has of a
+/// row of taps: see ForwardToeplitzBoxes.
+inline int toeplitz_more(const KernelSizes& kernel) { return std::max(1, (kernel.kernel_w + 6) / 8); }
+inline int toeplitz_words(const KernelSizes& kernel) {
+  return kernel.kernel_w <= 7 ? 1 : toeplitz_more(kernel) + 1;
+}
+
+/// ToeplitzTile::kBoxColumns.
+inline int narrow_toeplitz_boxes(const PixelWork& work, const KernelSizes& kernel,
+                                 const ToeplitzTileSizes& tile) {
+  BoxTileSizes boxes{};
+  boxes.columns = tile.units(), boxes.blocks = 1;
+  return narrow_forward_boxes(work, kernel, boxes);
+}
+
+/// The launch of forward_toeplitz_boxes, and its boxes; no blocks: they do not fit.
+inline BoxPlan cut_toeplitz_boxes(PixelWork& work, std::int64_t images, std::int64_t channels,
+                                  const KernelSizes& kernel, const ToeplitzTileSizes& tile,
+                                  std::int64_t strip_rows, std::int64_t most_blocks) {
+  constexpr int kMostGroups = 14, kMostThreads = 1024;  // a block has no more barriers
+  BoxTileSizes boxes{};
+  boxes.columns = tile.units(), boxes.blocks = 1, boxes.channels = tile.channels;
+  const std::int64_t rows = ceiling(work.h.output, work.h.output_step),
+                     columns = ceiling(work.w.output, work.w.output_step);
+  PixelCut& cut = work.cut;
+  cut.channels = static_cast<int>(channels);
+  cut.channel_blocks = static_cast<int>(ceiling(channels, tile.channels));
+  cut.tiles = static_cast<int>(ceiling(columns, tile.units()));
+  cut.strips = static_cast<int>(ceiling(rows, round_up(strip_rows, tile.step_rows())));
+  cut.strip_rows = static_cast<int>(round_up(ceiling(rows, cut.strips), tile.step_rows()));
+  cut.strips = static_cast<int>(ceiling(rows, cut.strip_rows));
+  cut.images = static_cast<int>(images);
+  BoxPlan plan;
+  const int in_rows = tile.step_rows() + kernel.kernel_h - 1,
+            needed = static_cast<int>(std::min<std::int64_t>(rows, tile.step_rows())) + kernel.kernel_h - 1;
+  if (tile.whole ? cut.strip_rows > tile.step_rows() || tile.page_rows < needed || tile.page_rows > in_rows
+                 : tile.step_rows() % tile.page_rows != 0)
+    return plan;
+  if (tile.pages < tile.reach(kernel) || tile.groups() > kMostGroups) return plan;
+  if (tile.box_columns > 0 && tile.box_columns != narrow_toeplitz_boxes(work, kernel, tile)) return plan;
+  boxes.box_columns = tile.box_columns;
+  plan.x = {tile.channels,     boxes.columns_of_box(kernel.kernel_w - 1),
+            tile.page_rows,    tile.images(),
+            work.w.input_step, work.h.input_step};
+  plan.y = {tile.channels, tile.columns(),     tile.step_rows(),
+            tile.deep(),   work.w.output_step, work.h.output_step};
+  if (!fits(plan.x) || !fits(plan.y)) return plan;
+  const std::int64_t items = std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step *
+                             ceiling(images, tile.images());
+  plan.launch.threads = 32 * (tile.consumers() + 1);
+  const std::int64_t unread = std::int64_t{in_rows - tile.page_rows} * plan.x.pixels * tile.channels * 2;
+  if (tile.whole && unread > tile.groups() * box_bytes(plan.y)) return plan;
+  if (plan.launch.threads > kMostThreads || !share_items_among(work, plan.launch, items, most_blocks))
+    return plan;
+  const int words = toeplitz_words(kernel), entries = words == 1 ? 8 : 14 + 8 * (words - 1);
+  plan.launch.shared_bytes = 1024 + tile.pages * (box_bytes(plan.x) + 16) +
+                             tile.groups() * box_bytes(plan.y) +
+                             tile.channels / 8 * (kernel.kernel_h * 32 * entries + 32);
+  return plan;
+}
+
+}  // namespace lamella::depthwise

@@ -1,0 +1,361 @@
+#pragma once
+
+#include "boxes_forward.cuh"
+
+/// The output from boxes, of large kernels: steps of one, sixteen-bit numbers, channels side by side.
+///
+/// For one channel and one row of taps,
+///   y [16 places][8 columns] += x [16 places][window of 8 columns] · Toeplitz matrix of the taps,
+/// whose number in row k and column n is tap k - n: one product of depth 16 for 128 results and a row of up
+/// to nine taps, where boxes_forward.cuh takes one for 128 results and two taps. A place is a row of x in
+/// which eight results lie side by side; the sixteen are rows, columns and images of a tile in any way.
+///
+/// The first factor has pairs of neighbouring columns of one channel, while a page has channels side by side.
+/// So a lane loads eight channels of two neighbours, and exchanges bytes: that makes words of eight products.
+/// In the end it has eight channels of each of its results, too: nothing is transposed.
+///
+/// Numbers that are not finite spread to other results of their row and channel, as 0 · infinity is no
+/// number.
+namespace lamella::depthwise {
+
+/// What a kernel is made of. A warp has eight channels and sixteen places: kHigh_ of them one below the
+/// other, kWide_ side by side, the others of further images. Each place is kTiles_ eights of columns wide and
+/// kRows_ rows high: the more, the fewer loads for a result. kAcross_ warps are side by side, kImageGroups_
+/// share out the images of an item, and there is one for each eight of kChannels_.
+///
+/// A page has kPageRows_ rows, which divide those of a step, or are all that one reads (kWhole_). Rows that
+/// no result of a map needs may be missing. kBoxColumns_: as BoxTile's.
+template <int kTiles_, int kRows_, int kHigh_, int kWide_, int kAcross_, int kImageGroups_, int kChannels_,
+          int kPageRows_, int kPages_, bool kWhole_, int kBoxColumns_ = 0>
+struct ToeplitzTile : SwizzledPixels<kChannels_> {
+  static constexpr int kTiles = kTiles_, kRows = kRows_, kHigh = kHigh_, kWide = kWide_, kAcross = kAcross_;
+  static constexpr int kChannels = kChannels_, kPageRows = kPageRows_, kPages = kPages_;
+  static constexpr bool kWhole = kWhole_;
+  static constexpr int kBoxColumns = kBoxColumns_;
+  static constexpr int kDeep = 16 / (kHigh * kWide);  ///< images of a product
+  static constexpr int kImages = kImageGroups_ * kDeep, kGroups = kImageGroups_ * kAcross;
+  static constexpr int kStepRows = kHigh * kRows, kColumns = kWide * kTiles * 8;  ///< of a group of warps
+  static constexpr int kUnits = kAcross * kColumns;
+  static_assert(kHigh * kWide * kDeep == 16 && kBoxColumns % 8 == 0);
+  static_assert(kWhole || kStepRows % kPageRows == 0);
+
+  __host__ __device__ static constexpr int box_columns(int reach) {
+    return kBoxColumns > 0 ? kBoxColumns : (kUnits + reach + 7) / 8 * 8;
+  }
+};
+
+template <class K, class Tile>
+struct ForwardToeplitzBoxes {
+  /// Eights of columns that a product's window reaches into, behind its own.
+  static constexpr int kMore = (K::kW + 6) / 8 > 0 ? (K::kW + 6) / 8 : 1;
+  static constexpr int kInRows = Tile::kStepRows + K::kH - 1, kPageRows = Tile::kPageRows;
+  static constexpr int kReach = Tile::kWhole ? 1 : (kInRows + kPageRows - 1) / kPageRows;
+  static constexpr int kAdvance = Tile::kWhole ? 1 : Tile::kStepRows / kPageRows;  ///< pages of a step
+  static constexpr int kXColumns = Tile::box_columns(K::kW - 1);
+  static constexpr int kRowBytes = kXColumns * Tile::kPixelBytes, kImageBytes = kPageRows * kRowBytes;
+  static constexpr int kPageBytes = Tile::box_bytes(Tile::kImages * kPageRows * kXColumns);
+  static constexpr int kResultImageBytes = Tile::kStepRows * Tile::kColumns * Tile::kPixelBytes;
+  static constexpr int kResultBytes = Tile::box_bytes(Tile::kDeep * Tile::kStepRows * Tile::kColumns);
+  /// Words that a lane has of a row of taps for a product. Of up to seven taps only one half of its column of
+  /// the matrix has any, so that one word is enough for both.
+  static constexpr int kWords = K::kW <= 7 ? 1 : kMore + 1;
+  /// Words that differ between lanes: a table has them for four channels at a time.
+  static constexpr int kEntries = kWords == 1 ? 8 : 14 + 8 * (kWords - 1);
+  static constexpr int kTapBytes = 2 * kEntries * 16;  ///< of a row of taps of eight channels
+  static constexpr int kChunkBytes = K::kH * kTapBytes + 32;
+  static constexpr int kTables = Tile::kPages * kPageBytes + Tile::kGroups * kResultBytes;
+  static constexpr int kBarriers = kTables + Tile::kChunks * kChunkBytes;
+  static constexpr int kSharedBytes = 1024 + kBarriers + 16 * Tile::kPages;
+  static constexpr int kConsumers = Tile::kGroups * Tile::kChunks, kThreads = 32 * (kConsumers + 1);
+  static_assert(K::kStrideH == 1 && K::kStrideW == 1 && K::kRepeat == 1 && K::kW <= 15);
+  static_assert(Tile::kPages >= kReach && Tile::kGroups <= 14);
+  /// What is read behind a page without all rows is of no use, but must be there.
+  static_assert((kInRows - kPageRows) * kRowBytes <= Tile::kGroups * kResultBytes || !Tile::kWhole);
+};
+
+/// Makes the tables of a block's taps, [eight][row of taps][four][entry][channel], behind each eight the
+/// biases. An entry is the pair of taps t and t + 1 of a row, t from -7 on; of one word t from 0 to 6, and
+/// -1.
+template <class T, class K, class Tile>
+__device__ __forceinline__ void make_toeplitz_tables(const Parameters& parameters, int first_channel,
+                                                     int channels, int thread, unsigned* tables) {
+  using Sizes = ForwardToeplitzBoxes<K, Tile>;
+  constexpr int kEntries = Sizes::kEntries, kThreads = 32 * Sizes::kConsumers;
+#pragma unroll 4
+  for (int i = thread; i < Tile::kChunks * K::kH * 8 * kEntries; i += kThreads) {
+    const int entry = i / 4 % kEntries, half = i / (4 * kEntries) % 2, row = i / (8 * kEntries) % K::kH,
+              chunk = i / (8 * kEntries * K::kH);
+    const int channel = first_channel + chunk * 8 + half * 4 + i % 4;
+    const int first = Sizes::kWords == 1 ? (entry == 7 ? -1 : entry) : entry - 7;
+    float tap[2];
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      const int t = first + n, of = row * K::kW + t;
+      tap[n] = t >= 0 && t < K::kW && channel < channels
+                   ? load_parameter<T>(parameters.taps, parameters.taps_are_float32,
+                                       static_cast<Int64>(channel) * K::kTaps +
+                                           (parameters.turned ? K::kTaps - 1 - of : of))
+                   : 0.0f;
+    }
+    tables[i + chunk * 8] = narrow_pair(tap[0], tap[1], T{});
+  }
+  if (thread < Tile::kChannels) {
+    const int channel = first_channel + thread;
+    const float bias = channel < channels ? load_bias<T>(parameters, channel) : 0.0f;
+    tables[(thread / 8 + 1) * (Sizes::kChunkBytes / 4) - 8 + thread % 8] = __float_as_uint(bias);
+  }
+}
+
+/// What a lane finds where. Of each pair of pixels, lanes of odd rows of a product take the second one first:
+/// so eight lanes together meet all banks.
+template <class K, class Tile>
+struct ToeplitzLane {
+  using Sizes = ForwardToeplitzBoxes<K, Tile>;
+  /// Places l and l + 8 of a product are so many rows, columns and images apart.
+  static constexpr int kRest = 8 / Tile::kHigh;  ///< 0: rows
+  static constexpr int kRows = Tile::kHigh == 16 ? 8 * Tile::kRows : 0;
+  static constexpr int kEights = kRest >= Tile::kWide ? 0 : kRest * Tile::kTiles;
+  static constexpr int kImages = kRest >= Tile::kWide ? kRest / Tile::kWide : 0;
+  static constexpr int kEight = 8 * Tile::kPixelBytes;  ///< bytes
+  static constexpr int kXEights = Sizes::kXColumns / 8;
+  static constexpr int kInWindow = Tile::kTiles + Sizes::kMore;  ///< eights that a place reads
+
+  unsigned x[2];       ///< the pixels, from the beginning of a page on
+  unsigned result[2];  ///< from the beginning of the results on
+  unsigned entry;      ///< of a table's
+  unsigned low, high;  ///< masks: which of its two words of a product has taps
+  unsigned even, odd;  ///< how words for even and odd channels are made of two pixels
+  int row, first_eight;
+
+  __device__ __forceinline__ ToeplitzLane(int across, int image_group, int chunk) {
+    const int lane = static_cast<int>(threadIdx.x) % 32, place = lane / 4, pair = lane % 4 * 2;
+    const bool second_first = place % 2 == 1;
+    const int rest = place / Tile::kHigh, column = rest % Tile::kWide, image = rest / Tile::kWide;
+    row = place % Tile::kHigh * Tile::kRows;
+    first_eight = (across * Tile::kWide + column) * Tile::kTiles;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int pixel = pair + (second_first ? 1 - i : i);
+      x[i] = Tile::at(
+          ((image_group * Tile::kDeep + image) * Sizes::kPageRows + row) * Sizes::kXColumns + pixel, chunk);
+      result[i] = Tile::at(
+          (image * Tile::kStepRows + row) * Tile::kColumns + column * Tile::kTiles * 8 + pixel, chunk);
+    }
+    const int t = pair - place;
+    entry = static_cast<unsigned>(Sizes::kWords == 1 ? t & 7 : t + 7) * 16;
+    low = t >= -1 ? ~0u : 0u, high = ~low;
+    even = second_first ? 0x1054u : 0x5410u, odd = second_first ? 0x3276u : 0x7632u;
+    hold(low), hold(high), hold(even), hold(odd);
+  }
+
+  /// Where eight `eight` of the lane's place, or of the one eight further, begins in a row. Behind the box
+  /// there is what is of no use, or zero as the first columns are (BoxTile::kBoxColumns).
+  __device__ __forceinline__ unsigned eight_at(int half, int eight) const {
+    constexpr int kMost = (Tile::kAcross * Tile::kWide - 1) * Tile::kTiles;
+    const int at = first_eight + half * kEights + eight;
+    if (kMost + eight < kXEights) return static_cast<unsigned>(at * kEight);
+    return static_cast<unsigned>(at < kXEights ? at * kEight : 0);
+  }
+};
+
+/// y of a tile, all steps of all items of a block.
+template <class T, class K, class Tile, int kBlocksOfSm>
+__global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBlocksOfSm)
+    forward_toeplitz_boxes(const __grid_constant__ BoxWork boxes) {
+  using Sizes = ForwardToeplitzBoxes<K, Tile>;
+  using Lane = ToeplitzLane<K, Tile>;
+  constexpr int kPages = Tile::kPages, kReach = Sizes::kReach, kAdvance = Sizes::kAdvance;
+  constexpr int kTiles = Tile::kTiles, kRows = Tile::kRows, kMore = Sizes::kMore, kWords = Sizes::kWords;
+  constexpr int kConsumers = Sizes::kConsumers, kChunks = Tile::kChunks;
+  extern __shared__ uint4 shared[];
+  const PixelWork& work = boxes.work;
+  const PixelCut& cut = work.cut;
+  const int first_channel =
+      static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * Tile::kChannels;
+  const int part = static_cast<int>(blockIdx.x / static_cast<unsigned>(cut.channel_blocks));
+  const int parts = parts_of(work);
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+
+  const unsigned base = shared_address(shared), pages = (base + 1023u) & ~1023u,
+                 full = pages + Sizes::kBarriers, empty = full + 8 * kPages;
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < kPages; ++s) make_barrier(full + 8 * s, 1), make_barrier(empty + 8 * s, kConsumers);
+  }
+  wait_for_stream();
+  __syncthreads();
+  PageCursor<kPages> cursor;
+  if (warp == kConsumers) {
+    if (lane != 0) return;
+    each_page<K, Tile, Sizes, kAdvance>(work, part, parts, [&](int column, int row, int image) {
+      const unsigned barrier = full + 8 * cursor.slot;
+      wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
+      expect_bytes(barrier, Tile::kImages * Sizes::kImageBytes);
+      load_box(pages + cursor.slot * Sizes::kPageBytes, boxes.x, first_channel, column, row, image, barrier);
+      cursor.next();
+    });
+    return;
+  }
+  // The first pages are on their way.
+  unsigned* const tables =
+      reinterpret_cast<unsigned*>(reinterpret_cast<char*>(shared) + (pages - base) + Sizes::kTables);
+  make_toeplitz_tables<T, K, Tile>(work.taps, first_channel, cut.channels, static_cast<int>(threadIdx.x),
+                                   tables);
+  synchronize_some(1 + Tile::kGroups, 32 * kConsumers);
+
+  const int chunk = warp % kChunks, group = warp / kChunks, across = group % Tile::kAcross,
+            image_group = group / Tile::kAcross;
+  const Lane my(across, image_group, chunk);
+  const unsigned table = pages + Sizes::kTables + chunk * Sizes::kChunkBytes;
+  const unsigned results = pages + kPages * Sizes::kPageBytes + group * Sizes::kResultBytes;
+  const bool stores = chunk == 0 && lane == 0, has_channels = first_channel + chunk * 8 < cut.channels;
+
+  PageCursor<kPages> awaited;
+  const auto wait_for_pages = [&](int count) {
+#pragma unroll
+    for (int p = 0; p < count; ++p) {
+      wait_for_phase(full + 8 * awaited.slot, awaited.parity);
+      awaited.next();
+    }
+  };
+  const auto release_pages = [&](int count) {
+    synchronize_warp();
+#pragma unroll
+    for (int p = 0; p < count; ++p) {
+      if (lane == 0) arrive(empty + 8 * cursor.slot);
+      cursor.next();
+    }
+  };
+#pragma unroll 1
+  for (int item = part; item < work.items; item += parts) {
+    const PixelItem at = box_item<Tile>(work, item);
+    const int steps = steps_of<Tile>(work, at);
+    if (steps == 0) continue;
+    wait_for_pages(kReach - kAdvance);
+    const int image = at.image + image_group * Tile::kDeep;
+    const int unit = at.tile * Tile::kUnits + across * Tile::kColumns;
+    const bool exists = image < cut.images && unit < work.w.outputs(at.class_w);
+    const int out_column = at.class_w + unit * work.w.output_step;
+    int out_row = at.class_h + at.strip * cut.strip_rows * work.h.output_step;
+#pragma unroll 1
+    for (int step = 0; step < steps; ++step) {
+      wait_for_pages(kAdvance);
+      float sums[kRows][kTiles][8][4];
+      if (has_channels && exists) {
+        unsigned page[kReach];  // where row 0 would be, if the page had all rows
+#pragma unroll
+        for (int p = 0; p < kReach; ++p) {
+          const int slot = cursor.slot + p >= kPages ? cursor.slot + p - kPages : cursor.slot + p;
+          page[p] = pages + slot * Sizes::kPageBytes - p * Sizes::kImageBytes;
+        }
+        unsigned bias[2][4];
+#pragma unroll
+        for (int i = 0; i < 2; ++i) load_shared(bias[i], table + Sizes::kChunkBytes - 32 + 16 * i);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r)
+#pragma unroll
+          for (int u = 0; u < kTiles; ++u)
+#pragma unroll
+            for (int c = 0; c < 8; ++c)
+#pragma unroll
+              for (int i = 0; i < 4; ++i) sums[r][u][c][i] = __uint_as_float(bias[c / 4][c % 4]);
+        unsigned taps[kRows][kWords][2][4];  // of the rows of taps that row j of x meets
+#pragma unroll
+        for (int j = 0; j < kRows + K::kH - 1; ++j) {
+          if (j < K::kH) {
+#pragma unroll
+            for (int w = 0; w < kWords; ++w)
+#pragma unroll
+              for (int i = 0; i < 2; ++i)
+                load_shared(taps[j % kRows][w][i],
+                            table + j * Sizes::kTapBytes + i * Sizes::kEntries * 16 + w * 128 + my.entry);
+          }
+          // Of the two halves of a product.
+          unsigned from[2];
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            from[half] = page[0];
+            const int row = my.row + half * Lane::kRows + j;
+#pragma unroll
+            for (int p = 1; p < kReach; ++p)
+              if (row >= p * Sizes::kPageRows) from[half] = page[p];
+            from[half] +=
+                (half * Lane::kRows + j) * Sizes::kRowBytes + half * Lane::kImages * Sizes::kImageBytes;
+          }
+          unsigned x[Lane::kInWindow][2][8];
+#pragma unroll
+          for (int b = 0; b < Lane::kInWindow; ++b) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+              unsigned first[4], second[4];
+              load_shared(first, from[half] + my.x[0] + my.eight_at(half, b));
+              load_shared(second, from[half] + my.x[1] + my.eight_at(half, b));
+#pragma unroll
+              for (int c = 0; c < 8; ++c)
+                x[b][half][c] = select_bytes(first[c / 2], second[c / 2], c % 2 == 0 ? my.even : my.odd);
+            }
+            const int u = b - kMore;
+            if (u < 0) continue;
+#pragma unroll
+            for (int r = 0; r < kRows; ++r) {
+              const int tap_row = j - r;
+              if (tap_row < 0 || tap_row >= K::kH) continue;
+              const unsigned(&of_row)[kWords][2][4] = taps[tap_row % kRows];
+#pragma unroll
+              for (int c = 0; c < 8; ++c) {
+                const unsigned word = of_row[0][c / 4][c % 4];
+                multiply_add(sums[r][u][c], x[u][0][c], x[u][1][c], x[u + 1][0][c], x[u + 1][1][c],
+                             kWords == 1 ? word & my.low : word,
+                             kWords == 1 ? word & my.high : of_row[kWords > 1 ? 1 : 0][c / 4][c % 4], T{});
+                if constexpr (kWords > 2)
+                  multiply_add(sums[r][u][c], x[u + kMore][0][c], x[u + kMore][1][c],
+                               of_row[kWords - 1][c / 4][c % 4], T{});
+              }
+            }
+          }
+        }
+      }
+      release_pages(kAdvance);
+      if (stores) wait_until_stores_have_read();  // the place for results is free
+      kChunks > 1 ? synchronize_some(1 + group, 32 * kChunks) : synchronize_warp();
+      if (has_channels && exists) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+#pragma unroll
+          for (int r = 0; r < kRows; ++r)
+#pragma unroll
+            for (int u = 0; u < kTiles; ++u) {
+              unsigned pixel[2][4];
+#pragma unroll
+              for (int i = 0; i < 2; ++i)
+#pragma unroll
+                for (int k = 0; k < 4; ++k)
+                  pixel[i][k] =
+                      narrow_pair(sums[r][u][2 * k][2 * half + i], sums[r][u][2 * k + 1][2 * half + i], T{});
+              const unsigned to =
+                  results + half * Lane::kImages * Sizes::kResultImageBytes +
+                  ((half * Lane::kRows + r) * Tile::kColumns + (half * Lane::kEights + u) * 8) *
+                      Tile::kPixelBytes;
+              const bool second_first = my.even == 0x1054u;
+#pragma unroll
+              for (int i = 0; i < 2; ++i) {
+                unsigned mine[4];
+#pragma unroll
+                for (int k = 0; k < 4; ++k) mine[k] = second_first ? pixel[1 - i][k] : pixel[i][k];
+                store_shared(to + my.result[i], mine);
+              }
+            }
+      }
+      hand_to_copy_engine();
+      kChunks > 1 ? synchronize_some(1 + group, 32 * kChunks) : synchronize_warp();
+      if (stores && exists) {
+        store_box(boxes.y, results, first_channel, out_column, out_row, image, work.accumulate);
+        end_stores();
+      }
+      out_row += Tile::kStepRows * work.h.output_step;
+    }
+    release_pages(kReach - kAdvance);
+  }
+  if (stores) wait_until_stores_have_read();
+}
+
+}  // namespace lamella::depthwise

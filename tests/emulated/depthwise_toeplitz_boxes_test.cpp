@@ -1,0 +1,127 @@
+#include "depthwise_case.h"
+#include "layers/depthwise_conv2d/cuda/cut_toeplitz_boxes.h"
+#include "layers/depthwise_conv2d/cuda/device/toeplitz_boxes.cuh"
+
+namespace lamella::depthwise::checks {
+namespace {
+
+constexpr unsigned kSeeds = 6;
+constexpr Layout kLayout{true, 8, 8};
+constexpr int kLeastChannels = 8;  // whose pixels are sixteen bytes
+
+/// What the copy engine is told of a tensor.
+EmulatedTensor box_tensor(const Pixels& pixels, int images, int rows, int columns, int channels,
+                          const BoxSizes& box) {
+  EmulatedTensor made;
+  made.data = static_cast<unsigned char*>(pixels.data);
+  const std::int64_t sizes[4] = {channels, columns, rows, images};
+  const std::int64_t strides[4] = {2, pixels.pixel * 2, pixels.row * 2, pixels.image * 2};
+  const int extents[4] = {box.channels, box.pixels, box.rows, box.images};
+  const int steps[4] = {1, box.pixel_step, box.row_step, 1};
+  std::copy_n(sizes, 4, made.sizes), std::copy_n(strides, 4, made.strides);
+  std::copy_n(extents, 4, made.box), std::copy_n(steps, 4, made.steps);
+  made.swizzle = box.channels / 8 - 1;
+  return made;
+}
+
+template <class Tile>
+constexpr ToeplitzTileSizes kTileSizes{Tile::kTiles,    Tile::kRows,      Tile::kHigh,
+                                       Tile::kWide,     Tile::kAcross,    Tile::kGroups / Tile::kAcross,
+                                       Tile::kChannels, Tile::kPageRows,  Tile::kPages,
+                                       Tile::kWhole,    Tile::kBoxColumns};
+
+/// Of a map of `size` rows and columns with as much padding as keeps them; 0: of any.
+template <class T, class K, class Tile>
+void forward(int size = 0) {
+  for_seeds(kSeeds, [=](Draw& draw) {
+    Wanted wanted{Case<T, K>::kSizes};
+    wanted.channels = kLeastChannels;
+    if (Tile::kImages > 1) wanted.most_images = 2 * Tile::kImages + 3;
+    if (size > 0) {
+      wanted.spread_h = wanted.spread_w = 1, wanted.may_reach_beyond = false;
+      wanted.padding_h = K::kH / 2, wanted.padding_w = K::kW / 2;
+    }
+    constexpr ToeplitzTileSizes kSizes = kTileSizes<Tile>;
+    Geometry g{};
+    PixelWork axes;
+    do {
+      g = draw_geometry(draw, wanted);
+      if (size > 0) {
+        g.h = g.w = size;
+        g.out_h = g.out_w = size;
+      }
+      divide_dilation(axes.w, g.w, g.out_w, K::kW, g.stride_w, g.padding_w, g.dilation_w);
+    } while (kSizes.box_columns > 0 &&
+             narrow_toeplitz_boxes(axes, wanted.kernel, kSizes) != kSizes.box_columns);
+    SCOPED_TRACE(to_string(g));
+    Case<T, K> problem(draw, g, kLayout);
+    problem.never_add();
+    BoxWork boxes;
+    PixelWork& work = boxes.work;
+    problem.describe(work);
+    const BoxPlan plan =
+        cut_toeplitz_boxes(work, g.batch, g.channels, problem.kSizes, kSizes,
+                           Tile::kWhole ? Tile::kStepRows : draw(1, 2 * Tile::kStepRows), draw(1, 40));
+    if (plan.launch.blocks == 0) return false;
+    using Sizes = ForwardToeplitzBoxes<K, Tile>;
+    EXPECT_EQ(plan.launch.shared_bytes, Sizes::kSharedBytes);
+    EXPECT_EQ(plan.launch.threads, Sizes::kThreads);
+    EmulatedTensor x = box_tensor(work.x, g.batch, g.h, g.w, g.channels, plan.x),
+                   y = box_tensor(work.y, g.batch, g.out_h, g.out_w, g.channels, plan.y);
+    boxes.x.opaque[0] = reinterpret_cast<std::uintptr_t>(&x);
+    boxes.y.opaque[0] = reinterpret_cast<std::uintptr_t>(&y);
+    problem.forward(work, plan.launch, false, [&] { forward_toeplitz_boxes<T, K, Tile, 1>(boxes); });
+    return true;
+  });
+}
+
+using Three = Kernel<3, 3, 1, 1>;
+using Five = Kernel<5, 5, 1, 1>;
+using Seven = Kernel<7, 7, 1, 1>;
+
+TEST(ToeplitzBoxes, steps_of_columns) {
+  forward<BFloat16, Five, ToeplitzTile<4, 1, 16, 1, 1, 1, 32, 8, 4, false>>();
+  forward<Float16, Three, ToeplitzTile<2, 1, 8, 2, 1, 1, 16, 8, 3, false>>();
+  forward<BFloat16, Seven, ToeplitzTile<2, 2, 8, 2, 1, 1, 64, 4, 7, false>>();
+}
+TEST(ToeplitzBoxes, rows_of_a_place) {
+  forward<BFloat16, Five, ToeplitzTile<1, 2, 4, 4, 1, 1, 32, 8, 3, false>>();
+  forward<BFloat16, Seven, ToeplitzTile<1, 4, 4, 4, 1, 1, 16, 16, 3, false>>();
+  forward<Float16, Three, ToeplitzTile<1, 3, 8, 2, 2, 1, 16, 12, 3, false>>();
+}
+TEST(ToeplitzBoxes, warps_side_by_side) {
+  forward<BFloat16, Five, ToeplitzTile<1, 1, 16, 1, 3, 1, 16, 16, 3, false>>();
+  forward<BFloat16, Seven, ToeplitzTile<1, 2, 16, 1, 2, 1, 32, 16, 4, false>>();
+}
+TEST(ToeplitzBoxes, several_images) {
+  forward<BFloat16, Five, ToeplitzTile<1, 2, 4, 1, 1, 1, 32, 11, 2, true>>(7);
+  forward<Float16, Seven, ToeplitzTile<1, 1, 8, 1, 1, 2, 32, 13, 2, true>>(7);
+  forward<BFloat16, Three, ToeplitzTile<1, 4, 2, 1, 1, 1, 32, 9, 2, true>>(7);
+  forward<BFloat16, Seven, ToeplitzTile<2, 2, 8, 1, 1, 1, 32, 20, 2, true>>(14);
+  forward<BFloat16, Five, ToeplitzTile<2, 2, 4, 1, 1, 1, 16, 8, 3, false>>();
+  forward<Float16, Five, ToeplitzTile<1, 1, 4, 2, 1, 2, 16, 4, 3, false>>();
+}
+TEST(ToeplitzBoxes, narrow_boxes) {
+  forward<BFloat16, Five, ToeplitzTile<2, 1, 16, 1, 1, 1, 64, 18, 2, true, 16>>(14);
+  forward<BFloat16, Five, ToeplitzTile<1, 2, 4, 4, 1, 1, 16, 8, 3, false, 32>>(28);
+  forward<Float16, Three, ToeplitzTile<2, 2, 16, 1, 2, 1, 16, 32, 2, true, 32>>(30);
+  forward<BFloat16, Three, ToeplitzTile<1, 1, 8, 1, 1, 2, 64, 9, 3, true, 8>>(7);
+  forward<BFloat16, Seven, ToeplitzTile<4, 1, 8, 2, 1, 1, 16, 8, 3, false, 40>>(30);
+}
+TEST(ToeplitzBoxes, whole_maps) {
+  forward<BFloat16, Seven, ToeplitzTile<2, 1, 16, 1, 1, 1, 64, 19, 2, true>>(13);
+  forward<Float16, Five, ToeplitzTile<1, 2, 16, 1, 4, 1, 16, 32, 2, true, 32>>(28);
+}
+TEST(ToeplitzBoxes, other_kernels) {
+  forward<BFloat16, Kernel<3, 7, 1, 1>, ToeplitzTile<2, 1, 8, 2, 1, 1, 16, 8, 3, false>>();
+  forward<Float16, Kernel<6, 2, 1, 1>, ToeplitzTile<1, 2, 8, 2, 1, 1, 32, 16, 3, false>>();
+  forward<BFloat16, Kernel<1, 4, 1, 1>, ToeplitzTile<2, 2, 8, 2, 1, 1, 16, 16, 2, false>>();
+  forward<BFloat16, Kernel<9, 9, 1, 1>, ToeplitzTile<1, 2, 8, 2, 1, 1, 16, 8, 4, false>>();
+  forward<BFloat16, Kernel<8, 8, 1, 1>, ToeplitzTile<2, 1, 16, 1, 1, 1, 16, 16, 3, false>>();
+  forward<BFloat16, Kernel<3, 10, 1, 1>, ToeplitzTile<2, 1, 16, 1, 1, 1, 16, 16, 3, false>>();
+  forward<Float16, Kernel<15, 15, 1, 1>, ToeplitzTile<1, 2, 8, 1, 1, 1, 16, 16, 3, false>>();
+  forward<BFloat16, Kernel<15, 15, 1, 1>, ToeplitzTile<1, 1, 16, 1, 1, 1, 16, 28, 2, true>>(14);
+}
+
+}  // namespace
+}  // namespace lamella::depthwise::checks
