@@ -103,10 +103,6 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
                       cut.channels);
       each_page<K, Tile, Sizes>(work, part, parts, [&](int column, int row, int image) {
         uint4* const page = shared + (pages - shared_address(shared) + cursor.slot * Sizes::kPageBytes) / 16;
-        // The page's last readers and writers are done before the copy engine is asked for it anew. That
-        // order is said once more here: race checkers do not see it through the engine.
-        wait_for_phase(ready + 8 * cursor.slot, cursor.parity ^ 1);
-        wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
         wait_for_phase(full + 8 * cursor.slot, cursor.parity);
 #pragma unroll
         for (int plane = 0; plane < K::kStrideW; ++plane)
