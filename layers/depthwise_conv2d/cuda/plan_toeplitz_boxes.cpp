@@ -66,7 +66,7 @@ double toeplitz_cost(const Shape& s, const ToeplitzTileSizes& t, const Plan& pla
   const double places = kMultiprocessors * resident, blocks = static_cast<double>(plan.launch.blocks);
   const double uneven = std::ceil(blocks / places) * plan.pixels.items_per_part * places / items;
   const double tables = std::ceil(blocks / places) * 2e-3;
-  constexpr double kUnsure = 1.1;
+  constexpr double kUnsure = 1.15;
   return (std::pow(sum, 1 / kPower) * (1 + 0.7 * std::max(0.0, uneven - 1)) + tables + 0.0026) * kUnsure;
 }
 

@@ -283,17 +283,17 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
           }
           unsigned x[Lane::kInWindow][2][8];
 #pragma unroll
-          for (int b = 0; b < Lane::kInWindow; ++b) {
+          for (int eight = 0; eight < Lane::kInWindow; ++eight) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
               unsigned first[4], second[4];
-              load_shared(first, from[half] + my.x[0] + my.eight_at(half, b));
-              load_shared(second, from[half] + my.x[1] + my.eight_at(half, b));
+              load_shared(first, from[half] + my.x[0] + my.eight_at(half, eight));
+              load_shared(second, from[half] + my.x[1] + my.eight_at(half, eight));
 #pragma unroll
               for (int c = 0; c < 8; ++c)
-                x[b][half][c] = select_bytes(first[c / 2], second[c / 2], c % 2 == 0 ? my.even : my.odd);
+                x[eight][half][c] = select_bytes(first[c / 2], second[c / 2], c % 2 == 0 ? my.even : my.odd);
             }
-            const int u = b - kMore;
+            const int u = eight - kMore;
             if (u < 0) continue;
 #pragma unroll
             for (int r = 0; r < kRows; ++r) {
@@ -302,10 +302,12 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
               const unsigned(&of_row)[kWords][2][4] = taps[tap_row % kRows];
 #pragma unroll
               for (int c = 0; c < 8; ++c) {
-                const unsigned word = of_row[0][c / 4][c % 4];
-                multiply_add(sums[r][u][c], x[u][0][c], x[u][1][c], x[u + 1][0][c], x[u + 1][1][c],
-                             kWords == 1 ? word & my.low : word,
-                             kWords == 1 ? word & my.high : of_row[kWords > 1 ? 1 : 0][c / 4][c % 4], T{});
+                const unsigned word = of_row[0][c / 4][c % 4], low = kWords == 1 ? word & my.low : word,
+                               high = kWords == 1 ? word & my.high : of_row[kWords > 1 ? 1 : 0][c / 4][c % 4];
+                // An eight stays in the same half of the first factor, for either product that has it.
+                const int a = u % 2 == 0 ? u : u + 1, b = u % 2 == 0 ? u + 1 : u;
+                multiply_add(sums[r][u][c], x[a][0][c], x[a][1][c], x[b][0][c], x[b][1][c],
+                             u % 2 == 0 ? low : high, u % 2 == 0 ? high : low, T{});
                 if constexpr (kWords > 2)
                   multiply_add(sums[r][u][c], x[u + kMore][0][c], x[u + kMore][1][c],
                                of_row[kWords - 1][c / 4][c % 4], T{});
