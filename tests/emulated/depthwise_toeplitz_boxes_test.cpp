@@ -48,7 +48,7 @@ void forward(int size = 0) {
       g = draw_geometry(draw, wanted);
       if (size > 0) {
         g.h = g.w = size;
-        g.out_h = g.out_w = size;
+        g.out_h = (size - 1) / K::kStrideH + 1, g.out_w = (size - 1) / K::kStrideW + 1;
       }
       divide_dilation(axes.w, g.w, g.out_w, K::kW, g.stride_w, g.padding_w, g.dilation_w);
     } while (kSizes.box_columns > 0 &&
@@ -111,6 +111,18 @@ TEST(ToeplitzBoxes, narrow_boxes) {
 TEST(ToeplitzBoxes, whole_maps) {
   forward<BFloat16, Seven, ToeplitzTile<2, 1, 16, 1, 1, 1, 64, 19, 2, true>>(13);
   forward<Float16, Five, ToeplitzTile<1, 2, 16, 1, 4, 1, 16, 32, 2, true, 32>>(28);
+}
+TEST(ToeplitzBoxes, strides) {
+  forward<BFloat16, Kernel<5, 5, 2, 2>, ToeplitzTile<1, 2, 4, 1, 1, 1, 32, 17, 2, true>>(14);
+  forward<BFloat16, Kernel<5, 5, 2, 2>, ToeplitzTile<1, 2, 4, 1, 1, 1, 32, 17, 2, true, 16>>(14);
+  forward<BFloat16, Kernel<5, 5, 2, 2>, ToeplitzTile<2, 1, 8, 1, 1, 1, 16, 16, 3, false>>();
+  forward<Float16, Kernel<3, 3, 2, 2>, ToeplitzTile<1, 1, 16, 1, 2, 1, 16, 8, 6, false>>();
+  forward<BFloat16, Kernel<7, 7, 2, 2>, ToeplitzTile<2, 2, 8, 2, 1, 1, 16, 16, 4, false>>();
+  forward<BFloat16, Kernel<7, 5, 2, 1>, ToeplitzTile<1, 2, 8, 2, 1, 1, 16, 16, 4, false>>();
+  forward<Float16, Kernel<5, 8, 1, 2>, ToeplitzTile<1, 3, 2, 4, 1, 1, 16, 6, 3, false>>();
+  forward<BFloat16, Kernel<2, 2, 2, 2>, ToeplitzTile<3, 1, 8, 1, 1, 1, 16, 16, 2, false>>();
+  forward<BFloat16, Kernel<9, 9, 2, 2>, ToeplitzTile<1, 1, 8, 2, 1, 1, 16, 16, 3, false>>();
+  forward<BFloat16, Kernel<15, 15, 2, 2>, ToeplitzTile<2, 1, 8, 1, 1, 1, 16, 16, 3, false>>();
 }
 TEST(ToeplitzBoxes, other_kernels) {
   forward<BFloat16, Kernel<3, 7, 1, 1>, ToeplitzTile<2, 1, 8, 2, 1, 1, 16, 8, 3, false>>();

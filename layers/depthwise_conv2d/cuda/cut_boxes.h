@@ -67,19 +67,24 @@ inline void cut_boxes(PixelCut& cut, std::int64_t images, std::int64_t channels,
   cut.images = static_cast<int>(images);
 }
 
-/// BoxTile::kBoxColumns for so many columns of the widest class, and `reach` more. are_padding(residue,
-/// before, behind): the first `before` columns that a class reads, and all from `behind` on, are zeros.
+/// BoxTile::kBoxColumns where so many columns are read of the widest class, and `most` of any; 0: as many as
+/// those. are_padding(residue, before, behind): the first `before` columns that a class reads, and all from
+/// `behind` on, are zeros.
 template <class ArePadding>
-int narrow_boxes(const BoxTileSizes& tile, const Axis& axis, std::int64_t columns, int reach,
-                 const ArePadding& are_padding) {
-  if (columns > tile.units()) return 0;
-  const int read = static_cast<int>(columns) + reach, all = static_cast<int>(round_up(read, 8)),
-            less = all - 8;
+int narrow_boxes(int read, int most, const Axis& axis, const ArePadding& are_padding) {
+  const int all = static_cast<int>(round_up(read, 8)), less = all - 8;
   bool fewer_do = less > 0;
   for (int residue = 0; fewer_do && residue < axis.output_step; ++residue)
     fewer_do = are_padding(residue, read - less, less);
   const int box = fewer_do ? less : all;
-  return box < round_up(tile.units() + reach, 8) ? box : 0;
+  return box < round_up(most, 8) ? box : 0;
+}
+/// The same for so many columns of the widest class and a tile's, and `reach` more.
+template <class ArePadding>
+int narrow_boxes(const BoxTileSizes& tile, const Axis& axis, std::int64_t columns, int reach,
+                 const ArePadding& are_padding) {
+  if (columns > tile.units()) return 0;
+  return narrow_boxes(static_cast<int>(columns) + reach, tile.units() + reach, axis, are_padding);
 }
 inline int narrow_forward_boxes(const PixelWork& work, const KernelSizes& kernel, const BoxTileSizes& tile) {
   const Axis& axis = work.w;

@@ -21,24 +21,33 @@ struct ToeplitzTileSizes {
   int columns() const { return wide * tiles * 8; }
   int units() const { return across * columns(); }
   int consumers() const { return groups() * channels / 8; }
+  int in_rows(const KernelSizes& kernel) const {
+    return (step_rows() - 1) * kernel.stride_h + kernel.kernel_h;
+  }
   int reach(const KernelSizes& kernel) const {
-    return whole ? 1 : static_cast<int>(ceiling(step_rows() + kernel.kernel_h - 1, page_rows));
+    return whole ? 1 : static_cast<int>(ceiling(in_rows(kernel), page_rows));
   }
 };
 
-/// Eights of columns behind a product's own that its window reaches into, and the words that a lane has of a
-/// row of taps: see ForwardToeplitzBoxes.
-inline int toeplitz_more(const KernelSizes& kernel) { return std::max(1, (kernel.kernel_w + 6) / 8); }
+/// Eights of columns that a product reads, and the words that a lane has of a row of taps: see
+/// ForwardToeplitzBoxes.
+inline int toeplitz_window(const KernelSizes& kernel) {
+  return std::max(2, (7 * kernel.stride_w + kernel.kernel_w + 7) / 8);
+}
 inline int toeplitz_words(const KernelSizes& kernel) {
-  return kernel.kernel_w <= 7 ? 1 : toeplitz_more(kernel) + 1;
+  return kernel.kernel_w <= (kernel.stride_w == 1 ? 7 : 8) ? 1 : toeplitz_window(kernel);
 }
 
 /// ToeplitzTile::kBoxColumns.
 inline int narrow_toeplitz_boxes(const PixelWork& work, const KernelSizes& kernel,
                                  const ToeplitzTileSizes& tile) {
-  BoxTileSizes boxes{};
-  boxes.columns = tile.units(), boxes.blocks = 1;
-  return narrow_forward_boxes(work, kernel, boxes);
+  const Axis& axis = work.w;
+  const auto columns = static_cast<int>(ceiling(axis.output, axis.output_step));
+  const auto reads = [&](int results) { return (results - 1) * kernel.stride_w + kernel.kernel_w; };
+  if (columns > tile.units()) return 0;
+  return narrow_boxes(reads(columns), reads(tile.units()), axis, [&](int residue, int before, int behind) {
+    return axis.input_begin(residue) >= before && axis.input_end(residue) <= behind;
+  });
 }
 
 /// The launch of forward_toeplitz_boxes, and its boxes; no blocks: they do not fit.
@@ -46,8 +55,6 @@ inline BoxPlan cut_toeplitz_boxes(PixelWork& work, std::int64_t images, std::int
                                   const KernelSizes& kernel, const ToeplitzTileSizes& tile,
                                   std::int64_t strip_rows, std::int64_t most_blocks) {
   constexpr int kMostGroups = 14, kMostThreads = 1024;  // a block has no more barriers
-  BoxTileSizes boxes{};
-  boxes.columns = tile.units(), boxes.blocks = 1, boxes.channels = tile.channels;
   const std::int64_t rows = ceiling(work.h.output, work.h.output_step),
                      columns = ceiling(work.w.output, work.w.output_step);
   PixelCut& cut = work.cut;
@@ -59,15 +66,16 @@ inline BoxPlan cut_toeplitz_boxes(PixelWork& work, std::int64_t images, std::int
   cut.strips = static_cast<int>(ceiling(rows, cut.strip_rows));
   cut.images = static_cast<int>(images);
   BoxPlan plan;
-  const int in_rows = tile.step_rows() + kernel.kernel_h - 1,
-            needed = static_cast<int>(std::min<std::int64_t>(rows, tile.step_rows())) + kernel.kernel_h - 1;
+  const int in_rows = tile.in_rows(kernel), step = tile.step_rows() * kernel.stride_h;
+  const std::int64_t needed =
+      (std::min<std::int64_t>(rows, tile.step_rows()) - 1) * kernel.stride_h + kernel.kernel_h;
   if (tile.whole ? cut.strip_rows > tile.step_rows() || tile.page_rows < needed || tile.page_rows > in_rows
-                 : tile.step_rows() % tile.page_rows != 0)
+                 : step % tile.page_rows != 0)
     return plan;
   if (tile.pages < tile.reach(kernel) || tile.groups() > kMostGroups) return plan;
   if (tile.box_columns > 0 && tile.box_columns != narrow_toeplitz_boxes(work, kernel, tile)) return plan;
-  boxes.box_columns = tile.box_columns;
-  plan.x = {tile.channels,     boxes.columns_of_box(kernel.kernel_w - 1),
+  const int read = (tile.units() - 1) * kernel.stride_w + kernel.kernel_w;
+  plan.x = {tile.channels,     tile.box_columns > 0 ? tile.box_columns : static_cast<int>(round_up(read, 8)),
             tile.page_rows,    tile.images(),
             work.w.input_step, work.h.input_step};
   plan.y = {tile.channels, tile.columns(),     tile.step_rows(),
@@ -80,7 +88,8 @@ inline BoxPlan cut_toeplitz_boxes(PixelWork& work, std::int64_t images, std::int
   if (tile.whole && unread > tile.groups() * box_bytes(plan.y)) return plan;
   if (plan.launch.threads > kMostThreads || !share_items_among(work, plan.launch, items, most_blocks))
     return plan;
-  const int words = toeplitz_words(kernel), entries = words == 1 ? 8 : 14 + 8 * (words - 1);
+  const int words = toeplitz_words(kernel),
+            entries = words == 1 ? 8 : 7 + 7 * kernel.stride_w + 8 * (words - 1);
   plan.launch.shared_bytes = 1024 + tile.pages * (box_bytes(plan.x) + 16) +
                              tile.groups() * box_bytes(plan.y) +
                              tile.channels / 8 * (kernel.kernel_h * 32 * entries + 32);

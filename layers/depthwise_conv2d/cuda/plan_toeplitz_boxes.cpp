@@ -20,8 +20,9 @@ constexpr int kLargestMap = 16;  ///< whose images share an item
 
 /// Registers that a thread will want.
 int toeplitz_registers(const Shape& s, const ToeplitzTileSizes& t) {
-  const int more = toeplitz_more(s.kernel), eights = std::min(t.tiles, 2) + more;
-  return 40 + 32 * t.rows * t.tiles + 16 * eights + 8 * toeplitz_words(s.kernel) * t.rows;
+  const KernelSizes& k = s.kernel;
+  const int eights = toeplitz_window(k) + (t.tiles > 1 ? k.stride_w : 0);
+  return 40 + 32 * t.rows * t.tiles + 16 * eights + 8 * toeplitz_words(k) * ((t.rows - 1) * k.stride_h + 1);
 }
 
 /// Estimated milliseconds: five limits, of which the largest counts most. Counted, not fitted: nobody has
@@ -36,21 +37,22 @@ double toeplitz_cost(const Shape& s, const ToeplitzTileSizes& t, const Plan& pla
   const double items = static_cast<double>(plan.pixels.items) * cut.channel_blocks,
                steps = items * item_steps, warp_steps = steps * t.consumers();
   // Of a step of a warp.
-  const double more = toeplitz_more(k), words = toeplitz_words(k), results = t.rows * t.tiles;
-  const double rows = t.rows + k.kernel_h - 1, eights = rows * (t.tiles + more);
-  const double products = 8 * results * k.kernel_h * (1 + (more - 1) / 2);
+  const double window = toeplitz_window(k), words = toeplitz_words(k), results = t.rows * t.tiles;
+  const double rows = (t.rows - 1) * k.stride_h + k.kernel_h,
+               eights = rows * ((t.tiles - 1) * k.stride_w + window);
+  const double products = 8 * results * k.kernel_h * window / 2;
   const double instructions = eights * (4 + 16) + rows * (2 * words + 10) + products +
-                              8 * results * k.kernel_h * (words > 1 ? 0 : 2) / (t.tiles > 2 ? 2 : 1) +
+                              8 * results * k.kernel_h * (words > 1 ? 0 : window) * (t.tiles > 1 ? 2 : 1) +
                               results * 40 + 200;
   const double wavefronts = 16 * eights + 8 * rows * words + 16 * results;
   const double page = 2.0 * t.images() * t.channels * plan.x_box.pixels,  // a row of it
-      page_rows = t.whole ? t.page_rows : t.step_rows();
+      page_rows = t.whole ? t.page_rows : t.step_rows() * k.stride_h;
   const double stored = 2.0 * t.images() * t.channels * t.step_rows() * t.units();
   // What is asked for ahead of the step at hand, besides rows that do not exist.
   const double ahead = page * t.page_rows * (t.pages - t.reach(k)) *
                        std::min(1.0, x * 2 / (items * page * (item_steps * page_rows)));
   const double in_flight = std::max(resident * ahead / 1e3, 2.0);
-  const int edge_h = t.whole && cut.strips == 1 ? 0 : k.kernel_h - 1, edge_w = k.kernel_w - 1;
+  const int edge_h = std::max(k.kernel_h - k.stride_h, 0), edge_w = std::max(k.kernel_w - k.stride_w, 0);
   const double again = static_cast<double>(cut.strips - 1) * edge_h * s.h.input_step / s.h.input +
                        static_cast<double>(cut.tiles - 1) * edge_w * s.w.input_step / s.w.input;
   const double narrow = s.channels > t.channels ? 0.6 / t.channels : 0;
@@ -66,7 +68,7 @@ double toeplitz_cost(const Shape& s, const ToeplitzTileSizes& t, const Plan& pla
   const double places = kMultiprocessors * resident, blocks = static_cast<double>(plan.launch.blocks);
   const double uneven = std::ceil(blocks / places) * plan.pixels.items_per_part * places / items;
   const double tables = std::ceil(blocks / places) * 2e-3;
-  constexpr double kUnsure = 1.1;
+  constexpr double kUnsure = 1.15;
   return (std::pow(sum, 1 / kPower) * (1 + 0.7 * std::max(0.0, uneven - 1)) + tables + 0.0026) * kUnsure;
 }
 
@@ -103,11 +105,12 @@ int plan_toeplitz_boxes(const Problem& p, const Shape& s, const ToeplitzConfig& 
   if (!named) return resident;
   const KernelSizes& k = s.kernel;
   std::array<char, 320> text{};
-  const int length = std::snprintf(
-      text.data(), text.size(),
-      "forward_toeplitz_boxes<%s, Kernel<%d, %d, 1, 1>, ToeplitzTile<%d, %d, %d, %d, %d, %d, %d, %d, %d, %s",
-      type_name(p.dtype), k.kernel_h, k.kernel_w, t.tiles, t.rows, t.high, t.wide, t.across, t.image_groups,
-      t.channels, t.page_rows, t.pages, word(t.whole));
+  const int length = std::snprintf(text.data(), text.size(),
+                                   "forward_toeplitz_boxes<%s, Kernel<%d, %d, %d, %d>, ToeplitzTile<%d, %d, "
+                                   "%d, %d, %d, %d, %d, %d, %d, %s",
+                                   type_name(p.dtype), k.kernel_h, k.kernel_w, k.stride_h, k.stride_w,
+                                   t.tiles, t.rows, t.high, t.wide, t.across, t.image_groups, t.channels,
+                                   t.page_rows, t.pages, word(t.whole));
   plan.kernel.assign(text.data(), static_cast<std::size_t>(length));
   if (t.box_columns > 0) plan.kernel += ", " + std::to_string(t.box_columns);
   plan.kernel += ">, " + std::to_string(resident) + ">";
@@ -126,7 +129,7 @@ bool wasteful(std::int64_t size, std::int64_t piece, double least) {
 /// Calls add(tile) for what may be worth a thought, without pages.
 template <class Add>
 void each_toeplitz_tile(const Shape& s, std::int64_t rows, std::int64_t columns, const Add& add) {
-  const bool wide_window = toeplitz_more(s.kernel) > 1;
+  const bool wide_window = s.kernel.kernel_w > 9;
   ToeplitzTileSizes t{};
   for (const auto& [tiles, tile_rows] :
        {std::pair{1, 1}, {1, 2}, {1, 3}, {2, 1}, {1, 4}, {2, 2}, {4, 1}, {3, 1}}) {
@@ -186,13 +189,15 @@ void add_toeplitz_box_plans(const Problem& p, const Shape& s, std::vector<Plan>&
     std::array<Costed, kKinds * kMostResident> of_tile{};
     ToeplitzConfig c;
     c.tile = tile;
-    const int step = tile.step_rows(), kernel_h = s.kernel.kernel_h;
+    const KernelSizes& k = s.kernel;
+    const int step = tile.step_rows();
     for (const int pieces : {0, 1, 2, 4}) {
       c.tile.whole = pieces == 0;
       if (c.tile.whole != (step >= rows) || (pieces > 0 && step % pieces != 0)) continue;
-      c.tile.page_rows = c.tile.whole ? static_cast<int>(rows) + kernel_h - 1 : step / pieces;
+      c.tile.page_rows =
+          c.tile.whole ? (static_cast<int>(rows) - 1) * k.stride_h + k.kernel_h : step * k.stride_h / pieces;
       for (const int more : {1, 2, 3, 4}) {
-        c.tile.pages = c.tile.reach(s.kernel) + more;
+        c.tile.pages = c.tile.reach(k) + more;
         for (const int strip : {16, 32, 64, 128}) {
           if (strip > 16 && (c.tile.whole || strip / 2 >= rows)) break;
           c.strip = c.tile.whole ? step : strip;

@@ -2,13 +2,15 @@
 
 #include "boxes_forward.cuh"
 
-/// The output from boxes, of large kernels: steps of one, sixteen-bit numbers, channels side by side.
+/// The output from boxes, of large kernels: strides of one and two, sixteen-bit numbers, channels side by
+/// side.
 ///
 /// For one channel and one row of taps,
 ///   y [16 places][8 columns] += x [16 places][window of 8 columns] · Toeplitz matrix of the taps,
-/// whose number in row k and column n is tap k - n: one product of depth 16 for 128 results and a row of up
-/// to nine taps, where boxes_forward.cuh takes one for 128 results and two taps. A place is a row of x in
-/// which eight results lie side by side; the sixteen are rows, columns and images of a tile in any way.
+/// whose number in row k and column n is tap k - stride · n: one product of depth 16 for 128 results and a
+/// row of up to nine taps (of stride two one of depth 24), where boxes_forward.cuh takes one for 128 results
+/// and two taps. A place is a row of x for eight results side by side; the sixteen are rows, columns and
+/// images of a tile in any way.
 ///
 /// The first factor has pairs of neighbouring columns of one channel, while a page has channels side by side.
 /// So a lane loads eight channels of two neighbours, and exchanges bytes: that makes words of eight products.
@@ -35,47 +37,48 @@ struct ToeplitzTile : SwizzledPixels<kChannels_> {
   static constexpr int kDeep = 16 / (kHigh * kWide);  ///< images of a product
   static constexpr int kImages = kImageGroups_ * kDeep, kGroups = kImageGroups_ * kAcross;
   static constexpr int kStepRows = kHigh * kRows, kColumns = kWide * kTiles * 8;  ///< of a group of warps
-  static constexpr int kUnits = kAcross * kColumns;
+  static constexpr int kUnits = kAcross * kColumns;                               ///< columns of results
   static_assert(kHigh * kWide * kDeep == 16 && kBoxColumns % 8 == 0);
-  static_assert(kWhole || kStepRows % kPageRows == 0);
-
-  __host__ __device__ static constexpr int box_columns(int reach) {
-    return kBoxColumns > 0 ? kBoxColumns : (kUnits + reach + 7) / 8 * 8;
-  }
 };
 
 template <class K, class Tile>
 struct ForwardToeplitzBoxes {
-  /// Eights of columns that a product's window reaches into, behind its own.
-  static constexpr int kMore = (K::kW + 6) / 8 > 0 ? (K::kW + 6) / 8 : 1;
-  static constexpr int kInRows = Tile::kStepRows + K::kH - 1, kPageRows = Tile::kPageRows;
+  static constexpr int kStrideH = K::kStrideH, kStrideW = K::kStrideW;
+  static constexpr int kReads = (7 * kStrideW + K::kW + 7) / 8;
+  static constexpr int kWindow = kReads > 2 ? kReads : 2;                  ///< of a product, in eights
+  static constexpr int kEights = (Tile::kTiles - 1) * kStrideW + kWindow;  ///< of a place
+  static constexpr int kInRows = (Tile::kStepRows - 1) * kStrideH + K::kH, kPageRows = Tile::kPageRows;
   static constexpr int kReach = Tile::kWhole ? 1 : (kInRows + kPageRows - 1) / kPageRows;
-  static constexpr int kAdvance = Tile::kWhole ? 1 : Tile::kStepRows / kPageRows;  ///< pages of a step
-  static constexpr int kXColumns = Tile::box_columns(K::kW - 1);
+  /// Pages that a step goes on by.
+  static constexpr int kAdvance = Tile::kWhole ? 1 : Tile::kStepRows * kStrideH / kPageRows;
+  static constexpr int kXColumns = Tile::kBoxColumns > 0
+                                       ? Tile::kBoxColumns
+                                       : ((Tile::kUnits - 1) * kStrideW + K::kW + 7) / 8 * 8;
   static constexpr int kRowBytes = kXColumns * Tile::kPixelBytes, kImageBytes = kPageRows * kRowBytes;
   static constexpr int kPageBytes = Tile::box_bytes(Tile::kImages * kPageRows * kXColumns);
   static constexpr int kResultImageBytes = Tile::kStepRows * Tile::kColumns * Tile::kPixelBytes;
   static constexpr int kResultBytes = Tile::box_bytes(Tile::kDeep * Tile::kStepRows * Tile::kColumns);
-  /// Words that a lane has of a row of taps for a product. Of up to seven taps only one half of its column of
-  /// the matrix has any, so that one word is enough for both.
-  static constexpr int kWords = K::kW <= 7 ? 1 : kMore + 1;
+  /// Words that a lane has of a row of taps for a product. Of few taps only one eight of its column of the
+  /// matrix has any, so that one word is enough for all.
+  static constexpr int kWords = K::kW <= (kStrideW == 1 ? 7 : 8) ? 1 : kWindow;
   /// Words that differ between lanes: a table has them for four channels at a time.
-  static constexpr int kEntries = kWords == 1 ? 8 : 14 + 8 * (kWords - 1);
+  static constexpr int kEntries = kWords == 1 ? 8 : 7 + 7 * kStrideW + 8 * (kWords - 1);
   static constexpr int kTapBytes = 2 * kEntries * 16;  ///< of a row of taps of eight channels
   static constexpr int kChunkBytes = K::kH * kTapBytes + 32;
   static constexpr int kTables = Tile::kPages * kPageBytes + Tile::kGroups * kResultBytes;
   static constexpr int kBarriers = kTables + Tile::kChunks * kChunkBytes;
   static constexpr int kSharedBytes = 1024 + kBarriers + 16 * Tile::kPages;
   static constexpr int kConsumers = Tile::kGroups * Tile::kChunks, kThreads = 32 * (kConsumers + 1);
-  static_assert(K::kStrideH == 1 && K::kStrideW == 1 && K::kRepeat == 1 && K::kW <= 15);
+  static_assert(kStrideH <= 2 && kStrideW <= 2 && K::kRepeat == 1 && K::kW <= 15);
+  static_assert(Tile::kWhole || Tile::kStepRows * kStrideH % kPageRows == 0);
   static_assert(Tile::kPages >= kReach && Tile::kGroups <= 14);
   /// What is read behind a page without all rows is of no use, but must be there.
   static_assert((kInRows - kPageRows) * kRowBytes <= Tile::kGroups * kResultBytes || !Tile::kWhole);
 };
 
 /// Makes the tables of a block's taps, [eight][row of taps][four][entry][channel], behind each eight the
-/// biases. An entry is the pair of taps t and t + 1 of a row, t from -7 on; of one word t from 0 to 6, and
-/// -1.
+/// biases. An entry is the pair of taps t and t + 1 of a row, from the last column's first on; of one word t
+/// is -1 to 7, modulo 8.
 template <class T, class K, class Tile>
 __device__ __forceinline__ void make_toeplitz_tables(const Parameters& parameters, int first_channel,
                                                      int channels, int thread, unsigned* tables) {
@@ -86,7 +89,8 @@ __device__ __forceinline__ void make_toeplitz_tables(const Parameters& parameter
     const int entry = i / 4 % kEntries, half = i / (4 * kEntries) % 2, row = i / (8 * kEntries) % K::kH,
               chunk = i / (8 * kEntries * K::kH);
     const int channel = first_channel + chunk * 8 + half * 4 + i % 4;
-    const int first = Sizes::kWords == 1 ? (entry == 7 ? -1 : entry) : entry - 7;
+    const int first =
+        Sizes::kWords == 1 ? (entry == 7 && Sizes::kStrideW == 1 ? -1 : entry) : entry - 7 * Sizes::kStrideW;
     float tap[2];
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
@@ -114,45 +118,49 @@ struct ToeplitzLane {
   /// Places l and l + 8 of a product are so many rows, columns and images apart.
   static constexpr int kRest = 8 / Tile::kHigh;  ///< 0: rows
   static constexpr int kRows = Tile::kHigh == 16 ? 8 * Tile::kRows : 0;
-  static constexpr int kEights = kRest >= Tile::kWide ? 0 : kRest * Tile::kTiles;
+  static constexpr int kTiles = kRest >= Tile::kWide ? 0 : kRest * Tile::kTiles;
   static constexpr int kImages = kRest >= Tile::kWide ? kRest / Tile::kWide : 0;
   static constexpr int kEight = 8 * Tile::kPixelBytes;  ///< bytes
   static constexpr int kXEights = Sizes::kXColumns / 8;
-  static constexpr int kInWindow = Tile::kTiles + Sizes::kMore;  ///< eights that a place reads
 
-  unsigned x[2];       ///< the pixels, from the beginning of a page on
-  unsigned result[2];  ///< from the beginning of the results on
-  unsigned entry;      ///< of a table's
-  unsigned low, high;  ///< masks: which of its two words of a product has taps
-  unsigned even, odd;  ///< how words for even and odd channels are made of two pixels
+  unsigned x[2];                   ///< the pixels, from the beginning of a page on
+  unsigned result[2];              ///< from the beginning of the results on
+  unsigned entry;                  ///< of a table's
+  unsigned masks[Sizes::kWindow];  ///< which of its words of a product has taps
+  unsigned even, odd;              ///< how words for even and odd channels are made of two pixels
   int row, first_eight;
 
   __device__ __forceinline__ ToeplitzLane(int across, int image_group, int chunk) {
     const int lane = static_cast<int>(threadIdx.x) % 32, place = lane / 4, pair = lane % 4 * 2;
     const bool second_first = place % 2 == 1;
     const int rest = place / Tile::kHigh, column = rest % Tile::kWide, image = rest / Tile::kWide;
-    row = place % Tile::kHigh * Tile::kRows;
-    first_eight = (across * Tile::kWide + column) * Tile::kTiles;
+    const int out_row = place % Tile::kHigh * Tile::kRows;
+    row = out_row * Sizes::kStrideH;
+    first_eight = (across * Tile::kWide + column) * Tile::kTiles * Sizes::kStrideW;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int pixel = pair + (second_first ? 1 - i : i);
       x[i] = Tile::at(
           ((image_group * Tile::kDeep + image) * Sizes::kPageRows + row) * Sizes::kXColumns + pixel, chunk);
       result[i] = Tile::at(
-          (image * Tile::kStepRows + row) * Tile::kColumns + column * Tile::kTiles * 8 + pixel, chunk);
+          (image * Tile::kStepRows + out_row) * Tile::kColumns + column * Tile::kTiles * 8 + pixel, chunk);
     }
-    const int t = pair - place;
-    entry = static_cast<unsigned>(Sizes::kWords == 1 ? t & 7 : t + 7) * 16;
-    low = t >= -1 ? ~0u : 0u, high = ~low;
+    const int t = pair - Sizes::kStrideW * place;
+    entry = static_cast<unsigned>(Sizes::kWords == 1 ? t & 7 : t + 7 * Sizes::kStrideW) * 16;
+#pragma unroll
+    for (int w = 0; w < Sizes::kWindow; ++w) {
+      masks[w] = ((Sizes::kStrideW == 1 ? 6 : 7) - t) / 8 == w ? ~0u : 0u;
+      hold(masks[w]);
+    }
     even = second_first ? 0x1054u : 0x5410u, odd = second_first ? 0x3276u : 0x7632u;
-    hold(low), hold(high), hold(even), hold(odd);
+    hold(even), hold(odd);
   }
 
   /// Where eight `eight` of the lane's place, or of the one eight further, begins in a row. Behind the box
   /// there is what is of no use, or zero as the first columns are (BoxTile::kBoxColumns).
   __device__ __forceinline__ unsigned eight_at(int half, int eight) const {
-    constexpr int kMost = (Tile::kAcross * Tile::kWide - 1) * Tile::kTiles;
-    const int at = first_eight + half * kEights + eight;
+    constexpr int kMost = (Tile::kAcross * Tile::kWide - 1) * Tile::kTiles * Sizes::kStrideW;
+    const int at = first_eight + half * kTiles * Sizes::kStrideW + eight;
     if (kMost + eight < kXEights) return static_cast<unsigned>(at * kEight);
     return static_cast<unsigned>(at < kXEights ? at * kEight : 0);
   }
@@ -165,7 +173,9 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
   using Sizes = ForwardToeplitzBoxes<K, Tile>;
   using Lane = ToeplitzLane<K, Tile>;
   constexpr int kPages = Tile::kPages, kReach = Sizes::kReach, kAdvance = Sizes::kAdvance;
-  constexpr int kTiles = Tile::kTiles, kRows = Tile::kRows, kMore = Sizes::kMore, kWords = Sizes::kWords;
+  constexpr int kTiles = Tile::kTiles, kRows = Tile::kRows, kWords = Sizes::kWords;
+  constexpr int kWindow = Sizes::kWindow, kStrideH = Sizes::kStrideH, kStrideW = Sizes::kStrideW;
+  constexpr int kTapRing = (kRows - 1) * kStrideH + 1;  ///< rows of taps that one of x meets, at most
   constexpr int kConsumers = Sizes::kConsumers, kChunks = Tile::kChunks;
   extern __shared__ uint4 shared[];
   const PixelWork& work = boxes.work;
@@ -258,15 +268,15 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
             for (int c = 0; c < 8; ++c)
 #pragma unroll
               for (int i = 0; i < 4; ++i) sums[r][u][c][i] = __uint_as_float(bias[c / 4][c % 4]);
-        unsigned taps[kRows][kWords][2][4];  // of the rows of taps that row j of x meets
+        unsigned taps[kTapRing][kWords][2][4];  // of the rows of taps that row j of x meets
 #pragma unroll
-        for (int j = 0; j < kRows + K::kH - 1; ++j) {
+        for (int j = 0; j < (kRows - 1) * kStrideH + K::kH; ++j) {
           if (j < K::kH) {
 #pragma unroll
             for (int w = 0; w < kWords; ++w)
 #pragma unroll
               for (int i = 0; i < 2; ++i)
-                load_shared(taps[j % kRows][w][i],
+                load_shared(taps[j % kTapRing][w][i],
                             table + j * Sizes::kTapBytes + i * Sizes::kEntries * 16 + w * 128 + my.entry);
           }
           // Of the two halves of a product.
@@ -274,42 +284,48 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
 #pragma unroll
           for (int half = 0; half < 2; ++half) {
             from[half] = page[0];
-            const int row = my.row + half * Lane::kRows + j;
+            const int row = my.row + half * Lane::kRows * kStrideH + j;
 #pragma unroll
             for (int p = 1; p < kReach; ++p)
               if (row >= p * Sizes::kPageRows) from[half] = page[p];
-            from[half] +=
-                (half * Lane::kRows + j) * Sizes::kRowBytes + half * Lane::kImages * Sizes::kImageBytes;
+            from[half] += (half * Lane::kRows * kStrideH + j) * Sizes::kRowBytes +
+                          half * Lane::kImages * Sizes::kImageBytes;
           }
-          unsigned x[Lane::kInWindow][2][8];
+          unsigned x[Sizes::kEights][2][8];
 #pragma unroll
-          for (int b = 0; b < Lane::kInWindow; ++b) {
+          for (int eight = 0; eight < Sizes::kEights; ++eight) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
               unsigned first[4], second[4];
-              load_shared(first, from[half] + my.x[0] + my.eight_at(half, b));
-              load_shared(second, from[half] + my.x[1] + my.eight_at(half, b));
+              load_shared(first, from[half] + my.x[0] + my.eight_at(half, eight));
+              load_shared(second, from[half] + my.x[1] + my.eight_at(half, eight));
 #pragma unroll
               for (int c = 0; c < 8; ++c)
-                x[b][half][c] = select_bytes(first[c / 2], second[c / 2], c % 2 == 0 ? my.even : my.odd);
+                x[eight][half][c] = select_bytes(first[c / 2], second[c / 2], c % 2 == 0 ? my.even : my.odd);
             }
-            const int u = b - kMore;
-            if (u < 0) continue;
+            const int behind = eight - (kWindow - 1), u = behind / kStrideW, first = u * kStrideW;
+            if (behind < 0 || behind % kStrideW != 0) continue;
 #pragma unroll
             for (int r = 0; r < kRows; ++r) {
-              const int tap_row = j - r;
+              const int tap_row = j - r * kStrideH;
               if (tap_row < 0 || tap_row >= K::kH) continue;
-              const unsigned(&of_row)[kWords][2][4] = taps[tap_row % kRows];
+              const unsigned(&of_row)[kWords][2][4] = taps[tap_row % kTapRing];
+              const auto word = [&](int w, int c) {
+                return kWords == 1 ? of_row[0][c / 4][c % 4] & my.masks[w] : of_row[w % kWords][c / 4][c % 4];
+              };
 #pragma unroll
-              for (int c = 0; c < 8; ++c) {
-                const unsigned word = of_row[0][c / 4][c % 4];
-                multiply_add(sums[r][u][c], x[u][0][c], x[u][1][c], x[u + 1][0][c], x[u + 1][1][c],
-                             kWords == 1 ? word & my.low : word,
-                             kWords == 1 ? word & my.high : of_row[kWords > 1 ? 1 : 0][c / 4][c % 4], T{});
-                if constexpr (kWords > 2)
-                  multiply_add(sums[r][u][c], x[u + kMore][0][c], x[u + kMore][1][c],
-                               of_row[kWords - 1][c / 4][c % 4], T{});
-              }
+              for (int w = 0; w < kWindow; w += 2)
+#pragma unroll
+                for (int c = 0; c < 8; ++c) {
+                  if (w + 1 == kWindow) {
+                    multiply_add(sums[r][u][c], x[first + w][0][c], x[first + w][1][c], word(w, c), T{});
+                    continue;
+                  }
+                  // An eight stays in the same half of the first factor, for either product that has it.
+                  const int a = kStrideW == 1 && w == 0 ? first % 2 : w, b = 2 * w + 1 - a;
+                  multiply_add(sums[r][u][c], x[first + a][0][c], x[first + a][1][c], x[first + b][0][c],
+                               x[first + b][1][c], word(a, c), word(b, c), T{});
+                }
             }
           }
         }
@@ -333,7 +349,7 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
                       narrow_pair(sums[r][u][2 * k][2 * half + i], sums[r][u][2 * k + 1][2 * half + i], T{});
               const unsigned to =
                   results + half * Lane::kImages * Sizes::kResultImageBytes +
-                  ((half * Lane::kRows + r) * Tile::kColumns + (half * Lane::kEights + u) * 8) *
+                  ((half * Lane::kRows + r) * Tile::kColumns + (half * Lane::kTiles + u) * 8) *
                       Tile::kPixelBytes;
               const bool second_first = my.even == 0x1054u;
 #pragma unroll
