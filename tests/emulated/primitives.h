@@ -30,6 +30,8 @@ inline void hold_word(unsigned&) {}
 inline unsigned shift_words(unsigned low, unsigned high, unsigned bits) {
   return static_cast<unsigned>((static_cast<std::uint64_t>(high) << 32 | low) >> bits);
 }
+inline unsigned join_low(unsigned first, unsigned second) { return (first & 0xffffU) | second << 16; }
+inline unsigned join_high(unsigned first, unsigned second) { return first >> 16 | (second & 0xffff0000U); }
 template <class T>
 unsigned narrow_pair(float first, float second, T type) {
   return narrow_bits(first, type) | static_cast<unsigned>(narrow_bits(second, type)) << 16;

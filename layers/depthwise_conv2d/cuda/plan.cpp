@@ -67,15 +67,14 @@ std::vector<Plan> plans_for(const Problem& p) {
     p.channels_last ? add_pixel_plans(p, s, plans) : add_plane_plans(p, s, plans);
     add_direct_plans(p, s, plans);
     add_float_box_plans(p, s, plans);
+    add_hankel_box_plans(p, s, plans);
   }
   // Estimates of planes do not compare with the others, which have come out ahead.
   if (p.channels_last) sort_by_cost();
   for (Plan& plan : plans) {
     plan.turned = s.turned;
-    const bool skips_unread = plan.family == Plan::Family::Pixels || plan.family == Plan::Family::Boxes ||
-                              plan.family == Plan::Family::Direct;
-    plan.clears =
-        p.pass != Pass::Forward && p.pass != Pass::Weight && !all_are_read && (plan.clears || skips_unread);
+    plan.clears = p.pass != Pass::Forward && p.pass != Pass::Weight && !all_are_read &&
+                  (plan.clears || plan.has_pixels());
   }
   return plans;
 }

@@ -42,15 +42,19 @@ struct Plan {
   std::string kernel;  ///< the expression that names it
   std::string what;    ///< tile and cut in words, for tables
   Launch launch;
-  enum class Family : std::uint8_t { Pixels, Planes, Boxes, Runs, Direct, Matrices, Diagonals };
-  Family family = Family::Pixels;  ///< `pixels` describes the work of Pixels, Boxes and Direct, `planes`
-                                   ///< that of the others
-  BoxSizes x_box, y_box, dx_box;   ///< of Boxes; without channels: the kernel does not have it
-  bool turned = false;             ///< the input's gradient as a correlation with the turned kernel
-  bool clears = false;             ///< dx must be zero before: some inputs are read by no output
+  enum class Family : std::uint8_t { Pixels, Planes, Boxes, Runs, Direct, Matrices, Diagonals, HankelBoxes };
+  Family family = Family::Pixels;
+  BoxSizes x_box, y_box, dx_box;  ///< where it moves boxes; without channels: the kernel does not have it
+  bool turned = false;            ///< the input's gradient as a correlation with the turned kernel
+  bool clears = false;            ///< dx must be zero before: some inputs are read by no output
   PixelWork pixels;
   PlaneWork planes;
   double cost = 0;  ///< estimated milliseconds
+
+  /// Whether the copy engine is told of tensors.
+  bool moves_boxes() const { return family == Family::Boxes || family == Family::HankelBoxes; }
+  /// Whether `pixels` describes the work; else `planes` does.
+  bool has_pixels() const { return family == Family::Pixels || family == Family::Direct || moves_boxes(); }
 
   /// Floats of the parts of a weight gradient; those of a hook lie behind.
   std::int64_t part_floats(const Conv2dGeometry& geometry) const {

@@ -34,19 +34,6 @@ int box_registers(const Problem& p, const Shape& s, const BoxTileSizes& t) {
   return count;
 }
 
-/// Sectors of 32 bytes that blocks of so many channels ask for, of the least that holds all: pixels that do
-/// not begin on one make some be asked for twice.
-double sectors_of(std::int64_t channels, int of_block) {
-  constexpr std::int64_t kSector = 32, kNumber = 2, kPixels = 4;
-  double sum = 0;
-  for (std::int64_t pixel = 0; pixel < kPixels; ++pixel) {
-    const std::int64_t begin = pixel * channels * kNumber % kSector, end = begin + channels * kNumber;
-    for (std::int64_t at = begin; at < end; at += of_block * kNumber)
-      sum += static_cast<double>(ceiling(std::min(at + of_block * kNumber, end), kSector) - at / kSector);
-  }
-  return sum * kSector / static_cast<double>(kPixels * channels * kNumber);
-}
-
 /// Estimated milliseconds: five limits, of which the largest counts most. Their weights were fitted to some
 /// 1,700 measurements on an H200 (docs/performance.md), from which they are a tenth off on average.
 double box_cost(const Problem& p, const Shape& s, const BoxTileSizes& t, const Plan& plan, int blocks_of_sm) {

@@ -64,6 +64,19 @@ inline double hook_cost(const Problem& p, const Shape& s, const Launch& launch) 
   return static_cast<double>(launch.hook_parts) * floats * 8 / kParts + input / kRead;
 }
 
+/// Sectors of 32 bytes that blocks of so many channels ask for, of the least that holds all: pixels that do
+/// not begin on one make some be asked for twice.
+inline double sectors_of(std::int64_t channels, int of_block) {
+  constexpr std::int64_t kSector = 32, kNumber = 2, kPixels = 4;
+  double sum = 0;
+  for (std::int64_t pixel = 0; pixel < kPixels; ++pixel) {
+    const std::int64_t begin = pixel * channels * kNumber % kSector, end = begin + channels * kNumber;
+    for (std::int64_t at = begin; at < end; at += of_block * kNumber)
+      sum += static_cast<double>(ceiling(std::min(at + of_block * kNumber, end), kSector) - at / kSector);
+  }
+  return sum * kSector / static_cast<double>(kPixels * channels * kNumber);
+}
+
 /// Adds the plans of the cheapest pairs (estimated milliseconds, configuration), in order:
 /// plan_of(configuration, plan). Configurations that come to the same plan, as strips of any size do on a
 /// small map, give it once.
@@ -95,6 +108,7 @@ void add_plane_plans(const Problem& problem, const Shape& shape, std::vector<Pla
 void add_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 /// Behind the best of the plans that are there.
 void add_float_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
+void add_hankel_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_diagonal_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_run_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_matrix_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
