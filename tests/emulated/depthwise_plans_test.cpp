@@ -93,7 +93,7 @@ const std::map<std::string, int, std::less<>> kParameters{
     {"forward_runs", 11},          {"backward_runs", 14},      {"forward_direct", 8},
     {"backward_direct", 6},        {"weigh_direct", 7},        {"backward_float_boxes", 9},
     {"forward_float_boxes", 6},    {"backward_diagonals", 11}, {"forward_matrices", 7},
-    {"forward_toeplitz_boxes", 4}, {"backward_pairs", 4}};
+    {"forward_toeplitz_boxes", 4}, {"backward_pairs", 4},      {"backward_hankel_boxes", 5}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -111,8 +111,9 @@ void expect_fits(const Problem& problem, const Plan& plan) {
             has_parts || problem.hook != Hook::None);
   EXPECT_TRUE(std::isfinite(plan.cost) && plan.cost > 0) << plan.cost;
 
-  static constexpr const char* kFamilies[] = {"pixels",   "planes",    "boxes", "runs",          "direct",
-                                              "matrices", "diagonals", "pairs", "toeplitz_boxes"};
+  static constexpr const char* kFamilies[] = {"pixels",         "planes",      "boxes",     "runs",
+                                              "direct",         "matrices",    "diagonals", "pairs",
+                                              "toeplitz_boxes", "hankel_boxes"};
   const std::size_t bracket = plan.kernel.find('<');
   const std::string name = plan.kernel.substr(0, bracket);
   EXPECT_TRUE(name.ends_with(kFamilies[static_cast<std::size_t>(plan.family)]));
@@ -358,6 +359,33 @@ TEST(Plans, of_diagonals_come_first_where_taps_are_many) {
   EXPECT_GT(count(14, 3, 1), 0);
   problem.dtype = DType::Float32;
   EXPECT_EQ(count(14, 3, 1), 0);
+}
+
+TEST(Plans, of_hankel_boxes_are_offered) {
+  Problem problem;
+  problem.pass = Pass::Weight, problem.dtype = DType::BFloat16;
+  problem.channels_last = problem.boxes = true;
+  const auto count = [&](std::int64_t size, Size2 kernel, std::int64_t stride, std::int64_t dilation) {
+    constexpr std::int64_t kChannels = 96;
+    const Size2 padding{kernel.h / 2 * dilation, kernel.w / 2 * dilation};
+    problem.geometry = {
+        64,     kChannels,     kChannels, kChannels,      Size2(size), Size2((size - 1) / stride + 1),
+        kernel, Size2(stride), padding,   Size2(dilation)};
+    const std::vector<Plan> plans = plans_for(problem);
+    return std::count_if(plans.begin(), plans.end(),
+                         [](const Plan& plan) { return plan.family == Plan::Family::HankelBoxes; });
+  };
+  for (const bool bias : {false, true}) {
+    problem.bias = bias;
+    for (const std::int64_t size : {7, 8, 13, 14, 28, 30, 56, 112})
+      for (const Size2 kernel : {Size2(3), Size2(5), Size2(7), Size2(3, 7), Size2(5, 3)})
+        EXPECT_GT(count(size, kernel, 1, 1), 0) << size << " " << kernel.h << "x" << kernel.w;
+  }
+  EXPECT_GT(count(56, Size2(3), 1, 2), 0);
+  EXPECT_EQ(count(56, Size2(5), 2, 1), 0);
+  EXPECT_EQ(count(14, Size2(3, 9), 1, 1), 0);
+  problem.transforms = true;
+  EXPECT_EQ(count(14, Size2(5), 1, 1), 0);
 }
 
 TEST(Plans, are_none_for_what_only_the_generic_kernels_do) {

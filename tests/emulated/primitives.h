@@ -37,6 +37,8 @@ inline unsigned select_bytes(unsigned low, unsigned high, unsigned selector) {
     word |= static_cast<unsigned>(bytes >> (selector >> 4 * i & 7) * 8 & 0xff) << 8 * i;
   return word;
 }
+inline unsigned join_low(unsigned first, unsigned second) { return (first & 0xffffU) | second << 16; }
+inline unsigned join_high(unsigned first, unsigned second) { return first >> 16 | (second & 0xffff0000U); }
 template <class T>
 unsigned narrow_pair(float first, float second, T type) {
   return narrow_bits(first, type) | static_cast<unsigned>(narrow_bits(second, type)) << 16;

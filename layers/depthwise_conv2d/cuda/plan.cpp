@@ -74,6 +74,7 @@ std::vector<Plan> plans_for(const Problem& p) {
     add_direct_plans(p, s, plans);
     add_float_box_plans(p, s, plans);
     add_toeplitz_box_plans(p, s, plans);
+    add_hankel_box_plans(p, s, plans);
   }
   // Estimates of planes do not compare with the others, which have come out ahead.
   if (p.channels_last) sort_by_cost();

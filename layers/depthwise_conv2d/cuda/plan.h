@@ -51,13 +51,11 @@ struct Plan {
     Matrices,
     Diagonals,
     Pairs,
-    ToeplitzBoxes
+    ToeplitzBoxes,
+    HankelBoxes
   };
   Family family = Family::Pixels;
-  bool has_boxes() const { return family == Family::Boxes || family == Family::ToeplitzBoxes; }
-  /// Whether `pixels` describes the work; else `planes` does, or `pair` that of Pairs.
-  bool has_pixels() const { return family == Family::Pixels || family == Family::Direct || has_boxes(); }
-  BoxSizes x_box, y_box, dx_box;  ///< of boxes; without channels: the kernel does not have it
+  BoxSizes x_box, y_box, dx_box;  ///< where it moves boxes; without channels: the kernel does not have it
   bool turned = false;            ///< the input's gradient as a correlation with the turned kernel
   bool clears = false;            ///< dx must be zero before: some inputs are read by no output
   PixelWork pixels;
@@ -65,6 +63,13 @@ struct Plan {
   PairWork pair;     ///< the work of Pairs
   int resident = 0;  ///< of Matrices and Diagonals: blocks that share a multiprocessor
   double cost = 0;   ///< estimated milliseconds
+
+  /// Whether the copy engine is told of tensors.
+  bool moves_boxes() const {
+    return family == Family::Boxes || family == Family::ToeplitzBoxes || family == Family::HankelBoxes;
+  }
+  /// Whether `pixels` describes the work; else `planes` does, or `pair` that of Pairs.
+  bool has_pixels() const { return family == Family::Pixels || family == Family::Direct || moves_boxes(); }
 
   /// Floats of the parts of a weight gradient; those of a hook lie behind.
   std::int64_t part_floats(const Conv2dGeometry& geometry) const {

@@ -198,7 +198,7 @@ bool bind(const Plan& plan, const Operands& o, Bound& bound) {
   if (plan.clears && !o.accumulate && !is_run(o.grad_input)) return false;
   bound.from = plan.turned ? y : x;
   bound.into = plan.turned ? ConstTensorView(o.grad_input) : y;
-  if (!plan.has_boxes()) return true;
+  if (!plan.moves_boxes()) return true;
   BoxWork& boxes = bound.boxes;
   return (plan.x_box.channels == 0 || describe(bound.from, plan.x_box, boxes.x)) &&
          (plan.y_box.channels == 0 || describe(bound.into, plan.y_box, boxes.y)) &&
@@ -332,7 +332,7 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
       pixels.db = target_of(o.to->bias, o.to->add_bias);
     }
     work = &pixels;
-    if (plan.has_boxes()) work = &boxes;
+    if (plan.moves_boxes()) work = &boxes;
   }
   void* arguments[] = {work};
   lamella::depthwise::each_output(planes, input, [&] {

@@ -4,6 +4,7 @@
 #include "diagonals.cuh"
 #include "direct.cuh"
 #include "float_boxes.cuh"
+#include "hankel_boxes.cuh"
 #include "matrices.cuh"
 #include "pairs.cuh"
 #include "pixels.cuh"

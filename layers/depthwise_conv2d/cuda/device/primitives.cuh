@@ -67,6 +67,13 @@ __device__ __forceinline__ unsigned shift_words(unsigned low, unsigned high, uns
 __device__ __forceinline__ unsigned select_bytes(unsigned low, unsigned high, unsigned selector) {
   return __byte_perm(low, high, selector);
 }
+/// The lower halves of two words, or the upper ones, as one.
+__device__ __forceinline__ unsigned join_low(unsigned first, unsigned second) {
+  return __byte_perm(first, second, 0x5410);
+}
+__device__ __forceinline__ unsigned join_high(unsigned first, unsigned second) {
+  return __byte_perm(first, second, 0x7632);
+}
 
 /// Rounded to nearest even.
 __device__ __forceinline__ unsigned narrow_pair(float first, float second, BFloat16) {

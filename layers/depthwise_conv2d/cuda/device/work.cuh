@@ -55,6 +55,16 @@ LAMELLA_ANYWHERE inline Units units_of(const Axis& axis, int residue, int stride
   return units;
 }
 
+/// Columns c of a class for backward_hankel_boxes: those of its products of x[c + shift] and g[c - 0 or 1],
+/// shifts of 0 to `reach`, that have both. `owns`: and all of g.
+LAMELLA_ANYWHERE inline Units product_columns(const Axis& axis, int residue, int reach, bool owns) {
+  const int outputs = axis.outputs(residue), first = axis.input_begin(residue) - reach;
+  Units units{first > 0 && !owns ? first : 0, axis.input_end(residue)};
+  if (units.end > outputs + 1) units.end = outputs + 1;
+  if (owns && units.end < outputs) units.end = outputs;
+  return units;
+}
+
 /// What f of a Transform is, and of a store hook that goes back through it: kernels are compiled for it.
 /// Plain numbers, so that `true` is kClamp.
 inline constexpr int kPlain = 0, kClamp = 1, kHardSwish = 2;
