@@ -97,6 +97,7 @@ void add_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>
 void add_float_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_diagonal_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_run_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
+void add_column_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_matrix_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 
 }  // namespace lamella::depthwise
