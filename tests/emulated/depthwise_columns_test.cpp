@@ -1,6 +1,6 @@
 #include "depthwise_case.h"
 #include "layers/depthwise_conv2d/cuda/cut_columns.h"
-#include "layers/depthwise_conv2d/cuda/device/columns.cuh"
+#include "layers/depthwise_conv2d/cuda/device/whole_columns.cuh"
 
 namespace lamella::depthwise::checks {
 namespace {
@@ -32,6 +32,27 @@ void check(int padding_h = -1) {
                        [&] { weigh_columns<float, K, Tile, kPadding, kBias, 1>(work); });
     else
       problem.forward(work, launch, false, [&] { forward_columns<float, K, Tile, kPadding, 1>(work); });
+    return true;
+  });
+}
+
+/// The weight's gradient, of whole planes.
+template <class K, class M, bool kBias, int kPages, int kWarps>
+void check_whole() {
+  for_seeds(kSeeds, [](Draw& draw) {
+    Geometry g{};
+    g.batch = draw(1, 9), g.channels = draw(1, 20) * 4, g.repeat = 1, g.kernel_h = K::kH, g.kernel_w = K::kW;
+    g.h = M::kHeight, g.w = M::kWidth, g.padding_h = M::kPaddingH, g.padding_w = M::kPaddingW;
+    g.out_h = g.h + 2 * g.padding_h - K::kH + 1, g.out_w = g.w + 2 * g.padding_w - K::kW + 1;
+    g.stride_h = g.stride_w = g.dilation_h = g.dilation_w = 1;
+    SCOPED_TRACE(to_string(g));
+    Case<float, K> problem(draw, g, {false, 4, 4});
+    problem.never_add();
+    PlaneWork work;
+    problem.describe(work, false);
+    const Launch launch = cut_whole_columns(work, g.batch, g.channels, kPages, kWarps, draw(1, 20));
+    problem.backward(work, launch, {false, true, kBias}, false, false,
+                     [&] { weigh_whole_columns<float, K, M, kBias, kPages, kWarps, 1>(work); });
     return true;
   });
 }
@@ -84,6 +105,11 @@ TEST(Columns, weight_of_two_teams) {
 }
 TEST(Columns, weight_of_one_row) {
   check<Kernel<1, 15, 1, 1>, ColumnTile<4, 2, 3, 1, 2, 1, 4, 1, 4>, true, 7, true>();
+}
+
+TEST(Columns, weight_of_whole_planes) { check_whole<Kernel<5, 5, 1, 1>, Map<7, 7, 2, 2>, true, 2, 3>(); }
+TEST(Columns, weight_of_whole_planes_without_padding) {
+  check_whole<Kernel<3, 5, 1, 1>, Map<5, 9, 0, 1>, false, 3, 1>();
 }
 
 }  // namespace

@@ -93,7 +93,7 @@ const std::map<std::string, int, std::less<>> kParameters{
     {"forward_runs", 11},       {"backward_runs", 14},      {"forward_direct", 8},
     {"backward_direct", 6},     {"weigh_direct", 7},        {"backward_float_boxes", 9},
     {"forward_float_boxes", 6}, {"backward_diagonals", 11}, {"forward_matrices", 7},
-    {"forward_columns", 5},     {"weigh_columns", 6}};
+    {"forward_columns", 5},     {"weigh_columns", 6},       {"weigh_whole_columns", 7}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);

@@ -65,4 +65,24 @@ inline Launch cut_columns(PlaneWork& work, std::int64_t images, std::int64_t cha
   return launch;
 }
 
+/// The launch of weigh_whole_columns; no blocks: its runs are not whole in sixteen bytes, or a page has too
+/// many banks' numbers in one.
+inline Launch cut_whole_columns(PlaneWork& work, std::int64_t images, std::int64_t channels, int pages,
+                                int warps, std::int64_t wanted_warps) {
+  constexpr std::int64_t kLanes = 32;
+  Launch launch;
+  const std::int64_t plane = std::int64_t{work.h.input} * work.w.input,
+                     out_plane = std::int64_t{work.h.output} * work.w.output;
+  if (plane % 2 == 0 || out_plane % 2 == 0 || channels % 4 != 0 || images > kMostItems) return launch;
+  const std::int64_t groups = ceiling(channels, kLanes);
+  work.channels = static_cast<int>(channels);
+  work.items = static_cast<int>(images);
+  work.items_per_part = static_cast<int>(std::max<std::int64_t>(1, ceiling(images * groups, wanted_warps)));
+  launch.parts = ceiling(images, work.items_per_part);
+  launch.blocks = ceiling(launch.parts * groups, warps);
+  launch.threads = kLanes * warps;
+  launch.shared_bytes = warps * pages * (kLanes * (plane + out_plane) * 4 + 8);
+  return launch;
+}
+
 }  // namespace lamella::depthwise

@@ -173,6 +173,92 @@ void each_column(const Problem& p, const Shape& s, const Add& add) {
     }
 }
 
+/// What a variant of weigh_whole_columns is made of.
+struct WholeConfig {
+  int pages = 0, warps = 0;
+  std::int64_t waves = 1;
+};
+
+/// Multiply-adds of a plane.
+std::int64_t whole_products(const Shape& s) {
+  const auto meetings = [](const Axis& axis, int kernel) {
+    std::int64_t count = 0;
+    for (int k = 0; k < kernel; ++k)
+      for (int i = 0; i < axis.input; ++i)
+        count += i + axis.padding - k >= 0 && i + axis.padding - k < axis.output ? 1 : 0;
+    return count;
+  };
+  return meetings(s.h, s.kernel.kernel_h) * meetings(s.w, s.kernel.kernel_w);
+}
+
+bool plan_whole(const Problem& p, const Shape& s, const WholeConfig& c, bool named, Plan& plan) {
+  constexpr double kClock = 1.75e6, kShare = 0.5;  // a millisecond; of clocks in which it issues
+  const KernelSizes& k = s.kernel;
+  plan = {};
+  plan.family = Plan::Family::Columns;
+  const int wanted = 40 + taps_of(k) + k.kernel_h * s.w.output + s.w.input;
+  std::int64_t resident = 1;
+  for (const bool last : {false, true}) {
+    plan.planes = {};
+    plan.planes.h = s.h;
+    plan.planes.w = s.w;
+    plan.launch =
+        cut_whole_columns(plan.planes, s.images, s.channels, c.pages, c.warps,
+                          static_cast<std::int64_t>(kMultiprocessors) * resident * c.warps * c.waves);
+    if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
+        plan.launch.shared_bytes > kSharedBytes)
+      return false;
+    if (last) break;
+    resident = std::min<std::int64_t>(kResidentThreads / (32 * c.warps),
+                                      kSharedBytes / (plan.launch.shared_bytes + 1024));
+    while (resident > 0 && registers_of(32 * c.warps, static_cast<int>(resident)) < wanted) --resident;
+    if (resident < 1) return false;
+  }
+  const double numbers = static_cast<double>(s.h.input * s.w.input + s.h.output * s.w.output);
+  const double images = static_cast<double>(s.images * s.channels);
+  const double rounds =
+      std::ceil(static_cast<double>(plan.launch.blocks) / (kMultiprocessors * static_cast<double>(resident)));
+  const double warps = static_cast<double>(resident) * c.warps;
+  const double of_item = 1.05 * static_cast<double>(whole_products(s)) + numbers + 60;
+  const double issue =
+      rounds * (2500 + plan.planes.items_per_part * of_item * std::max(2.0, warps / 4 / kShare)) / kClock;
+  const double memory = images * numbers * 4 / 4.15e9 * 1.15;
+  const double parts = static_cast<double>(plan.launch.parts * s.channels) * (taps_of(k) + 1) * 8 / 3e9;
+  plan.cost = std::hypot(issue, memory) + parts + 0.0087;
+  if (!named) return true;
+  std::array<char, 320> text{};
+  std::snprintf(text.data(), text.size(),
+                "weigh_whole_columns<float, Kernel<%d, %d, 1, 1, 1>, Map<%d, %d, %d, %d>, %s, %d, %d, %d>",
+                k.kernel_h, k.kernel_w, s.h.input, s.w.input, s.h.padding, s.w.padding, word(p.bias), c.pages,
+                c.warps, static_cast<int>(resident));
+  plan.kernel = text.data();
+  plan.what =
+      "whole planes, " + std::to_string(c.pages) + " pages, " + std::to_string(32 * c.warps) + " threads";
+  return true;
+}
+
+void add_whole_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
+  constexpr std::int64_t kLongest = 1000;
+  constexpr int kMostWidth = 15;
+  const auto is_exact = [](const Axis& axis, int kernel) {
+    return axis.output == axis.input + 2 * axis.padding - kernel + 1;
+  };
+  if (!weighs(p) || p.input_alignment < 16 || p.output_alignment < 16 ||
+      std::max({s.h.input, s.w.input, s.h.output, s.w.output}) > kMostWidth ||
+      !is_exact(s.h, s.kernel.kernel_h) || !is_exact(s.w, s.kernel.kernel_w) || whole_products(s) > kLongest)
+    return;
+  std::vector<std::pair<double, WholeConfig>> configs;
+  Plan plan;
+  for (const int pages : {2, 3, 4})
+    for (const int warps : {1, 2, 4, 8})
+      for (const std::int64_t waves : {1, 2}) {
+        const WholeConfig c{pages, warps, waves};
+        if (plan_whole(p, s, c, false, plan)) configs.emplace_back(plan.cost, c);
+      }
+  add_best(
+      configs, [&](const auto& config, Plan& best) { plan_whole(p, s, config, true, best); }, plans);
+}
+
 /// Whether columns can do it, and are worth a try.
 bool may_use_columns(const Problem& p, const Shape& s) {
   constexpr int kFewestTaps = 15;
@@ -203,6 +289,7 @@ void add_column_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans
   }
   add_best(
       configs, [&](const auto& config, Plan& best) { plan_columns(p, s, config, true, best); }, plans);
+  add_whole_plans(p, s, plans);
 }
 
 }  // namespace lamella::depthwise

@@ -9,5 +9,6 @@
 #include "pixels.cuh"
 #include "planes.cuh"
 #include "runs.cuh"
+#include "whole_columns.cuh"
 
 using namespace lamella::depthwise;
