@@ -93,7 +93,8 @@ const std::map<std::string, int, std::less<>> kParameters{
     {"forward_runs", 11},          {"backward_runs", 14},      {"forward_direct", 8},
     {"backward_direct", 6},        {"weigh_direct", 7},        {"backward_float_boxes", 9},
     {"forward_float_boxes", 6},    {"backward_diagonals", 11}, {"forward_matrices", 7},
-    {"forward_toeplitz_boxes", 4}, {"backward_pairs", 4},      {"backward_hankel_boxes", 5}};
+    {"forward_toeplitz_boxes", 4}, {"backward_pairs", 4},      {"backward_hankel_boxes", 5},
+    {"forward_columns", 5},        {"weigh_columns", 6},       {"weigh_whole_columns", 7}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -111,9 +112,9 @@ void expect_fits(const Problem& problem, const Plan& plan) {
             has_parts || problem.hook != Hook::None);
   EXPECT_TRUE(std::isfinite(plan.cost) && plan.cost > 0) << plan.cost;
 
-  static constexpr const char* kFamilies[] = {"pixels",         "planes",      "boxes",     "runs",
-                                              "direct",         "matrices",    "diagonals", "pairs",
-                                              "toeplitz_boxes", "hankel_boxes"};
+  static constexpr const char* kFamilies[] = {"pixels",         "planes",       "boxes",     "runs",
+                                              "direct",         "matrices",     "diagonals", "pairs",
+                                              "toeplitz_boxes", "hankel_boxes", "columns"};
   const std::size_t bracket = plan.kernel.find('<');
   const std::string name = plan.kernel.substr(0, bracket);
   EXPECT_TRUE(name.ends_with(kFamilies[static_cast<std::size_t>(plan.family)]));
@@ -325,13 +326,14 @@ TEST(Plans, of_matrices_come_before_runs_where_taps_are_many) {
   };
   using Family = Plan::Family;
   const std::set<Family> with{Family::Runs, Family::Matrices, Family::Planes},
-      without{Family::Runs, Family::Planes};
+      without{Family::Runs, Family::Planes}, columns{Family::Runs, Family::Planes, Family::Columns};
   for (const Pass pass : {Pass::Forward, Pass::Input})
     for (const Size2 kernel : {Size2(3), Size2(5), Size2(7), Size2(3, 5)})
       for (const std::int64_t size : {7, 13, 14, 28, 56, 112}) {
         EXPECT_EQ(families(pass, kernel, size, DType::BFloat16, false), with) << size;
         EXPECT_EQ(families(pass, kernel, size, DType::Float16, true), without) << size;
-        EXPECT_EQ(families(pass, kernel, size, DType::Float32, false), without) << size;
+        EXPECT_EQ(families(pass, kernel, size, DType::Float32, false), kernel == Size2(3) ? without : columns)
+            << size;
       }
   EXPECT_EQ(families(Pass::Weight, Size2(3), 14, DType::BFloat16, false).count(Family::Matrices), 0U);
 }

@@ -79,11 +79,21 @@ void store_global(void* to, const unsigned (&word)[kWords]) {
   std::memcpy(to, word, sizeof(word));
 }
 
+inline void store_shared(unsigned to, const unsigned (&word)[4]) {
+  unsigned char* const at = emulated::shared_memory() + to;
+  emulated::check_shared(at, sizeof(word), sizeof(word), "a vector store");
+  std::memcpy(at, word, sizeof(word));
+}
+
 template <int kBytes>
 void copy_ahead(void* to, const void* from, bool exists) {
   emulated::check_shared(to, kBytes, kBytes, "a copy's destination");
   if (exists) emulated::check_alignment(from, kBytes, "a copy's source");
   emulated::copy_later(to, from, exists ? kBytes : 0, exists ? 0 : kBytes);
+}
+template <int kBytes>
+void copy_ahead(unsigned to, const void* from, bool exists) {
+  copy_ahead<kBytes>(emulated::shared_memory() + to, from, exists);
 }
 inline void copy_ahead_part(void* to, const void* from, int count) {
   emulated::check_shared(to, 16, 16, "a copy's destination");

@@ -144,7 +144,9 @@ TEST(DepthwiseToeplitzBoxesTest, plans_compute_what_others_do) {
   add(5, 64, 14, Size2(7), Pass::Forward, bfloat16);
   add(3, 40, 56, Size2(7), Pass::Input, bfloat16);
   add(3, 48, 30, {3, 7}, Pass::Forward, float16);
-  add(2, 32, 40, Size2(15), Pass::Forward, bfloat16);
+  add(3, 32, 13, Size2(3), Pass::Forward, float16);
+  add(2, 48, 57, Size2(7), Pass::Input, bfloat16);
+  add(2, 32, 30, Size2(15), Pass::Forward, bfloat16);
   expect_plans_agree(settings, of_family(Family::ToeplitzBoxes), 5, always(4e-3));
 }
 
@@ -243,6 +245,43 @@ TEST(DepthwisePairsTest, plans_compute_what_others_do) {
   add(3, 12, Size2(112), Size2(3), bfloat16, false, true);
   // Input gradients are rounded to sixteen bits, and so is what a transform gives.
   expect_plans_agree(settings, of_family(Family::Pairs), 7, always(4e-3));
+}
+
+TEST(DepthwiseHankelBoxesTest, plans_compute_what_others_do) {
+  LAMELLA_NEEDS_GPU();
+  std::vector<PlanSetting> settings;
+  const auto add = [&](std::int64_t images, std::int64_t size, std::int64_t kernel, DType dtype, bool bias) {
+    settings.push_back(
+        {Pass::Weight, dtype, kLast, images, 72, Size2(size), Size2(kernel), Size2(kernel / 2)});
+    settings.back().bias = bias;
+  };
+  add(11, 7, 3, bfloat16, false);
+  add(11, 7, 5, bfloat16, false);
+  add(11, 7, 7, float16, true);
+  add(5, 14, 5, bfloat16, true);
+  add(5, 14, 7, bfloat16, false);
+  add(3, 28, 5, float16, false);
+  add(2, 57, 7, bfloat16, true);
+  expect_plans_agree(settings, of_family(Family::HankelBoxes), 5, always(1e-5));
+}
+
+TEST(DepthwiseColumnsTest, plans_compute_what_others_do) {
+  LAMELLA_NEEDS_GPU();
+  std::vector<PlanSetting> settings;
+  const auto add = [&](std::int64_t images, std::int64_t channels, Size2 in, std::int64_t kernel,
+                       std::int64_t padding, Pass pass) {
+    settings.push_back({pass, float32, kPlanes, images, channels, in, Size2(kernel), Size2(padding)});
+    settings.back().bias = pass == Pass::Weight;
+  };
+  for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight}) {
+    add(3, 22, Size2(56), 7, 3, pass);
+    add(5, 42, Size2(14), 7, 3, pass);
+    add(5, 26, Size2(28), 5, 2, pass);
+    add(9, 96, Size2(7), 5, 2, pass);
+    add(2, 9, {37, 61}, 9, 1, pass);
+    add(1, 5, {150, 96}, 5, 4, pass);
+  }
+  expect_plans_agree(settings, of_family(Family::Columns), 5, always(3e-6));
 }
 
 }  // namespace

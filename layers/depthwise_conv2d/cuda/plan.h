@@ -52,7 +52,8 @@ struct Plan {
     Diagonals,
     Pairs,
     ToeplitzBoxes,
-    HankelBoxes
+    HankelBoxes,
+    Columns
   };
   Family family = Family::Pixels;
   BoxSizes x_box, y_box, dx_box;  ///< where it moves boxes; without channels: the kernel does not have it

@@ -116,6 +116,7 @@ void add_hankel_box_plans(const Problem& problem, const Shape& shape, std::vecto
 void add_diagonal_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_pair_plans(const Problem& problem, std::vector<Plan>& plans);
 void add_run_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
+void add_column_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_matrix_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 
 }  // namespace lamella::depthwise

@@ -1,6 +1,7 @@
 // All kernels: what is compiled at run time.
 #include "boxes_backward.cuh"
 #include "boxes_forward.cuh"
+#include "columns.cuh"
 #include "diagonals.cuh"
 #include "direct.cuh"
 #include "float_boxes.cuh"
@@ -11,5 +12,6 @@
 #include "planes.cuh"
 #include "runs.cuh"
 #include "toeplitz_boxes.cuh"
+#include "whole_columns.cuh"
 
 using namespace lamella::depthwise;

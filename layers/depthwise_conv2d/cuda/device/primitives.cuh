@@ -170,11 +170,18 @@ __device__ __forceinline__ void store_global(void* to, const unsigned (&word)[4]
                : "memory");
 }
 
-/// kBytes of global memory to shared memory without waiting for them; zeros if they do not exist. `global`
-/// must be a place that can be read in any case.
+/// The same to shared memory.
+__device__ __forceinline__ void store_shared(unsigned to, const unsigned (&word)[4]) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(word[0]), "r"(word[1]), "r"(word[2]),
+               "r"(word[3])
+               : "memory");
+}
+
+/// kBytes of global memory to shared memory without waiting for them; zeros if they do not exist: then
+/// nothing is read.
 template <int kBytes>
-__device__ __forceinline__ void copy_ahead(void* shared, const void* global, bool exists) {
-  const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared)), count = exists ? kBytes : 0;
+__device__ __forceinline__ void copy_ahead(unsigned to, const void* global, bool exists) {
+  const unsigned count = exists ? kBytes : 0;
   if constexpr (kBytes == 16)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(count)
                  : "memory");
@@ -182,6 +189,10 @@ __device__ __forceinline__ void copy_ahead(void* shared, const void* global, boo
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(global), "n"(kBytes),
                  "r"(count)
                  : "memory");
+}
+template <int kBytes>
+__device__ __forceinline__ void copy_ahead(void* shared, const void* global, bool exists) {
+  copy_ahead<kBytes>(static_cast<unsigned>(__cvta_generic_to_shared(shared)), global, exists);
 }
 /// The first `count` of 16 bytes, and zeros.
 __device__ __forceinline__ void copy_ahead_part(void* shared, const void* global, int count) {
