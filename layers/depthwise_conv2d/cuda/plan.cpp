@@ -57,6 +57,7 @@ std::vector<Plan> plans_for(const Problem& p) {
   const std::size_t runs = plans.size();
   add_matrix_plans(p, s, plans);
   add_diagonal_plans(p, s, plans);
+  add_position_plans(p, s, plans);
   // As right on average as those of runs, but they scatter more, and the lowest is taken.
   constexpr double kUnsure = 1.1;
   for (std::size_t i = runs; i < plans.size(); ++i) plans[i].cost *= kUnsure;

@@ -42,7 +42,7 @@ struct Plan {
   std::string kernel;  ///< the expression that names it
   std::string what;    ///< tile and cut in words, for tables
   Launch launch;
-  enum class Family : std::uint8_t { Pixels, Planes, Boxes, Runs, Direct, Matrices, Diagonals };
+  enum class Family : std::uint8_t { Pixels, Planes, Boxes, Runs, Direct, Matrices, Diagonals, Positions };
   Family family = Family::Pixels;  ///< `pixels` describes the work of Pixels, Boxes and Direct, `planes`
                                    ///< that of the others
   BoxSizes x_box, y_box, dx_box;   ///< of Boxes; without channels: the kernel does not have it

@@ -98,5 +98,6 @@ void add_float_box_plans(const Problem& problem, const Shape& shape, std::vector
 void add_diagonal_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_run_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_matrix_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
+void add_position_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 
 }  // namespace lamella::depthwise

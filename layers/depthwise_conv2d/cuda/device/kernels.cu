@@ -7,6 +7,8 @@
 #include "matrices.cuh"
 #include "pixels.cuh"
 #include "planes.cuh"
+#include "positions_correlate.cuh"
+#include "positions_weigh.cuh"
 #include "runs.cuh"
 
 using namespace lamella::depthwise;
