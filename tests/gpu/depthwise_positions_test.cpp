@@ -131,7 +131,7 @@ TEST(DepthwisePositionsTest, plans_compute_what_the_first_of_others_does) {
         const double rounding = pass != Pass::Weight || of.transforms ? 4e-3 : 1e-5;
         EXPECT_LT(difference, rounding * rounding * size);
       }
-      if (of.in.h < 28) EXPECT_GT(count, 0U);
+      EXPECT_TRUE(count > 0 || of.in.h == 28);
     }
 }
 

@@ -40,13 +40,14 @@ inline Launch cut_correlate_positions(PlaneWork& work, std::int64_t images, std:
   constexpr std::int64_t kChunk = 16, kNumber = 2;
   Launch launch;
   if (layout.warps >= PositionLayout::kMostWarps ||
+      layout.source_pitch > layout.result_pitch * tile.images() ||
       !cut_positions(work, launch, images, channels, sizes.planes, tile, kMostItems, wanted_blocks))
     return launch;
   launch.parts = 0;
   launch.threads = 32 * (layout.warps + 1);
   launch.shared_bytes =
       tile.images() * kChunk * (std::int64_t{layout.source_pitch} * tile.pages + 2 * layout.result_pitch) +
-      16 * tile.pages + round_up(sizes.planes * (4 + kNumber * sizes.tap_places()), kChunk);
+      16 * tile.pages + round_up(sizes.planes * (4 + kNumber * (sizes.tap_places() + 1)), kChunk);
   return launch;
 }
 

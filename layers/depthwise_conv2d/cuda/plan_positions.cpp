@@ -54,12 +54,14 @@ double cost(const Problem& p, const Shape& s, const PositionConfig& c, const Pla
   } else {
     of_step = products + loads + 7.5 * units + 14;
     of_item = 120 + (z.planes * z.results() % 8 != 0 ? 120 : 0);
-    of_block = 500 + 22 * products + 25 * units + 12 * c.layout.steps;
+    of_block = 400 + 18 * products + 35 * units + 4 * c.layout.steps;
   }
   const double wavefronts =
       t.image_steps * warps * (4 * loads + (weigh ? 0 : 2 * units)) + (page + t.images() * written) / 128;
   const double in_flight = resident * page * (t.pages - 1) / 1e3;
-  const double memory = 0.99 * bytes * sectors / 4.15e9 * (1 + 2.3 / in_flight);
+  // While the first pages are read nothing is written, and the other way at the end.
+  const double ends = resident * kMultiprocessors * (page + t.images() * z.planes * written * s.number);
+  const double memory = 0.99 * (bytes * sectors * (1 + 2.3 / in_flight) + ends / 2) / 4.15e9;
   const double issue =
       (items * (t.image_steps * of_step + of_item) + blocks * of_block) * warps * 1.3 / 4 / kClocks;
   const double matrix = items * t.image_steps * products * warps * 2 / kClocks;

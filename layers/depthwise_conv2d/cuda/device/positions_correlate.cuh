@@ -33,17 +33,29 @@ __device__ __forceinline__ void correlate_positions(const PlaneWork& work) {
   constexpr int kRowWords = Plan::kSourcePitch / 4;
   const int loaded = (source_phase + share.planes * kSources + 7) / 8 * 4;
   for (int row = warp; row < kPages * kImages; row += kThreads / 32)
+#pragma unroll 1
     for (int i = loaded + lane; i < kRowWords; i += 32)
       reinterpret_cast<unsigned*>(shared)[row * kRowWords + i] = 0;
   wait_for_stream();
-  for (int i = thread; i < share.planes * Code::kPlaces; i += kThreads) {
-    const int plane = i / Code::kPlaces, tap = Code::tap(i % Code::kPlaces);
+  // Of each plane by place, and zero behind the last, where places are that are none.
+  constexpr int kZero = Code::kPlaces;
+#pragma unroll 1
+  for (int i = thread; i < share.planes * (kZero + 1); i += kThreads) {
+    const int plane = i / (kZero + 1), place = i % (kZero + 1);
+    const int tap = place < kZero ? Code::tap(place) : -1;
     const Int64 first = static_cast<Int64>(share.first_channel + plane) * K::kTaps;
     taps[i] = narrow<T>(tap >= 0 ? load_parameter<T>(work.taps.taps, work.taps.taps_are_float32,
                                                      first + (work.taps.turned ? K::kTaps - 1 - tap : tap))
                                  : 0.0f)
                   .bits;
   }
+  // Where results come later: codes of all sources.
+  static_assert(4 * Plan::kSourcePitch / 2 <= 2 * kResultBytes);
+  int* const codes = reinterpret_cast<int*>(bytes + kPages * kPageBytes);
+#pragma unroll 1
+  for (int i = thread; i < Plan::kSourcePitch / 2; i += kThreads)
+    codes[i] = kTransposed ? Code::output(i - source_phase, share.planes)
+                           : Code::input(i - source_phase, share.planes);
   if (thread < share.planes) biases[thread] = load_bias<T>(work.taps, share.first_channel + thread);
   __syncthreads();
   PageCursor<kPages> cursor;
@@ -72,7 +84,7 @@ __device__ __forceinline__ void correlate_positions(const PlaneWork& work) {
   for (int j = 0; j < kUnits; ++j) {
     const int first = (warp * kUnits + j) * 8 - result_phase, number = first + lane / 4;
     column[j] = kTransposed ? Code::input(number, share.planes) : Code::output(number, share.planes);
-    plane_taps[j] = taps + number / kResults * Code::kPlaces;
+    plane_taps[j] = taps + min(max(number, 0) / kResults, share.planes - 1) * (kZero + 1);
 #pragma unroll
     for (int n = 0; n < 2; ++n)
       bias[j][n] = biases[min(max(first + lane % 4 * 2 + n, 0) / kResults, share.planes - 1)];
@@ -81,25 +93,20 @@ __device__ __forceinline__ void correlate_positions(const PlaneWork& work) {
   for (int s = 0; s < Plan::kSteps; ++s)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      int row[2];
-#pragma unroll
-      for (int n = 0; n < 2; ++n) {
-        const int number = (base + 2 * s + half) * 8 + lane % 4 * 2 + n - source_phase;
-        row[n] = kTransposed ? Code::output(number, share.planes) : Code::input(number, share.planes);
-      }
+      const uint2 row = *reinterpret_cast<const uint2*>(codes + (base + 2 * s + half) * 8 + lane % 4 * 2);
 #pragma unroll
       for (int j = 0; j < kUnits; ++j) {
         if (s < Plan::begin(j) || s >= Plan::end(j)) continue;
-        unsigned tap[2];
-#pragma unroll
-        for (int n = 0; n < 2; ++n) {
-          const int place = kTransposed ? column[j] - row[n] : row[n] - column[j];
-          tap[n] =
-              static_cast<unsigned>(place) < static_cast<unsigned>(Code::kPlaces) ? plane_taps[j][place] : 0u;
-        }
-        factor[Plan::start(j) + s - Plan::begin(j)][half] = tap[0] | tap[1] << 16;
+        const auto tap = [&](unsigned code) {
+          const unsigned result = static_cast<unsigned>(column[j]);
+          const unsigned place = kTransposed ? result - code : code - result;
+          return static_cast<unsigned>(plane_taps[j][min(place, static_cast<unsigned>(kZero))]);
+        };
+        factor[Plan::start(j) + s - Plan::begin(j)][half] = tap(row.x) | tap(row.y) << 16;
       }
     }
+
+  synchronize_some(1, kWorkers);  // codes have been read
 
   T* const results_of = static_cast<T*>(kTransposed ? work.dx : work.y);
   const int out_numbers = share.planes * kResults;
