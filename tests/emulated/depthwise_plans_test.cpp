@@ -94,7 +94,8 @@ const std::map<std::string, int, std::less<>> kParameters{
     {"backward_direct", 6},        {"weigh_direct", 7},        {"backward_float_boxes", 9},
     {"forward_float_boxes", 6},    {"backward_diagonals", 11}, {"forward_matrices", 7},
     {"forward_toeplitz_boxes", 4}, {"backward_pairs", 4},      {"backward_hankel_boxes", 5},
-    {"forward_columns", 5},        {"weigh_columns", 6},       {"weigh_whole_columns", 7}};
+    {"forward_columns", 5},        {"weigh_columns", 6},       {"weigh_whole_columns", 7},
+    {"forward_positions", 6},      {"backward_positions", 6},  {"weigh_positions", 8}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -114,7 +115,7 @@ void expect_fits(const Problem& problem, const Plan& plan) {
 
   static constexpr const char* kFamilies[] = {"pixels",         "planes",       "boxes",     "runs",
                                               "direct",         "matrices",     "diagonals", "pairs",
-                                              "toeplitz_boxes", "hankel_boxes", "columns"};
+                                              "toeplitz_boxes", "hankel_boxes", "columns",   "positions"};
   const std::size_t bracket = plan.kernel.find('<');
   const std::string name = plan.kernel.substr(0, bracket);
   EXPECT_TRUE(name.ends_with(kFamilies[static_cast<std::size_t>(plan.family)]));
@@ -318,7 +319,8 @@ TEST(Plans, of_matrices_come_before_runs_where_taps_are_many) {
                         {1, 1}};
     std::set<Plan::Family> found;
     const std::vector<Plan> plans = plans_for(problem);
-    for (const Plan& plan : plans) found.insert(plan.family);
+    for (const Plan& plan : plans)
+      if (plan.family != Plan::Family::Positions) found.insert(plan.family);
     if (kernel == Size2(7) && size > 7 && found.count(Plan::Family::Matrices) > 0) {
       EXPECT_EQ(plans.front().family, Plan::Family::Matrices) << size;
     }
@@ -349,7 +351,10 @@ TEST(Plans, of_diagonals_come_first_where_taps_are_many) {
     const std::vector<Plan> plans = plans_for(problem);
     const auto is_one = [](const Plan& plan) { return plan.family == Plan::Family::Diagonals; };
     if (kernel == 7 && stride == 1 && size > 7) {
-      EXPECT_TRUE(is_one(plans.front())) << size;
+      const auto first = std::find_if_not(plans.begin(), plans.end(), [](const Plan& plan) {
+        return plan.family == Plan::Family::Positions;
+      });
+      EXPECT_TRUE(is_one(*first)) << size;
     }
     return std::count_if(plans.begin(), plans.end(), is_one);
   };
@@ -388,6 +393,41 @@ TEST(Plans, of_hankel_boxes_are_offered) {
   EXPECT_EQ(count(14, Size2(3, 9), 1, 1), 0);
   problem.transforms = true;
   EXPECT_EQ(count(14, Size2(5), 1, 1), 0);
+}
+
+TEST(Plans, of_positions_are_offered_for_small_maps) {
+  Problem problem;
+  problem.dtype = DType::BFloat16, problem.boxes = true;
+  const auto count = [&](std::int64_t size, std::int64_t kernel, std::int64_t stride,
+                         std::int64_t channels = 384, std::int64_t images = 256) {
+    const Size2 in(size), out((size - 1) / stride + 1);
+    problem.geometry = {images, channels,      channels,      channels,          in,
+                        out,    Size2(kernel), Size2(stride), Size2(kernel / 2), {1, 1}};
+    const std::vector<Plan> plans = plans_for(problem);
+    return std::count_if(plans.begin(), plans.end(),
+                         [](const Plan& plan) { return plan.family == Plan::Family::Positions; });
+  };
+  for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight}) {
+    SCOPED_TRACE(static_cast<int>(pass));
+    problem.pass = pass;
+    for (const std::int64_t kernel : {3, 5, 7}) {
+      EXPECT_GT(count(7, kernel, 1), 0) << kernel;
+      EXPECT_GT(count(14, kernel, 1), 0) << kernel;
+      EXPECT_GT(count(14, kernel, 2), 0) << kernel;
+    }
+    EXPECT_EQ(count(56, 3, 1), 0);
+    EXPECT_EQ(count(7, 3, 1, 384, 4), 0) << "images are too few";
+    EXPECT_EQ(count(7, 3, 1, 383), 0) << "images do not begin with sixteen bytes";
+    problem.output_alignment = 8;
+    EXPECT_EQ(count(7, 3, 1), 0);
+    problem.output_alignment = 16, problem.transforms = true;
+    EXPECT_EQ(count(7, 3, 1) > 0, pass != Pass::Forward);
+    problem.transforms = false, problem.dtype = DType::Float32;
+    EXPECT_EQ(count(7, 3, 1), 0);
+    problem.dtype = DType::BFloat16, problem.exact_taps = pass != Pass::Weight;
+    EXPECT_EQ(count(7, 3, 1) > 0, pass == Pass::Weight);
+    problem.exact_taps = false;
+  }
 }
 
 TEST(Plans, are_none_for_what_only_the_generic_kernels_do) {

@@ -284,5 +284,27 @@ TEST(DepthwiseColumnsTest, plans_compute_what_others_do) {
   expect_plans_agree(settings, of_family(Family::Columns), 5, always(3e-6));
 }
 
+TEST(DepthwisePositionsTest, plans_compute_what_others_do) {
+  LAMELLA_NEEDS_GPU();
+  for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight}) {
+    std::vector<PlanSetting> settings;
+    const auto add = [&](std::int64_t images, std::int64_t channels, Size2 in, Size2 kernel,
+                         std::int64_t stride, DType dtype, bool bias, bool transforms = false) {
+      PlanSetting of{pass, dtype, kPlanes, images, channels, in, kernel, half(kernel), Size2(stride)};
+      of.bias = bias && pass != Pass::Input, of.transforms = transforms && pass == Pass::Weight;
+      settings.push_back(of);
+    };
+    add(37, 72, Size2(7), Size2(3), 1, bfloat16, true);
+    add(64, 40, Size2(7), Size2(5), 1, float16, false);
+    add(33, 24, Size2(14), Size2(3), 2, bfloat16, true, true);
+    add(16, 40, Size2(14), Size2(5), 2, bfloat16, false);
+    add(50, 16, Size2(14), Size2(3), 1, float16, true);
+    add(21, 18, Size2(14), Size2(7), 1, bfloat16, false);
+    add(35, 40, {9, 13}, {3, 5}, 1, float16, true);
+    expect_plans_agree(settings, of_family(Family::Positions), 4,
+                       [](const PlanSetting& of) { return of.pass == Pass::Weight ? of_weights(of) : 4e-3; });
+  }
+}
+
 }  // namespace
 }  // namespace lamella::test

@@ -64,6 +64,7 @@ std::vector<Plan> plans_for(const Problem& p) {
   add_diagonal_plans(p, s, plans);
   add_pair_plans(p, plans);
   add_column_plans(p, s, plans);
+  add_position_plans(p, s, plans);
   // As right on average as those of runs, but they scatter more, and the lowest is taken.
   constexpr double kUnsure = 1.1;
   for (std::size_t i = runs; i < plans.size(); ++i) plans[i].cost *= kUnsure;

@@ -53,7 +53,8 @@ struct Plan {
     Pairs,
     ToeplitzBoxes,
     HankelBoxes,
-    Columns
+    Columns,
+    Positions
   };
   Family family = Family::Pixels;
   BoxSizes x_box, y_box, dx_box;  ///< where it moves boxes; without channels: the kernel does not have it

@@ -10,6 +10,8 @@
 #include "pairs.cuh"
 #include "pixels.cuh"
 #include "planes.cuh"
+#include "positions_correlate.cuh"
+#include "positions_weigh.cuh"
 #include "runs.cuh"
 #include "toeplitz_boxes.cuh"
 #include "whole_columns.cuh"

@@ -158,7 +158,8 @@ struct PlaneCut {
   int run_numbers = 0;     ///< backward_runs in bands, backward_planes of several outputs a channel: from one
                            ///< plane of y to the next; matrices: of x
   int images = 0, strip_rows = 0,
-      result_numbers = 0;  ///< matrices: of the batch; rows that a warp walks down; as run_numbers, of y
+      result_numbers = 0;  ///< matrices (images: positions, too): of the batch; rows that a warp walks down;
+                           ///< as run_numbers, of y
   int chain = 1;           ///< backward_diagonals: items that the matrix units add up
   int team_numbers = 0;    ///< columns: shared memory of a team, whose rows of x and g have input_numbers and
                            ///< output_numbers, and of x run_numbers from one plane to the next
