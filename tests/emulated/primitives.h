@@ -119,10 +119,6 @@ inline void load_shared(unsigned (&word)[4], unsigned from) {
   emulated::check_shared(emulated::shared_memory() + from, 16, 16, "a vector");
   std::memcpy(word, emulated::shared_memory() + from, 16);
 }
-inline void store_shared(unsigned to, const unsigned (&word)[4]) {
-  emulated::check_shared(emulated::shared_memory() + to, 16, 16, "a vector");
-  std::memcpy(emulated::shared_memory() + to, word, 16);
-}
 void load_matrices(unsigned (&matrix)[4], unsigned row);
 void load_matrices(unsigned (&matrix)[2], unsigned row);
 void load_matrices_transposed(unsigned (&matrix)[4], unsigned row);

@@ -230,11 +230,6 @@ __device__ __forceinline__ void load_shared(unsigned (&word)[4], unsigned from) 
                : "=r"(word[0]), "=r"(word[1]), "=r"(word[2]), "=r"(word[3])
                : "r"(from));
 }
-__device__ __forceinline__ void store_shared(unsigned to, const unsigned (&word)[4]) {
-  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(word[0]), "r"(word[1]), "r"(word[2]),
-               "r"(word[3])
-               : "memory");
-}
 
 /// Four 8x8 matrices of sixteen-bit numbers from shared memory; lane l has the address of row l % 8 of matrix
 /// l / 8, and gets numbers 2 · (l % 4) and the next of row l / 4 of each.
