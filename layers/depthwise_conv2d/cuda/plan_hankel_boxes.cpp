@@ -114,6 +114,11 @@ bool plan_hankel(const Problem& p, const Shape& s, const HankelConfig& c, bool n
   const auto lacks = [&] { return wanted - registers_of(plan.launch.threads, static_cast<int>(resident)); };
   while (resident > 0 && lacks() > kSpilled) --resident;
   if (resident < 1) return false;
+  if (!t.keeps) {  // that is for want of registers alone
+    HankelTileSizes keeping = t;
+    keeping.keeps = true;
+    if (registers(p, s, keeping) + lacks() - wanted <= kSpilled) return false;
+  }
   plan.cost = cost(p, s, c, plan, static_cast<double>(resident), std::max(0, lacks()));
   if (!named) return true;
   std::array<char, 320> text{};
@@ -197,16 +202,16 @@ void each_hankel(const Problem& p, const Shape& s, const Add& add, const End& en
         continue;
       if (blocks * channels / 8 > kMostConsumers || blocks * channels / 8 < 2) continue;
       t.channels = channels;
-      t.whole = rows <= kWholeRows;
-      if (t.whole) {
+      if (rows <= kWholeRows) {
+        t.whole = true;
         t.x_blocks = static_cast<int>(ceiling(rows, t.shift_rows));
         each_lead(p, s, t, add_all);
-      } else if (images == 1 && width == 16) {
-        for (const int x_blocks : {1, 2, 3, 4}) {
-          if (x_blocks * t.shift_rows > 16 || wasteful(rows, x_blocks * t.shift_rows, 0.7)) continue;
-          t.x_blocks = x_blocks, t.g_blocks = x_blocks * t.per_x(), t.lead = 0;
-          add_all(t);
-        }
+      }
+      if (images > 1 || width == 8) continue;
+      t.whole = false, t.lead = 0;
+      for (t.x_blocks = 1; t.x_blocks * t.shift_rows <= std::min(rows, kWholeRows); ++t.x_blocks) {
+        t.g_blocks = t.x_blocks * t.per_x();
+        if (!wasteful(rows, t.x_rows(), 0.7)) add_all(t);
       }
     }
   };

@@ -5,21 +5,25 @@
 /// The weight's gradient of sixteen-bit numbers, channels side by side, by products whose results are taps.
 ///
 /// In units of the stride (that is one here), x[u] and g[v] meet in tap u - v. Of one channel a product is
-///   D[rows and shifts of x][rows and shifts of g] += A[..][16 columns] · B[16 columns][..],
+///   D[(r, a)][(r', b)] += A[(r, a)][c] · B[c][(r', b)], over sixteen columns c,
 ///   A[(r, a)][c] = x[row r][c + 2a],  B[c][(r', b)] = g[row r'][c - b]:
-/// kh = r - r' and kw = 2a + b. All is wanted that is made, but for rows too far apart; a product of
-/// boxes_backward.cuh is one for eight channels, of which the diagonals are wanted. That both factors are
-/// shifted halves what must be loaded of x: each pixel once for each shift of its factor.
+/// a sum for tap kh = r - r', kw = 2a + b, wanted but where the rows are too far apart; a product of
+/// backward_boxes is one for eight channels, of which only the diagonals are wanted. That both factors are
+/// shifted is what saves loads: each pixel is loaded once for each shift of its factor, and of kW shifts x
+/// has one half and g the other.
 ///
-/// The factor of x has kShiftRows_ rows, sixteen of its own, and that of g four rows; tiles of products of
-/// rows that are as far apart are added up: see kSums. A lane's numbers of a factor are neighbouring columns
-/// of one channel, while neighbours in a page are channels: it loads eight channels of each of its pixels,
-/// and joins halves of two pixels' words.
+/// The sixteen rows of A are kShiftRows_ (4 or 8) rows of x in 4 or 2 shifts, the eight columns of B are four
+/// rows of g in two. Products whose blocks of rows are as far apart have the same taps: there is one tile of
+/// sums for each distance (kSums), kept in registers over rows, columns and images.
 ///
-/// Which columns make a pair is free as long as both factors agree. Columns c and c + 2, for c of 0, 1, 4, 5:
-/// then the second pixel of a shift is the first of the next (of three pixels two rows of the factor are
-/// made), and the eight lanes of a quarter of a load meet different banks, as the box's rows are two pixels
-/// more than a multiple of four (x), or as two lanes read the same pixel (g).
+/// A lane's numbers of a factor are pairs of columns of one channel, while neighbours in a page are channels:
+/// it loads eight channels of each of its pixels, and joins halves of two pixels' words. Which columns make a
+/// pair is free as long as both factors agree. Columns c and c + 2, for c of 0, 1, 4, 5: then the second
+/// pixel of a shift is the first of the next (three pixels make two rows of A), and the eight lanes of a
+/// quarter of a load meet different banks: of x, as its box's rows are two pixels more than a multiple of
+/// four; of g, as lanes with the same bank have the same pixel.
+///
+/// Numbers that are not finite spread to other taps of their channel, as 0 · infinity is no number.
 namespace lamella::depthwise {
 
 /// What a kernel is made of. The sixteen columns of a product are neighbours (kColumns_ = 16), or eight of
