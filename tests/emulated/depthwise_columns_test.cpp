@@ -82,6 +82,19 @@ TEST(Columns, forward_of_one_row) {
   check<Kernel<1, 15, 1, 1>, ColumnTile<4, 2, 3, 1, 2, 1, 4, 1, 0>, false, 7>();
 }
 
+TEST(Columns, forward_of_seven_columns) {
+  check<Kernel<7, 7, 1, 1>, ColumnTile<7, 1, 5, 1, 2, 2, 4, 2, 4>, false, 3>(3);
+}
+TEST(Columns, forward_of_fourteen_columns) {
+  check<Kernel<5, 5, 1, 1>, ColumnTile<14, 2, 3, 2, 2, 1, 4, 1, 4>, false, 2>();
+}
+
+TEST(Columns, weight_of_seven_columns) {
+  check<Kernel<7, 7, 1, 1>, ColumnTile<7, 1, 5, 1, 2, 2, 4, 2, 4>, true, 3, true>(3);
+}
+TEST(Columns, weight_of_fourteen_columns) {
+  check<Kernel<5, 5, 1, 1>, ColumnTile<14, 2, 3, 2, 2, 1, 4, 2, 4>, true, 2, true>();
+}
 TEST(Columns, weight_vectors) {
   check<Kernel<7, 7, 1, 1>, ColumnTile<4, 1, 5, 1, 2, 4, 2, 4, 2>, true, 3, true>(3);
 }

@@ -19,7 +19,7 @@ inline Launch cut_columns(PlaneWork& work, std::int64_t images, std::int64_t cha
                           const KernelSizes& kernel, bool weight, ColumnTileSizes& tile,
                           std::int64_t strip_rows, std::int64_t wanted_teams) {
   constexpr std::int64_t kSumsAtOnce = 8;  // of the weight's gradient, when a team ends
-  constexpr std::int64_t kUnits = 8;       // of sixteen bytes, in all banks
+  constexpr std::int64_t kBanks = 32;
   PlaneCut& cut = work.cut;
   Launch launch;
   const std::int64_t members = 32 * tile.team, groups = ceiling(work.w.output, tile.columns);
@@ -32,15 +32,19 @@ inline Launch cut_columns(PlaneWork& work, std::int64_t images, std::int64_t cha
   cut.band_rows = static_cast<int>(round_up(ceiling(rows, cut.bands), tile.rows));
   cut.bands = static_cast<int>(ceiling(rows, cut.band_rows));
 
-  const std::int64_t zeros = round_up(work.w.padding, 4), offset = zeros - work.w.padding;
-  std::int64_t units = ceiling(std::max(zeros + work.w.input, (groups - 1) * tile.columns + offset +
-                                                                  tile.columns + kernel.kernel_w - 1),
-                               4);
+  const std::int64_t zeros = round_up(work.w.padding, 4), columns = groups * tile.columns;
+  const int unit = tile.columns % 4 == 0 ? 4 : tile.columns % 2 == 0 ? 2 : 1;
+  const bool has_out = weight || tile.copies_g > 0;
+  if (has_out && columns % tile.vector_g != 0) return launch;
+  const std::int64_t step = std::max(unit, tile.vector_x);
+  const std::int64_t least = round_up(
+      std::max(zeros + work.w.input, zeros - work.w.padding + columns + kernel.kernel_w + unit - 2), step);
   // Threads of neighbouring planes read as if their columns were neighbours.
-  while (cut.planes > 1 && units % kUnits != groups * tile.columns / 4 % kUnits) ++units;
-  cut.run_numbers = static_cast<int>(4 * units);
-  cut.input_numbers = cut.planes * cut.run_numbers;
-  cut.output_numbers = weight || tile.copies_g > 0 ? static_cast<int>(cut.planes * groups * tile.columns) : 0;
+  std::int64_t apart = least;
+  while (cut.planes > 1 && apart < least + kBanks && apart % kBanks != columns % kBanks) apart += step;
+  cut.run_numbers = static_cast<int>(apart < least + kBanks ? apart : least);
+  cut.input_numbers = static_cast<int>(round_up(std::int64_t{cut.planes} * cut.run_numbers, 4));
+  cut.output_numbers = has_out ? static_cast<int>(round_up(cut.planes * columns, 4)) : 0;
   cut.team_numbers = tile.rows * (tile.slots * (cut.input_numbers + (weight ? cut.output_numbers : 0)) +
                                   (weight ? 0 : cut.output_numbers));
   if (weight)
@@ -49,7 +53,7 @@ inline Launch cut_columns(PlaneWork& work, std::int64_t images, std::int64_t cha
     return static_cast<int>(ceiling(cut.planes * (numbers / vector), members));
   };
   tile.copies_x = copies_of(work.w.input, tile.vector_x);
-  if (cut.output_numbers > 0) tile.copies_g = copies_of(work.w.output, tile.vector_g);
+  if (has_out) tile.copies_g = copies_of(work.w.output, tile.vector_g);
 
   const std::int64_t channel_groups = ceiling(channels, cut.planes), items = images * cut.bands;
   if (items > kMostItems) return launch;

@@ -32,19 +32,21 @@ int products(const Shape& s, const ColumnTileSizes& t) { return taps_of(s.kernel
 /// As compiled, but for a few.
 int registers(const Problem& p, const Shape& s, const ColumnTileSizes& t) {
   const KernelSizes& k = s.kernel;
-  const int window = (t.columns + k.kernel_w + 2) / 4 * 4, kept = k.kernel_h - 1;
-  const int own = 26 + 4 * (t.copies_x + t.copies_g) + taps_of(k) + window;
+  const int window = t.columns % 4 == 0 ? (t.columns + k.kernel_w + 2) / 4 * 4 : t.columns + k.kernel_w - 1,
+            kept = k.kernel_h - 1;
+  const int own = 25 + 4 * (t.copies_x + t.copies_g) + taps_of(k) + window;
   return own + (kept + (weighs(p) ? t.rows : 1)) * t.columns;
 }
 
 /// Instructions of a step, as counted in compiled kernels.
 double instructions(const Problem& p, const Shape& s, const ColumnTileSizes& t) {
-  const double reads = (t.columns + s.kernel.kernel_w + 5) / 4, columns = t.columns;
+  const int unit = t.columns % 4 == 0 ? 4 : t.columns % 2 == 0 ? 2 : 1;
+  const double reads = (t.columns + s.kernel.kernel_w + unit + 1) / unit, columns = t.columns;
   const double copies = t.copies_x + t.copies_g;
   if (weighs(p))
-    return products(s, t) + t.rows * (reads + columns / 4 + 4 * copies + 8) +
+    return products(s, t) + t.rows * (reads + columns / unit + 4 * copies + 8) +
            (s.kernel.kernel_h - 1) * columns + 35;
-  const double stores = t.copies_g > 0 ? columns / 4 + t.copies_g + 3 : columns / t.vector_g * 2;
+  const double stores = t.copies_g > 0 ? columns / unit + t.copies_g + 3 : columns / t.vector_g * 2;
   return products(s, t) + t.rows * (reads + stores + 4 * copies + 8) + 25;
 }
 
@@ -148,16 +150,18 @@ void each_column(const Problem& p, const Shape& s, const Add& add) {
   ColumnConfig c;
   ColumnTileSizes& t = c.tile;
   t.vector_x = vector_of(s.w.input, read), t.vector_g = vector_of(s.w.output, written);
-  // Results of rows that do not divide by four go side by side.
-  t.copies_g = weighs(p) || t.vector_g < 4 ? 1 : 0;
-  for (const int columns : {4, 8})
+  for (const int columns : {4, 7, 8, 14})
     for (const int rows : {1, 2, 4}) {
       t.columns = columns, t.rows = rows;
+      // Results of threads whose columns do not divide by four go side by side.
+      t.copies_g = weighs(p) || t.vector_g < 4 || columns % 4 != 0 ? 1 : 0;
+      t.copies_x = 1;
+      if (columns % 4 != 0 && s.w.output % columns != 0) continue;
       if (products(s, t) > kLongest || registers(p, s, t) > kMostRegisters) continue;
       if (columns >= s.w.output + 4) continue;
       for (const int team : {1, 2, 4, 7, 8}) {
         t.team = team, t.warps = team == 1 ? 4 : team;
-        for (const int ahead : {4, 8}) {  // rows
+        for (const int ahead : {2, 4, 8}) {  // rows
           t.slots = std::max(ahead / rows, 2) + 1;
           for (const int strips : {1, 2, 4, 8}) {
             const std::int64_t of_strip = ceiling(weighs(p) ? s.h.input : s.h.output, strips);

@@ -25,11 +25,19 @@ struct ColumnTile {
   static constexpr int kTeam = kTeam_, kWarps = kWarps_, kMembers = 32 * kTeam_, kThreads = 32 * kWarps_;
   static constexpr int kVectorX = kVectorX_, kCopiesX = kCopiesX_;
   static constexpr int kVectorG = kVectorG_, kCopiesG = kCopiesG_;
-  static_assert(kWarps % kTeam == 0 && kColumns % 4 == 0 && kSlots > 1);
+  static constexpr int kUnit = kColumns % 4 == 0 ? 4 : kColumns % 2 == 0 ? 2 : 1;  ///< read at once
+  static_assert(kWarps % kTeam == 0 && kSlots > 1);
 };
 
 /// Numbers of zeros to the left of a row whose padding is so wide.
 LAMELLA_ANYWHERE constexpr int zeros_before(int padding) { return (padding + 3) / 4 * 4; }
+
+/// What a thread's columns read of a row, behind zeros for so much padding.
+template <class Tile, int kPadding, int kCount>
+__device__ __forceinline__ void read_row(const float* from, float (&x)[kCount]) {
+  constexpr int kUnit = Tile::kUnit, kOffset = zeros_before(kPadding) - kPadding;
+  load_window<float, kUnit, kOffset % kUnit>(from + kOffset / kUnit * kUnit, x);
+}
 
 /// A thread's share of the copies of rows, kVector numbers at a time.
 template <int kVector, int kCopies, int kMembers>
@@ -115,7 +123,7 @@ struct TeamPlace {
 template <class T, class K, class Tile, int kPadding, int kBlocks>
 __global__ void __launch_bounds__(Tile::kThreads, kBlocks) forward_columns(const PlaneWork work) {
   constexpr int kColumns = Tile::kColumns, kRows = Tile::kRows, kSlots = Tile::kSlots;
-  constexpr int kZeros = zeros_before(kPadding), kOffset = kZeros - kPadding, kKept = K::kH - 1;
+  constexpr int kZeros = zeros_before(kPadding), kKept = K::kH - 1;
   static_assert(sizeof(T) == 4 && K::kStrideH == 1 && K::kStrideW == 1 && K::kRepeat == 1);
   extern __shared__ uint4 shared[];
   const PlaneCut& cut = work.cut;
@@ -184,13 +192,17 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocks) forward_columns(const
       const unsigned at_row =
           shared_address(stage) + static_cast<unsigned>(r * cut.output_numbers + my_out) * 4;
 #pragma unroll
-      for (int c = 0; c < kColumns; c += 4) {
+      for (int c = 0; Tile::kUnit < 4 && c < kColumns; ++c)
+        if (at.works) stage[r * cut.output_numbers + my_out + c] = row[c];
+#pragma unroll
+      for (int c = 0; Tile::kUnit == 4 && c + 3 < kColumns; c += 4) {
         const unsigned some[4]{__float_as_uint(row[c]), __float_as_uint(row[c + 1]),
                                __float_as_uint(row[c + 2]), __float_as_uint(row[c + 3])};
         if (at.works) store_shared(at_row + 4 * c, some);
       }
     } else {
       constexpr int kVector = Tile::kVectorG;
+      static_assert(kStaged || kColumns % kVector == 0);
 #pragma unroll
       for (int c = 0; c < kColumns; c += kVector) {
         float some[kVector];
@@ -223,7 +235,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocks) forward_columns(const
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         float x[kColumns + K::kW - 1], done[kColumns];
-        load_window<float, 4, kOffset>(ring + slot + r * row_numbers + mine, x);
+        read_row<Tile, kPadding>(ring + slot + r * row_numbers + mine, x);
 #pragma unroll
         for (int s = 0; s <= kKept; ++s) {
           const int kh = kKept - s;
@@ -277,7 +289,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocks) forward_columns(const
 template <class T, class K, class Tile, int kPadding, bool kBias, int kBlocks>
 __global__ void __launch_bounds__(Tile::kThreads, kBlocks) weigh_columns(const PlaneWork work) {
   constexpr int kColumns = Tile::kColumns, kRows = Tile::kRows, kSlots = Tile::kSlots;
-  constexpr int kZeros = zeros_before(kPadding), kOffset = kZeros - kPadding, kKept = K::kH - 1;
+  constexpr int kZeros = zeros_before(kPadding), kKept = K::kH - 1;
   constexpr int kAll = K::kTaps + 1;
   static_assert(sizeof(T) == 4 && K::kStrideH == 1 && K::kStrideW == 1 && K::kRepeat == 1);
   extern __shared__ uint4 shared[];
@@ -364,7 +376,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocks) weigh_columns(const P
       const float* const from = ring + slot;
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        load_window<float, 4, 0>(from + r * row_numbers + my_g, g[kKept + r]);
+        read_row<Tile, 0>(from + r * row_numbers + my_g, g[kKept + r]);
         if (kBias && (row >= begin || strip.strip == 0)) {
 #pragma unroll
           for (int c = 0; c < kColumns; ++c) total += g[kKept + r][c];
@@ -374,7 +386,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocks) weigh_columns(const P
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
           float x[kColumns + K::kW - 1];
-          load_window<float, 4, kOffset>(from + r * row_numbers + my_x, x);
+          read_row<Tile, kPadding>(from + r * row_numbers + my_x, x);
 #pragma unroll
           for (int kh = 0; kh < K::kH; ++kh)
 #pragma unroll
