@@ -30,7 +30,7 @@ struct Setting {
   Pass pass;
   Hook hook;
   DType dtype = bfloat16;
-  std::int64_t kernel = 3;
+  std::int64_t kernel = 3, outputs = 1;  ///< of a channel
 };
 
 /// What a pass reads and writes.
@@ -41,7 +41,7 @@ struct Memory {
 
   explicit Memory(const Setting& of) {
     Conv2dGeometry& g = geometry;
-    g.batch = of.images, g.in_channels = g.out_channels = g.groups = kChannels;
+    g.batch = of.images, g.in_channels = g.groups = kChannels, g.out_channels = kChannels * of.outputs;
     g.in = Size2(of.size), g.kernel = Size2(of.kernel), g.stride = Size2(of.stride);
     g.padding = Size2(of.kernel / 2);
     g.out = Size2((of.size - 1) / of.stride + 1);
@@ -53,9 +53,9 @@ struct Memory {
     };
     constexpr auto kLast = MemoryFormat::ChannelsLast;
     x = make({of.images, kChannels, of.size, of.size}, 1, of.dtype, kLast);
-    y = make({of.images, kChannels, g.out.h, g.out.w}, 2, of.dtype, kLast);
+    y = make({of.images, g.out_channels, g.out.h, g.out.w}, 2, of.dtype, kLast);
     dx = make({of.images, kChannels, of.size, of.size}, 3, of.dtype, kLast);
-    weight = make({kChannels, 1, of.kernel, of.kernel}, 4, of.dtype);
+    weight = make({g.out_channels, 1, of.kernel, of.kernel}, 4, of.dtype);
     dweight = make({kChannels, 1, of.kernel, of.kernel}, 5, float32);
     dbias = make({kChannels}, 11, float32);
     scale = make({kChannels}, 6, float32), shift = make({kChannels}, 7, float32);
@@ -175,7 +175,12 @@ TEST(DepthwiseImagesTest, plans_of_toeplitz_boxes_compute_what_others_do) {
        {3, 30, 1, Pass::Input, kNone, bfloat16, 7},
        {2, 57, 1, Pass::Forward, kNone, bfloat16, 7},
        {2, 56, 1, Pass::Forward, kNone, bfloat16, 9},
-       {2, 30, 1, Pass::Forward, kNone, bfloat16, 15}},
+       {2, 30, 1, Pass::Forward, kNone, bfloat16, 15},
+       {5, 14, 2, Pass::Forward, kNone, bfloat16, 5},
+       {3, 28, 2, Pass::Forward, kNone, float16, 5},
+       {2, 57, 2, Pass::Forward, kNone, bfloat16, 7},
+       {2, 56, 1, Pass::Forward, kNone, bfloat16, 3, 2},
+       {3, 28, 2, Pass::Forward, kNone, bfloat16, 3, 2}},
       [](const Plan& plan) { return plan.family == Plan::Family::ToeplitzBoxes; }, 4e-3, 5);
 }
 
