@@ -347,7 +347,8 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
       }
       release_pages(kAdvance);
       if (stores) wait_until_stores_have_read();  // the place for results is free
-      kChunks > 1 ? synchronize_some(1 + group, 32 * kChunks) : synchronize_warp();
+      synchronize_warp();
+      synchronize_some(1 + group, 32 * kChunks);
       if (has_channels && exists) {
 #pragma unroll
         for (int half = 0; half < 2; ++half)
@@ -383,7 +384,8 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
             }
       }
       hand_to_copy_engine();
-      kChunks > 1 ? synchronize_some(1 + group, 32 * kChunks) : synchronize_warp();
+      synchronize_warp();
+      synchronize_some(1 + group, 32 * kChunks);
       if (stores && exists) {
         store_box(boxes.y, results, first_channel * kRepeat, out_column, out_row, image, work.accumulate);
         end_stores();
