@@ -67,7 +67,7 @@ void forward(int size = 0) {
     EXPECT_EQ(plan.launch.shared_bytes, Sizes::kSharedBytes);
     EXPECT_EQ(plan.launch.threads, Sizes::kThreads);
     EmulatedTensor x = box_tensor(work.x, g.batch, g.h, g.w, g.channels, plan.x),
-                   y = box_tensor(work.y, g.batch, g.out_h, g.out_w, g.channels, plan.y);
+                   y = box_tensor(work.y, g.batch, g.out_h, g.out_w, g.channels * K::kRepeat, plan.y);
     boxes.x.opaque[0] = reinterpret_cast<std::uintptr_t>(&x);
     boxes.y.opaque[0] = reinterpret_cast<std::uintptr_t>(&y);
     problem.forward(work, plan.launch, false, [&] { forward_toeplitz_boxes<T, K, Tile, 1>(boxes); });
@@ -123,6 +123,12 @@ TEST(ToeplitzBoxes, strides) {
   forward<BFloat16, Kernel<2, 2, 2, 2>, ToeplitzTile<3, 1, 8, 1, 1, 1, 16, 16, 2, false>>();
   forward<BFloat16, Kernel<9, 9, 2, 2>, ToeplitzTile<1, 1, 8, 2, 1, 1, 16, 16, 3, false>>();
   forward<BFloat16, Kernel<15, 15, 2, 2>, ToeplitzTile<2, 1, 8, 1, 1, 1, 16, 16, 3, false>>();
+}
+TEST(ToeplitzBoxes, two_outputs_of_a_channel) {
+  forward<BFloat16, Kernel<3, 3, 1, 1, 2>, ToeplitzTile<1, 2, 4, 4, 1, 1, 32, 8, 3, false>>();
+  forward<Float16, Kernel<3, 3, 2, 2, 2>, ToeplitzTile<2, 1, 8, 2, 1, 1, 16, 16, 3, false>>();
+  forward<BFloat16, Kernel<5, 5, 1, 1, 2>, ToeplitzTile<1, 1, 8, 1, 1, 1, 32, 11, 2, true>>(7);
+  forward<BFloat16, Kernel<9, 9, 1, 1, 2>, ToeplitzTile<2, 1, 16, 1, 1, 1, 16, 16, 3, false>>();
 }
 TEST(ToeplitzBoxes, other_kernels) {
   forward<BFloat16, Kernel<3, 7, 1, 1>, ToeplitzTile<2, 1, 8, 2, 1, 1, 16, 8, 3, false>>();

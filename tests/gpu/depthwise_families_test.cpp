@@ -135,8 +135,10 @@ TEST(DepthwiseToeplitzBoxesTest, plans_compute_what_others_do) {
   LAMELLA_NEEDS_GPU();
   std::vector<PlanSetting> settings;
   const auto add = [&](std::int64_t images, std::int64_t channels, std::int64_t size, Size2 kernel, Pass pass,
-                       DType dtype) {
-    settings.push_back({pass, dtype, kLast, images, channels, Size2(size), kernel, half(kernel)});
+                       DType dtype, std::int64_t stride = 1, std::int64_t outputs = 1) {
+    settings.push_back(
+        {pass, dtype, kLast, images, channels, Size2(size), kernel, half(kernel), Size2(stride)});
+    settings.back().outputs = outputs;
     settings.back().bias = pass == Pass::Forward;
   };
   add(11, 72, 7, Size2(5), Pass::Forward, bfloat16);
@@ -145,9 +147,13 @@ TEST(DepthwiseToeplitzBoxesTest, plans_compute_what_others_do) {
   add(3, 40, 56, Size2(7), Pass::Input, bfloat16);
   add(3, 48, 30, {3, 7}, Pass::Forward, float16);
   add(3, 32, 13, Size2(3), Pass::Forward, float16);
-  add(2, 48, 57, Size2(7), Pass::Input, bfloat16);
   add(2, 32, 30, Size2(15), Pass::Forward, bfloat16);
-  expect_plans_agree(settings, of_family(Family::ToeplitzBoxes), 5, always(4e-3));
+  add(5, 72, 14, Size2(5), Pass::Forward, bfloat16, 2);
+  add(3, 72, 28, Size2(5), Pass::Forward, float16, 2);
+  add(2, 48, 57, Size2(7), Pass::Forward, bfloat16, 2);
+  add(2, 48, 56, Size2(3), Pass::Forward, bfloat16, 1, 2);
+  add(3, 48, 28, Size2(3), Pass::Forward, float16, 2, 2);
+  expect_plans_agree(settings, of_family(Family::ToeplitzBoxes), 7, always(4e-3));
 }
 
 TEST(DepthwiseFloatBoxesTest, plans_compute_what_others_do) {

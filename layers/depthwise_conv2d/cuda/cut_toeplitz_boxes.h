@@ -72,14 +72,19 @@ inline BoxPlan cut_toeplitz_boxes(PixelWork& work, std::int64_t images, std::int
   if (tile.whole ? cut.strip_rows > tile.step_rows() || tile.page_rows < needed || tile.page_rows > in_rows
                  : step % tile.page_rows != 0)
     return plan;
+  if (tile.channels * kernel.repeat > 64) return plan;
   if (tile.pages < tile.reach(kernel) || tile.groups() > kMostGroups) return plan;
   if (tile.box_columns > 0 && tile.box_columns != narrow_toeplitz_boxes(work, kernel, tile)) return plan;
   const int read = (tile.units() - 1) * kernel.stride_w + kernel.kernel_w;
   plan.x = {tile.channels,     tile.box_columns > 0 ? tile.box_columns : static_cast<int>(round_up(read, 8)),
             tile.page_rows,    tile.images(),
             work.w.input_step, work.h.input_step};
-  plan.y = {tile.channels, tile.columns(),     tile.step_rows(),
-            tile.deep(),   work.w.output_step, work.h.output_step};
+  plan.y = {tile.channels * kernel.repeat,
+            tile.columns(),
+            tile.step_rows(),
+            tile.deep(),
+            work.w.output_step,
+            work.h.output_step};
   if (!fits(plan.x) || !fits(plan.y)) return plan;
   const std::int64_t items = std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step *
                              ceiling(images, tile.images());
@@ -92,7 +97,7 @@ inline BoxPlan cut_toeplitz_boxes(PixelWork& work, std::int64_t images, std::int
             entries = words == 1 ? 8 : 7 + 7 * kernel.stride_w + 8 * (words - 1);
   plan.launch.shared_bytes = 1024 + tile.pages * (box_bytes(plan.x) + 16) +
                              tile.groups() * box_bytes(plan.y) +
-                             tile.channels / 8 * (kernel.kernel_h * 32 * entries + 32);
+                             tile.channels / 8 * kernel.repeat * (kernel.kernel_h * 32 * entries + 32);
   return plan;
 }
 

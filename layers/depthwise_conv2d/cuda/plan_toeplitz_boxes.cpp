@@ -22,7 +22,8 @@ constexpr int kLargestMap = 16;  ///< whose images share an item
 int toeplitz_registers(const Shape& s, const ToeplitzTileSizes& t) {
   const KernelSizes& k = s.kernel;
   const int eights = toeplitz_window(k) + (t.tiles > 1 ? k.stride_w : 0);
-  return 40 + 32 * t.rows * t.tiles + 16 * eights + 8 * toeplitz_words(k) * ((t.rows - 1) * k.stride_h + 1);
+  return 40 + 32 * t.rows * t.tiles * k.repeat + 16 * eights +
+         8 * toeplitz_words(k) * k.repeat * ((t.rows - 1) * k.stride_h + 1);
 }
 
 /// Estimated milliseconds: five limits, of which the largest counts most. Counted, not fitted: nobody has
@@ -32,22 +33,22 @@ double toeplitz_cost(const Shape& s, const ToeplitzTileSizes& t, const Plan& pla
   const KernelSizes& k = s.kernel;
   const PixelCut& cut = plan.pixels.cut;
   const double x = static_cast<double>(s.images * s.channels) * s.h.input * s.w.input,
-               y = static_cast<double>(s.images * s.channels) * s.h.output * s.w.output;
+               y = static_cast<double>(s.images * s.out_channels) * s.h.output * s.w.output;
   const double item_steps = static_cast<double>(cut.strip_rows) / t.step_rows();
   const double items = static_cast<double>(plan.pixels.items) * cut.channel_blocks,
                steps = items * item_steps, warp_steps = steps * t.consumers();
   // Of a step of a warp.
-  const double window = toeplitz_window(k), words = toeplitz_words(k), results = t.rows * t.tiles;
+  const double window = toeplitz_window(k), words = toeplitz_words(k), results = t.rows * t.tiles * k.repeat;
   const double rows = (t.rows - 1) * k.stride_h + k.kernel_h,
                eights = rows * ((t.tiles - 1) * k.stride_w + window);
   const double products = 8 * results * k.kernel_h * window / 2;
-  const double instructions = eights * (4 + 16) + rows * (2 * words + 10) + products +
+  const double instructions = eights * (4 + 16) + rows * (2 * words * k.repeat + 10) + products +
                               8 * results * k.kernel_h * (words > 1 ? 0 : window) * (t.tiles > 1 ? 2 : 1) +
                               results * 40 + 200;
-  const double wavefronts = 16 * eights + 8 * rows * words + 16 * results;
+  const double wavefronts = 16 * eights + 8 * rows * words * k.repeat + 16 * results;
   const double page = 2.0 * t.images() * t.channels * plan.x_box.pixels,  // a row of it
       page_rows = t.whole ? t.page_rows : t.step_rows() * k.stride_h;
-  const double stored = 2.0 * t.images() * t.channels * t.step_rows() * t.units();
+  const double stored = 2.0 * t.images() * t.channels * k.repeat * t.step_rows() * t.units();
   // What is asked for ahead of the step at hand, besides rows that do not exist.
   const double ahead = page * t.page_rows * (t.pages - t.reach(k)) *
                        std::min(1.0, x * 2 / (items * page * (item_steps * page_rows)));
@@ -105,12 +106,12 @@ int plan_toeplitz_boxes(const Problem& p, const Shape& s, const ToeplitzConfig& 
   if (!named) return resident;
   const KernelSizes& k = s.kernel;
   std::array<char, 320> text{};
-  const int length = std::snprintf(text.data(), text.size(),
-                                   "forward_toeplitz_boxes<%s, Kernel<%d, %d, %d, %d>, ToeplitzTile<%d, %d, "
-                                   "%d, %d, %d, %d, %d, %d, %d, %s",
-                                   type_name(p.dtype), k.kernel_h, k.kernel_w, k.stride_h, k.stride_w,
-                                   t.tiles, t.rows, t.high, t.wide, t.across, t.image_groups, t.channels,
-                                   t.page_rows, t.pages, word(t.whole));
+  const int length = std::snprintf(
+      text.data(), text.size(),
+      "forward_toeplitz_boxes<%s, Kernel<%d, %d, %d, %d%s>, ToeplitzTile<%d, %d, "
+      "%d, %d, %d, %d, %d, %d, %d, %s",
+      type_name(p.dtype), k.kernel_h, k.kernel_w, k.stride_h, k.stride_w, k.repeat > 1 ? ", 2" : "", t.tiles,
+      t.rows, t.high, t.wide, t.across, t.image_groups, t.channels, t.page_rows, t.pages, word(t.whole));
   plan.kernel.assign(text.data(), static_cast<std::size_t>(length));
   if (t.box_columns > 0) plan.kernel += ", " + std::to_string(t.box_columns);
   plan.kernel += ">, " + std::to_string(resident) + ">";
@@ -129,11 +130,11 @@ bool wasteful(std::int64_t size, std::int64_t piece, double least) {
 /// Calls add(tile) for what may be worth a thought, without pages.
 template <class Add>
 void each_toeplitz_tile(const Shape& s, std::int64_t rows, std::int64_t columns, const Add& add) {
-  const bool wide_window = s.kernel.kernel_w > 9;
+  const int most_results = s.kernel.kernel_w > 9 || s.kernel.repeat > 1 ? 2 : 4;
   ToeplitzTileSizes t{};
   for (const auto& [tiles, tile_rows] :
        {std::pair{1, 1}, {1, 2}, {1, 3}, {2, 1}, {1, 4}, {2, 2}, {4, 1}, {3, 1}}) {
-    if (wide_window && tiles * tile_rows > 2) continue;
+    if (tiles * tile_rows > most_results) continue;
     t.tiles = tiles, t.rows = tile_rows;
     for (const int high : {2, 4, 8, 16})
       for (const int wide : {1, 2, 4}) {
@@ -167,11 +168,11 @@ void each_toeplitz_tile(const Shape& s, std::int64_t rows, std::int64_t columns,
 }
 
 bool may_use_toeplitz_boxes(const Problem& p, const Shape& s) {
-  constexpr int kBoxAlignment = 16;
-  return p.boxes && p.channels_last && s.forward && s.number == 2 && s.kernel.repeat == 1 && !p.accumulate &&
+  constexpr int kBoxAlignment = 16, kLargestStride = 2;
+  return p.boxes && p.channels_last && s.forward && s.number == 2 && s.kernel.repeat <= 2 && !p.accumulate &&
          !p.exact_taps && p.hook == Hook::None && !loads_transformed(p) &&
          p.input_alignment >= kBoxAlignment && p.output_alignment >= kBoxAlignment && s.kernel.kernel_w > 1 &&
-         s.kernel.stride_h == 1 && s.kernel.stride_w == 1;
+         std::max(s.kernel.stride_h, s.kernel.stride_w) <= kLargestStride;
 }
 
 }  // namespace

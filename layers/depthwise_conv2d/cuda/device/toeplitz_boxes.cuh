@@ -14,7 +14,8 @@
 ///
 /// The first factor has pairs of neighbouring columns of one channel, while a page has channels side by side.
 /// So a lane loads eight channels of two neighbours, and exchanges bytes: that makes words of eight products.
-/// In the end it has eight channels of each of its results, too: nothing is transposed.
+/// In the end it has eight channels of each of its results, too: nothing is transposed. Two outputs of a
+/// channel share the first factor.
 ///
 /// Numbers that are not finite spread to other results of their row and channel, as 0 · infinity is no
 /// number.
@@ -43,7 +44,8 @@ struct ToeplitzTile : SwizzledPixels<kChannels_> {
 
 template <class K, class Tile>
 struct ForwardToeplitzBoxes {
-  static constexpr int kStrideH = K::kStrideH, kStrideW = K::kStrideW;
+  static constexpr int kStrideH = K::kStrideH, kStrideW = K::kStrideW, kRepeat = K::kRepeat;
+  using Results = SwizzledPixels<Tile::kChannels * kRepeat>;
   static constexpr int kReads = (7 * kStrideW + K::kW + 7) / 8;
   static constexpr int kWindow = kReads > 2 ? kReads : 2;                  ///< of a product, in eights
   static constexpr int kEights = (Tile::kTiles - 1) * kStrideW + kWindow;  ///< of a place
@@ -56,39 +58,40 @@ struct ForwardToeplitzBoxes {
                                        : ((Tile::kUnits - 1) * kStrideW + K::kW + 7) / 8 * 8;
   static constexpr int kRowBytes = kXColumns * Tile::kPixelBytes, kImageBytes = kPageRows * kRowBytes;
   static constexpr int kPageBytes = Tile::box_bytes(Tile::kImages * kPageRows * kXColumns);
-  static constexpr int kResultImageBytes = Tile::kStepRows * Tile::kColumns * Tile::kPixelBytes;
-  static constexpr int kResultBytes = Tile::box_bytes(Tile::kDeep * Tile::kStepRows * Tile::kColumns);
+  static constexpr int kResultImageBytes = Tile::kStepRows * Tile::kColumns * Results::kPixelBytes;
+  static constexpr int kResultBytes = Results::box_bytes(Tile::kDeep * Tile::kStepRows * Tile::kColumns);
   /// Words that a lane has of a row of taps for a product. Of few taps only one eight of its column of the
   /// matrix has any, so that one word is enough for all.
   static constexpr int kWords = K::kW <= (kStrideW == 1 ? 7 : 8) ? 1 : kWindow;
   /// Words that differ between lanes: a table has them for four channels at a time.
   static constexpr int kEntries = kWords == 1 ? 8 : 7 + 7 * kStrideW + 8 * (kWords - 1);
-  static constexpr int kTapBytes = 2 * kEntries * 16;  ///< of a row of taps of eight channels
-  static constexpr int kChunkBytes = K::kH * kTapBytes + 32;
+  static constexpr int kTapBytes = 2 * kEntries * 16;          ///< of a row of taps of eight channels
+  static constexpr int kOutputBytes = K::kH * kTapBytes + 32;  ///< of one output of eight channels
+  static constexpr int kChunkBytes = kRepeat * kOutputBytes;
   static constexpr int kTables = Tile::kPages * kPageBytes + Tile::kGroups * kResultBytes;
   static constexpr int kBarriers = kTables + Tile::kChunks * kChunkBytes;
   static constexpr int kSharedBytes = 1024 + kBarriers + 16 * Tile::kPages;
   static constexpr int kConsumers = Tile::kGroups * Tile::kChunks, kThreads = 32 * (kConsumers + 1);
-  static_assert(kStrideH <= 2 && kStrideW <= 2 && K::kRepeat == 1 && K::kW <= 15);
+  static_assert(kStrideH <= 2 && kStrideW <= 2 && kRepeat <= 2 && K::kW <= 15);
   static_assert(Tile::kWhole || Tile::kStepRows * kStrideH % kPageRows == 0);
   static_assert(Tile::kPages >= kReach && Tile::kGroups <= 14);
   /// What is read behind a page without all rows is of no use, but must be there.
   static_assert((kInRows - kPageRows) * kRowBytes <= Tile::kGroups * kResultBytes || !Tile::kWhole);
 };
 
-/// Makes the tables of a block's taps, [eight][row of taps][four][entry][channel], behind each eight the
-/// biases. An entry is the pair of taps t and t + 1 of a row, from the last column's first on; of one word t
-/// is -1 to 7, modulo 8.
+/// Makes the tables of a block's taps, [eight][output][row of taps][four][entry][channel], behind those of
+/// each output the biases. An entry is the pair of taps t and t + 1 of a row, from the last column's first
+/// on; of one word t is -1 to 7, modulo 8.
 template <class T, class K, class Tile>
 __device__ __forceinline__ void make_toeplitz_tables(const Parameters& parameters, int first_channel,
                                                      int channels, int thread, unsigned* tables) {
   using Sizes = ForwardToeplitzBoxes<K, Tile>;
-  constexpr int kEntries = Sizes::kEntries, kThreads = 32 * Sizes::kConsumers;
+  constexpr int kEntries = Sizes::kEntries, kThreads = 32 * Sizes::kConsumers, kRepeat = K::kRepeat;
 #pragma unroll 4
-  for (int i = thread; i < Tile::kChunks * K::kH * 8 * kEntries; i += kThreads) {
+  for (int i = thread; i < Tile::kChunks * kRepeat * K::kH * 8 * kEntries; i += kThreads) {
     const int entry = i / 4 % kEntries, half = i / (4 * kEntries) % 2, row = i / (8 * kEntries) % K::kH,
-              chunk = i / (8 * kEntries * K::kH);
-    const int channel = first_channel + chunk * 8 + half * 4 + i % 4;
+              part = i / (8 * kEntries * K::kH);
+    const int channel = first_channel + part / kRepeat * 8 + half * 4 + i % 4;
     const int first =
         Sizes::kWords == 1 ? (entry == 7 && Sizes::kStrideW == 1 ? -1 : entry) : entry - 7 * Sizes::kStrideW;
     float tap[2];
@@ -97,16 +100,17 @@ __device__ __forceinline__ void make_toeplitz_tables(const Parameters& parameter
       const int t = first + n, of = row * K::kW + t;
       tap[n] = t >= 0 && t < K::kW && channel < channels
                    ? load_parameter<T>(parameters.taps, parameters.taps_are_float32,
-                                       static_cast<Int64>(channel) * K::kTaps +
+                                       static_cast<Int64>(channel * kRepeat + part % kRepeat) * K::kTaps +
                                            (parameters.turned ? K::kTaps - 1 - of : of))
                    : 0.0f;
     }
-    tables[i + chunk * 8] = narrow_pair(tap[0], tap[1], T{});
+    tables[i + part * 8] = narrow_pair(tap[0], tap[1], T{});
   }
-  if (thread < Tile::kChannels) {
-    const int channel = first_channel + thread;
-    const float bias = channel < channels ? load_bias<T>(parameters, channel) : 0.0f;
-    tables[(thread / 8 + 1) * (Sizes::kChunkBytes / 4) - 8 + thread % 8] = __float_as_uint(bias);
+  if (thread < Tile::kChannels * kRepeat) {
+    const int part = thread / 8, channel = first_channel + part / kRepeat * 8 + thread % 8;
+    const float bias =
+        channel < channels ? load_bias<T>(parameters, channel * kRepeat + part % kRepeat) : 0.0f;
+    tables[(part + 1) * (Sizes::kOutputBytes / 4) - 8 + thread % 8] = __float_as_uint(bias);
   }
 }
 
@@ -129,10 +133,11 @@ struct ToeplitzLane {
   unsigned masks[Sizes::kWindow];  ///< which of its words of a product has taps
   unsigned even, odd;              ///< how words for even and odd channels are made of two pixels
   int row, first_eight;
+  bool second_first;
 
   __device__ __forceinline__ ToeplitzLane(int across, int image_group, int chunk) {
     const int lane = static_cast<int>(threadIdx.x) % 32, place = lane / 4, pair = lane % 4 * 2;
-    const bool second_first = place % 2 == 1;
+    second_first = place % 2 == 1;
     const int rest = place / Tile::kHigh, column = rest % Tile::kWide, image = rest / Tile::kWide;
     const int out_row = place % Tile::kHigh * Tile::kRows;
     row = out_row * Sizes::kStrideH;
@@ -142,8 +147,9 @@ struct ToeplitzLane {
       const int pixel = pair + (second_first ? 1 - i : i);
       x[i] = Tile::at(
           ((image_group * Tile::kDeep + image) * Sizes::kPageRows + row) * Sizes::kXColumns + pixel, chunk);
-      result[i] = Tile::at(
-          (image * Tile::kStepRows + out_row) * Tile::kColumns + column * Tile::kTiles * 8 + pixel, chunk);
+      result[i] = Sizes::Results::at(
+          (image * Tile::kStepRows + out_row) * Tile::kColumns + column * Tile::kTiles * 8 + pixel,
+          chunk * K::kRepeat);
     }
     const int t = pair - Sizes::kStrideW * place;
     entry = static_cast<unsigned>(Sizes::kWords == 1 ? t & 7 : t + 7 * Sizes::kStrideW) * 16;
@@ -175,6 +181,7 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
   constexpr int kPages = Tile::kPages, kReach = Sizes::kReach, kAdvance = Sizes::kAdvance;
   constexpr int kTiles = Tile::kTiles, kRows = Tile::kRows, kWords = Sizes::kWords;
   constexpr int kWindow = Sizes::kWindow, kStrideH = Sizes::kStrideH, kStrideW = Sizes::kStrideW;
+  constexpr int kRepeat = K::kRepeat;
   constexpr int kTapRing = (kRows - 1) * kStrideH + 1;  ///< rows of taps that one of x meets, at most
   constexpr int kConsumers = Sizes::kConsumers, kChunks = Tile::kChunks;
   extern __shared__ uint4 shared[];
@@ -249,7 +256,7 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
       wait_for_pages(kAdvance);
-      float sums[kRows][kTiles][8][4];
+      float sums[kRepeat][kRows][kTiles][8][4];
       if (has_channels && exists) {
         unsigned page[kReach];  // where row 0 would be, if the page had all rows
 #pragma unroll
@@ -257,27 +264,34 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
           const int slot = cursor.slot + p >= kPages ? cursor.slot + p - kPages : cursor.slot + p;
           page[p] = pages + slot * Sizes::kPageBytes - p * Sizes::kImageBytes;
         }
-        unsigned bias[2][4];
 #pragma unroll
-        for (int i = 0; i < 2; ++i) load_shared(bias[i], table + Sizes::kChunkBytes - 32 + 16 * i);
+        for (int m = 0; m < kRepeat; ++m) {
+          unsigned bias[2][4];
 #pragma unroll
-        for (int r = 0; r < kRows; ++r)
+          for (int i = 0; i < 2; ++i)
+            load_shared(bias[i], table + (m + 1) * Sizes::kOutputBytes - 32 + 16 * i);
 #pragma unroll
-          for (int u = 0; u < kTiles; ++u)
+          for (int r = 0; r < kRows; ++r)
 #pragma unroll
-            for (int c = 0; c < 8; ++c)
+            for (int u = 0; u < kTiles; ++u)
 #pragma unroll
-              for (int i = 0; i < 4; ++i) sums[r][u][c][i] = __uint_as_float(bias[c / 4][c % 4]);
-        unsigned taps[kTapRing][kWords][2][4];  // of the rows of taps that row j of x meets
+              for (int c = 0; c < 8; ++c)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) sums[m][r][u][c][i] = __uint_as_float(bias[c / 4][c % 4]);
+        }
+        unsigned taps[kRepeat][kTapRing][kWords][2][4];  // of the rows of taps that row j of x meets
 #pragma unroll
         for (int j = 0; j < (kRows - 1) * kStrideH + K::kH; ++j) {
           if (j < K::kH) {
 #pragma unroll
-            for (int w = 0; w < kWords; ++w)
+            for (int m = 0; m < kRepeat; ++m)
 #pragma unroll
-              for (int i = 0; i < 2; ++i)
-                load_shared(taps[j % kTapRing][w][i],
-                            table + j * Sizes::kTapBytes + i * Sizes::kEntries * 16 + w * 128 + my.entry);
+              for (int w = 0; w < kWords; ++w)
+#pragma unroll
+                for (int i = 0; i < 2; ++i)
+                  load_shared(taps[m][j % kTapRing][w][i], table + m * Sizes::kOutputBytes +
+                                                               j * Sizes::kTapBytes +
+                                                               i * Sizes::kEntries * 16 + w * 128 + my.entry);
           }
           // Of the two halves of a product.
           unsigned from[2];
@@ -306,10 +320,10 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
             const int behind = eight - (kWindow - 1), u = behind / kStrideW, first = u * kStrideW;
             if (behind < 0 || behind % kStrideW != 0) continue;
 #pragma unroll
-            for (int r = 0; r < kRows; ++r) {
-              const int tap_row = j - r * kStrideH;
+            for (int n = 0; n < kRows * kRepeat; ++n) {
+              const int r = n / kRepeat, m = n % kRepeat, tap_row = j - r * kStrideH;
               if (tap_row < 0 || tap_row >= K::kH) continue;
-              const unsigned(&of_row)[kWords][2][4] = taps[tap_row % kTapRing];
+              const unsigned(&of_row)[kWords][2][4] = taps[m][tap_row % kTapRing];
               const auto word = [&](int w, int c) {
                 return kWords == 1 ? of_row[0][c / 4][c % 4] & my.masks[w] : of_row[w % kWords][c / 4][c % 4];
               };
@@ -317,13 +331,14 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
               for (int w = 0; w < kWindow; w += 2)
 #pragma unroll
                 for (int c = 0; c < 8; ++c) {
+                  float(&sum)[4] = sums[m][r][u][c];
                   if (w + 1 == kWindow) {
-                    multiply_add(sums[r][u][c], x[first + w][0][c], x[first + w][1][c], word(w, c), T{});
+                    multiply_add(sum, x[first + w][0][c], x[first + w][1][c], word(w, c), T{});
                     continue;
                   }
                   // An eight stays in the same half of the first factor, for either product that has it.
                   const int a = kStrideW == 1 && w == 0 ? first % 2 : w, b = 2 * w + 1 - a;
-                  multiply_add(sums[r][u][c], x[first + a][0][c], x[first + a][1][c], x[first + b][0][c],
+                  multiply_add(sum, x[first + a][0][c], x[first + a][1][c], x[first + b][0][c],
                                x[first + b][1][c], word(a, c), word(b, c), T{});
                 }
             }
@@ -332,7 +347,8 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
       }
       release_pages(kAdvance);
       if (stores) wait_until_stores_have_read();  // the place for results is free
-      kChunks > 1 ? synchronize_some(1 + group, 32 * kChunks) : synchronize_warp();
+      synchronize_warp();
+      synchronize_some(1 + group, 32 * kChunks);
       if (has_channels && exists) {
 #pragma unroll
         for (int half = 0; half < 2; ++half)
@@ -340,31 +356,38 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
           for (int r = 0; r < kRows; ++r)
 #pragma unroll
             for (int u = 0; u < kTiles; ++u) {
-              unsigned pixel[2][4];
-#pragma unroll
-              for (int i = 0; i < 2; ++i)
-#pragma unroll
-                for (int k = 0; k < 4; ++k)
-                  pixel[i][k] =
-                      narrow_pair(sums[r][u][2 * k][2 * half + i], sums[r][u][2 * k + 1][2 * half + i], T{});
               const unsigned to =
                   results + half * Lane::kImages * Sizes::kResultImageBytes +
                   ((half * Lane::kRows + r) * Tile::kColumns + (half * Lane::kTiles + u) * 8) *
-                      Tile::kPixelBytes;
-              const bool second_first = my.even == 0x1054u;
+                      Sizes::Results::kPixelBytes;
 #pragma unroll
-              for (int i = 0; i < 2; ++i) {
-                unsigned mine[4];
+              for (int e = 0; e < kRepeat; ++e) {
+                unsigned pixel[2][4];
 #pragma unroll
-                for (int k = 0; k < 4; ++k) mine[k] = second_first ? pixel[1 - i][k] : pixel[i][k];
-                store_shared(to + my.result[i], mine);
+                for (int i = 0; i < 2; ++i)
+#pragma unroll
+                  for (int k = 0; k < 4; ++k) {
+                    const int n = 2 * half + i;
+                    pixel[i][k] = kRepeat == 1
+                                      ? narrow_pair(sums[0][r][u][2 * k][n], sums[0][r][u][2 * k + 1][n], T{})
+                                      : narrow_pair(sums[0][r][u][4 * e + k][n],
+                                                    sums[kRepeat - 1][r][u][4 * e + k][n], T{});
+                  }
+#pragma unroll
+                for (int i = 0; i < 2; ++i) {
+                  unsigned mine[4];
+#pragma unroll
+                  for (int k = 0; k < 4; ++k) mine[k] = my.second_first ? pixel[1 - i][k] : pixel[i][k];
+                  store_shared(to + (my.result[i] ^ (e * 16)), mine);
+                }
               }
             }
       }
       hand_to_copy_engine();
-      kChunks > 1 ? synchronize_some(1 + group, 32 * kChunks) : synchronize_warp();
+      synchronize_warp();
+      synchronize_some(1 + group, 32 * kChunks);
       if (stores && exists) {
-        store_box(boxes.y, results, first_channel, out_column, out_row, image, work.accumulate);
+        store_box(boxes.y, results, first_channel * kRepeat, out_column, out_row, image, work.accumulate);
         end_stores();
       }
       out_row += Tile::kStepRows * work.h.output_step;
