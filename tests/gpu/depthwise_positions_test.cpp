@@ -100,7 +100,8 @@ TEST(DepthwisePositionsTest, plans_compute_what_the_first_of_others_does) {
                        Setting{16, 40, Size2(14), Size2(5), Size2(2), Size2(2), pass},
                        Setting{50, 16, Size2(14), Size2(3), Size2(1), Size2(1), pass, float16, true},
                        Setting{21, 18, Size2(14), Size2(7), Size2(1), Size2(3), pass},
-                       Setting{20, 16, Size2(28), Size2(3), Size2(2), Size2(1), pass},
+                       Setting{20, 16, Size2(28), Size2(3), Size2(2), Size2(1), pass, float16, true},
+                       Setting{35, 24, Size2(28), Size2(5), Size2(2), Size2(2), pass},
                        Setting{35, 40, {9, 13}, {3, 5}, {1, 2}, {1, 2}, pass, float16, true}}) {
       of.transforms = of.transforms && pass == Pass::Weight;
       SCOPED_TRACE(std::to_string(of.channels) + "@" + std::to_string(of.in.h) + ", pass " +
