@@ -415,6 +415,7 @@ TEST(Plans, of_positions_are_offered_for_small_maps) {
       EXPECT_GT(count(14, kernel, 1), 0) << kernel;
       EXPECT_GT(count(14, kernel, 2), 0) << kernel;
     }
+    EXPECT_EQ(count(28, 5, 2) > 0, pass != Pass::Input);
     EXPECT_EQ(count(56, 3, 1), 0);
     EXPECT_EQ(count(7, 3, 1, 384, 4), 0) << "images are too few";
     EXPECT_EQ(count(7, 3, 1, 383), 0) << "images do not begin with sixteen bytes";

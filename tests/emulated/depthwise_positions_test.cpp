@@ -110,6 +110,16 @@ TEST(Positions, weigh_dilation_and_odd_sizes) {
   weigh<BFloat16, Kernel<3, 2, 1, 1>, PositionMap<9, 6, 8, 8, 2, 3, 2, 3>, PositionTile<2, 2, 1, 2>, true>();
   weigh<Float16, Kernel<4, 3, 3, 2>, PositionMap<11, 8, 5, 3, 2, 0, 1, 1>, PositionTile<3, 1, 2, 2>, false>();
 }
+TEST(Positions, weigh_periods) {
+  weigh<BFloat16, K3s2, PositionMap<12, 16, 6, 8, 1, 1, 1, 1>, PositionTile<1, 1, 1, 2, true>, true>();
+  weigh<Float16, K5s2, PositionMap<20, 12, 10, 6, 2, 2, 1, 1>, PositionTile<1, 1, 1, 2, true>, false>();
+  weigh<BFloat16, K3, PositionMap<10, 12, 10, 12, 1, 1, 1, 1>, PositionTile<1, 2, 2, 2, true>, true>();
+  weigh<Float16, Kernel<3, 2, 1, 1>, PositionMap<9, 8, 7, 5, 1, 0, 2, 3>, PositionTile<1, 1, 1, 2, true>,
+        true>();
+}
+TEST(Positions, weigh_28k5s2) {
+  weigh<BFloat16, K5s2, PositionMap<28, 28, 14, 14, 2, 2, 1, 1>, PositionTile<1, 1, 1, 2, true>, true>();
+}
 TEST(Positions, weigh_transform) {
   weigh<BFloat16, K3, Map7, PositionTile<3, 2, 1, 2>, true, kClamp>();
   weigh<Float16, K3s2, Map14s2, PositionTile<1, 1, 1, 2>, false, kHardSwish>();

@@ -24,7 +24,8 @@ bool weighs(const Problem& p) { return p.pass == Pass::Weight; }
 int registers(const Problem& p, const PositionConfig& c) {
   const int products = c.layout.products, units = c.tile.units;
   if (weighs(p))
-    return 38 + 4 * products + (p.bias ? 8 : 4) * units + (loads_transformed(p) ? 2 * c.layout.steps + 6 : 0);
+    return 38 + (c.sizes.periodic ? 8 : 0) + 4 * products + (p.bias ? 8 : 4) * units +
+           (loads_transformed(p) ? 2 * c.layout.steps + 6 : 0);
   return 54 + 2 * products + 6 * units;
 }
 
@@ -45,9 +46,10 @@ double cost(const Problem& p, const Shape& s, const PositionConfig& c, const Pla
   const double products = c.layout.products, units = t.units, warps = c.layout.warps;
   const double loads = weigh ? units + std::ceil(c.layout.steps / 2.0) : c.layout.steps;
   const double taps = taps_of(s.kernel);
+  const double turns = t.image_steps * c.layout.periods;
   double of_step, of_item, of_block;  // instructions of a warp
   if (weigh) {
-    of_step = products + loads + 14 + (p.bias ? units : 0) +
+    of_step = products + loads + 14 + ((p.bias ? 1 : 0) + (z.periodic ? 7 : 0)) * units +
               (loads_transformed(p) ? 2 * c.layout.steps * (p.hardswish ? 11 : 7) : 0);
     of_item = 50;
     of_block = 500 + 8 * products + z.planes * (taps + 1) * z.outputs() * 14 / 32 / warps;
@@ -57,21 +59,19 @@ double cost(const Problem& p, const Shape& s, const PositionConfig& c, const Pla
     of_block = 400 + 18 * products + 35 * units + 4 * c.layout.steps;
   }
   const double wavefronts =
-      t.image_steps * warps * (4 * loads + (weigh ? 0 : 2 * units)) + (page + t.images() * written) / 128;
+      turns * warps * (4 * loads + (weigh ? 0 : 2 * units)) + (page + t.images() * written) / 128;
   const double in_flight = resident * page * (t.pages - 1) / 1e3;
   // While the first pages are read nothing is written, and the other way at the end.
   const double ends = resident * kMultiprocessors * (page + t.images() * z.planes * written * s.number);
   const double memory = 0.99 * (bytes * sectors * (1 + 2.3 / in_flight) + ends / 2) / 4.15e9;
-  const double issue =
-      (items * (t.image_steps * of_step + of_item) + blocks * of_block) * warps * 1.3 / 4 / kClocks;
-  const double matrix = items * t.image_steps * products * warps * 2 / kClocks;
+  const double issue = (items * (turns * of_step + of_item) + blocks * of_block) * warps * 1.3 / 4 / kClocks;
+  const double matrix = items * turns * products * warps * 2 / kClocks;
   const double shared = items * wavefronts * 1.3 / kClocks;
   constexpr double kCopyClocks = 16;
   const double copies = items * t.images() * 2 * kCopyClocks / kClocks;
   const double chain = weigh ? 1 : products / units;  // of products that wait for each other
   const double latency =
-      (items * (1500 + t.image_steps * (150 + 35 * chain)) + blocks * (3000 + 2 * of_block)) / resident /
-      kClocks;
+      (items * (1500 + turns * (150 + 35 * chain)) + blocks * (3000 + 2 * of_block)) / resident / kClocks;
   constexpr double kPower = 4.07, kSober = 1.4;
   double sum = 0;
   for (const double limit : {memory, issue, matrix, shared, copies, latency}) sum += std::pow(limit, kPower);
@@ -106,13 +106,13 @@ bool plan_positions(const Problem& p, const Shape& s, const PositionConfig& c, b
   int length = std::snprintf(
       text.data(), text.size(),
       "%s_positions<%s, Kernel<%d, %d, %d, %d, 1>, PositionMap<%d, %d, %d, %d, %d, %d, %d, %d>, "
-      "PositionTile<%d, %d, %d, %d>",
+      "PositionTile<%d, %d, %d, %d%s>",
       weighs(p)      ? "weigh"
       : z.transposed ? "backward"
                      : "forward",
       type_name(p.dtype), z.h.kernel, z.w.kernel, z.h.stride, z.w.stride, z.h.input, z.w.input, z.h.output,
       z.w.output, z.h.padding, z.w.padding, z.h.dilation, z.w.dilation, z.planes, t.units, t.image_steps,
-      t.pages);
+      t.pages, z.periodic ? ", true" : "");
   const auto rest = [&] { return text.size() - static_cast<std::size_t>(length); };
   if (weighs(p))
     length += std::snprintf(text.data() + length, rest(), ", %s, %s", word(p.bias),
@@ -150,51 +150,68 @@ bool may_use_positions(const Problem& p, const Shape& s, const PositionSizes& si
          is_whole(sizes.outputs());
 }
 
+using Configs = std::vector<std::pair<double, PositionConfig>>;
+
+/// Adds the best few of these sizes for each number of images: else others that differ in more would not be
+/// measured.
+void add_alike(const Problem& p, const Shape& s, const PositionSizes& sizes, Configs& configs) {
+  constexpr int kMostWarps = 15, kMostRegisters = 240;
+  constexpr std::size_t kMostAlike = 4;
+  const int unit_numbers = weighs(p) ? 16 : 8;
+  const std::int64_t units =
+      ceiling(sizes.periodic ? std::int64_t{sizes.period_rows(unit_numbers)} * sizes.result_columns()
+                             : std::int64_t{sizes.planes} * sizes.results(),
+              unit_numbers);
+  Configs alike[2];
+  PositionConfig c;
+  Plan plan;
+  c.sizes = sizes;
+  std::int64_t warps_before = 0;
+  for (const int of_warp : {1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16}) {
+    // Of as many warps the fewest units.
+    const std::int64_t warps = ceiling(units, of_warp);
+    if (warps > kMostWarps || warps == warps_before) continue;
+    warps_before = warps;
+    c.tile.units = of_warp;
+    c.layout = layout_of(sizes, unit_numbers, of_warp, weighs(p) ? 1 : 2);
+    if (c.layout.warps > kMostWarps || c.layout.products == 0 || registers(p, c) > kMostRegisters) continue;
+    for (const int image_steps : {1, 2}) {
+      double least = 0;
+      PositionConfig best;
+      if (image_steps > 1 && s.images <= 16) continue;
+      for (const int pages : {2, 3, 4})
+        for (const std::int64_t wanted : {132, 264, 396, 528, 1056}) {
+          c.tile.image_steps = image_steps, c.tile.pages = pages, c.wanted_blocks = wanted;
+          if (!plan_positions(p, s, c, false, plan) || (least > 0 && plan.cost >= least)) continue;
+          least = plan.cost, best = c;
+        }
+      if (least > 0) alike[image_steps - 1].emplace_back(least, best);
+    }
+  }
+  for (auto& some : alike) {
+    std::stable_sort(some.begin(), some.end(),
+                     [](const auto& a, const auto& b) { return a.first < b.first; });
+    some.resize(std::min(some.size(), kMostAlike));
+    configs.insert(configs.end(), some.begin(), some.end());
+  }
+}
+
 }  // namespace
 
 void add_position_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
-  PositionConfig c;
-  c.sizes = sizes_of(p, s);
-  if (!may_use_positions(p, s, c.sizes)) return;
-  // Of as many planes and images the best few: else others that differ in more would not be measured.
-  constexpr int kMostWarps = 15, kMostRegisters = 240, kMostNumbers = 3200;
-  constexpr std::size_t kMostAlike = 4;
-  std::vector<std::pair<double, PositionConfig>> configs, alike[2];
-  Plan plan;
-  for (const int planes : {1, 2, 4, 8, 16}) {
-    c.sizes.planes = planes;
-    if (planes > s.channels || (planes > 1 && planes * c.sizes.inputs() > kMostNumbers)) break;
-    const int unit_numbers = weighs(p) ? 16 : 8;
-    const std::int64_t units = ceiling(std::int64_t{planes} * c.sizes.results(), unit_numbers);
-    std::int64_t warps_before = 0;
-    for (const int of_warp : {1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16}) {
-      // Of as many warps the fewest units.
-      const std::int64_t warps = ceiling(units, of_warp);
-      if (warps > kMostWarps || warps == warps_before || (warps == 1 && warps_before > 1)) continue;
-      warps_before = warps;
-      c.tile.units = of_warp;
-      c.layout = layout_of(c.sizes, unit_numbers, of_warp, weighs(p) ? 1 : 2);
-      if (c.layout.warps > kMostWarps || c.layout.products == 0 || registers(p, c) > kMostRegisters) continue;
-      for (const int image_steps : {1, 2}) {
-        double least = 0;
-        PositionConfig best;
-        if (image_steps > 1 && s.images <= 16) continue;
-        for (const int pages : {2, 3, 4})
-          for (const std::int64_t wanted : {132, 264, 396, 528, 1056}) {
-            c.tile.image_steps = image_steps, c.tile.pages = pages, c.wanted_blocks = wanted;
-            if (!plan_positions(p, s, c, false, plan) || (least > 0 && plan.cost >= least)) continue;
-            least = plan.cost, best = c;
-          }
-        if (least > 0) alike[image_steps - 1].emplace_back(least, best);
-      }
-    }
-    for (auto& some : alike) {
-      std::stable_sort(some.begin(), some.end(),
-                       [](const auto& a, const auto& b) { return a.first < b.first; });
-      some.resize(std::min(some.size(), kMostAlike));
-      configs.insert(configs.end(), some.begin(), some.end());
-      some.clear();
-    }
+  constexpr int kMostNumbers = 3200, kChunk = 8;
+  PositionSizes sizes = sizes_of(p, s);
+  if (!may_use_positions(p, s, sizes)) return;
+  Configs configs;
+  if (weighs(p) && !loads_transformed(p) && sizes.inputs() % kChunk == 0) {
+    sizes.periodic = true;
+    add_alike(p, s, sizes, configs);
+    sizes.periodic = false;
+  }
+  for (const int planes : {1, 2, 4, 8, 16, 32, 64}) {
+    sizes.planes = planes;
+    if (planes > s.channels || (planes > 1 && planes * sizes.inputs() > kMostNumbers)) break;
+    add_alike(p, s, sizes, configs);
   }
   add_best(
       configs, [&](const auto& config, Plan& best) { plan_positions(p, s, config, true, best); }, plans);

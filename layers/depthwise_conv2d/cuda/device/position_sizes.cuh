@@ -21,6 +21,9 @@ struct PositionSizes {
   Along h, w;
   int planes = 1;
   bool transposed = false;
+  /// Warps have units of some rows of a plane alone, and go through others as far apart. Above and below a
+  /// plane are zeros then, whose products count for nothing, and of results none is left out.
+  bool periodic = false;
 
   LAMELLA_ANYWHERE constexpr int inputs() const { return h.input * w.input; }
   LAMELLA_ANYWHERE constexpr int outputs() const { return h.output * w.output; }
@@ -40,6 +43,17 @@ struct PositionSizes {
     int count = 1;
     while (count * planes * inputs() % 8 != 0 || count * planes * outputs() % 8 != 0) count *= 2;
     return count;
+  }
+  /// Rows of results of a period, and chunks of zeros above the sources.
+  LAMELLA_ANYWHERE constexpr int period_rows(int unit_numbers) const {
+    int rows = 1;
+    while (rows * result_columns() % unit_numbers != 0 || rows * h.stride * source_columns() % 8 != 0) ++rows;
+    return rows;
+  }
+  LAMELLA_ANYWHERE constexpr int lead() const {
+    // Up to seven results come before the plane's first.
+    const int before = outputs() % 8 != 0 ? (6 / result_columns() + 1) * h.stride : 0;
+    return periodic ? ((h.padding + before) * source_columns() + 7) / 8 : 0;
   }
 };
 
@@ -64,6 +78,7 @@ struct PositionLayout {
   int warps = 0;  ///< more than kMostWarps: too many
   int steps = 0;  ///< that a warp loads
   int products = 0;
+  int periods = 1, source_step = 0, result_step = 0;  ///< chunks from one to the next
   int source_pitch = 0, result_pitch = 0;  ///< chunks from one image's run to the next: odd, so that eight
                                            ///< images' chunks have all banks
   int base[kMostWarps] = {};
@@ -75,12 +90,16 @@ LAMELLA_ANYWHERE constexpr Reach chunks_of(const PositionSizes& s, int unit, int
   for (int block = 0; block < s.phases(); ++block)
     for (int i = 0; i < unit_numbers; ++i) {
       const int result = unit * unit_numbers + i - block * s.planes * s.results() % 8;
-      if (result < 0 || result >= s.planes * s.results()) continue;
-      const int plane = result / s.results(), place = result % s.results();
-      const Reach rows = reach_of(s.h, s.transposed, place / s.result_columns()),
-                  columns = reach_of(s.w, s.transposed, place % s.result_columns());
+      if (!s.periodic && (result < 0 || result >= s.planes * s.results())) continue;
+      const int plane = s.periodic ? 0 : result / s.results(), place = result - plane * s.results();
+      // Periods: of a plane without end.
+      const int row = (place + 8 * s.result_columns()) / s.result_columns() - 8,
+                top = row * s.h.stride - s.h.padding;
+      const Reach rows = s.periodic ? Reach{top, top + (s.h.kernel - 1) * s.h.dilation}
+                                    : reach_of(s.h, s.transposed, row),
+                  columns = reach_of(s.w, s.transposed, place - row * s.result_columns());
       if (rows.last < rows.first || columns.last < columns.first) continue;
-      const int before = plane * s.sources() + block * s.planes * s.sources() % 8;
+      const int before = s.lead() * 8 + plane * s.sources() + block * s.planes * s.sources() % 8;
       const int first = (before + rows.first * s.source_columns() + columns.first) / 8,
                 last = (before + rows.last * s.source_columns() + columns.last) / 8;
       if (first < chunks.first) chunks.first = first;
@@ -101,6 +120,14 @@ LAMELLA_ANYWHERE constexpr PositionLayout layout_of(const PositionSizes& s, int 
     result_chunks = results > result_chunks ? results : result_chunks;
   }
   layout.units = (result_chunks * 8 + unit_numbers - 1) / unit_numbers;
+  if (s.periodic) {
+    const int rows = s.period_rows(unit_numbers), all = layout.units;
+    layout.units = rows * s.result_columns() / unit_numbers;
+    layout.periods = (all + layout.units - 1) / layout.units;
+    layout.source_step = rows * s.h.stride * s.source_columns() / 8;
+    layout.result_step = rows * s.result_columns() / 8;
+    source_chunks += s.lead();
+  }
   layout.warps = (layout.units + of_warp - 1) / of_warp;
   if (layout.warps > PositionLayout::kMostWarps || of_warp > PositionLayout::kMostOfWarp) return layout;
   for (int j = 0; j < of_warp; ++j) layout.begin[j] = 1 << 20;
@@ -126,10 +153,11 @@ LAMELLA_ANYWHERE constexpr PositionLayout layout_of(const PositionSizes& s, int 
     layout.products += layout.end[j] - layout.begin[j];
     if (layout.end[j] > layout.steps) layout.steps = layout.end[j];
   }
-  for (int w = 0; w < layout.warps; ++w)
-    if (layout.base[w] + layout.steps * step > source_chunks)
-      source_chunks = layout.base[w] + layout.steps * step;
-  const int written = layout.warps * of_warp * unit_numbers / 8;
+  for (int w = 0; w < layout.warps; ++w) {
+    const int end = layout.base[w] + layout.steps * step + (layout.periods - 1) * layout.source_step;
+    if (end > source_chunks) source_chunks = end;
+  }
+  const int written = layout.warps * of_warp * unit_numbers / 8 + (layout.periods - 1) * layout.result_step;
   layout.source_pitch = source_chunks / 2 * 2 + 1;
   layout.result_pitch = (written > result_chunks ? written : result_chunks) / 2 * 2 + 1;
   return layout;

@@ -24,9 +24,11 @@ struct PositionMap {
   static constexpr int kIn = kInH * kInW, kOut = kOutH * kOutW;
 };
 
-/// Planes of a block, units of a warp, steps of sixteen images that a page has, pages.
-template <int kPlanes_, int kUnits_, int kImageSteps_, int kPages_>
+/// Planes of a block, units of a warp, steps of sixteen images that a page has, pages; whether warps go
+/// through periods (PositionSizes), of the weight's gradient alone.
+template <int kPlanes_, int kUnits_, int kImageSteps_, int kPages_, bool kPeriodic_ = false>
 struct PositionTile {
+  static constexpr bool kPeriodic = kPeriodic_;
   static constexpr int kPlanes = kPlanes_, kUnits = kUnits_, kImageSteps = kImageSteps_, kPages = kPages_;
   static constexpr int kImages = 16 * kImageSteps;
 };
@@ -37,10 +39,13 @@ struct PositionPlan {
       {Map::kInH, Map::kOutH, K::kH, K::kStrideH, Map::kSpreadH, Map::kPaddingH},
       {Map::kInW, Map::kOutW, K::kW, K::kStrideW, Map::kSpreadW, Map::kPaddingW},
       Tile::kPlanes,
-      kTransposed};
+      kTransposed,
+      Tile::kPeriodic};
   static constexpr PositionLayout kLayout = layout_of(kSizes, kUnitNumbers, Tile::kUnits, kStep);
   static constexpr int kUnits = kLayout.units, kWarps = kLayout.warps, kSteps = kLayout.steps,
-                       kProducts = kLayout.products;
+                       kProducts = kLayout.products, kPeriods = kLayout.periods;
+  static constexpr int kLead = 16 * kSizes.lead(), kSourceStep = 16 * kLayout.source_step,
+                       kResultStep = 16 * kLayout.result_step;  // bytes
   static constexpr int kSourcePitch = 16 * kLayout.source_pitch,
                        kResultPitch = 16 * kLayout.result_pitch;  // bytes
   static_assert(kWarps <= PositionLayout::kMostWarps && kProducts < 256 && kSteps < 256);

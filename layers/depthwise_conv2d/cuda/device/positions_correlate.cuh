@@ -13,6 +13,7 @@ __device__ __forceinline__ void correlate_positions(const PlaneWork& work) {
   constexpr int kSources = kTransposed ? Map::kOut : Map::kIn, kResults = kTransposed ? Map::kIn : Map::kOut;
   constexpr int kPageBytes = kImages * Plan::kSourcePitch, kResultBytes = kImages * Plan::kResultPitch;
   static_assert(sizeof(T) == 2 && K::kRepeat == 1 && kThreads == kWorkers + 32 && kImages <= 32);
+  static_assert(!Tile::kPeriodic);
   extern __shared__ uint4 shared[];
   char* const bytes = reinterpret_cast<char*>(shared);
   const unsigned pages = shared_address(bytes), results = pages + kPages * kPageBytes;

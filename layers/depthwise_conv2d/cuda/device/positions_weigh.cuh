@@ -53,7 +53,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_positions(const Plane
   constexpr int kUnits = Tile::kUnits, kPages = Tile::kPages;
   constexpr int kImages = Tile::kImages, kConsumers = Plan::kWarps, kAll = Memory::kAll;
   constexpr int kPageBytes = Memory::kPageBytes, kSteps = Plan::kSteps, kProducts = Plan::kProducts;
+  constexpr bool kPeriodic = Tile::kPeriodic;
+  constexpr int kXWords = Plan::kSourcePitch / 4, kGWords = Plan::kResultPitch / 4;
   static_assert(sizeof(T) == 2 && K::kRepeat == 1 && kThreads == 32 * kConsumers + 32);
+  static_assert(!kPeriodic || (Tile::kPlanes == 1 && Map::kIn % 8 == 0 && kTransforms == kPlain));
   extern __shared__ uint4 shared[];
   char* const bytes = reinterpret_cast<char*>(shared);
   const unsigned pages = shared_address(bytes), full = pages + kPages * kPageBytes, empty = full + 8 * kPages;
@@ -61,6 +64,19 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_positions(const Plane
   if (thread == 0) {
     for (int s = 0; s < kPages; ++s)
       make_barrier(full + 8 * s, 2 * kImages), make_barrier(empty + 8 * s, kConsumers);
+  }
+  if constexpr (kPeriodic) {
+    // Above and below planes of x.
+    constexpr int kBegin = Plan::kLead / 4, kEnd = kBegin + Map::kIn / 2;
+#pragma unroll 1
+    for (int row = warp; row < kPages * kImages; row += kThreads / 32) {
+      unsigned* const words =
+          reinterpret_cast<unsigned*>(bytes + row / kImages * kPageBytes + Memory::kGBytes) +
+          row % kImages * kXWords;
+#pragma unroll 1
+      for (int n = lane; n < kXWords; n += 32)
+        if (n < kBegin || n >= kEnd) words[n] = 0;
+    }
   }
   wait_for_stream();
   __syncthreads();
@@ -84,8 +100,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_positions(const Plane
       for (int run = lane; run < 2 * kImages; run += 32) {
         const bool is_x = run >= kImages;
         const int row = run % kImages, image = i * kImages + row;
-        const unsigned to = pages + cursor.slot * kPageBytes +
-                            (is_x ? Memory::kGBytes + row * Plan::kSourcePitch : row * Plan::kResultPitch);
+        const unsigned to =
+            pages + cursor.slot * kPageBytes +
+            (is_x ? Memory::kGBytes + row * Plan::kSourcePitch + Plan::kLead : row * Plan::kResultPitch);
         ask_for_planes<T>(is_x ? work.x : work.y,
                           static_cast<Int64>(image) * work.channels + share.first_channel, share.planes,
                           is_x ? Map::kIn : Map::kOut, image < work.cut.images, to, full + 8 * cursor.slot);
@@ -105,21 +122,30 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_positions(const Plane
       if (images < kImages) {
         // Of images that do not exist the last item of all has zeros.
         unsigned* const page = reinterpret_cast<unsigned*>(bytes + cursor.slot * kPageBytes);
-        constexpr int kGWords = Plan::kResultPitch / 4, kXWords = Plan::kSourcePitch / 4;
         for (int n = images * kGWords + thread; n < kImages * kGWords; n += 32 * kConsumers) page[n] = 0;
         for (int n = images * kXWords + thread; n < kImages * kXWords; n += 32 * kConsumers)
           page[kImages * kGWords + n] = 0;
         synchronize_some(1, 32 * kConsumers);
       }
 #pragma unroll 1
-      for (int step = 0; step < Tile::kImageSteps; ++step) {
+      for (int turn = 0; turn < Tile::kImageSteps * Plan::kPeriods; ++turn) {
+        const int step = turn / Plan::kPeriods, period = turn % Plan::kPeriods;
         const unsigned page = pages + static_cast<unsigned>(cursor.slot * kPageBytes);
-        const unsigned g_from = page + static_cast<unsigned>(step * 16 * Plan::kResultPitch + g_lane),
-                       x_from = page + static_cast<unsigned>(step * 16 * Plan::kSourcePitch + x_lane);
+        const unsigned g_from = page + static_cast<unsigned>(step * 16 * Plan::kResultPitch +
+                                                             period * Plan::kResultStep + g_lane),
+                       x_from = page + static_cast<unsigned>(step * 16 * Plan::kSourcePitch +
+                                                             period * Plan::kSourceStep + x_lane);
         unsigned g[kUnits][4];
 #pragma unroll
         for (int j = 0; j < kUnits; ++j) {
           load_matrices_transposed(g[j], g_from + 32 * j);
+          if constexpr (kPeriodic) {
+            const int number =
+                period * (Plan::kResultStep / 2) + (warp * kUnits + j) * 16 + lane / 4 - g_phase;
+#pragma unroll
+            for (int k = 0; k < 4; ++k)
+              if (number + k % 2 * 8 < 0 || number + k % 2 * 8 >= Map::kOut) g[j][k] = 0;
+          }
           if constexpr (kBias) {
             const unsigned ones = static_cast<unsigned>(narrow<T>(1.0f).bits) * 0x10001u;
             multiply_add(bias_sums[j], g[j][0], g[j][1], g[j][2], g[j][3], ones, ones, T{});
@@ -178,16 +204,21 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_positions(const Plane
     float sum = 0;
     for (int column = i % Memory::kShares; column < Map::kOutW; column += Memory::kShares) {
       int g = plane * Map::kOut + column + g_phase;
+      // Of periods: the rows of one, from the first of its results on.
+      const int rows_before = kPeriodic ? g / Map::kOutW : 0;
+      constexpr int kRows = kPeriodic ? Plan::kResultStep / 2 / Map::kOutW : Map::kOutH;
+      g -= rows_before * Map::kOutW;
       if (tap == K::kTaps) {
-        for (int row = 0; kBias && row < Map::kOutH; ++row, g += Map::kOutW) sum += biases[g];
+        for (int row = 0; kBias && row < kRows; ++row, g += Map::kOutW) sum += biases[g];
         continue;
       }
       const int x_column = column * K::kStrideW + right;
       if (x_column < 0 || x_column >= Map::kInW) continue;
-      int x_row = down, x = plane * Map::kIn + down * Map::kInW + x_column + x_phase;
+      int x_row = down - rows_before * K::kStrideH;
+      int x = Plan::kLead / 2 + plane * Map::kIn + x_row * Map::kInW + x_column + x_phase;
 #pragma unroll 2
-      for (int row = 0; row < Map::kOutH; ++row) {
-        if (x_row >= 0 && x_row < Map::kInH)
+      for (int row = 0; row < kRows; ++row) {
+        if (kPeriodic || (x_row >= 0 && x_row < Map::kInH))
           sum += products[places[g / 16] + x / 8 * 128 + g % 16 * 8 + x % 8];
         g += Map::kOutW, x_row += K::kStrideH, x += K::kStrideH * Map::kInW;
       }
