@@ -36,7 +36,7 @@ struct Options {
   int random = 0, repetitions = 21;
   std::uint64_t seed = 1;
   std::string peer, json, tune;
-  std::size_t plans = 8;
+  PlanChoice plans;
   bool quick = false, list = false, hardswish = false;
   int compile = 0;
 };
@@ -110,7 +110,9 @@ std::vector<std::string> kernels_of(const Options& options, const std::vector<Ce
       depthwise::Problem problem;
       if (!Tensors(cells[i]).describe(problem)) return;
       problem.boxes = architecture >= 90;
-      for (const depthwise::Plan& plan : some_plans(problem, options.plans)) found[i].insert(plan.kernel);
+      for (const depthwise::Plan& plan :
+           some_plans(problem, options.plans.count, options.plans.families, tuning))
+        found[i].insert(plan.kernel);
       return;
     }
     const auto add = [&](Pass pass) {
@@ -273,9 +275,12 @@ int run(int argc, char** argv) {
   app.add_option(
       "--tune", options.tune,
       "measure several plans of each cell and write the fastest to this file, for LAMELLA_TUNING; no table");
-  app.add_option("--plans", options.plans, "so many, to tune")
+  app.add_option("--plans", options.plans.count, "so many, to tune")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
+  app.add_option("--families", options.plans.families,
+                 "to tune: only the plans of these (boxes, runs, ...), behind the one that is chosen now")
+      ->delimiter(',');
   app.add_flag("--quick", options.quick, "a few shapes, medians of 5, to see whether it runs");
   app.add_flag("--list", options.list, "print the cells and how they would be planned, and measure nothing");
   app.add_option(

@@ -17,24 +17,40 @@ using depthwise::Plan;
 using depthwise::Problem;
 using depthwise::Tuning;
 
-std::vector<Plan> some_plans(const Problem& problem, std::size_t count) {
+namespace {
+
+std::string family_of(const Plan& plan) {
+  const std::string name = plan.kernel.substr(0, plan.kernel.find('<'));
+  return name.substr(name.find('_') + 1);
+}
+
+}  // namespace
+
+std::vector<Plan> some_plans(const Problem& problem, std::size_t count,
+                             const std::vector<std::string>& wanted, const Tuning& chosen) {
+  std::vector<Plan> some;
   std::map<Plan::Family, std::vector<Plan>> families;
   std::vector<Plan::Family> order;
   std::set<std::string> seen;
+  if (!wanted.empty()) {
+    std::vector<Plan> now = depthwise::plans_to_try(problem, chosen);
+    if (!now.empty()) seen.insert(text_of(now.front())), some.push_back(std::move(now.front()));
+  }
   for (Plan& plan : depthwise::plans_for(problem)) {
+    if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), family_of(plan)) == wanted.end()) continue;
     if (!seen.insert(text_of(plan)).second) continue;
     if (families.find(plan.family) == families.end()) order.push_back(plan.family);
     families[plan.family].push_back(std::move(plan));
   }
-  std::vector<Plan> some;
   for (std::size_t rank = 0; some.size() < std::min(count, seen.size()); ++rank)
     for (const Plan::Family family : order)
       if (rank < families[family].size() && some.size() < count) some.push_back(families[family][rank]);
   return some;
 }
 
-void tune(const std::vector<Cell>& cells, const std::string& file, std::size_t plans, const Machine& machine,
-          const Timer& timer, const Arena& arena, const std::function<void(const nlohmann::json&)>& keep) {
+void tune(const std::vector<Cell>& cells, const std::string& file, const PlanChoice& plans,
+          const Machine& machine, const Timer& timer, const Arena& arena,
+          const std::function<void(const nlohmann::json&)>& keep) {
   nlohmann::json rows = nlohmann::json::array();
   Tuning tuning;
   if (std::filesystem::exists(file)) try {
@@ -46,6 +62,7 @@ void tune(const std::vector<Cell>& cells, const std::string& file, std::size_t p
   for (const Cell& cell : cells) width = std::max(width, static_cast<int>(cell.what->name.size()));
   std::printf("%-*s %-18s %-9s %-5s %9s %9s %5s  %s\n", width, "shape", "pass", "type", "", "first ms",
               "best ms", "of", "best plan");
+  const Tuning& chosen_now = cuda::depthwise::tuning_of(Device::cuda());
   std::map<std::pair<Pass, With>, double> best;  // of this shape, type and format
   for (std::size_t i = 0; i < cells.size(); ++i) {
     const Cell& cell = cells[i];
@@ -67,7 +84,7 @@ void tune(const std::vector<Cell>& cells, const std::string& file, std::size_t p
       what = words;
       tuning[key] = text;
     };
-    for (const Plan& plan : some_plans(problem, plans)) {
+    for (const Plan& plan : some_plans(problem, plans.count, plans.families, chosen_now)) {
       const void* const kernel =
           detail::cuda::kernel_for(cuda::depthwise::device_sources(), plan.kernel, Device::cuda());
       if (kernel == nullptr) continue;

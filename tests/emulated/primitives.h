@@ -79,7 +79,8 @@ void store_global(void* to, const unsigned (&word)[kWords]) {
   std::memcpy(to, word, sizeof(word));
 }
 
-inline void store_shared(unsigned to, const unsigned (&word)[4]) {
+template <int kWords>
+void store_shared(unsigned to, const unsigned (&word)[kWords]) {
   unsigned char* const at = emulated::shared_memory() + to;
   emulated::check_shared(at, sizeof(word), sizeof(word), "a vector store");
   std::memcpy(at, word, sizeof(word));

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -315,6 +317,55 @@ TEST(DepthwisePositionsTest, plans_compute_what_others_do) {
                        [](const PlanSetting& of) { return of.pass == Pass::Weight ? of_weights(of) : 4e-3; });
   }
 }
+
+/// Problems drawn at random: of each family that has plans for one, the first and one further on.
+class DepthwiseFamiliesTest : public ::testing::TestWithParam<unsigned> {};
+
+TEST_P(DepthwiseFamiliesTest, agree_on_random_problems) {
+  LAMELLA_NEEDS_GPU();
+  std::mt19937 generator(GetParam());
+  const auto draw = [&](int least, int most) {
+    return static_cast<std::int64_t>(std::uniform_int_distribution<int>(least, most)(generator));
+  };
+  constexpr int kProblems = 4;
+  for (int i = 0; i < kProblems; ++i) {
+    PlanSetting of;
+    of.pass = static_cast<Pass>(draw(0, 3));
+    of.dtype = std::array{float32, bfloat16, float16}[static_cast<std::size_t>(draw(0, 2))];
+    of.tap_dtype = of.dtype;
+    of.format = draw(0, 1) == 0 ? kPlanes : kLast;
+    of.images = draw(1, 40), of.channels = draw(1, 20) * (draw(0, 2) == 0 ? 1 : 8);
+    of.outputs = draw(0, 4) == 0 ? 2 : 1;
+    const bool is_small = draw(0, 1) == 0;
+    of.kernel = {draw(2, 9), draw(2, 9)};
+    of.stride = Size2(draw(0, 2) == 0 ? 2 : 1), of.dilation = Size2(draw(0, 3) == 0 ? 2 : 1);
+    const auto reach = [&](std::int64_t kernel) { return (kernel - 1) * of.dilation.h; };
+    of.in = {draw(is_small ? 4 : 14, is_small ? 14 : 60), draw(is_small ? 4 : 14, is_small ? 14 : 60)};
+    of.in = {std::max(of.in.h, reach(of.kernel.h) / 2 + 1), std::max(of.in.w, reach(of.kernel.w) / 2 + 1)};
+    of.padding = {(reach(of.kernel.h) + 1) / 2, (reach(of.kernel.w) + 1) / 2};
+    of.bias = draw(0, 1) == 0 && of.pass != Pass::Input;
+    of.transforms = draw(0, 3) == 0 && of.pass != Pass::Input;
+    PlanCase wanted(of);
+    depthwise::Problem problem;
+    ASSERT_TRUE(wanted.describe(problem));
+    SCOPED_TRACE(depthwise::text_of(problem));
+    std::map<Family, std::vector<Plan>> families;
+    for (Plan& plan : depthwise::plans_for(problem)) families[plan.family].push_back(std::move(plan));
+    if (families.size() < 2) continue;
+    // Threads that copy for themselves: what is furthest from all others.
+    const Family plain = of.format == kLast ? Family::Pixels : Family::Planes;
+    const Plan& other = (families.count(plain) > 0 ? families[plain] : families.begin()->second).front();
+    if (!wanted.run(other)) GTEST_SKIP() << "no kernel can be compiled";
+    for (const auto& [family, plans] : families)
+      for (const std::size_t at : {std::size_t{0}, plans.size() / 3}) {
+        SCOPED_TRACE(plans[at].kernel + ": " + plans[at].what);
+        PlanCase one(of);
+        ASSERT_TRUE(one.run(plans[at]));
+        expect_close(one, wanted, of.dtype == float32 ? 4e-6 : of.dtype == float16 ? 2e-3 : 8e-3);
+      }
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Seeds, DepthwiseFamiliesTest, ::testing::Range(1U, 17U));
 
 }  // namespace
 }  // namespace lamella::test

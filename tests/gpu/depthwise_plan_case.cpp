@@ -93,6 +93,18 @@ std::vector<std::vector<double>> PlanCase::numbers() const {
   return all;
 }
 
+void expect_close(const PlanCase& got, const PlanCase& wanted, double rounding) {
+  const auto numbers = got.numbers(), right = wanted.numbers();
+  for (std::size_t t = 0; t < numbers.size(); ++t) {
+    double difference = 0, size = 1e-12;
+    for (std::size_t i = 0; i < numbers[t].size(); ++i) {
+      const double apart = numbers[t][i] - right[t][i];
+      difference += apart * apart, size += right[t][i] * right[t][i];
+    }
+    EXPECT_LT(difference, rounding * rounding * size) << "tensor " << t;
+  }
+}
+
 void expect_plans_agree(const std::vector<PlanSetting>& settings,
                         const std::function<bool(const Plan&)>& is_wanted, std::size_t every,
                         const std::function<double(const PlanSetting&)>& rounding) {
@@ -106,22 +118,13 @@ void expect_plans_agree(const std::vector<PlanSetting>& settings,
     const auto other = std::find_if_not(plans.begin(), plans.end(), is_wanted);
     ASSERT_NE(other, plans.end());
     if (!wanted.run(*other)) GTEST_SKIP() << "no kernel can be compiled";
-    const auto right = wanted.numbers();
     std::size_t count = 0;
     for (const Plan& plan : plans) {
       if (!is_wanted(plan) || count++ % every != 0) continue;
       SCOPED_TRACE(plan.kernel + ": " + plan.what);
       PlanCase one(of);
       ASSERT_TRUE(one.run(plan));
-      const auto got = one.numbers();
-      for (std::size_t t = 0; t < got.size(); ++t) {
-        double difference = 0, size = 1e-12;
-        for (std::size_t i = 0; i < got[t].size(); ++i) {
-          const double apart = got[t][i] - right[t][i];
-          difference += apart * apart, size += right[t][i] * right[t][i];
-        }
-        EXPECT_LT(difference, rounding(of) * rounding(of) * size) << "tensor " << t;
-      }
+      expect_close(one, wanted, rounding(of));
     }
     EXPECT_GT(count, 0U);
   }

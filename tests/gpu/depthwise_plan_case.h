@@ -49,6 +49,9 @@ class PlanCase {
   cuda::depthwise::Parts to_;
 };
 
+/// Whether what both have written differs by no more than `rounding`, as a ratio of norms.
+void expect_close(const PlanCase& got, const PlanCase& wanted, double rounding);
+
 /// Runs every `every`-th of the wanted plans (each is compiled) and one that is not wanted; their results may
 /// differ by `rounding`, as a ratio of norms. Skips the test where the GPU or the machine can have none.
 void expect_plans_agree(const std::vector<PlanSetting>& settings,

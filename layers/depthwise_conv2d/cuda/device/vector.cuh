@@ -103,16 +103,15 @@ __device__ __forceinline__ void store(T* to, const float (&numbers)[kCount]) {
   }
 }
 
-/// To shared memory, which is aligned to what is written, up to 16 bytes.
+/// To shared memory, which is aligned to what is written, up to 16 bytes. The compiler takes vectors apart where
+/// it likes: then neighbours meet in the same banks.
 template <int kBytes>
 __device__ __forceinline__ void keep_words(void* to, const Words<kBytes>& words) {
   static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16);
   if constexpr (kBytes == 4)
     *static_cast<unsigned*>(to) = words.word[0];
-  else if constexpr (kBytes == 8)
-    *static_cast<uint2*>(to) = make_uint2(words.word[0], words.word[1]);
   else
-    *static_cast<uint4*>(to) = make_uint4(words.word[0], words.word[1], words.word[2], words.word[3]);
+    store_shared(shared_address(to), words.word);
 }
 template <class T, int kCount>
 __device__ __forceinline__ void keep(T* to, const float (&numbers)[kCount]) {
