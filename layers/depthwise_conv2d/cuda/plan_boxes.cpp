@@ -273,14 +273,15 @@ bool may_use_boxes(const Problem& p, const Shape& s) {
 
 void add_box_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
   if (!may_use_boxes(p, s)) return;
-  // Of each kind the best: so what was measured of one stays among the plans, however the other does.
-  std::vector<std::pair<double, BoxConfig>> of_one_image, of_several;
+  // Of each kind the best: so what was measured of one stays among the plans, however the others do.
+  std::vector<std::pair<double, BoxConfig>> of_one_image, of_several, of_odd_eights;
   Plan plan;
   each_box(p, s, [&](const BoxConfig& c) {
-    if (plan_boxes(p, s, c, false, plan))
-      (c.tile.images > 1 ? of_several : of_one_image).emplace_back(plan.cost, c);
+    if (!plan_boxes(p, s, c, false, plan)) return;
+    auto& kind = c.tile.channels / 8 % 2 == 1 ? of_odd_eights : c.tile.images > 1 ? of_several : of_one_image;
+    kind.emplace_back(plan.cost, c);
   });
-  for (auto* const configs : {&of_one_image, &of_several})
+  for (auto* const configs : {&of_one_image, &of_several, &of_odd_eights})
     add_best(
         *configs, [&](const auto& config, Plan& best) { plan_boxes(p, s, config, true, best); }, plans);
 }

@@ -268,14 +268,8 @@ __device__ __forceinline__ unsigned transpose_matrix(unsigned matrix) {
 __device__ __forceinline__ void synchronize_some(int name, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
 }
-/// Waits for the warp's other lanes, and sees what they wrote. The assembler does not know that all are meant:
-/// else it leaves the instruction out where lanes are together, and race checkers, which go by it, see none.
-__device__ __forceinline__ void synchronize_warp() {
-  unsigned up_to_mine, behind_mine;
-  asm("mov.u32 %0, %%lanemask_le;" : "=r"(up_to_mine));
-  asm("mov.u32 %0, %%lanemask_gt;" : "=r"(behind_mine));
-  __syncwarp(up_to_mine | behind_mine);
-}
+/// Waits for the warp's other lanes, and sees what they wrote.
+__device__ __forceinline__ void synchronize_warp() { __syncwarp(); }
 
 /// sum += a · b for a of 16x16 and b of 16x8 numbers: a0 … a3 are the quarters (0, 0), (8, 0), (0, 8) and (8,
 /// 8) of a as load_matrices() gives them; b0 and b1 the halves of b, transposed. Lane l has in `sum` numbers
