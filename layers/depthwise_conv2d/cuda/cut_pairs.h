@@ -5,7 +5,7 @@
 
 #include "layers/depthwise_conv2d/cuda/cut.h"
 
-/// The same for both gradients by blocks of two kinds.
+/// How dense planes are shared out where blocks of two kinds compute both gradients in one launch.
 namespace lamella::depthwise {
 
 /// The launch of backward_pairs, from those of its two kinds; no blocks: items do not come to the same parts.

@@ -43,8 +43,8 @@ int float_products(const Problem& p, const Shape& s, const FloatTileSizes& t) {
   return (p.pass == Pass::Both ? 2 : 1) * t.rows * t.columns * t.lanes * taps_of(s.kernel);
 }
 
-/// Estimated milliseconds: four limits, of which the largest counts most. Counted, not fitted: nobody has
-/// measured these kernels.
+/// Estimated milliseconds: four limits, of which the largest counts most. Counted, not fitted to
+/// measurements.
 double float_box_cost(const Problem& p, const Shape& s, const FloatTileSizes& t, const Plan& plan,
                       int blocks_of_sm) {
   constexpr double kClocks = kMultiprocessors * 1.75e6;  // of all multiprocessors, a millisecond
@@ -162,9 +162,6 @@ void each_float_tile(const Problem& p, const Shape& s, std::int64_t rows, std::i
                      const Add& add) {
   const KernelSizes& k = s.kernel;
   constexpr int kMostGroups = 8, kLeastConsumers = 2, kMostConsumers = 16;
-  const auto wasteful = [](std::int64_t size, std::int64_t piece, double least) {
-    return static_cast<double>(size) < least * static_cast<double>(round_up(size, piece));
-  };
   FloatTileSizes t;
   for (const int width : {2, 4, 5, 7, 8})
     for (int groups = 1; groups <= kMostGroups; ++groups) {

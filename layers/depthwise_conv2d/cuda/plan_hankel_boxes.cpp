@@ -44,8 +44,8 @@ int registers(const Problem& p, const Shape& s, const HankelTileSizes& t) {
   return 40 + 32 * sums + g + pixels + (p.bias ? 10 : 0);
 }
 
-/// Estimated milliseconds, as of boxes: four limits, of which the largest counts most. Nobody has measured
-/// them: instructions are counted, and what memory takes is as of boxes.
+/// Estimated milliseconds, as of boxes: four limits, of which the largest counts most. Not fitted to
+/// measurements: instructions are counted, and what memory takes is as of boxes.
 double cost(const Problem& p, const Shape& s, const HankelConfig& c, const Plan& plan, double resident,
             int spilled) {
   constexpr double kClocks = kMultiprocessors * 1.8e6;  // of all multiprocessors, a millisecond
@@ -170,9 +170,6 @@ void each_hankel(const Problem& p, const Shape& s, const Add& add, const End& en
   constexpr int kMostConsumers = 12;
   const std::int64_t rows = product_rows(s.h, p.bias).count,
                      columns = product_columns(s.w, s.kernel, p.bias).count;
-  const auto wasteful = [](std::int64_t size, std::int64_t piece, double least) {
-    return static_cast<double>(size) < least * static_cast<double>(round_up(size, piece));
-  };
   HankelConfig c;
   const auto add_all = [&](const HankelTileSizes& t) {
     c.tile = t;

@@ -18,8 +18,6 @@ struct PositionConfig {
   std::int64_t wanted_blocks = 0;
 };
 
-bool weighs(const Problem& p) { return p.pass == Pass::Weight; }
-
 /// Of a thread, to within some.
 int registers(const Problem& p, const PositionConfig& c) {
   const int products = c.layout.products, units = c.tile.units;
@@ -29,7 +27,7 @@ int registers(const Problem& p, const PositionConfig& c) {
   return 54 + 2 * products + 6 * units;
 }
 
-/// Estimated milliseconds: the largest of some limits counts most. Nobody has measured them: weights are
+/// Estimated milliseconds: the largest of some limits counts most. Not fitted to measurements: weights are
 /// those of other families, instructions are counted, and kSober is on top.
 double cost(const Problem& p, const Shape& s, const PositionConfig& c, const Plan& plan, double resident) {
   constexpr double kClocks = kMultiprocessors * 1.8e6;  // of all multiprocessors, a millisecond

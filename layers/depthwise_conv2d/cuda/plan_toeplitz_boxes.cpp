@@ -26,8 +26,8 @@ int toeplitz_registers(const Shape& s, const ToeplitzTileSizes& t) {
          8 * toeplitz_words(k) * k.repeat * ((t.rows - 1) * k.stride_h + 1);
 }
 
-/// Estimated milliseconds: five limits, of which the largest counts most. Counted, not fitted: nobody has
-/// measured these kernels.
+/// Estimated milliseconds: five limits, of which the largest counts most. Counted, not fitted to
+/// measurements.
 double toeplitz_cost(const Shape& s, const ToeplitzTileSizes& t, const Plan& plan, double resident) {
   constexpr double kClocks = kMultiprocessors * 1.75e6;  // of all multiprocessors, a millisecond
   const KernelSizes& k = s.kernel;
@@ -121,10 +121,6 @@ int plan_toeplitz_boxes(const Problem& p, const Shape& s, const ToeplitzConfig& 
               std::to_string(t.pages) + " pages";
   if (t.images() > 1) plan.what += " of " + std::to_string(t.images()) + " images";
   return resident;
-}
-
-bool wasteful(std::int64_t size, std::int64_t piece, double least) {
-  return static_cast<double>(size) < least * static_cast<double>(round_up(size, piece));
 }
 
 /// Calls add(tile) for what may be worth a thought, without pages.
