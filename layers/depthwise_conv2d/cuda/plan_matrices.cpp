@@ -37,7 +37,7 @@ int registers(const Shape& s, const MatrixTileSizes& t) {
          (s.w.input % 2 == 1 ? 8 * t.held - 2 : 0);
 }
 
-/// Estimated milliseconds, as of runs, from counted instructions: nobody has fitted it to measurements yet.
+/// Estimated milliseconds, as of runs, from counted instructions, not fitted.
 double cost(const Problem& p, const Shape& s, const MatrixConfig& c, const Plan& plan, bool known,
             double resident) {
   constexpr double kClocks = 132 * 1.8e6;  // of all multiprocessors, a millisecond

@@ -26,8 +26,8 @@ int toeplitz_registers(const Shape& s, const ToeplitzTileSizes& t) {
          8 * toeplitz_words(k) * k.repeat * ((t.rows - 1) * k.stride_h + 1);
 }
 
-/// Estimated milliseconds: five limits, of which the largest counts most. Counted, not fitted: nobody has
-/// measured these kernels.
+/// Estimated milliseconds: five limits, of which the largest counts most. Counted, not fitted; on
+/// an H200 the best of a shape took 0.87 of it, as the median of those measured.
 double toeplitz_cost(const Shape& s, const ToeplitzTileSizes& t, const Plan& plan, double resident) {
   constexpr double kClocks = kMultiprocessors * 1.75e6;  // of all multiprocessors, a millisecond
   const KernelSizes& k = s.kernel;
@@ -69,8 +69,7 @@ double toeplitz_cost(const Shape& s, const ToeplitzTileSizes& t, const Plan& pla
   const double places = kMultiprocessors * resident, blocks = static_cast<double>(plan.launch.blocks);
   const double uneven = std::ceil(blocks / places) * plan.pixels.items_per_part * places / items;
   const double tables = std::ceil(blocks / places) * 2e-3;
-  constexpr double kUnsure = 1.15;
-  return (std::pow(sum, 1 / kPower) * (1 + 0.7 * std::max(0.0, uneven - 1)) + tables + 0.0026) * kUnsure;
+  return std::pow(sum, 1 / kPower) * (1 + 0.7 * std::max(0.0, uneven - 1)) + tables + 0.0026;
 }
 
 /// How many blocks a multiprocessor has.
