@@ -150,6 +150,7 @@ bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named
     --blocks_of_sm;
   if (blocks_of_sm < 1) return false;
   plan.cost = box_cost(p, s, t, plan, static_cast<int>(blocks_of_sm)) + hook_cost(p, s, plan.launch);
+  plan.resident = static_cast<int>(blocks_of_sm), plan.registers = wanted, plan.item_images = t.images;
   if (!named) return true;
   const KernelSizes& k = s.kernel;
   std::array<char, 320> text{};

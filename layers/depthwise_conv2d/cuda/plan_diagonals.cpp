@@ -107,7 +107,7 @@ bool plan_diagonals(const Problem& p, const Shape& s, const DiagonalConfig& c, b
   while (resident > 0 && registers_of(c.threads, static_cast<int>(resident)) < wanted) --resident;
   if (resident < 1) return false;
   plan.cost = cost(p, s, c, plan, static_cast<double>(resident));
-  plan.resident = static_cast<int>(resident);
+  plan.resident = static_cast<int>(resident), plan.registers = wanted;
   if (!named) return true;
   std::array<char, 320> text{};
   const Axis none{}, &h = t.known ? s.h : none, &w = t.known ? s.w : none;

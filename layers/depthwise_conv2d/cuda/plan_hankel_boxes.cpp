@@ -120,6 +120,7 @@ bool plan_hankel(const Problem& p, const Shape& s, const HankelConfig& c, bool n
     if (registers(p, s, keeping) + lacks() - wanted <= kSpilled) return false;
   }
   plan.cost = cost(p, s, c, plan, static_cast<double>(resident), std::max(0, lacks()));
+  plan.resident = static_cast<int>(resident), plan.registers = wanted - kSpilled, plan.item_images = t.images;
   if (!named) return true;
   std::array<char, 320> text{};
   std::snprintf(text.data(), text.size(),

@@ -106,7 +106,8 @@ bool plan_matrices(const Problem& p, const Shape& s, const MatrixConfig& c, bool
     --resident;
   if (resident < kLeastBlocks) return false;
   plan.cost = cost(p, s, c, plan, known, static_cast<double>(resident));
-  plan.resident = static_cast<int>(resident);
+  plan.resident = static_cast<int>(resident), plan.registers = registers(s, t) - kSpilled;
+  plan.item_images = t.images;
   if (!named) return true;
 
   std::array<char, 320> text{};

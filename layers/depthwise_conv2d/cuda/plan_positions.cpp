@@ -101,6 +101,7 @@ bool plan_positions(const Problem& p, const Shape& s, const PositionConfig& c, b
   while (resident > 0 && registers_of(threads, static_cast<int>(resident)) < wanted) --resident;
   if (resident < 1) return false;
   plan.cost = cost(p, s, c, plan, static_cast<double>(resident));
+  plan.resident = static_cast<int>(resident), plan.registers = wanted, plan.item_images = t.images();
   if (!named) return true;
   std::array<char, 320> text{};
   int length = std::snprintf(

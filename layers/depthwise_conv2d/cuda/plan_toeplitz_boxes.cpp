@@ -72,10 +72,11 @@ double toeplitz_cost(const Shape& s, const ToeplitzTileSizes& t, const Plan& pla
   return std::pow(sum, 1 / kPower) * (1 + 0.7 * std::max(0.0, uneven - 1)) + tables + 0.0026;
 }
 
+// A few numbers that do not find a register cost less than a block that is not there.
+constexpr int kSpilled = 8;
+
 /// How many blocks a multiprocessor has.
 int resident_blocks(const Shape& s, const ToeplitzTileSizes& t, const Launch& launch) {
-  // A few numbers that do not find a register cost less than a block that is not there.
-  constexpr int kSpilled = 8;
   const int wanted = toeplitz_registers(s, t) - kSpilled;
   auto blocks = static_cast<int>(
       std::min(kSharedBytes / (launch.shared_bytes + 1024), kResidentThreads / launch.threads));
@@ -102,6 +103,8 @@ int plan_toeplitz_boxes(const Problem& p, const Shape& s, const ToeplitzConfig& 
   if (plan.launch.blocks > kMostBlocks) return 0;
   plan.launch.parts = 0;
   plan.cost = toeplitz_cost(s, t, plan, resident);
+  plan.resident = resident, plan.registers = toeplitz_registers(s, t) - kSpilled,
+  plan.item_images = t.images();
   if (!named) return resident;
   const KernelSizes& k = s.kernel;
   std::array<char, 320> text{};
