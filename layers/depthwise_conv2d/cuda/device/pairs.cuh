@@ -14,8 +14,11 @@ template <auto kInput, auto kWeight, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_pairs(const PairWork work) {
   const int input = work.input_groups, all = input + work.weight_groups;
   const int part = static_cast<int>(blockIdx.x) / all, number = static_cast<int>(blockIdx.x) % all;
-  const int inputs_before = number * input / all;
-  if ((number + 1) * input / all > inputs_before)
+  const auto inputs_of = [&](int blocks) {
+    return static_cast<int>(static_cast<Int64>(blocks) * input / all);
+  };
+  const int inputs_before = inputs_of(number);
+  if (inputs_of(number + 1) > inputs_before)
     kInput(work.input, part * input + inputs_before);
   else
     kWeight(work.weight, part * work.weight_groups + number - inputs_before);
