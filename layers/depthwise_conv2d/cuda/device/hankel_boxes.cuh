@@ -149,6 +149,7 @@ __global__ void __launch_bounds__((HankelBoxes<K, Tile>::kThreads), kBlocksOfSm)
         cursor.next();
       }
     }
+    synchronize_warp();  // one lane was away; the block meets below
   } else {
     const int chunk = warp % Tile::kWarpGroups, block = warp / Tile::kWarpGroups;
     const bool works = first_channel + 8 * chunk < cut.channels;
