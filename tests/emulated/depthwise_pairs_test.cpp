@@ -251,5 +251,24 @@ TEST(Pairs, that_are_tried_first_differ) {
   EXPECT_TRUE(pairs(14, 3, 1, 96).empty());
 }
 
+int met[2];
+template <int kKind>
+void meet(const PlaneWork& work, int number) {
+  ASSERT_EQ(number, met[kKind]++);
+  ASSERT_LT(number, work.channels);
+}
+
+TEST(Pairs, blocks_of_very_many_channels) {
+  constexpr int kChannels = 40000;
+  PairWork pair;
+  pair.input_groups = pair.weight_groups = pair.input.channels = pair.weight.channels = kChannels;
+  met[0] = met[1] = 0;
+  emulated::run(2 * kChannels, 1, 0, [&] {
+    if (!::testing::Test::HasFailure()) backward_pairs<meet<0>, meet<1>, 1, 1>(pair);
+  });
+  EXPECT_EQ(met[0], kChannels);
+  EXPECT_EQ(met[1], kChannels);
+}
+
 }  // namespace
 }  // namespace lamella::depthwise::checks

@@ -29,8 +29,11 @@ __global__ void __launch_bounds__((kInputThreads > kWeightThreads ? kInputThread
   // be of one kind.
   const unsigned turn = static_cast<unsigned>(part) * 0x9e3779b9u >> 16;
   const int number = static_cast<int>((blockIdx.x + turn) % static_cast<unsigned>(all));
-  const int inputs_before = number * input / all;
-  if ((number + 1) * input / all > inputs_before) {
+  const auto inputs_of = [&](int blocks) {
+    return static_cast<int>(static_cast<Int64>(blocks) * input / all);
+  };
+  const int inputs_before = inputs_of(number);
+  if (inputs_of(number + 1) > inputs_before) {
     if (thread < kInputThreads) kInput(work.input, part * input + inputs_before);
   } else {
     if (thread < kWeightThreads) kWeight(work.weight, part * work.weight_groups + number - inputs_before);
