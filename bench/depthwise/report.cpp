@@ -18,9 +18,20 @@ struct Group {
   const char* name;
   double wanted[3];  // forward, input gradient, weight gradient
 };
-enum { kSource, kLarge3x3, kSmall3x3, kHalfPlanes, k5x5, k7x7, kDilated, kMultiplied, kRandom, kGroups };
+enum {
+  SourceShapes,
+  Large3x3,
+  Small3x3,
+  HalfPlanes,
+  Kernel5x5,
+  Kernel7x7,
+  Dilated,
+  Multiplied,
+  RandomShapes,
+  GroupCount
+};
 // Random ones are judged by a percentile; of the others each cell has a number to reach.
-const Group kTable[kGroups] = {
+const Group kTable[GroupCount] = {
     {"source and KernelBench shapes, float32 NCHW", {0.90, 0.90, 0.90}},
     {"MobileNet 3x3 of 100 MB and more, bfloat16 and float32 NHWC", {0.88, 0.85, 0.88}},
     {"smaller MobileNet 3x3, bfloat16 and float32 NHWC", {0.75, 0.70, 0.75}},
@@ -34,23 +45,23 @@ const Group kTable[kGroups] = {
 
 bool is_source(const Case& what) { return what.is_in("source") || what.is_in("kernelbench"); }
 
-/// The first group that a cell belongs to; kernels' sizes come before networks. kGroups: none.
+/// The first group that a cell belongs to; kernels' sizes come before networks. GroupCount: none.
 int group_of(const Cell& cell) {
   const Case& what = *cell.what;
   const Conv2dGeometry& g = what.geometry;
   const bool single = cell.dtype == DType::Float32, brain = cell.dtype == DType::BFloat16;
   const bool planes = cell.format == MemoryFormat::Contiguous;
-  if (what.is_in("random")) return kRandom;
-  if (what.is_in("batch1")) return kGroups;
-  if (g.multiplier() > 1) return kMultiplied;
-  if (is_source(what)) return !planes ? kGroups : single ? kSource : kHalfPlanes;
-  if (g.kernel == Size2(7)) return single || brain ? k7x7 : kGroups;
-  if (g.kernel == Size2(5) && (planes ? single : brain)) return k5x5;
-  if (g.dilation == Size2(2)) return single || brain ? kDilated : kGroups;
-  if (!what.is_in("mobilenet")) return kGroups;
-  if (planes) return single ? kGroups : kHalfPlanes;
-  if (g.kernel != Size2(3) || !(single || brain)) return kGroups;
-  return cell.bytes() >= 100e6 ? kLarge3x3 : kSmall3x3;
+  if (what.is_in("random")) return RandomShapes;
+  if (what.is_in("batch1")) return GroupCount;
+  if (g.multiplier() > 1) return Multiplied;
+  if (is_source(what)) return !planes ? GroupCount : single ? SourceShapes : HalfPlanes;
+  if (g.kernel == Size2(7)) return single || brain ? Kernel7x7 : GroupCount;
+  if (g.kernel == Size2(5) && (planes ? single : brain)) return Kernel5x5;
+  if (g.dilation == Size2(2)) return single || brain ? Dilated : GroupCount;
+  if (!what.is_in("mobilenet")) return GroupCount;
+  if (planes) return single ? GroupCount : HalfPlanes;
+  if (g.kernel != Size2(3) || !(single || brain)) return GroupCount;
+  return cell.bytes() >= 100e6 ? Large3x3 : Small3x3;
 }
 
 double geometric_mean(const std::vector<double>& values) {
@@ -73,7 +84,7 @@ int percent_of(std::size_t part, std::size_t all) {
 void print_shares(const std::vector<Result>& results, json& report) {
   std::printf("\n%-60s %-8s %5s %7s %8s %6s  %s\n", "share of the roofline", "pass", "cells", "wanted",
               "reach it", "mean", "least");
-  for (int group = 0; group < kGroups; ++group)
+  for (int group = 0; group < GroupCount; ++group)
     for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight}) {
       std::vector<double> shares;
       const Result* least = nullptr;
@@ -94,7 +105,7 @@ void print_shares(const std::vector<Result>& results, json& report) {
                   shares.size(), 100 * wanted, percent_of(reach, shares.size()), 100 * geometric_mean(shares),
                   100 * least->share(), least->cell.what->name.c_str(), lamella::name(least->cell.dtype),
                   letters(least->cell.format));
-      if (group == kRandom) {
+      if (group == RandomShapes) {
         entry["percentile_5"] = percentile(shares, 5);
         std::printf("; 5th percentile %.0f%%", 100 * percentile(shares, 5));
       }
@@ -248,7 +259,7 @@ json json_of(const std::vector<Result>& results) {
              {"arithmetic_ms", result.arithmetic_ms},
              {"share", result.share()},
              {"plan", result.plan}};
-    if (group < kGroups) row["group"] = kTable[group].name;
+    if (group < GroupCount) row["group"] = kTable[group].name;
     if (result.peer_ms) row["peer_ms"] = *result.peer_ms;
     if (result.peer_other_ms) row["peer_other_ms"] = *result.peer_other_ms;
     rows.push_back(std::move(row));

@@ -125,5 +125,17 @@ TEST(Columns, weight_of_whole_planes_without_padding) {
   check_whole<Kernel<3, 5, 1, 1>, Map<5, 9, 0, 1>, false, 3, 1>();
 }
 
+// A thread finds its plane among a team's by a number of 32 bits.
+TEST(Columns, planes_of_a_team_are_not_too_long) {
+  for (const bool weight : {false, true}) {
+    PlaneWork work;
+    work.h = {1 << 24, 1 << 24, 1, 7, 1, 1}, work.w = {1, 1, 1, 0, 1, 1};
+    ColumnTileSizes tile{4, 1, 3, 8, 8, 1, 1, 1, 1};
+    const Launch launch = cut_columns(work, 1, 256, {15, 1, 1, 1, 1}, weight, tile, 1 << 24, 1);
+    EXPECT_GT(launch.blocks, 0);
+    EXPECT_LT(std::int64_t{work.cut.planes} * work.h.input, std::int64_t{1} << 31);
+  }
+}
+
 }  // namespace
 }  // namespace lamella::depthwise::checks

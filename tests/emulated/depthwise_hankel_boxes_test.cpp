@@ -1,4 +1,4 @@
-#include "depthwise_case.h"
+#include "depthwise_boxes_case.h"
 #include "layers/depthwise_conv2d/cuda/cut_hankel_boxes.h"
 #include "layers/depthwise_conv2d/cuda/device/hankel_boxes.cuh"
 
@@ -13,21 +13,6 @@ template <class Tile>
 constexpr HankelTileSizes kTileSizes{Tile::kColumns, Tile::kBlocks, Tile::kShiftRows, Tile::kXBlocks,
                                      Tile::kGBlocks, Tile::kLead,   Tile::kChannels,  Tile::kPages,
                                      Tile::kWhole,   Tile::kKeeps,  Tile::kImages};
-
-/// What the copy engine is told of a tensor.
-EmulatedTensor box_tensor(const Pixels& pixels, int images, int rows, int columns, int channels,
-                          const BoxSizes& box) {
-  EmulatedTensor made;
-  made.data = static_cast<unsigned char*>(pixels.data);
-  const std::int64_t sizes[4] = {channels, columns, rows, images};
-  const std::int64_t strides[4] = {2, pixels.pixel * 2, pixels.row * 2, pixels.image * 2};
-  const int extents[4] = {box.channels, box.pixels, box.rows, box.images};
-  const int steps[4] = {1, box.pixel_step, box.row_step, 1};
-  std::copy_n(sizes, 4, made.sizes), std::copy_n(strides, 4, made.strides);
-  std::copy_n(extents, 4, made.box), std::copy_n(steps, 4, made.steps);
-  made.swizzle = box.channels / 8 - 1;
-  return made;
-}
 
 /// Maps of `size`, with as much padding as keeps it; 0: of any that the tile is meant for.
 template <class T, class K, class Tile, bool kBias>

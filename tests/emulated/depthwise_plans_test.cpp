@@ -93,7 +93,7 @@ const std::map<std::string, int, std::less<>> kParameters{
     {"forward_runs", 11},          {"backward_runs", 14},      {"forward_direct", 8},
     {"backward_direct", 6},        {"weigh_direct", 7},        {"backward_float_boxes", 9},
     {"forward_float_boxes", 6},    {"backward_diagonals", 11}, {"forward_matrices", 7},
-    {"forward_toeplitz_boxes", 4}, {"backward_pairs", 4},      {"backward_hankel_boxes", 5},
+    {"forward_toeplitz_boxes", 4}, {"backward_pairs", 6},      {"backward_hankel_boxes", 5},
     {"forward_columns", 5},        {"weigh_columns", 6},       {"weigh_whole_columns", 7},
     {"forward_positions", 6},      {"backward_positions", 6},  {"weigh_positions", 8}};
 

@@ -120,6 +120,21 @@ TEST(Positions, weigh_periods) {
 TEST(Positions, weigh_28k5s2) {
   weigh<BFloat16, K5s2, PositionMap<28, 28, 14, 14, 2, 2, 1, 1>, PositionTile<1, 1, 1, 2, true>, true>();
 }
+// The matrix units do not round sums to nearest.
+TEST(Positions, weigh_ends_long_sums) {
+  for (const bool periodic : {false, true})
+    for (const int size : {14, 16, 28, 32})
+      for (const int image_steps : {1, 2}) {
+        PositionSizes sizes;
+        sizes.h = sizes.w = {size, size, 3, 1, 1, 1};
+        sizes.periodic = periodic;
+        const PositionLayout layout = layout_of(sizes, 16, 1, 1);
+        PlaneWork work;
+        cut_weigh_positions(work, 4096, 8, sizes, layout, {1, image_steps, 2}, false, 1);
+        const int chain = work.items_per_part * image_steps * layout.periods;
+        EXPECT_TRUE(chain <= 32 || work.items_per_part == 1) << size << ": " << chain;
+      }
+}
 TEST(Positions, weigh_transform) {
   weigh<BFloat16, K3, Map7, PositionTile<3, 2, 1, 2>, true, kClamp>();
   weigh<Float16, K3s2, Map14s2, PositionTile<1, 1, 1, 2>, false, kHardSwish>();

@@ -1,5 +1,6 @@
 #include "machine.h"
 
+#include <algorithm>
 #include <deque>
 #include <exception>
 #include <map>
@@ -135,6 +136,20 @@ bool release(std::size_t count) {
   return any;
 }
 
+/// Barriers of threads take whole warps: none may be at one while a lane of its warp waits for a phase.
+void check_warps(std::size_t count) {
+  for (std::size_t first = 0; first < count; first += kWarp) {
+    bool at_barrier = false, away = false;
+    for (std::size_t t = first; t < std::min(first + kWarp, count); ++t) {
+      const Waits waits = threads[t].done ? Waits::No : threads[t].waits;
+      at_barrier = at_barrier || waits == Waits::Block || waits == Waits::Some;
+      away = away || waits == Waits::Phase;
+      current = t;
+    }
+    if (at_barrier && away) fault("its warp is at a barrier that a lane is away from");
+  }
+}
+
 void run_block(std::size_t count, bool backwards) {
   barriers.clear();
   named_threads.clear();
@@ -157,6 +172,7 @@ void run_block(std::size_t count, bool backwards) {
       all_done = all_done && thread.done;
     }
     if (release(count) || ran || all_done) continue;
+    check_warps(count);
     if (loads.empty()) fault("threads wait for others that never come");
     loads.front()();
     loads.pop_front();

@@ -115,6 +115,7 @@ inline unsigned shared_address(const void* at) {
 }
 inline void synchronize_warp() { emulated::wait_for_warp(); }
 inline void synchronize_some(int name, int threads) { emulated::wait_for_some(name, threads); }
+inline void synchronize_block(int threads) { synchronize_some(0, threads); }
 
 inline void load_shared(unsigned (&word)[4], unsigned from) {
   emulated::check_shared(emulated::shared_memory() + from, 16, 16, "a vector");

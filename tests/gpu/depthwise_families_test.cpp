@@ -239,18 +239,28 @@ TEST(DepthwiseDiagonalsTest, plans_compute_what_others_do) {
 TEST(DepthwisePairsTest, plans_compute_what_others_do) {
   LAMELLA_NEEDS_GPU();
   std::vector<PlanSetting> settings;
-  const auto add = [&](std::int64_t images, std::int64_t channels, Size2 in, Size2 kernel, DType dtype,
-                       bool bias, bool transforms = false) {
-    PlanSetting of{Pass::Both, dtype, kPlanes, images, channels, in, kernel, half(kernel)};
+  const auto add = [&](MemoryFormat format, std::int64_t images, std::int64_t channels, Size2 in,
+                       Size2 kernel, DType dtype, bool bias, bool transforms = false,
+                       std::int64_t stride = 1) {
+    PlanSetting of{Pass::Both, dtype, format, images, channels, in, kernel, half(kernel), Size2(stride)};
     of.bias = bias, of.transforms = transforms;
     settings.push_back(of);
   };
-  add(11, 72, Size2(7), Size2(3), bfloat16, false);
-  add(37, 40, Size2(14), Size2(5), bfloat16, true);
-  add(130, 36, Size2(14), Size2(3), float16, true, true);
-  add(9, 24, Size2(28), {3, 5}, bfloat16, false);
-  add(5, 24, Size2(56), Size2(7), float16, true);
-  add(3, 12, Size2(112), Size2(3), bfloat16, false, true);
+  // By matrices or positions and diagonals or positions.
+  add(kPlanes, 11, 72, Size2(7), Size2(3), bfloat16, false);
+  add(kPlanes, 70, 40, Size2(7), Size2(5), float16, true);
+  add(kPlanes, 37, 40, Size2(14), Size2(5), bfloat16, true);
+  add(kPlanes, 130, 36, Size2(14), Size2(3), float16, true, true);
+  add(kPlanes, 45, 24, Size2(14), Size2(3), bfloat16, true, false, 2);
+  add(kPlanes, 9, 24, Size2(28), {3, 5}, bfloat16, false);
+  add(kPlanes, 5, 24, Size2(56), Size2(7), float16, true);
+  add(kPlanes, 3, 12, Size2(112), Size2(3), bfloat16, false, true);
+  // By Toeplitz boxes and Hankel boxes or boxes.
+  add(kLast, 37, 72, Size2(7), Size2(5), bfloat16, false);
+  add(kLast, 21, 40, Size2(14), Size2(7), float16, true);
+  add(kLast, 9, 136, Size2(14), Size2(3), bfloat16, true, true);
+  add(kLast, 7, 72, Size2(28), Size2(5), bfloat16, true);
+  add(kLast, 5, 32, Size2(57), Size2(7), float16, false);
   // Input gradients are rounded to sixteen bits, and so is what a transform gives.
   expect_plans_agree(settings, of_family(Family::Pairs), 7, always(4e-3));
 }

@@ -24,7 +24,11 @@ inline Launch cut_columns(PlaneWork& work, std::int64_t images, std::int64_t cha
   Launch launch;
   const std::int64_t members = 32 * tile.team, groups = ceiling(work.w.output, tile.columns);
   if (groups > members) return launch;
-  const std::int64_t together = std::min(channels, members / groups);
+  // Numbers of a team's planes are counted in 32 bits.
+  const std::int64_t longest =
+      std::max(std::int64_t{work.h.input} * work.w.input, std::int64_t{work.h.output} * work.w.output);
+  const std::int64_t together =
+      std::min({channels, members / groups, ((std::int64_t{1} << 31) - 1) / longest});
   cut.planes = static_cast<int>(ceiling(channels, ceiling(channels, together)));
   cut.column_groups = static_cast<int>(groups);
   const std::int64_t rows = weight ? work.h.input : work.h.output;

@@ -2,35 +2,45 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
 
 #include "layers/depthwise_conv2d/cuda/cut.h"
 
 /// How dense planes are shared out where blocks of two kinds compute both gradients in one launch.
 namespace lamella::depthwise {
 
-/// The launch of backward_pairs, from those of its two kinds; no blocks: items do not come to the same parts.
-inline Launch cut_pairs(PairWork& work, std::int64_t images, std::int64_t channels, const Launch& input,
-                        const Launch& weight, std::int64_t wanted_blocks) {
+/// One kind, as it is alone.
+struct PairKind {
   Launch launch;
-  if (input.threads != weight.threads) return launch;
-  const auto groups_of = [&](const PlaneWork& of) {
-    return static_cast<int>(ceiling(channels, of.cut.planes));
-  };
-  work.input_groups = groups_of(work.input), work.weight_groups = groups_of(work.weight);
-  const std::int64_t groups = std::int64_t{work.input_groups} + work.weight_groups;
-  // An item of the first is a band of several images, one of the second of one.
-  const std::int64_t input_bands = work.input.cut.bands, weight_bands = work.weight.cut.bands;
-  const std::int64_t together = ceiling(images * input_bands, work.input.items);
+  std::int64_t groups;                   ///< blocks of a part
+  std::int64_t items, item_images;       ///< all of a group, and how many images each has
+  std::int64_t most_items = kMostItems;  ///< of a part
+
+  /// Items of so many images, the last of which may have fewer.
+  std::int64_t of_images(std::int64_t images, std::int64_t all_images) const {
+    return ceiling(images, item_images) * (items / ceiling(all_images, item_images));
+  }
+};
+
+/// The launch of backward_pairs; no blocks: they cannot have the same parts. Sets how many items of either
+/// kind a part has.
+inline Launch cut_pairs(const PairKind& input, const PairKind& weight, std::int64_t images,
+                        std::int64_t wanted_blocks, int& input_items, int& weight_items) {
+  Launch launch;
+  const std::int64_t groups = input.groups + weight.groups,
+                     together = std::lcm(input.item_images, weight.item_images);
   const std::int64_t of_part =
       round_up(ceiling(images, std::max<std::int64_t>(1, wanted_blocks / groups)), together);
-  work.input.items_per_part = static_cast<int>(of_part / together * input_bands);
-  work.weight.items_per_part = static_cast<int>(of_part * weight_bands);
-  const std::int64_t parts = ceiling(work.weight.items, work.weight.items_per_part);
-  if (ceiling(work.input.items, work.input.items_per_part) != parts) return launch;
-  launch.threads = input.threads;
-  launch.shared_bytes = std::max(input.shared_bytes, weight.shared_bytes);
-  launch.parts = parts;
-  launch.blocks = parts * groups;
+  const std::int64_t of_input = input.of_images(of_part, images),
+                     of_weight = weight.of_images(of_part, images);
+  if (of_input > std::min(input.most_items, kMostItems) ||
+      of_weight > std::min(weight.most_items, kMostItems))
+    return launch;
+  input_items = static_cast<int>(of_input), weight_items = static_cast<int>(of_weight);
+  launch.threads = std::max(input.launch.threads, weight.launch.threads);
+  launch.shared_bytes = std::max(input.launch.shared_bytes, weight.launch.shared_bytes);
+  launch.parts = ceiling(images, of_part);
+  launch.blocks = launch.parts * groups;
   return launch;
 }
 

@@ -56,11 +56,13 @@ inline Launch cut_correlate_positions(PlaneWork& work, std::int64_t images, std:
 inline Launch cut_weigh_positions(PlaneWork& work, std::int64_t images, std::int64_t channels,
                                   const PositionSizes& sizes, const PositionLayout& layout,
                                   const PositionTileSizes& tile, bool bias, std::int64_t wanted_blocks) {
-  constexpr std::int64_t kChunk = 16, kWord = 4, kLongestChain = 32, kShares = 8;
+  constexpr std::int64_t kChunk = 16, kWord = 4, kShares = 8;
+  constexpr std::int64_t kLongestChain = 32;  // products that the matrix units add up, but an item at least
+  const std::int64_t of_item = std::int64_t{tile.image_steps} * layout.periods;
   Launch launch;
   if (layout.warps >= PositionLayout::kMostWarps ||
-      !cut_positions(work, launch, images, channels, sizes.planes, tile, kLongestChain / tile.image_steps,
-                     wanted_blocks))
+      !cut_positions(work, launch, images, channels, sizes.planes, tile,
+                     std::max<std::int64_t>(1, kLongestChain / of_item), wanted_blocks))
     return launch;
   launch.threads = 32 * (layout.warps + 1);
   const std::int64_t units = std::int64_t{layout.warps} * tile.units;

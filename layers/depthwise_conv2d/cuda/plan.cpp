@@ -59,15 +59,11 @@ std::vector<Plan> plans_for(const Problem& p) {
                      [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
   };
   add_run_plans(p, s, plans);
-  const std::size_t runs = plans.size();
   add_matrix_plans(p, s, plans);
   add_diagonal_plans(p, s, plans);
   add_pair_plans(p, plans);
   add_column_plans(p, s, plans);
   add_position_plans(p, s, plans);
-  // As right on average as those of runs, but they scatter more, and the lowest is taken.
-  constexpr double kUnsure = 1.1;
-  for (std::size_t i = runs; i < plans.size(); ++i) plans[i].cost *= kUnsure;
   sort_by_cost();
   const bool reads_some = (p.pass == Pass::Both || p.hook == Hook::NormSums) && !all_are_read;
   if (!reads_some) {

@@ -63,16 +63,23 @@ struct Plan {
   bool clears = false;            ///< dx must be zero before: some inputs are read by no output
   PixelWork pixels;
   PlaneWork planes;
-  PairWork pair;     ///< the work of Pairs
-  int resident = 0;  ///< of Matrices and Diagonals: blocks that share a multiprocessor
-  double cost = 0;   ///< estimated milliseconds
+  double cost = 0;          ///< estimated milliseconds
+  std::vector<Plan> kinds;  ///< of Pairs: the input's gradient and the weight's, alone but for their parts
+  // Of what may be one of those. Blocks that share a multiprocessor, registers that a thread is to have,
+  // images that an item has.
+  int resident = 0, registers = 0, item_images = 1;
 
   /// Whether the copy engine is told of tensors.
   bool moves_boxes() const {
     return family == Family::Boxes || family == Family::ToeplitzBoxes || family == Family::HankelBoxes;
   }
-  /// Whether `pixels` describes the work; else `planes` does, or `pair` that of Pairs.
+  /// Whether `pixels` describes the work; else `planes` does, or of Pairs those of `kinds`.
   bool has_pixels() const { return family == Family::Pixels || family == Family::Direct || moves_boxes(); }
+  /// Blocks that share out the channels, of those that work on parts of the images.
+  int channel_groups() const {
+    return has_pixels() ? pixels.cut.channel_blocks
+                        : static_cast<int>(ceiling(planes.channels, planes.cut.planes));
+  }
 
   /// Floats of the parts of a weight gradient; those of a hook lie behind.
   std::int64_t part_floats(const Conv2dGeometry& geometry) const {

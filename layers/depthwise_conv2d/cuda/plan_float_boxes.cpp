@@ -43,8 +43,7 @@ int float_products(const Problem& p, const Shape& s, const FloatTileSizes& t) {
   return (p.pass == Pass::Both ? 2 : 1) * t.rows * t.columns * t.lanes * taps_of(s.kernel);
 }
 
-/// Estimated milliseconds: four limits, of which the largest counts most. Counted, not fitted to
-/// measurements.
+/// Estimated milliseconds: four limits, of which the largest counts most. Counted, not fitted.
 double float_box_cost(const Problem& p, const Shape& s, const FloatTileSizes& t, const Plan& plan,
                       int blocks_of_sm) {
   constexpr double kClocks = kMultiprocessors * 1.75e6;  // of all multiprocessors, a millisecond

@@ -37,7 +37,7 @@ int registers(const Shape& s, const MatrixTileSizes& t) {
          (s.w.input % 2 == 1 ? 8 * t.held - 2 : 0);
 }
 
-/// Estimated milliseconds, as of runs, from counted instructions; not fitted to measurements.
+/// Estimated milliseconds, as of runs, from counted instructions, not fitted.
 double cost(const Problem& p, const Shape& s, const MatrixConfig& c, const Plan& plan, bool known,
             double resident) {
   constexpr double kClocks = kMultiprocessors * 1.8e6;  // of all multiprocessors, a millisecond
@@ -106,7 +106,8 @@ bool plan_matrices(const Problem& p, const Shape& s, const MatrixConfig& c, bool
     --resident;
   if (resident < kLeastBlocks) return false;
   plan.cost = cost(p, s, c, plan, known, static_cast<double>(resident));
-  plan.resident = static_cast<int>(resident);
+  plan.resident = static_cast<int>(resident), plan.registers = registers(s, t) - kSpilled;
+  plan.item_images = t.images;
   if (!named) return true;
 
   std::array<char, 320> text{};

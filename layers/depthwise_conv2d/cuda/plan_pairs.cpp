@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -7,75 +8,206 @@
 #include "layers/depthwise_conv2d/cuda/cut_pairs.h"
 #include "layers/depthwise_conv2d/cuda/planning.h"
 
-// Pairs: both gradients in one launch, the input's by matrices and the weight's by diagonals.
+// Pairs: both gradients in one launch, by blocks of two kernels that have one each.
 namespace lamella::depthwise {
 namespace {
 
-/// The kernels of either gradient alone that do best by estimate.
-std::vector<Plan> best_of(Problem p, Pass pass,
-                          void (*add)(const Problem&, const Shape&, std::vector<Plan>&)) {
-  constexpr std::size_t kMost = 12;
-  std::vector<Plan> plans;
+using AddPlans = void (*)(const Problem&, const Shape&, std::vector<Plan>&);
+
+/// The kernels of either gradient alone that do best by estimate: of each family some that leave room for no
+/// other block, for one or two more, and for several. Alone large blocks do well, of which a multiprocessor
+/// would have but one kind at a time.
+std::vector<Plan> best_of(Problem p, Pass pass, std::initializer_list<AddPlans> families) {
+  constexpr std::size_t kMost = 6;
+  std::vector<Plan> all;
   Shape shape{};
   p.pass = pass;
   if (pass == Pass::Input) p.bias = false;
-  if (!describe_shape(p, shape)) return plans;
-  add(p, shape, plans);
-  std::stable_sort(plans.begin(), plans.end(), [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
-  if (plans.size() > kMost) plans.resize(kMost);
-  return plans;
+  if (!describe_shape(p, shape)) return all;
+  for (const AddPlans add : families) {
+    std::vector<Plan> plans;
+    add(p, shape, plans);
+    std::stable_sort(plans.begin(), plans.end(),
+                     [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
+    std::array<std::size_t, 3> of_size{};
+    for (Plan& plan : plans) {
+      std::size_t& count = of_size[plan.resident >= 4 ? 2 : plan.resident >= 2 ? 1 : 0];
+      if (count == kMost) continue;
+      ++count;
+      plan.turned = shape.turned;
+      all.push_back(std::move(plan));
+    }
+  }
+  return all;
 }
 
-/// What a kernel is called, without its threads and blocks: with the name of what it does in a block.
-std::string in_block(const std::string& kernel, std::string_view global, std::string_view device) {
-  const std::size_t without_blocks = kernel.rfind(", ");
-  return std::string(device) + kernel.substr(global.size(), without_blocks - global.size()) + ">";
+/// A kernel's name, that of what it does in a block, and the arguments that this has in place of the last
+/// one.
+struct BlockName {
+  std::string_view kernel, block, last;
+};
+constexpr std::array kBlockNames{
+    BlockName{"forward_matrices<", "multiply_matrices<", ""},
+    BlockName{"forward_positions<", "correlate_positions<", ", false"},
+    BlockName{"backward_positions<", "correlate_positions<", ", true"},
+    BlockName{"forward_toeplitz_boxes<", "multiply_toeplitz_boxes<", ", true"},
+    BlockName{"backward_diagonals<", "weigh_diagonals<", ""},
+    BlockName{"weigh_positions<", "weigh_position_block<", ""},
+    BlockName{"backward_hankel_boxes<", "weigh_hankel_boxes<", ", true"},
+    BlockName{"backward_boxes<", "walk_boxes<", ", true"},
+};
+std::string in_block(const std::string& kernel) {
+  for (const BlockName& name : kBlockNames)
+    if (kernel.starts_with(name.kernel))
+      return std::string(name.block) +
+             kernel.substr(name.kernel.size(), kernel.rfind(", ") - name.kernel.size()) +
+             std::string(name.last) + ">";
+  return {};
 }
+
+PairKind kind_of(const Plan& plan) {
+  // Sums that the matrix units may add up are those of a part.
+  constexpr std::int64_t kMostWeighedImages = 512;
+  PairKind kind{plan.launch, plan.channel_groups(), plan.has_pixels() ? plan.pixels.items : plan.planes.items,
+                plan.item_images};
+  if (plan.family == Plan::Family::Positions && plan.launch.parts > 0)
+    kind.most_items = kMostWeighedImages / plan.item_images;
+  return kind;
+}
+
+constexpr std::array kWaves{1, 2, 3, 4, 6, 8, 12, 16, 24};  // of blocks
 
 struct PairConfig {
   const Plan *input, *weight;
-  int waves;
+  std::size_t input_number, weight_number, waves;  ///< among all
 };
 
+/// Estimated milliseconds. Of four tensors' bytes it moves three, and either kind of block has work while the
+/// other waits: 0.83 to 0.86 of the time of both alone, measured where the cache held all that was under way.
+double pair_cost(const Problem& p, const PairConfig& c, const Plan& plan, const PairKind& input,
+                 const PairKind& weight) {
+  constexpr double kCache = 60e6, kBlock = 1.2e-3;  // kBlock: to begin and end one
+  const double saved = plan.resident == 1 ? 0.06 : plan.resident == 2 ? 0.12 : 0.15;
+  const Conv2dGeometry& g = p.geometry;
+  const double bytes = static_cast<double>(g.batch * g.in_channels) *
+                       static_cast<double>(2 * g.in.h * g.in.w + g.out.h * g.out.w) *
+                       static_cast<double>(size_of(p.dtype));
+  const double places = kMultiprocessors * plan.resident, blocks = static_cast<double>(plan.launch.blocks),
+               waves = std::max(1.0, blocks / places);
+  const double found = std::min(1.0, kCache / (bytes / waves));
+  // Where fewer blocks share a multiprocessor than of a kind alone, less is under way.
+  const auto alone = [&](const Plan& kind) {
+    return kind.cost * (1 + 0.3 * (std::max(1.0, static_cast<double>(kind.resident) / plan.resident) - 1));
+  };
+  const double of_input = alone(*c.input), of_weight = alone(*c.weight), both = of_input + of_weight;
+  // Blocks of a part that take longer than the others: in the end they are left alone.
+  const auto groups = static_cast<double>(input.groups + weight.groups);
+  const double longest =
+      std::max(of_input / static_cast<double>(input.groups), of_weight / static_cast<double>(weight.groups)) *
+      groups / both;
+  const double uneven = 0.5 * (longest - 1) / waves + 0.25 * (std::ceil(waves) / waves - 1);
+  const double more_blocks =
+      std::max(0.0, blocks - static_cast<double>(c.input->launch.blocks + c.weight->launch.blocks));
+  const double more_parts = static_cast<double>(plan.launch.parts - c.weight->launch.parts) *
+                            static_cast<double>(g.in_channels * (g.kernel.h * g.kernel.w + 1)) * 8 / 3e9;
+  return (1 - saved * found) * both * (1 + uneven) + more_blocks * kBlock / places + more_parts;
+}
+
 /// The plan of a pair; false: it does not fit.
-bool plan_pair(const Problem& p, const PairConfig& c, Plan& plan) {
-  const Launch &input = c.input->launch, &weight = c.weight->launch;
+bool plan_pair(const Problem& p, const PairConfig& c, bool named, Plan& plan) {
+  const PairKind input = kind_of(*c.input), weight = kind_of(*c.weight);
   plan = {};
   plan.family = Plan::Family::Pairs;
-  plan.pair.input = c.input->planes, plan.pair.weight = c.weight->planes;
-  const std::int64_t shared = std::max(input.shared_bytes, weight.shared_bytes) + 1024;
-  plan.resident = static_cast<int>(
-      std::min<std::int64_t>(std::min(c.input->resident, c.weight->resident), kSharedBytes / shared));
-  if (plan.resident < 2) return false;  // one of either kind
-  plan.launch = cut_pairs(plan.pair, p.geometry.batch, p.geometry.in_channels, input, weight,
-                          static_cast<std::int64_t>(kMultiprocessors) * plan.resident * c.waves);
+  const int threads = std::max(input.launch.threads, weight.launch.threads),
+            wanted = std::max(c.input->registers, c.weight->registers);
+  const std::int64_t shared = std::max(input.launch.shared_bytes, weight.launch.shared_bytes) + 1024;
+  std::int64_t resident = std::min(kResidentThreads / threads, kSharedBytes / shared);
+  while (resident > 0 && registers_of(threads, static_cast<int>(resident)) < wanted) --resident;
+  if (resident < 1) return false;
+  plan.resident = static_cast<int>(resident);
+  int input_items = 0, weight_items = 0;
+  plan.launch = cut_pairs(input, weight, p.geometry.batch,
+                          static_cast<std::int64_t>(kMultiprocessors) * resident * kWaves[c.waves],
+                          input_items, weight_items);
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
-  // Of four tensors' bytes it moves three, and either kind of block has work while the other waits.
-  constexpr double kOfBoth = 0.85;
-  plan.cost = kOfBoth * (c.input->cost + c.weight->cost);
-  plan.kernel = "backward_pairs<" + in_block(c.input->kernel, "forward_matrices", "multiply_matrices") +
-                ", " + in_block(c.weight->kernel, "backward_diagonals", "weigh_diagonals") + ", " +
-                std::to_string(plan.launch.threads) + ", " + std::to_string(plan.resident) + ">";
-  plan.what = c.input->what + "; " + c.weight->what;
+  plan.cost = pair_cost(p, c, plan, input, weight);
+  if (!named) return true;
+  const std::string of_input = std::to_string(input.launch.threads),
+                    of_weight = std::to_string(weight.launch.threads);
+  plan.kernel = std::string("backward_pairs<") + (c.input->has_pixels() ? "BoxWork, " : "PlaneWork, ") +
+                in_block(c.input->kernel) + ", " + of_input + ", " + in_block(c.weight->kernel) + ", " +
+                of_weight + ", " + std::to_string(resident) + ">";
+  plan.what = std::to_string(plan.launch.parts) + " parts of " + c.input->what + "; " + c.weight->what;
+  plan.kinds = {*c.input, *c.weight};
+  for (const auto& [kind, items] : {std::pair{&plan.kinds[0], input_items}, {&plan.kinds[1], weight_items}})
+    (kind->has_pixels() ? kind->pixels.items_per_part : kind->planes.items_per_part) = items;
   return true;
+}
+
+/// Adds the best of some pairs. What has been taken before counts for less: so those that are tried first
+/// differ in both kinds, and in how much of the work is under way.
+void add_different(const Problem& p, const std::vector<std::pair<double, PairConfig>>& configs,
+                   std::size_t input_kinds, std::size_t weight_kinds, std::vector<Plan>& plans) {
+  constexpr std::size_t kMost = 64;
+  constexpr double kAgain = 0.05, kAgainAsMany = 0.02;
+  // How often they have been taken.
+  std::vector<int> inputs(input_kinds), weights(weight_kinds);
+  std::array<int, kWaves.size()> waves{};
+  constexpr std::size_t kFamilies = 16;
+  std::array<int, kFamilies * kFamilies> families{};
+  const auto families_of = [](const PairConfig& c) {
+    return static_cast<std::size_t>(c.input->family) * kFamilies + static_cast<std::size_t>(c.weight->family);
+  };
+  std::vector<bool> taken(configs.size());
+  double least = 0;
+  for (std::size_t added = 0; added < std::min(kMost, configs.size()); ++added) {
+    std::size_t best = configs.size();
+    double best_rank = 0;
+    for (std::size_t i = 0; i < configs.size(); ++i) {
+      const PairConfig& c = configs[i].second;
+      if (taken[i]) continue;
+      const double rank =
+          configs[i].first * (1 + kAgain * (inputs[c.input_number] + weights[c.weight_number]) +
+                              kAgainAsMany * (waves[c.waves] + families[families_of(c)]));
+      if (best < configs.size() && rank >= best_rank) continue;
+      best = i, best_rank = rank;
+    }
+    const PairConfig& c = configs[best].second;
+    taken[best] = true;
+    ++inputs[c.input_number], ++weights[c.weight_number], ++waves[c.waves];
+    ++families[families_of(c)];
+    Plan plan;
+    plan_pair(p, c, true, plan);
+    // In this order.
+    least = plan.cost = std::max(least, plan.cost);
+    plans.push_back(std::move(plan));
+  }
 }
 
 }  // namespace
 
 void add_pair_plans(const Problem& p, std::vector<Plan>& plans) {
-  if (p.pass != Pass::Both || p.hook != Hook::None || p.channels_last || !p.boxes) return;
-  const std::vector<Plan> inputs = best_of(p, Pass::Input, add_matrix_plans);
+  if (p.pass != Pass::Both || p.hook != Hook::None || !p.boxes) return;
+  const std::vector<Plan> inputs = p.channels_last
+                                       ? best_of(p, Pass::Input, {add_toeplitz_box_plans})
+                                       : best_of(p, Pass::Input, {add_matrix_plans, add_position_plans});
   if (inputs.empty()) return;
-  const std::vector<Plan> weights = best_of(p, Pass::Weight, add_diagonal_plans);
+  const std::vector<Plan> weights = p.channels_last
+                                        ? best_of(p, Pass::Weight, {add_hankel_box_plans, add_box_plans})
+                                        : best_of(p, Pass::Weight, {add_diagonal_plans, add_position_plans});
   std::vector<std::pair<double, PairConfig>> configs;
   Plan plan;
-  for (const Plan& input : inputs)
-    for (const Plan& weight : weights)
-      for (const int waves : {1, 2})
-        if (const PairConfig c{&input, &weight, waves}; plan_pair(p, c, plan))
-          configs.emplace_back(plan.cost, c);
-  add_best(
-      configs, [&](const PairConfig& c, Plan& best) { plan_pair(p, c, best); }, plans);
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    for (std::size_t w = 0; w < weights.size(); ++w) {
+      std::int64_t blocks = 0;
+      for (std::size_t waves = 0; waves < kWaves.size(); ++waves) {
+        const PairConfig c{&inputs[i], &weights[w], i, w, waves};
+        if (!plan_pair(p, c, false, plan) || plan.launch.blocks == blocks) continue;
+        blocks = plan.launch.blocks;
+        configs.emplace_back(plan.cost, c);
+      }
+    }
+  add_different(p, configs, inputs.size(), weights.size(), plans);
 }
 
 }  // namespace lamella::depthwise

@@ -38,6 +38,7 @@ using detail::cuda::TensorBox;
 using lamella::depthwise::BoxSizes;
 using lamella::depthwise::BoxWork;
 using lamella::depthwise::Hook;
+using lamella::depthwise::PairWork;
 using lamella::depthwise::Pass;
 using lamella::depthwise::Plan;
 using lamella::depthwise::Problem;
@@ -186,11 +187,18 @@ namespace {
 /// What a kernel takes for its input and its output.
 struct Bound {
   ConstTensorView from, into;
-  BoxWork boxes;  ///< with maps, where the plan wants them
+  BoxWork boxes;             ///< with maps, where the plan wants them
+  std::vector<Bound> kinds;  ///< of a pair's
 };
 
 /// False: the plan does not suit these operands.
 bool bind(const Plan& plan, const Operands& o, Bound& bound) {
+  if (plan.family == Plan::Family::Pairs) {
+    Operands of_input = o, of_weight = o;
+    of_input.to = nullptr, of_weight.grad_input = {};
+    bound.kinds.resize(plan.kinds.size());
+    return bind(plan.kinds[0], of_input, bound.kinds[0]) && bind(plan.kinds[1], of_weight, bound.kinds[1]);
+  }
   const bool forward = o.output.data != nullptr;
   const ConstTensorView x =
       forward || o.to != nullptr || o.hook == Hook::NormSums ? o.input : ConstTensorView(o.grad_input);
@@ -288,51 +296,59 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
   parameters.taps_are_float32 = o.weight.dtype == DType::Float32;
   parameters.bias = o.bias.data;
   parameters.bias_is_float32 = o.bias.dtype == DType::Float32;
-  parameters.turned = plan.turned;
-  BoxWork& boxes = bound.boxes;
-  lamella::depthwise::PixelWork& pixels = boxes.work;
-  pixels = plan.pixels;
-  lamella::depthwise::PlaneWork planes = plan.planes;
-  const ConstTensorView &from = bound.from, &into = bound.into;
-  void* work = &planes;
-  lamella::depthwise::PairWork pair = plan.pair;
-  if (plan.family == Plan::Family::Pairs) {
-    pair.input.x = o.grad_output.data;
-    pair.weight.y = const_cast<void*>(o.grad_output.data);
-    pair.input.y = o.grad_input.data;
-    pair.weight.x = o.input.data;
-    pair.input.taps = parameters;
-    pair.input.taps.turned = true;
-    pair.input.channels = pair.weight.channels = static_cast<int>(geometry.in_channels);
-    pair.weight.transform = o.transform;
-    pair.weight.parts = parts;
-    work = &pair;
-  } else if (!plan.has_pixels()) {
-    planes.x = from.data;
-    planes.y = const_cast<void*>(into.data);
-    planes.dx = o.grad_input.data;
-    planes.channels = static_cast<int>(plan.family != Plan::Family::Planes && forward ? geometry.out_channels
-                                                                                      : geometry.in_channels);
-    planes.taps = parameters;
-    planes.accumulate = o.accumulate;
-    planes.transform = o.transform;
-    planes.hook = hook;
-    planes.parts = parts;
-  } else {
-    pixels.x = pixels_of(from);
-    pixels.y = pixels_of(into);
-    if (input) pixels.dx = pixels_of(o.grad_input);
-    pixels.taps = parameters;
-    pixels.accumulate = o.accumulate;
-    pixels.transform = o.transform;
-    pixels.hook = hook;
-    pixels.parts = parts;
+  // Of either kind of work what all of it has.
+  const auto describe_work = [&](const Plan& of, auto& work) {
+    work.taps = parameters;
+    work.taps.turned = of.turned;
+    work.accumulate = o.accumulate;
+    work.transform = o.transform;
+    work.hook = hook;
+    work.parts = parts;
+  };
+  const auto planes_for = [&](const Plan& of, const Bound& to) {
+    lamella::depthwise::PlaneWork work = of.planes;
+    work.x = to.from.data;
+    work.y = const_cast<void*>(to.into.data);
+    work.dx = o.grad_input.data;
+    work.channels = static_cast<int>(of.family != Plan::Family::Planes && forward ? geometry.out_channels
+                                                                                  : geometry.in_channels);
+    describe_work(of, work);
+    return work;
+  };
+  const auto describe_pixels = [&](const Plan& of, Bound& to) {
+    lamella::depthwise::PixelWork& work = to.boxes.work;
+    work = of.pixels;
+    work.x = pixels_of(to.from);
+    work.y = pixels_of(to.into);
+    if (input) work.dx = pixels_of(o.grad_input);
+    describe_work(of, work);
     if (finishes) {
-      pixels.dw = target_of(o.to->weight, o.to->add_weight);
-      pixels.db = target_of(o.to->bias, o.to->add_bias);
+      work.dw = target_of(o.to->weight, o.to->add_weight);
+      work.db = target_of(o.to->bias, o.to->add_bias);
     }
-    work = &pixels;
-    if (plan.moves_boxes()) work = &boxes;
+  };
+  lamella::depthwise::PlaneWork planes;
+  PairWork<lamella::depthwise::PlaneWork> plane_pair;
+  PairWork<BoxWork> box_pair;
+  void* work = &planes;
+  if (plan.family == Plan::Family::Pairs) {
+    const Plan &of_input = plan.kinds[0], &of_weight = plan.kinds[1];
+    const bool has_boxes = of_input.moves_boxes();
+    if (has_boxes) {
+      for (std::size_t i = 0; i < plan.kinds.size(); ++i) describe_pixels(plan.kinds[i], bound.kinds[i]);
+      box_pair = {bound.kinds[0].boxes, bound.kinds[1].boxes, of_input.channel_groups(),
+                  of_weight.channel_groups()};
+      work = &box_pair;
+    } else {
+      plane_pair = {planes_for(of_input, bound.kinds[0]), planes_for(of_weight, bound.kinds[1]),
+                    of_input.channel_groups(), of_weight.channel_groups()};
+      work = &plane_pair;
+    }
+  } else if (!plan.has_pixels()) {
+    planes = planes_for(plan, bound);
+  } else {
+    describe_pixels(plan, bound);
+    work = plan.moves_boxes() ? static_cast<void*>(&bound.boxes) : &bound.boxes.work;
   }
   void* arguments[] = {work};
   lamella::depthwise::each_output(planes, input, [&] {

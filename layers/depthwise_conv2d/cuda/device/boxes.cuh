@@ -92,6 +92,24 @@ __device__ __forceinline__ int parts_of(const PixelWork& work) {
   return (work.items + work.items_per_part - 1) / work.items_per_part;
 }
 
+/// Which channels a block has, of which items: from `first` to before `last`, every step-th.
+struct BoxShare {
+  int first_channel, part, first, last, step;
+
+  /// Of block `number`. kInRow: its items are neighbours, else those of parts_of().
+  template <class Tile, bool kInRow>
+  __device__ __forceinline__ static BoxShare of(const PixelWork& work, unsigned number) {
+    const unsigned channel_blocks = static_cast<unsigned>(work.cut.channel_blocks);
+    BoxShare share;
+    share.first_channel = static_cast<int>(number % channel_blocks) * Tile::kChannels;
+    share.part = static_cast<int>(number / channel_blocks);
+    share.first = kInRow ? share.part * work.items_per_part : share.part;
+    share.last = kInRow ? min(work.items, share.first + work.items_per_part) : work.items;
+    share.step = kInRow ? 1 : parts_of(work);
+    return share;
+  }
+};
+
 /// An item; of several images, the first.
 template <class Tile>
 __device__ __forceinline__ PixelItem box_item(const PixelWork& work, int number) {

@@ -65,13 +65,11 @@ struct BackwardBoxes {
   static_assert(Tile::kTapRows == K::kH || (!kInput && Tile::kTapRows % K::kStrideH == 0));
 };
 
-/// dx of a tile, the parts of dw, or both, in units of the stride. kNormSums: dx goes back through it, and
-/// blocks leave its sums; pages have x then, too, which stays as it is.
+/// The work of a block: dx of a tile, a part of dw, or both, in units of the stride. kNormSums: dx goes back
+/// through it, and blocks leave its sums; pages have x then, too, which stays as it is. BoxShare has kInRow.
 template <class T, class K, class Tile, bool kInput, bool kWeight, bool kBias, int kPhaseH, int kPhaseW,
-          int kTransforms, int kNormSums, int kBlocksOfSm>
-__global__ void __launch_bounds__(
-    (BackwardBoxes<K, Tile, kInput, kWeight || kNormSums != kPlain, kPhaseH, kPhaseW>::kThreads), kBlocksOfSm)
-    backward_boxes(const __grid_constant__ BoxWork boxes) {
+          int kTransforms, int kNormSums, bool kInRow>
+__device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_block) {
   constexpr bool kReadsInput = kWeight || kNormSums != kPlain;
   constexpr int kTransformsX = kWeight ? kTransforms : kPlain;
   using Sizes = BackwardBoxes<K, Tile, kInput, kReadsInput, kPhaseH, kPhaseW>;
@@ -88,10 +86,8 @@ __global__ void __launch_bounds__(
   extern __shared__ uint4 shared[];
   const PixelWork& work = boxes.work;
   const PixelCut& cut = work.cut;
-  const int first_channel =
-      static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * Tile::kChannels;
-  const int part = static_cast<int>(blockIdx.x / static_cast<unsigned>(cut.channel_blocks));
-  const int parts = parts_of(work);
+  const BoxShare share = BoxShare::of<Tile, kInRow>(work, static_cast<unsigned>(number_of_block));
+  const int first_channel = share.first_channel, part = share.part;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
 
   const unsigned base = shared_address(shared), pages = (base + 1023u) & ~1023u;
@@ -107,7 +103,7 @@ __global__ void __launch_bounds__(
       tap_sums[i] = 0;
   }
   wait_for_stream();
-  __syncthreads();
+  synchronize_block(Sizes::kThreads);
 
   struct Item {
     int image, class_h, class_w, row, column, steps;  ///< the first units
@@ -127,7 +123,7 @@ __global__ void __launch_bounds__(
   PageCursor<kPages> cursor;
   if (warp == kConsumers) {
 #pragma unroll 1
-    for (int number = part; lane == 0 && number < work.items; number += parts) {
+    for (int number = share.first; lane == 0 && number < share.last; number += share.step) {
       const Item item = item_of(box_item<Tile>(work, number));
       if (item.steps == 0) continue;
       int g_row = item.class_h + (item.row + WindowH::kLow) * work.h.output_step;
@@ -202,7 +198,7 @@ __global__ void __launch_bounds__(
       awaited.next();
     };
 #pragma unroll 1
-    for (int number = part; number < work.items; number += parts) {
+    for (int number = share.first; number < share.last; number += share.step) {
       const Item item = item_of(box_item<Tile>(work, number));
       if (item.steps == 0) continue;
       const int image = item.image + Tile::image_of(block), images = Tile::images_of(cut, image);
@@ -477,7 +473,7 @@ __global__ void __launch_bounds__(
   }
 
   if constexpr (kWeight) {
-    __syncthreads();
+    synchronize_block(Sizes::kThreads);
     const int channels = min(Tile::kChannels, cut.channels - first_channel);
     float* const to = work.parts + (static_cast<Int64>(part) * cut.channels + first_channel) * kAll;
     for (int i = static_cast<int>(threadIdx.x); i < channels * kAll; i += Sizes::kThreads) {
@@ -494,8 +490,17 @@ __global__ void __launch_bounds__(
     leave_part<Tile>(norm, reinterpret_cast<NormSums*>(reinterpret_cast<char*>(shared) + (pages - base)),
                      warp < kConsumers, block, channel, to,
                      min(Tile::kChannels, cut.channels - first_channel), Sizes::kThreads,
-                     [] { __syncthreads(); });
+                     [] { synchronize_block(Sizes::kThreads); });
   }
+}
+
+template <class T, class K, class Tile, bool kInput, bool kWeight, bool kBias, int kPhaseH, int kPhaseW,
+          int kTransforms, int kNormSums, int kBlocksOfSm>
+__global__ void __launch_bounds__(
+    (BackwardBoxes<K, Tile, kInput, kWeight || kNormSums != kPlain, kPhaseH, kPhaseW>::kThreads), kBlocksOfSm)
+    backward_boxes(const __grid_constant__ BoxWork boxes) {
+  walk_boxes<T, K, Tile, kInput, kWeight, kBias, kPhaseH, kPhaseW, kTransforms, kNormSums, false>(
+      boxes, static_cast<int>(blockIdx.x));
 }
 
 }  // namespace lamella::depthwise

@@ -35,9 +35,9 @@ __device__ __forceinline__ int steps_of(const PixelWork& work, const PixelItem& 
 
 /// use(first column, first row, image) for each page of some items; a step goes on by kAdvance of them.
 template <class K, class Tile, class Sizes, int kAdvance = 1, class Use>
-__device__ __forceinline__ void each_page(const PixelWork& work, int first_item, int parts, const Use& use) {
+__device__ __forceinline__ void each_page(const PixelWork& work, const BoxShare& share, const Use& use) {
 #pragma unroll 1
-  for (int item = first_item; item < work.items; item += parts) {
+  for (int item = share.first; item < share.last; item += share.step) {
     const PixelItem at = box_item<Tile>(work, item);
     const int steps = steps_of<Tile>(work, at);
     if (steps == 0) continue;
@@ -65,10 +65,8 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
   extern __shared__ uint4 shared[];
   const PixelWork& work = boxes.work;
   const PixelCut& cut = work.cut;
-  const int first_channel =
-      static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * Tile::kChannels;
-  const int part = static_cast<int>(blockIdx.x / static_cast<unsigned>(cut.channel_blocks));
-  const int parts = parts_of(work);
+  const BoxShare share = BoxShare::of<Tile, false>(work, blockIdx.x);
+  const int first_channel = share.first_channel, part = share.part;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
 
   const unsigned pages = (shared_address(shared) + 1023u) & ~1023u, full = pages + Sizes::kBarriers,
@@ -84,7 +82,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
   PageCursor<kPages> cursor;
   if (warp == kConsumers) {
     if (lane != 0) return;
-    each_page<K, Tile, Sizes>(work, part, parts, [&](int column, int row, int image) {
+    each_page<K, Tile, Sizes>(work, share, [&](int column, int row, int image) {
       const unsigned barrier = full + 8 * cursor.slot, to = pages + cursor.slot * Sizes::kPageBytes;
       wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
       expect_bytes(barrier, K::kStrideW * Tile::kImages * Sizes::kImageBytes);
@@ -101,7 +99,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
       BoxTransform<T, Tile, Sizes::kTransformers, kTransforms> transform;
       transform.begin(work.transform, static_cast<int>(threadIdx.x) - 32 * (kConsumers + 1), first_channel,
                       cut.channels);
-      each_page<K, Tile, Sizes>(work, part, parts, [&](int column, int row, int image) {
+      each_page<K, Tile, Sizes>(work, share, [&](int column, int row, int image) {
         uint4* const page = shared + (pages - shared_address(shared) + cursor.slot * Sizes::kPageBytes) / 16;
         wait_for_phase(full + 8 * cursor.slot, cursor.parity);
 #pragma unroll
@@ -153,7 +151,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
     awaited.next();
   };
 #pragma unroll 1
-  for (int item = part; item < work.items; item += parts) {
+  for (int item = share.first; item < share.last; item += share.step) {
     const PixelItem at = box_item<Tile>(work, item);
     const int steps = steps_of<Tile>(work, at);
     if (steps == 0) continue;

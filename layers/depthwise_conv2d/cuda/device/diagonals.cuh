@@ -190,7 +190,7 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
   }
   for (int i = thread; i < cut.zeros * kNumber / 4; i += kThreads) reinterpret_cast<unsigned*>(shared)[i] = 0;
   wait_for_stream();
-  __syncthreads();
+  synchronize_block(kThreads);
 
   const int groups = (work.channels + cut.planes - 1) / cut.planes;
   const int first_channel = number_of_block % groups * cut.planes;
@@ -465,7 +465,7 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
   float* const to = work.parts + (static_cast<Int64>(part) * work.channels + first_channel) * kAll;
 #pragma unroll
   for (int n = 0; n < kPlanes; ++n) {
-    __syncthreads();
+    synchronize_block(kThreads);
     if (warp < kConsumers) {
 #pragma unroll
       for (int k = 0; k < kShifts; ++k)
@@ -473,7 +473,7 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
         for (int odd = 0; odd < 2; ++odd)
           block_sums[((warp * kShifts + k) * 2 + odd) * 32 + lane] = totals[n][k][odd];
     }
-    __syncthreads();
+    synchronize_block(kThreads);
     for (int i = thread; i < sets * kAll; i += kThreads) {
       const int of_set = i / kAll, tap = i - of_set * kAll, plane = of_set * kPlanes + n;
       if (plane >= planes) continue;

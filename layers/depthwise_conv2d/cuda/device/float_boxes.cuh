@@ -338,10 +338,9 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
   extern __shared__ uint4 shared[];
   const PixelWork& work = boxes.work;
   const PixelCut& cut = work.cut;
-  const int first_channel =
-      static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * kChannels;
-  const int part = static_cast<int>(blockIdx.x / static_cast<unsigned>(cut.channel_blocks));
-  const int parts = parts_of(work), channels = min(kChannels, cut.channels - first_channel);
+  const BoxShare share = BoxShare::of<Tile, false>(work, blockIdx.x);
+  const int first_channel = share.first_channel, part = share.part,
+            channels = min(kChannels, cut.channels - first_channel);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
 
   const unsigned base = shared_address(shared), pages = (base + 1023u) & ~1023u;
@@ -360,7 +359,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
   PageCursor<kPages> cursor;
   if (warp == Tile::kConsumers) {
     if (lane == 0)
-      each_page<K, Tile, Sizes>(work, part, parts, [&](int column, int row, int image) {
+      each_page<K, Tile, Sizes>(work, share, [&](int column, int row, int image) {
         const unsigned barrier = full + 8 * cursor.slot;
         wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
         expect_bytes(barrier, 4 * Tile::kImages * Sizes::kImage);
@@ -396,7 +395,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
       awaited.next();
     };
 #pragma unroll 1
-    for (int number = part; number < work.items; number += parts) {
+    for (int number = share.first; number < share.last; number += share.step) {
       PixelItem at(number);
       if (!are_maps) at = PixelItem(work, static_cast<unsigned>(number));
       const int steps = steps_of<Tile>(work, at);

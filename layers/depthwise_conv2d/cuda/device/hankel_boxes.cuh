@@ -84,10 +84,9 @@ __device__ __forceinline__ unsigned join_pixels(const Words<16>& first, const Wo
   return channel % 2 == 0 ? join_low(a, b) : join_high(a, b);
 }
 
-/// The parts of dw.
-template <class T, class K, class Tile, bool kBias, int kBlocksOfSm>
-__global__ void __launch_bounds__((HankelBoxes<K, Tile>::kThreads), kBlocksOfSm)
-    backward_hankel_boxes(const __grid_constant__ BoxWork boxes) {
+/// The work of a block, which leaves a part of dw; BoxShare has kInRow.
+template <class T, class K, class Tile, bool kBias, bool kInRow>
+__device__ __forceinline__ void weigh_hankel_boxes(const BoxWork& boxes, int number_of_block) {
   using Sizes = HankelBoxes<K, Tile>;
   constexpr int kPages = Tile::kPages, kConsumers = Sizes::kConsumers, kAll = K::kTaps + 1;
   constexpr int kBefore = Sizes::kBefore, kSums = Sizes::kSums, kPerX = Tile::kPerX;
@@ -97,10 +96,8 @@ __global__ void __launch_bounds__((HankelBoxes<K, Tile>::kThreads), kBlocksOfSm)
   extern __shared__ uint4 shared[];
   const PixelWork& work = boxes.work;
   const PixelCut& cut = work.cut;
-  const int first_channel =
-      static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * Tile::kChannels;
-  const int part = static_cast<int>(blockIdx.x / static_cast<unsigned>(cut.channel_blocks));
-  const int parts = parts_of(work);
+  const BoxShare share = BoxShare::of<Tile, kInRow>(work, static_cast<unsigned>(number_of_block));
+  const int first_channel = share.first_channel;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
 
   const unsigned base = shared_address(shared), pages = (base + 1023u) & ~1023u;
@@ -111,7 +108,7 @@ __global__ void __launch_bounds__((HankelBoxes<K, Tile>::kThreads), kBlocksOfSm)
     for (int s = 0; s < kPages; ++s) make_barrier(full + 8 * s, 1), make_barrier(empty + 8 * s, kConsumers);
   }
   wait_for_stream();
-  __syncthreads();
+  synchronize_block(Sizes::kThreads);
 
   struct Item {
     int image, class_h, class_w, row, column, steps;  ///< the first units
@@ -127,7 +124,7 @@ __global__ void __launch_bounds__((HankelBoxes<K, Tile>::kThreads), kBlocksOfSm)
   PageCursor<kPages> cursor;
   if (warp == kConsumers) {
 #pragma unroll 1
-    for (int number = part; lane == 0 && number < work.items; number += parts) {
+    for (int number = share.first; lane == 0 && number < share.last; number += share.step) {
       const Item item = item_of(box_item<Tile>(work, number));
       if (item.steps == 0) continue;
       constexpr int kAhead = kBefore > 0 ? 1 : 0;  // pages without x
@@ -149,6 +146,7 @@ __global__ void __launch_bounds__((HankelBoxes<K, Tile>::kThreads), kBlocksOfSm)
         cursor.next();
       }
     }
+    synchronize_warp();  // one lane was away; the block meets below
   } else {
     const int chunk = warp % Tile::kWarpGroups, block = warp / Tile::kWarpGroups;
     const bool works = first_channel + 8 * chunk < cut.channels;
@@ -235,7 +233,7 @@ __global__ void __launch_bounds__((HankelBoxes<K, Tile>::kThreads), kBlocksOfSm)
     };
     int chain = 0;
 #pragma unroll 1
-    for (int number = part; number < work.items; number += parts) {
+    for (int number = share.first; number < share.last; number += share.step) {
       const Item item = item_of(box_item<Tile>(work, number));
       if (item.steps == 0) continue;
       const int images = Tile::images_of(cut, item.image + Tile::image_of(block));
@@ -338,9 +336,9 @@ __global__ void __launch_bounds__((HankelBoxes<K, Tile>::kThreads), kBlocksOfSm)
     if (works) end_chain();
   }
 
-  __syncthreads();
+  synchronize_block(Sizes::kThreads);
   const int channels = min(Tile::kChannels, cut.channels - first_channel);
-  float* const to = work.parts + (static_cast<Int64>(part) * cut.channels + first_channel) * kAll;
+  float* const to = work.parts + (static_cast<Int64>(share.part) * cut.channels + first_channel) * kAll;
   for (int i = static_cast<int>(threadIdx.x); i < channels * kAll; i += Sizes::kThreads) {
     const int c = i / kAll, k = i - c * kAll, kh = k / K::kW, kw = k - kh * K::kW, e = c % 8;
     float sum = 0;
@@ -363,6 +361,12 @@ __global__ void __launch_bounds__((HankelBoxes<K, Tile>::kThreads), kBlocksOfSm)
     }
     to[i] = sum;
   }
+}
+
+template <class T, class K, class Tile, bool kBias, int kBlocksOfSm>
+__global__ void __launch_bounds__((HankelBoxes<K, Tile>::kThreads), kBlocksOfSm)
+    backward_hankel_boxes(const __grid_constant__ BoxWork boxes) {
+  weigh_hankel_boxes<T, K, Tile, kBias, false>(boxes, static_cast<int>(blockIdx.x));
 }
 
 }  // namespace lamella::depthwise

@@ -128,7 +128,7 @@ __device__ __forceinline__ void multiply_matrices(const PlaneWork& work, int num
       make_barrier(full + 8 * s, kRuns), make_barrier(empty + 8 * s, kConsumers);
   }
   wait_for_stream();
-  __syncthreads();
+  synchronize_block(kThreads);
 
   const int groups = (work.channels + kPlanes - 1) / kPlanes;  // of channels
   const int first_channel = number_of_block % groups * kPlanes;

@@ -111,11 +111,11 @@ struct PositionCode {
 template <class Tile>
 struct PositionShare {
   int first_channel, planes, part, first_item, last_item;
-  __device__ explicit PositionShare(const PlaneWork& work) {
+  __device__ PositionShare(const PlaneWork& work, int number_of_block) {
     const int groups = (work.channels + Tile::kPlanes - 1) / Tile::kPlanes;
-    first_channel = static_cast<int>(blockIdx.x) % groups * Tile::kPlanes;
+    first_channel = number_of_block % groups * Tile::kPlanes;
     planes = min(Tile::kPlanes, work.channels - first_channel);
-    part = static_cast<int>(blockIdx.x) / groups;
+    part = number_of_block / groups;
     first_item = part * work.items_per_part;
     last_item = min(work.items, first_item + work.items_per_part);
   }

@@ -5,8 +5,9 @@
 /// The forward of small planes, and the input's gradient: see positions.cuh.
 namespace lamella::depthwise {
 
-template <class T, class K, class Map, class Tile, bool kTransposed, int kThreads>
-__device__ __forceinline__ void correlate_positions(const PlaneWork& work) {
+/// The work of a block.
+template <class T, class K, class Map, class Tile, int kThreads, bool kTransposed>
+__device__ __forceinline__ void correlate_positions(const PlaneWork& work, int number_of_block) {
   using Plan = PositionPlan<K, Map, Tile, kTransposed, 8, 2>;
   constexpr int kPlanes = Tile::kPlanes, kUnits = Tile::kUnits, kPages = Tile::kPages;
   constexpr int kImages = Tile::kImages, kConsumers = Plan::kWarps, kWorkers = 32 * kConsumers;
@@ -27,7 +28,7 @@ __device__ __forceinline__ void correlate_positions(const PlaneWork& work) {
     for (int s = 0; s < kPages; ++s)
       make_barrier(full + 8 * s, kImages), make_barrier(empty + 8 * s, kConsumers);
   }
-  const PositionShare<Tile> share(work);
+  const PositionShare<Tile> share(work, number_of_block);
   const int source_phase = share.first_channel * kSources % 8,
             result_phase = share.first_channel * kResults % 8;
   // What is not loaded meets taps of zero: it must be a number.
@@ -58,7 +59,7 @@ __device__ __forceinline__ void correlate_positions(const PlaneWork& work) {
     codes[i] = kTransposed ? Code::output(i - source_phase, share.planes)
                            : Code::input(i - source_phase, share.planes);
   if (thread < share.planes) biases[thread] = load_bias<T>(work.taps, share.first_channel + thread);
-  __syncthreads();
+  synchronize_block(kThreads);
   PageCursor<kPages> cursor;
 
   if (warp == kConsumers) {
@@ -190,12 +191,12 @@ __device__ __forceinline__ void correlate_positions(const PlaneWork& work) {
 /// All tensors begin with sixteen bytes, and so do all images.
 template <class T, class K, class Map, class Tile, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) forward_positions(const PlaneWork work) {
-  correlate_positions<T, K, Map, Tile, false, kThreads>(work);
+  correlate_positions<T, K, Map, Tile, kThreads, false>(work, static_cast<int>(blockIdx.x));
 }
 /// dx, where it is no correlation with the turned kernel.
 template <class T, class K, class Map, class Tile, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) backward_positions(const PlaneWork work) {
-  correlate_positions<T, K, Map, Tile, true, kThreads>(work);
+  correlate_positions<T, K, Map, Tile, kThreads, true>(work, static_cast<int>(blockIdx.x));
 }
 
 }  // namespace lamella::depthwise

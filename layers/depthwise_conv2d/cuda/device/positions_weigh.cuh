@@ -44,10 +44,10 @@ struct ChunkTransform<T, Map, kPlain, kSteps> {
   __device__ __forceinline__ unsigned apply(unsigned word, int) const { return word; }
 };
 
-/// Leaves the parts of dw. All tensors begin with sixteen bytes, and so do all images. A part has no more
-/// items than the matrix units may add up: they do not round sums to nearest.
-template <class T, class K, class Map, class Tile, bool kBias, int kTransforms, int kThreads, int kBlocks>
-__global__ void __launch_bounds__(kThreads, kBlocks) weigh_positions(const PlaneWork work) {
+/// The work of a block, which leaves a part of dw. All tensors begin with sixteen bytes, and so do all
+/// images. A part has no more items than the matrix units may add up: they do not round sums to nearest.
+template <class T, class K, class Map, class Tile, bool kBias, int kTransforms, int kThreads>
+__device__ __forceinline__ void weigh_position_block(const PlaneWork& work, int number_of_block) {
   using Plan = PositionPlan<K, Map, Tile, false, 16, 1>;
   using Memory = WeighMemory<Plan, K, Tile, kBias>;
   constexpr int kUnits = Tile::kUnits, kPages = Tile::kPages;
@@ -79,8 +79,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_positions(const Plane
     }
   }
   wait_for_stream();
-  __syncthreads();
-  const PositionShare<Tile> share(work);
+  synchronize_block(kThreads);
+  const PositionShare<Tile> share(work, number_of_block);
   const int x_phase = share.first_channel * Map::kIn % 8, g_phase = share.first_channel * Map::kOut % 8;
   PageCursor<kPages> cursor;
   float sums[kProducts][4], bias_sums[kBias ? kUnits : 1][4];
@@ -179,7 +179,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_positions(const Plane
   float* const biases = products + Memory::kProductFloats;
   float* const shares = biases + Memory::kBiasFloats;
   int* const places = reinterpret_cast<int*>(shares + Memory::kShareFloats);
-  __syncthreads();
+  synchronize_block(kThreads);
   if (warp < kConsumers) {
 #pragma unroll
     for (int n = 0; n < kProducts; ++n)
@@ -196,7 +196,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_positions(const Plane
         places[warp * kUnits + j] = (warp * kProducts + Plan::start(j) - Plan::begin(j) - base) * 128;
     }
   }
-  __syncthreads();
+  synchronize_block(kThreads);
   for (int i = thread; i < share.planes * kAll * Memory::kShares; i += kThreads) {
     const int sum_of = i / Memory::kShares, plane = sum_of / kAll, tap = sum_of % kAll;
     const int down = tap / K::kW * Map::kSpreadH - Map::kPaddingH,
@@ -225,7 +225,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_positions(const Plane
     }
     shares[i] = sum;
   }
-  __syncthreads();
+  synchronize_block(kThreads);
   float* const to =
       work.parts + (static_cast<Int64>(share.part) * work.channels + share.first_channel) * kAll;
   for (int i = thread; i < share.planes * kAll; i += kThreads) {
@@ -233,6 +233,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_positions(const Plane
     for (int n = 0; n < Memory::kShares; ++n) sum += shares[i * Memory::kShares + n];
     to[i] = sum;
   }
+}
+
+template <class T, class K, class Map, class Tile, bool kBias, int kTransforms, int kThreads, int kBlocks>
+__global__ void __launch_bounds__(kThreads, kBlocks) weigh_positions(const PlaneWork work) {
+  weigh_position_block<T, K, Map, Tile, kBias, kTransforms, kThreads>(work, static_cast<int>(blockIdx.x));
 }
 
 }  // namespace lamella::depthwise

@@ -268,6 +268,8 @@ __device__ __forceinline__ unsigned transpose_matrix(unsigned matrix) {
 __device__ __forceinline__ void synchronize_some(int name, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
 }
+/// __syncthreads() of so many threads: a block of a pair (pairs.cuh) may have more, which have ended.
+__device__ __forceinline__ void synchronize_block(int threads) { synchronize_some(0, threads); }
 /// Waits for the warp's other lanes, and sees what they wrote.
 __device__ __forceinline__ void synchronize_warp() { __syncwarp(); }
 
@@ -303,7 +305,7 @@ __device__ __forceinline__ void multiply_add(float (&sum)[4], unsigned a0, unsig
 }
 
 /// A barrier in shared memory at `barrier`, whose phases end when so many threads, and all bytes that they
-/// expect, have arrived. To be made by one thread, before a __syncthreads().
+/// expect, have arrived. To be made by one thread, before the block meets.
 __device__ __forceinline__ void make_barrier(unsigned barrier, unsigned threads) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1; fence.mbarrier_init.release.cluster;" ::"r"(barrier),
                "r"(threads)

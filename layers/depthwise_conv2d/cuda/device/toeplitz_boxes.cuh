@@ -172,10 +172,9 @@ struct ToeplitzLane {
   }
 };
 
-/// y of a tile, all steps of all items of a block.
-template <class T, class K, class Tile, int kBlocksOfSm>
-__global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBlocksOfSm)
-    forward_toeplitz_boxes(const __grid_constant__ BoxWork boxes) {
+/// The work of a block: y of a tile, all steps of all its items (BoxShare has kInRow).
+template <class T, class K, class Tile, bool kInRow>
+__device__ __forceinline__ void multiply_toeplitz_boxes(const BoxWork& boxes, int number_of_block) {
   using Sizes = ForwardToeplitzBoxes<K, Tile>;
   using Lane = ToeplitzLane<K, Tile>;
   constexpr int kPages = Tile::kPages, kReach = Sizes::kReach, kAdvance = Sizes::kAdvance;
@@ -187,10 +186,8 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
   extern __shared__ uint4 shared[];
   const PixelWork& work = boxes.work;
   const PixelCut& cut = work.cut;
-  const int first_channel =
-      static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.channel_blocks)) * Tile::kChannels;
-  const int part = static_cast<int>(blockIdx.x / static_cast<unsigned>(cut.channel_blocks));
-  const int parts = parts_of(work);
+  const BoxShare share = BoxShare::of<Tile, kInRow>(work, static_cast<unsigned>(number_of_block));
+  const int first_channel = share.first_channel;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
 
   const unsigned base = shared_address(shared), pages = (base + 1023u) & ~1023u,
@@ -199,11 +196,11 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
     for (int s = 0; s < kPages; ++s) make_barrier(full + 8 * s, 1), make_barrier(empty + 8 * s, kConsumers);
   }
   wait_for_stream();
-  __syncthreads();
+  synchronize_block(Sizes::kThreads);
   PageCursor<kPages> cursor;
   if (warp == kConsumers) {
     if (lane != 0) return;
-    each_page<K, Tile, Sizes, kAdvance>(work, part, parts, [&](int column, int row, int image) {
+    each_page<K, Tile, Sizes, kAdvance>(work, share, [&](int column, int row, int image) {
       const unsigned barrier = full + 8 * cursor.slot;
       wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
       expect_bytes(barrier, Tile::kImages * Sizes::kImageBytes);
@@ -243,7 +240,7 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
     }
   };
 #pragma unroll 1
-  for (int item = part; item < work.items; item += parts) {
+  for (int item = share.first; item < share.last; item += share.step) {
     const PixelItem at = box_item<Tile>(work, item);
     const int steps = steps_of<Tile>(work, at);
     if (steps == 0) continue;
@@ -395,6 +392,12 @@ __global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBl
     release_pages(kReach - kAdvance);
   }
   if (stores) wait_until_stores_have_read();
+}
+
+template <class T, class K, class Tile, int kBlocksOfSm>
+__global__ void __launch_bounds__((ForwardToeplitzBoxes<K, Tile>::kThreads), kBlocksOfSm)
+    forward_toeplitz_boxes(const __grid_constant__ BoxWork boxes) {
+  multiply_toeplitz_boxes<T, K, Tile, false>(boxes, static_cast<int>(blockIdx.x));
 }
 
 }  // namespace lamella::depthwise

@@ -103,8 +103,8 @@ __device__ __forceinline__ void store(T* to, const float (&numbers)[kCount]) {
   }
 }
 
-/// To shared memory, which is aligned to what is written, up to 16 bytes. The compiler takes vectors apart where
-/// it likes: then neighbours meet in the same banks.
+/// To shared memory, which is aligned to what is written, up to 16 bytes. The compiler takes vectors apart
+/// where it likes: then neighbours meet in the same banks.
 template <int kBytes>
 __device__ __forceinline__ void keep_words(void* to, const Words<kBytes>& words) {
   static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16);

@@ -189,12 +189,6 @@ struct PlaneWork {
   int owner_h = 0, owner_w = 0;  ///< as of PixelWork
 };
 
-/// Both gradients at once, by blocks for either: how many there are of each in a part.
-struct PairWork {
-  PlaneWork input, weight;
-  int input_groups = 0, weight_groups = 0;
-};
-
 /// What the copy engine knows of a tensor: its sizes, strides, and the box that one copy moves (CUtensorMap).
 struct alignas(64) TensorMap {
   unsigned long long opaque[16];
@@ -207,6 +201,13 @@ LAMELLA_ANYWHERE constexpr int transforming_warps(int consumers) { return consum
 struct BoxWork {
   PixelWork work;
   TensorMap x, y, dx;
+};
+
+/// Both gradients at once, by blocks for either: their work, and how many there are of each in a part.
+template <class Work>
+struct PairWork {
+  Work input, weight;
+  int input_groups = 0, weight_groups = 0;
 };
 
 }  // namespace lamella::depthwise

@@ -1,0 +1,136 @@
+#include <utility>
+
+#include "depthwise_boxes_case.h"
+#include "layers/depthwise_conv2d/cuda/cut_hankel_boxes.h"
+#include "layers/depthwise_conv2d/cuda/cut_pairs.h"
+#include "layers/depthwise_conv2d/cuda/cut_toeplitz_boxes.h"
+#include "layers/depthwise_conv2d/cuda/device/pairs.cuh"
+
+// Pairs of channels side by side: the input's gradient is the forward with the turned kernel, of Toeplitz
+// boxes.
+namespace lamella::depthwise::checks {
+namespace {
+
+constexpr unsigned kSeeds = 6;
+constexpr Layout kLayout{true, 8, 8};
+constexpr int kLeastChannels = 8;  // whose pixels are sixteen bytes
+
+template <class Tile>
+constexpr ToeplitzTileSizes kToeplitzSizes{Tile::kTiles,    Tile::kRows,      Tile::kHigh,
+                                           Tile::kWide,     Tile::kAcross,    Tile::kGroups / Tile::kAcross,
+                                           Tile::kChannels, Tile::kPageRows,  Tile::kPages,
+                                           Tile::kWhole,    Tile::kBoxColumns};
+
+/// The weight's gradient by Hankel boxes.
+template <class Tile>
+struct Hankel {
+  static BoxPlan cut(PixelWork& work, const Geometry& g, const KernelSizes& sizes, bool bias, Draw& draw) {
+    return cut_hankel_boxes(
+        work, g.batch, g.channels, sizes,
+        {Tile::kColumns, Tile::kBlocks, Tile::kShiftRows, Tile::kXBlocks, Tile::kGBlocks, Tile::kLead,
+         Tile::kChannels, Tile::kPages, Tile::kWhole, Tile::kKeeps, Tile::kImages},
+        draw(1, 30), bias, 1);
+  }
+  template <class T, class K, bool kBias>
+  static constexpr auto kBlock = weigh_hankel_boxes<T, K, Tile, kBias, true>;
+  template <class K>
+  static constexpr int kThreads = HankelBoxes<K, Tile>::kThreads;
+  static constexpr int kImages = Tile::kImages;
+};
+
+/// The same by boxes; kernels have no phase at a stride of one.
+template <class Tile>
+struct Walk {
+  static BoxPlan cut(PixelWork& work, const Geometry& g, const KernelSizes& sizes, bool bias, Draw& draw) {
+    return cut_backward_boxes(
+        work, g.batch, g.channels, sizes,
+        {Tile::kColumns, Tile::kBlocks, Tile::kRows, Tile::kChannels, Tile::kWarpChannels, Tile::kTapRows,
+         Tile::kPages, Tile::kWhole, Tile::kBoxColumns, Tile::kImages},
+        Tile::kWhole ? Tile::kStepRows : draw(1, 12), false, true, bias, 1);
+  }
+  template <class T, class K, bool kBias>
+  static constexpr auto kBlock = walk_boxes<T, K, Tile, false, true, kBias, 0, 0, kPlain, kPlain, true>;
+  template <class K>
+  static constexpr int kThreads = BackwardBoxes<K, Tile, false, true, 0, 0>::kThreads;
+  static constexpr int kImages = Tile::kImages;
+};
+
+/// Maps of `size` with as much padding as keeps it; 0: of any.
+template <class T, class K, class Tile, class Weight, bool kBias>
+void both(int size = 0) {
+  for_seeds(kSeeds, [=](Draw& draw) {
+    Wanted wanted{Case<T, K>::kSizes};
+    wanted.channels = kLeastChannels, wanted.most_images = 2 * std::max(Tile::kImages, Weight::kImages) + 3;
+    wanted.may_have_gaps = wanted.may_reach_beyond = false;
+    if (size > 0) {
+      wanted.spread_h = wanted.spread_w = 1;
+      wanted.padding_h = K::kH / 2, wanted.padding_w = K::kW / 2;
+    }
+    Geometry g = draw_geometry(draw, wanted);
+    if (size > 0) g.h = g.w = g.out_h = g.out_w = size;
+    SCOPED_TRACE(to_string(g));
+    Case<T, K> problem(draw, g, kLayout);
+    problem.never_add();
+    PairWork<BoxWork> pair;
+    PixelWork &input = pair.input.work, &weight = pair.weight.work;
+    problem.describe(weight), problem.describe(input);
+    for (Axis* const axis : {&input.h, &input.w}) {
+      std::swap(axis->input, axis->output);
+      axis->padding = ((axis == &input.h ? K::kH : K::kW) - 1) * axis->input_step - axis->padding;
+    }
+    std::swap(input.x, input.y);
+    input.y = input.dx, input.taps.turned = !weight.taps.turned, input.taps.bias = nullptr;
+    constexpr ToeplitzTileSizes kSizes = kToeplitzSizes<Tile>;
+    const BoxPlan multiplies =
+        cut_toeplitz_boxes(input, g.batch, g.channels, problem.kSizes, kSizes,
+                           Tile::kWhole ? Tile::kStepRows : draw(1, 2 * Tile::kStepRows), 1);
+    const BoxPlan weighs = Weight::cut(weight, g, problem.kSizes, kBias, draw);
+    if (multiplies.launch.blocks == 0 || weighs.launch.blocks == 0) return false;
+    const PairKind of_input{multiplies.launch, input.cut.channel_blocks, input.items, Tile::kImages},
+        of_weight{weighs.launch, weight.cut.channel_blocks, weight.items, Weight::kImages};
+    pair.input_groups = static_cast<int>(of_input.groups);
+    pair.weight_groups = static_cast<int>(of_weight.groups);
+    const Launch launch =
+        cut_pairs(of_input, of_weight, g.batch, draw(1, 40), input.items_per_part, weight.items_per_part);
+    EmulatedTensor x = box_tensor(weight.x, g.batch, g.h, g.w, g.channels, weighs.x),
+                   y = box_tensor(weight.y, g.batch, g.out_h, g.out_w, g.channels, weighs.y),
+                   from = box_tensor(input.x, g.batch, g.out_h, g.out_w, g.channels, multiplies.x),
+                   into = box_tensor(input.y, g.batch, g.h, g.w, g.channels, multiplies.y);
+    pair.weight.x.opaque[0] = reinterpret_cast<std::uintptr_t>(&x);
+    pair.weight.y.opaque[0] = reinterpret_cast<std::uintptr_t>(&y);
+    pair.input.x.opaque[0] = reinterpret_cast<std::uintptr_t>(&from);
+    pair.input.y.opaque[0] = reinterpret_cast<std::uintptr_t>(&into);
+    problem.backward(weight, launch, {true, true, kBias}, false, false, [&] {
+      backward_pairs<BoxWork, multiply_toeplitz_boxes<T, K, Tile, true>,
+                     ForwardToeplitzBoxes<K, Tile>::kThreads, Weight::template kBlock<T, K, kBias>,
+                     Weight::template kThreads<K>, 1>(pair);
+    });
+    return true;
+  });
+}
+
+using Three = Kernel<3, 3, 1, 1>;
+using Five = Kernel<5, 5, 1, 1>;
+using Seven = Kernel<7, 7, 1, 1>;
+
+TEST(BoxPairs, of_toeplitz_and_hankel_boxes) {
+  both<BFloat16, Five, ToeplitzTile<4, 1, 16, 1, 1, 1, 32, 8, 4, false>,
+       Hankel<HankelTile<16, 2, 4, 1, 1, 0, 32, 4, false, true>>, true>();
+  both<Float16, Seven, ToeplitzTile<1, 4, 4, 4, 1, 1, 16, 16, 3, false>,
+       Hankel<HankelTile<16, 1, 4, 2, 2, 0, 64, 3, false, true>>, false>();
+}
+TEST(BoxPairs, of_whole_maps) {
+  both<BFloat16, Seven, ToeplitzTile<2, 1, 16, 1, 1, 1, 64, 20, 2, true>,
+       Hankel<HankelTile<16, 1, 4, 4, 4, 3, 32, 2, true, true>>, false>(14);
+  both<BFloat16, Five, ToeplitzTile<1, 2, 4, 1, 1, 1, 32, 11, 2, true>,
+       Hankel<HankelTile<8, 1, 4, 2, 2, 2, 32, 2, true, true, 2>>, false>(7);
+}
+TEST(BoxPairs, of_toeplitz_boxes_and_boxes) {
+  both<BFloat16, Three, ToeplitzTile<2, 1, 8, 2, 1, 1, 16, 8, 3, false>,
+       Walk<BoxTile<16, 2, 2, 32, 16, 3, 2, false>>, true>();
+  both<Float16, Five, ToeplitzTile<1, 2, 4, 1, 1, 1, 32, 11, 2, true>,
+       Walk<BoxTile<8, 2, 4, 16, 8, 5, 2, true, 0, 4>>, false>(7);
+}
+
+}  // namespace
+}  // namespace lamella::depthwise::checks

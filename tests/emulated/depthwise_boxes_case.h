@@ -1,0 +1,24 @@
+#pragma once
+
+#include "depthwise_case.h"
+#include "layers/depthwise_conv2d/cuda/cut_boxes.h"
+
+/// Tensors of channels side by side as the emulated copy engine is told of them.
+namespace lamella::depthwise::checks {
+
+/// Of so many images, with a box to move at a time.
+inline EmulatedTensor box_tensor(const Pixels& pixels, int images, int rows, int columns, int channels,
+                                 const BoxSizes& box) {
+  EmulatedTensor made;
+  made.data = static_cast<unsigned char*>(pixels.data);
+  const std::int64_t sizes[4] = {channels, columns, rows, images};
+  const std::int64_t strides[4] = {2, pixels.pixel * 2, pixels.row * 2, pixels.image * 2};
+  const int extents[4] = {box.channels, box.pixels, box.rows, box.images};
+  const int steps[4] = {1, box.pixel_step, box.row_step, 1};
+  std::copy_n(sizes, 4, made.sizes), std::copy_n(strides, 4, made.strides);
+  std::copy_n(extents, 4, made.box), std::copy_n(steps, 4, made.steps);
+  made.swizzle = box.channels / 8 % 2 == 1 ? 0 : box.channels / 8 - 1;
+  return made;
+}
+
+}  // namespace lamella::depthwise::checks
