@@ -31,8 +31,8 @@ struct Hankel {
          Tile::kChannels, Tile::kPages, Tile::kWhole, Tile::kKeeps, Tile::kImages},
         draw(1, 30), bias, 1);
   }
-  template <class T, class K, bool kBias>
-  static constexpr auto kBlock = weigh_hankel_boxes<T, K, Tile, kBias, true>;
+  template <class T, class K, bool kBias, bool kInRow>
+  static constexpr auto kBlock = weigh_hankel_boxes<T, K, Tile, kBias, kInRow>;
   template <class K>
   static constexpr int kThreads = HankelBoxes<K, Tile>::kThreads;
   static constexpr int kImages = Tile::kImages;
@@ -48,16 +48,16 @@ struct Walk {
          Tile::kPages, Tile::kWhole, Tile::kBoxColumns, Tile::kImages},
         Tile::kWhole ? Tile::kStepRows : draw(1, 12), false, true, bias, 1);
   }
-  template <class T, class K, bool kBias>
-  static constexpr auto kBlock = walk_boxes<T, K, Tile, false, true, kBias, 0, 0, kPlain, kPlain, true>;
+  template <class T, class K, bool kBias, bool kInRow>
+  static constexpr auto kBlock = walk_boxes<T, K, Tile, false, true, kBias, 0, 0, kPlain, kPlain, kInRow>;
   template <class K>
   static constexpr int kThreads = BackwardBoxes<K, Tile, false, true, 0, 0>::kThreads;
   static constexpr int kImages = Tile::kImages;
 };
 
-/// Maps of `size` with as much padding as keeps it; 0: of any.
-template <class T, class K, class Tile, class Weight, bool kBias>
-void both(int size = 0) {
+/// Maps of `size` with as much padding as keeps it; 0: of any. kInStep: blocks take every so many-th item.
+template <class T, class K, class Tile, class Weight, bool kBias, bool kInStep>
+void run_both(int size) {
   for_seeds(kSeeds, [=](Draw& draw) {
     Wanted wanted{Case<T, K>::kSizes};
     wanted.channels = kLeastChannels, wanted.most_images = 2 * std::max(Tile::kImages, Weight::kImages) + 3;
@@ -90,8 +90,18 @@ void both(int size = 0) {
         of_weight{weighs.launch, weight.cut.channel_blocks, weight.items, Weight::kImages};
     pair.input_groups = static_cast<int>(of_input.groups);
     pair.weight_groups = static_cast<int>(of_weight.groups);
-    const Launch launch =
-        cut_pairs(of_input, of_weight, g.batch, draw(1, 40), input.items_per_part, weight.items_per_part);
+    Launch launch;
+    if (kInStep) {
+      do {
+        pair.input_groups = static_cast<int>(of_input.groups) * draw(1, 4);
+        pair.weight_groups = static_cast<int>(of_weight.groups) * draw(1, 4);
+        launch = cut_pairs_in_step(of_input, of_weight, draw(1, 3), pair.input_groups, pair.weight_groups,
+                                   input.items_per_part, weight.items_per_part);
+      } while (launch.blocks == 0);
+    } else {
+      launch =
+          cut_pairs(of_input, of_weight, g.batch, draw(1, 40), input.items_per_part, weight.items_per_part);
+    }
     EmulatedTensor x = box_tensor(weight.x, g.batch, g.h, g.w, g.channels, weighs.x),
                    y = box_tensor(weight.y, g.batch, g.out_h, g.out_w, g.channels, weighs.y),
                    from = box_tensor(input.x, g.batch, g.out_h, g.out_w, g.channels, multiplies.x),
@@ -101,12 +111,18 @@ void both(int size = 0) {
     pair.input.x.opaque[0] = reinterpret_cast<std::uintptr_t>(&from);
     pair.input.y.opaque[0] = reinterpret_cast<std::uintptr_t>(&into);
     problem.backward(weight, launch, {true, true, kBias}, false, false, [&] {
-      backward_pairs<BoxWork, multiply_toeplitz_boxes<T, K, Tile, true>,
-                     ForwardToeplitzBoxes<K, Tile>::kThreads, Weight::template kBlock<T, K, kBias>,
+      backward_pairs<BoxWork, multiply_toeplitz_boxes<T, K, Tile, !kInStep>,
+                     ForwardToeplitzBoxes<K, Tile>::kThreads, Weight::template kBlock<T, K, kBias, !kInStep>,
                      Weight::template kThreads<K>, 1>(pair);
     });
     return true;
   });
+}
+
+template <class T, class K, class Tile, class Weight, bool kBias>
+void both(int size = 0) {
+  run_both<T, K, Tile, Weight, kBias, false>(size);
+  run_both<T, K, Tile, Weight, kBias, true>(size);
 }
 
 using Three = Kernel<3, 3, 1, 1>;

@@ -260,11 +260,11 @@ void meet(const PlaneWork& work, int number) {
 
 TEST(Pairs, blocks_of_very_many_channels) {
   constexpr int kChannels = 40000;
-  PairWork pair;
+  PairWork<PlaneWork> pair;
   pair.input_groups = pair.weight_groups = pair.input.channels = pair.weight.channels = kChannels;
   met[0] = met[1] = 0;
   emulated::run(2 * kChannels, 1, 0, [&] {
-    if (!::testing::Test::HasFailure()) backward_pairs<meet<0>, meet<1>, 1, 1>(pair);
+    if (!::testing::Test::HasFailure()) backward_pairs<PlaneWork, meet<0>, 1, meet<1>, 1, 1>(pair);
   });
   EXPECT_EQ(met[0], kChannels);
   EXPECT_EQ(met[1], kChannels);

@@ -22,6 +22,7 @@ Problem draw_problem(Draw& draw) {
   p.pass = static_cast<Pass>(draw(0, 3));
   p.dtype = draw.one_in(3) ? DType::Float32 : draw.one_in(2) ? DType::BFloat16 : DType::Float16;
   p.channels_last = draw.one_in(2), p.boxes = draw(0, 3) > 0, p.transforms = draw.one_in(10);
+  p.hardswish = p.transforms && draw.one_in(2);
   p.accumulate = p.pass != Pass::Weight && draw.one_in(8), p.exact_taps = draw.one_in(8);
   if (p.pass == Pass::Forward && draw.one_in(4)) p.hook = Hook::Statistics;
   if ((p.pass == Pass::Input || p.pass == Pass::Both) && draw.one_in(4))
@@ -36,9 +37,13 @@ Problem draw_problem(Draw& draw) {
       in = up_to(draw.one_in(8) ? 2000 : 120), kernel = up_to(draw.one_in(8) ? 17 : 7),
       stride = draw.one_in(2) ? 1 : draw(1, 6);
       dilation = kernel > 1 && draw.one_in(3) ? draw(1, 6) : 1;
-      padding = draw.one_in(2) ? (kernel - 1) * dilation / 2 : draw(0, static_cast<int>(kernel * dilation));
+      const int beyond = draw.one_in(8) ? 9 : 0;  // the taps' reach
+      padding = draw.one_in(2) ? (kernel - 1) * dilation / 2
+                               : draw(0, static_cast<int>(kernel * dilation) + beyond);
       const std::int64_t places = in + 2 * padding - (kernel - 1) * dilation - 1;
       out = places < 0 ? 0 : places / stride + 1;
+      // As "same" padding of an even kernel has it.
+      if (out > 0 && stride == 1 && kernel > 1 && draw.one_in(8)) ++out;
     } while (out == 0);
   };
   axis(g.in.h, g.kernel.h, g.stride.h, g.padding.h, g.dilation.h, g.out.h);

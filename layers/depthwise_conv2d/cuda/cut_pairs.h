@@ -44,4 +44,27 @@ inline Launch cut_pairs(const PairKind& input, const PairKind& weight, std::int6
   return launch;
 }
 
+/// The same for boxes whose blocks take every so many-th item and are all at work at once: both kinds go
+/// through the batch at the same pace where their numbers of blocks are in the ratio of their times. Of these
+/// there are so many in each of some rounds, into which they are mixed evenly.
+inline Launch cut_pairs_in_step(const PairKind& input, const PairKind& weight, std::int64_t rounds,
+                                std::int64_t input_blocks, std::int64_t weight_blocks, int& input_items,
+                                int& weight_items) {
+  Launch launch;
+  // How many parts there are; 0: not as many, of whole groups.
+  const auto cut = [&](const PairKind& kind, std::int64_t blocks, int& items_per_part) -> std::int64_t {
+    const std::int64_t parts = rounds * blocks / kind.groups;
+    if (rounds * blocks % kind.groups != 0 || parts < 1 || parts > kind.items) return 0;
+    items_per_part = static_cast<int>(ceiling(kind.items, parts));
+    return ceiling(kind.items, items_per_part) == parts ? parts : 0;
+  };
+  if (cut(input, input_blocks, input_items) == 0) return launch;
+  launch.parts = cut(weight, weight_blocks, weight_items);
+  if (launch.parts == 0) return launch;
+  launch.threads = std::max(input.launch.threads, weight.launch.threads);
+  launch.shared_bytes = std::max(input.launch.shared_bytes, weight.launch.shared_bytes);
+  launch.blocks = rounds * (input_blocks + weight_blocks);
+  return launch;
+}
+
 }  // namespace lamella::depthwise

@@ -64,7 +64,7 @@ struct Plan {
   PixelWork pixels;
   PlaneWork planes;
   double cost = 0;          ///< estimated milliseconds
-  std::vector<Plan> kinds;  ///< of Pairs: the input's gradient and the weight's, alone but for their parts
+  std::vector<Plan> kinds;  ///< of Pairs: the input's gradient and the weight's, with their blocks of a part
   // Of what may be one of those. Blocks that share a multiprocessor, registers that a thread is to have,
   // images that an item has.
   int resident = 0, registers = 0, item_images = 1;

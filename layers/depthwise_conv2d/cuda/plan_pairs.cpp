@@ -45,23 +45,24 @@ std::vector<Plan> best_of(Problem p, Pass pass, std::initializer_list<AddPlans> 
 /// one.
 struct BlockName {
   std::string_view kernel, block, last;
+  bool is_of_boxes = false;  ///< then it is whether items are neighbours
 };
 constexpr std::array kBlockNames{
     BlockName{"forward_matrices<", "multiply_matrices<", ""},
     BlockName{"forward_positions<", "correlate_positions<", ", false"},
     BlockName{"backward_positions<", "correlate_positions<", ", true"},
-    BlockName{"forward_toeplitz_boxes<", "multiply_toeplitz_boxes<", ", true"},
+    BlockName{"forward_toeplitz_boxes<", "multiply_toeplitz_boxes<", "", true},
     BlockName{"backward_diagonals<", "weigh_diagonals<", ""},
     BlockName{"weigh_positions<", "weigh_position_block<", ""},
-    BlockName{"backward_hankel_boxes<", "weigh_hankel_boxes<", ", true"},
-    BlockName{"backward_boxes<", "walk_boxes<", ", true"},
+    BlockName{"backward_hankel_boxes<", "weigh_hankel_boxes<", "", true},
+    BlockName{"backward_boxes<", "walk_boxes<", "", true},
 };
-std::string in_block(const std::string& kernel) {
+std::string in_block(const std::string& kernel, bool in_row) {
   for (const BlockName& name : kBlockNames)
     if (kernel.starts_with(name.kernel))
       return std::string(name.block) +
              kernel.substr(name.kernel.size(), kernel.rfind(", ") - name.kernel.size()) +
-             std::string(name.last) + ">";
+             std::string(name.last) + (name.is_of_boxes ? std::string(", ") + word(in_row) : "") + ">";
   return {};
 }
 
@@ -79,7 +80,10 @@ constexpr std::array kWaves{1, 2, 3, 4, 6, 8, 12, 16, 24};  // of blocks
 
 struct PairConfig {
   const Plan *input, *weight;
-  std::size_t input_number, weight_number, waves;  ///< among all
+  std::size_t input_number, weight_number, waves;    ///< among all; kWaves.size(): in step
+  std::int64_t input_blocks = 0, weight_blocks = 0;  ///< in step: of a round
+  const char* pace = "";                             ///< in step: in words
+  bool in_step() const { return waves == kWaves.size(); }
 };
 
 /// Estimated milliseconds. Of four tensors' bytes it moves three, and either kind of block has work while the
@@ -94,18 +98,20 @@ double pair_cost(const Problem& p, const PairConfig& c, const Plan& plan, const 
                        static_cast<double>(size_of(p.dtype));
   const double places = kMultiprocessors * plan.resident, blocks = static_cast<double>(plan.launch.blocks),
                waves = std::max(1.0, blocks / places);
-  const double found = std::min(1.0, kCache / (bytes / waves));
+  // In step, as far as times that are a quarter off let the kinds be apart.
+  const double found = std::min(1.0, kCache / (c.in_step() ? bytes / 4 : bytes / waves));
   // Where fewer blocks share a multiprocessor than of a kind alone, less is under way.
   const auto alone = [&](const Plan& kind) {
     return kind.cost * (1 + 0.3 * (std::max(1.0, static_cast<double>(kind.resident) / plan.resident) - 1));
   };
   const double of_input = alone(*c.input), of_weight = alone(*c.weight), both = of_input + of_weight;
   // Blocks of a part that take longer than the others: in the end they are left alone.
-  const auto groups = static_cast<double>(input.groups + weight.groups);
+  const auto input_blocks = static_cast<double>(c.in_step() ? c.input_blocks : input.groups),
+             weight_blocks = static_cast<double>(c.in_step() ? c.weight_blocks : weight.groups);
   const double longest =
-      std::max(of_input / static_cast<double>(input.groups), of_weight / static_cast<double>(weight.groups)) *
-      groups / both;
-  const double uneven = 0.5 * (longest - 1) / waves + 0.25 * (std::ceil(waves) / waves - 1);
+      std::max(of_input / input_blocks, of_weight / weight_blocks) * (input_blocks + weight_blocks) / both;
+  const double uneven = 0.5 * (longest - 1) / waves + 0.25 * (std::ceil(waves) / waves - 1) +
+                        (c.in_step() ? 0.5 * (places / blocks - 1) : 0);
   const double more_blocks =
       std::max(0.0, blocks - static_cast<double>(c.input->launch.blocks + c.weight->launch.blocks));
   const double more_parts = static_cast<double>(plan.launch.parts - c.weight->launch.parts) *
@@ -113,35 +119,76 @@ double pair_cost(const Problem& p, const PairConfig& c, const Plan& plan, const 
   return (1 - saved * found) * both * (1 + uneven) + more_blocks * kBlock / places + more_parts;
 }
 
+/// How many blocks of either kind a multiprocessor has.
+std::int64_t resident_blocks(const PairConfig& c) {
+  const Launch &input = c.input->launch, &weight = c.weight->launch;
+  const int threads = std::max(input.threads, weight.threads),
+            wanted = std::max(c.input->registers, c.weight->registers);
+  const std::int64_t shared = std::max(input.shared_bytes, weight.shared_bytes) + 1024;
+  std::int64_t resident = std::min(kResidentThreads / threads, kSharedBytes / shared);
+  while (resident > 0 && registers_of(threads, static_cast<int>(resident)) < wanted) --resident;
+  return resident;
+}
+
 /// The plan of a pair; false: it does not fit.
 bool plan_pair(const Problem& p, const PairConfig& c, bool named, Plan& plan) {
   const PairKind input = kind_of(*c.input), weight = kind_of(*c.weight);
   plan = {};
   plan.family = Plan::Family::Pairs;
-  const int threads = std::max(input.launch.threads, weight.launch.threads),
-            wanted = std::max(c.input->registers, c.weight->registers);
-  const std::int64_t shared = std::max(input.launch.shared_bytes, weight.launch.shared_bytes) + 1024;
-  std::int64_t resident = std::min(kResidentThreads / threads, kSharedBytes / shared);
-  while (resident > 0 && registers_of(threads, static_cast<int>(resident)) < wanted) --resident;
+  const std::int64_t resident = resident_blocks(c);
   if (resident < 1) return false;
   plan.resident = static_cast<int>(resident);
   int input_items = 0, weight_items = 0;
-  plan.launch = cut_pairs(input, weight, p.geometry.batch,
-                          static_cast<std::int64_t>(kMultiprocessors) * resident * kWaves[c.waves],
-                          input_items, weight_items);
+  plan.launch = c.in_step()
+                    ? cut_pairs_in_step(input, weight, resident, c.input_blocks, c.weight_blocks, input_items,
+                                        weight_items)
+                    : cut_pairs(input, weight, p.geometry.batch,
+                                static_cast<std::int64_t>(kMultiprocessors) * resident * kWaves[c.waves],
+                                input_items, weight_items);
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
   plan.cost = pair_cost(p, c, plan, input, weight);
   if (!named) return true;
   const std::string of_input = std::to_string(input.launch.threads),
                     of_weight = std::to_string(weight.launch.threads);
   plan.kernel = std::string("backward_pairs<") + (c.input->has_pixels() ? "BoxWork, " : "PlaneWork, ") +
-                in_block(c.input->kernel) + ", " + of_input + ", " + in_block(c.weight->kernel) + ", " +
-                of_weight + ", " + std::to_string(resident) + ">";
-  plan.what = std::to_string(plan.launch.parts) + " parts of " + c.input->what + "; " + c.weight->what;
+                in_block(c.input->kernel, !c.in_step()) + ", " + of_input + ", " +
+                in_block(c.weight->kernel, !c.in_step()) + ", " + of_weight + ", " +
+                std::to_string(resident) + ">";
+  plan.what = c.pace + c.input->what + "; " + c.weight->what;
   plan.kinds = {*c.input, *c.weight};
   for (const auto& [kind, items] : {std::pair{&plan.kinds[0], input_items}, {&plan.kinds[1], weight_items}})
     (kind->has_pixels() ? kind->pixels.items_per_part : kind->planes.items_per_part) = items;
+  plan.kinds[0].launch.blocks = c.in_step() ? c.input_blocks : input.groups;
+  plan.kinds[1].launch.blocks = c.in_step() ? c.weight_blocks : weight.groups;
   return true;
+}
+
+/// Shares out a round's blocks in about that ratio, as far as they come to whole groups and like parts.
+bool share_round(PairConfig& c, double ratio) {
+  constexpr auto kAll = static_cast<std::int64_t>(kMultiprocessors);
+  constexpr std::int64_t kMostIdle = 24;
+  constexpr double kFarthest = 0.15;
+  const std::int64_t rounds = resident_blocks(c);
+  if (rounds < 1) return false;
+  const PairKind of_input = kind_of(*c.input), of_weight = kind_of(*c.weight);
+  double nearest = kFarthest;
+  for (std::int64_t input = 1; input < kAll; ++input) {
+    if (rounds * input % of_input.groups != 0) continue;
+    for (std::int64_t weight = kAll - input; weight > std::max<std::int64_t>(0, kAll - input - kMostIdle);
+         --weight) {
+      if (rounds * weight % of_weight.groups != 0) continue;
+      const double idle = static_cast<double>(kAll - input - weight) / static_cast<double>(kAll);
+      const double apart =
+          std::abs(std::log(static_cast<double>(input) / static_cast<double>(weight) / ratio)) + idle;
+      int input_items = 0, weight_items = 0;
+      if (apart >= nearest ||
+          cut_pairs_in_step(of_input, of_weight, rounds, input, weight, input_items, weight_items).blocks ==
+              0)
+        continue;
+      nearest = apart, c.input_blocks = input, c.weight_blocks = weight;
+    }
+  }
+  return c.input_blocks > 0;
 }
 
 /// Adds the best of some pairs. What has been taken before counts for less: so those that are tried first
@@ -152,7 +199,7 @@ void add_different(const Problem& p, const std::vector<std::pair<double, PairCon
   constexpr double kAgain = 0.05, kAgainAsMany = 0.02;
   // How often they have been taken.
   std::vector<int> inputs(input_kinds), weights(weight_kinds);
-  std::array<int, kWaves.size()> waves{};
+  std::array<int, kWaves.size() + 1> waves{};
   constexpr std::size_t kFamilies = 16;
   std::array<int, kFamilies * kFamilies> families{};
   const auto families_of = [](const PairConfig& c) {
@@ -205,6 +252,20 @@ void add_pair_plans(const Problem& p, std::vector<Plan>& plans) {
         if (!plan_pair(p, c, false, plan) || plan.launch.blocks == blocks) continue;
         blocks = plan.launch.blocks;
         configs.emplace_back(plan.cost, c);
+      }
+      if (!p.channels_last) continue;
+      // Times may be off: numbers of blocks in other ratios, too.
+      constexpr std::array<std::pair<double, const char*>, 3> kPaces{
+          {{1, "in step: "},
+           {0.75, "in step, fewer for the input: "},
+           {1.33, "in step, more for the input: "}}};
+      std::int64_t balanced = 0;
+      for (const auto& [off, pace] : kPaces) {
+        PairConfig c{&inputs[i], &weights[w], i, w, kWaves.size()};
+        c.pace = pace;
+        if (!share_round(c, inputs[i].cost / weights[w].cost * off) || c.input_blocks == balanced) continue;
+        if (off == 1) balanced = c.input_blocks;
+        if (plan_pair(p, c, false, plan)) configs.emplace_back(plan.cost, c);
       }
     }
   add_different(p, configs, inputs.size(), weights.size(), plans);

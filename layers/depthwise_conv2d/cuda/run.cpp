@@ -336,12 +336,12 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
     const bool has_boxes = of_input.moves_boxes();
     if (has_boxes) {
       for (std::size_t i = 0; i < plan.kinds.size(); ++i) describe_pixels(plan.kinds[i], bound.kinds[i]);
-      box_pair = {bound.kinds[0].boxes, bound.kinds[1].boxes, of_input.channel_groups(),
-                  of_weight.channel_groups()};
+      box_pair = {bound.kinds[0].boxes, bound.kinds[1].boxes, static_cast<int>(of_input.launch.blocks),
+                  static_cast<int>(of_weight.launch.blocks)};
       work = &box_pair;
     } else {
       plane_pair = {planes_for(of_input, bound.kinds[0]), planes_for(of_weight, bound.kinds[1]),
-                    of_input.channel_groups(), of_weight.channel_groups()};
+                    static_cast<int>(of_input.launch.blocks), static_cast<int>(of_weight.launch.blocks)};
       work = &plane_pair;
     }
   } else if (!plan.has_pixels()) {

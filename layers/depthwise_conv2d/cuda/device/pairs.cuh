@@ -18,6 +18,9 @@ namespace lamella::depthwise {
 /// at a time, and neither gets ahead of the other by more than the parts that are under way. So parts should
 /// be many, and so small that the cache holds those.
 ///
+/// Or all blocks of boxes are at work at once, and take every so many-th item; then the numbers of either
+/// kind are such that they go through the batch in step. What is a part here is a round of blocks then.
+///
 /// kInput, kWeight: what a block of either kind does, such as multiply_matrices and weigh_diagonals, with all
 /// their arguments. It takes kInputThreads or kWeightThreads; what else a block has ends at once.
 template <class Work, auto kInput, int kInputThreads, auto kWeight, int kWeightThreads, int kBlocks>

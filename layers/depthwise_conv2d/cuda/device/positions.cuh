@@ -13,6 +13,9 @@
 /// that meet are added up for their tap in the end. A warp has some neighbouring results, or positions of g,
 /// and what they may meet (position_sizes.cuh). The copy engine moves each image's planes of a block into
 /// rows of shared memory of their own, as runs.cuh has it.
+///
+/// Numbers that are not finite spread to other results of their image, of neighbouring channels, too, and, of
+/// the weight's gradient in periods, to other taps, as 0 · infinity is no number.
 namespace lamella::depthwise {
 
 /// Sizes of a problem, beside those of its Kernel.
