@@ -1,4 +1,4 @@
-#include "depthwise_case.h"
+#include "depthwise_boxes_case.h"
 #include "layers/depthwise_conv2d/cuda/cut_float_boxes.h"
 #include "layers/depthwise_conv2d/cuda/device/float_boxes.cuh"
 
@@ -13,21 +13,6 @@ template <class Tile>
 constexpr FloatTileSizes kTileSizes{Tile::kColumns, Tile::kColumnGroups, Tile::kRows,  Tile::kRowGroups,
                                     Tile::kLanes,   Tile::kChannels,     Tile::kPages, Tile::kWhole,
                                     Tile::kImages,  Tile::kImageGroups};
-
-/// What the copy engine is told of a tensor.
-EmulatedTensor box_tensor(const Pixels& pixels, int images, int rows, int columns, int channels,
-                          const BoxSizes& box) {
-  EmulatedTensor made;
-  made.data = static_cast<unsigned char*>(pixels.data);
-  made.number = 4;
-  const std::int64_t sizes[4] = {channels, columns, rows, images};
-  const std::int64_t strides[4] = {4, pixels.pixel * 4, pixels.row * 4, pixels.image * 4};
-  const int extents[4] = {box.channels, box.pixels, box.rows, box.images};
-  const int steps[4] = {1, box.pixel_step, box.row_step, 1};
-  std::copy_n(sizes, 4, made.sizes), std::copy_n(strides, 4, made.strides);
-  std::copy_n(extents, 4, made.box), std::copy_n(steps, 4, made.steps);
-  return made;
-}
 
 template <class K, class Tile, bool kInput, bool kWeight, bool kBias, int kTransforms = kPlain,
           int kNormSums = kPlain>
@@ -49,8 +34,8 @@ void backward(int size = 0, int padding = -1) {
                                             Tile::kWhole ? Tile::kStepRows : draw(1, 12), kReadsInput, kBias,
                                             draw(1, 30));
     if (plan.launch.blocks == 0) return false;
-    EmulatedTensor x = box_tensor(work.x, g.batch, g.h, g.w, g.channels, plan.x),
-                   y = box_tensor(work.y, g.batch, g.out_h, g.out_w, g.channels, plan.y);
+    EmulatedTensor x = box_tensor(work.x, g.batch, g.h, g.w, g.channels, plan.x, 4),
+                   y = box_tensor(work.y, g.batch, g.out_h, g.out_w, g.channels, plan.y, 4);
     boxes.x.opaque[0] = reinterpret_cast<std::uintptr_t>(&x);
     boxes.y.opaque[0] = reinterpret_cast<std::uintptr_t>(&y);
     using Sizes = BackwardFloatBoxes<K, Tile, kReadsInput>;
@@ -85,7 +70,7 @@ void forward(double lift = 0) {
     BoxPlan plan = cut_forward_float_boxes(work, g.batch, g.channels, problem.kSizes, kTileSizes<Tile>,
                                            Tile::kWhole ? Tile::kStepRows : draw(1, 12), draw(1, 30));
     if (plan.launch.blocks == 0) return false;
-    EmulatedTensor x = box_tensor(work.x, g.batch, g.h, g.w, g.channels, plan.x);
+    EmulatedTensor x = box_tensor(work.x, g.batch, g.h, g.w, g.channels, plan.x, 4);
     boxes.x.opaque[0] = reinterpret_cast<std::uintptr_t>(&x);
     using Sizes = ForwardFloatBoxes<K, Tile>;
     EXPECT_GE(plan.launch.shared_bytes, 1024 + Sizes::kBarriers + 16 * Tile::kPages);

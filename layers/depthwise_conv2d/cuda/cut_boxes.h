@@ -36,10 +36,12 @@ struct BoxPlan {
 };
 inline constexpr int kLargestBox = 256, kLargestBoxStep = 8;
 
+/// Whether the copy engine takes such a box.
 inline bool fits(const BoxSizes& box) {
   return box.pixels * box.pixel_step <= kLargestBox && box.rows * box.row_step <= kLargestBox &&
          box.images <= kLargestBox && box.pixel_step <= kLargestBoxStep && box.row_step <= kLargestBoxStep;
 }
+/// What a box takes of shared memory, where each begins a swizzle's period.
 inline std::int64_t box_bytes(const BoxSizes& box, int number_bytes = 2) {
   return round_up(std::int64_t{box.channels} * box.pixels * box.rows * box.images * number_bytes, 1024);
 }
@@ -56,6 +58,7 @@ inline bool share_items(PixelWork& work, Launch& launch, std::int64_t items, std
   return true;
 }
 
+/// Shares out columns among tiles, rows among strips of whole steps, and channels among blocks.
 inline void cut_boxes(PixelCut& cut, std::int64_t images, std::int64_t channels, const BoxTileSizes& tile,
                       std::int64_t columns, std::int64_t rows, std::int64_t strip_rows) {
   cut.channels = static_cast<int>(channels);
@@ -86,6 +89,7 @@ int narrow_boxes(const BoxTileSizes& tile, const Axis& axis, std::int64_t column
   if (columns > tile.units()) return 0;
   return narrow_boxes(static_cast<int>(columns) + reach, tile.units() + reach, axis, are_padding);
 }
+/// BoxTile::kBoxColumns of forward_boxes.
 inline int narrow_forward_boxes(const PixelWork& work, const KernelSizes& kernel, const BoxTileSizes& tile) {
   const Axis& axis = work.w;
   return narrow_boxes(tile, axis, ceiling(axis.output, axis.output_step),

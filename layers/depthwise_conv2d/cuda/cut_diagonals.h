@@ -5,7 +5,7 @@
 
 #include "layers/depthwise_conv2d/cuda/cut.h"
 
-/// The same for the weight's gradient by matrix units.
+/// How dense planes are shared out among blocks whose matrix units compute the weight's gradient.
 namespace lamella::depthwise {
 
 /// A DiagonalTile, as numbers; whether the kernel knows the sizes of planes; and how many warps share out

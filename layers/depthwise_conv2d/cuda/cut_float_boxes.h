@@ -5,7 +5,7 @@
 
 #include "layers/depthwise_conv2d/cuda/cut_boxes.h"
 
-/// The same for boxes of float32.
+/// How boxes of float32 are shared out among blocks, and moved.
 namespace lamella::depthwise {
 
 /// A FloatTile, as numbers.

@@ -5,7 +5,8 @@
 
 #include "layers/depthwise_conv2d/cuda/cut_boxes.h"
 
-/// The same for the weight's gradient by products whose results are taps.
+/// How boxes are shared out among blocks, and moved, for the weight's gradient by products whose results are
+/// taps.
 namespace lamella::depthwise {
 
 /// A HankelTile, as numbers.
@@ -34,11 +35,12 @@ struct HankelTileSizes {
   int all_low() const { return Axis::floor(4 - lead - shift_rows, 4); }
 };
 
-/// Columns of a product's shifts of x.
+/// How many columns the last of a product's shifts of x is beyond the first.
 inline int shift_reach(const KernelSizes& kernel) { return (kernel.kernel_w - 1) / 2 * 2; }
 
-/// Rows of x of the widest class.
+/// Rows of x that products go through, of the widest class; for the bias they have all of g, too.
 inline UnitRange product_rows(const Axis& axis, bool bias) { return widest_class(axis, 1, bias, 0); }
+/// The same for columns, which begin and end as products' shifts of x want.
 inline UnitRange product_columns(const Axis& axis, const KernelSizes& kernel, bool bias) {
   UnitRange range{1 << 30, 1};
   for (int residue = 0; residue < axis.output_step; ++residue) {

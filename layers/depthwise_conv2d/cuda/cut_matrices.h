@@ -5,7 +5,7 @@
 
 #include "layers/depthwise_conv2d/cuda/cut.h"
 
-/// The same for the forward by matrix units.
+/// How dense planes are shared out among blocks whose matrix units compute the forward.
 namespace lamella::depthwise {
 
 /// A MatrixTile, as numbers.

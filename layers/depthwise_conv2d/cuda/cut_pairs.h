@@ -6,7 +6,7 @@
 
 #include "layers/depthwise_conv2d/cuda/cut.h"
 
-/// The same for both gradients by blocks of two kinds.
+/// How dense planes are shared out where blocks of two kinds compute both gradients in one launch.
 namespace lamella::depthwise {
 
 /// One kind, as it is alone.

@@ -6,7 +6,8 @@
 #include "layers/depthwise_conv2d/cuda/cut.h"
 #include "layers/depthwise_conv2d/cuda/device/position_sizes.cuh"
 
-/// The same for small planes by matrix units.
+/// How small planes are shared out among blocks that multiply them by matrix units, a number of images at
+/// once.
 namespace lamella::depthwise {
 
 /// A PositionTile, as numbers, but for its planes, which PositionSizes have.

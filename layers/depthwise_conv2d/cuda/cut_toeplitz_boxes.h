@@ -5,7 +5,7 @@
 
 #include "layers/depthwise_conv2d/cuda/cut_float_boxes.h"
 
-/// The same for boxes that are multiplied by Toeplitz matrices.
+/// How boxes that are multiplied by Toeplitz matrices are shared out among blocks, and moved.
 namespace lamella::depthwise {
 
 /// A ToeplitzTile, as numbers.

@@ -32,7 +32,7 @@ struct Problem {
   bool hardswish = false;   ///< the Transform's activation, there and where a hook goes back through it
   Hook hook = Hook::None;
   bool accumulate = false;  ///< the input's gradient is added to what is there
-  bool boxes = false;       ///< the GPU has the copy engine and matrix units that boxes.cuh and runs.cuh need
+  bool boxes = false;  ///< the GPU has the copy engine that all families but pixels, planes and direct want
   bool exact_taps = false;  ///< taps are float32 and must not be rounded to the type of the other tensors
   friend bool operator==(const Problem& a, const Problem& b);
 };
@@ -42,6 +42,7 @@ struct Plan {
   std::string kernel;  ///< the expression that names it
   std::string what;    ///< tile and cut in words, for tables
   Launch launch;
+  /// The families of kernels are told apart in docs/architecture.md. Boxes: of sixteen bits and of float32.
   enum class Family : std::uint8_t {
     Pixels,
     Planes,

@@ -188,9 +188,6 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
                      : ceiling(axis.input, std::int64_t{axis.output_step} * stride);
   };
   const std::int64_t rows = in_units(s.h, k.stride_h), columns = in_units(s.w, k.stride_w);
-  const auto wasteful = [](std::int64_t size, std::int64_t piece, double least) {
-    return static_cast<double>(size) < least * static_cast<double>(round_up(size, piece));
-  };
   BoxConfig c;
   // Several images of a small map to an item; blocks share them out.
   const auto each_of = [&](int images, int width) {

@@ -18,15 +18,6 @@ struct ColumnConfig {
   double handicap = 1;     ///< of its cost: what differs little from another is tried after what differs more
 };
 
-/// Of weigh_columns; else forward_columns.
-bool weighs(const Problem& p) { return p.pass == Pass::Weight; }
-
-int vector_of(std::int64_t width, int alignment) {
-  int vector = std::min(16, alignment) / 4;
-  while (width % vector != 0) vector /= 2;
-  return vector;
-}
-
 int products(const Shape& s, const ColumnTileSizes& t) { return taps_of(s.kernel) * t.columns * t.rows; }
 
 /// As compiled, but for a few.
@@ -149,7 +140,7 @@ void each_column(const Problem& p, const Shape& s, const Add& add) {
             written = s.turned ? p.input_alignment : p.output_alignment;
   ColumnConfig c;
   ColumnTileSizes& t = c.tile;
-  t.vector_x = vector_of(s.w.input, read), t.vector_g = vector_of(s.w.output, written);
+  t.vector_x = vector_of(s.w.input, s.number, read), t.vector_g = vector_of(s.w.output, s.number, written);
   for (const int columns : {4, 7, 8, 14})
     for (const int rows : {1, 2, 4}) {
       t.columns = columns, t.rows = rows;

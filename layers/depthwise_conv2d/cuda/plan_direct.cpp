@@ -84,8 +84,8 @@ double weigh_cost(const Problem& p, const Shape& s, const DirectConfig& c, const
   return kLaunch + trips * kTrip + (work + blocks * adding) / kClock + bytes_of(p, s) / kMemory;
 }
 
-/// Estimated milliseconds. Nobody has fitted this: a launch, a way to memory and back, and what takes longest
-/// of memory, the second cache, and a multiprocessor's own work.
+/// Estimated milliseconds, not fitted to measurements: a launch, a way to memory and back, and what takes
+/// longest of memory, the second cache, and a multiprocessor's own work.
 double direct_cost(const Problem& p, const Shape& s, const DirectConfig& c, const Launch& launch) {
   constexpr double kLaunch = 0.0013, kTrip = 0.0008, kMemory = 4.15e9, kCache = 5.5e9, kClock = 1.7e6;
   const Windows w(s, c.tile, s.forward);
@@ -131,8 +131,8 @@ bool plan_direct(const Problem& p, const Shape& s, const DirectConfig& c, bool n
   plan.family = Plan::Family::Direct;
   plan.pixels.h = s.h;
   plan.pixels.w = s.w;
-  const bool weighs = p.pass == Pass::Weight;
-  if (weighs)
+  const bool weight = weighs(p);
+  if (weight)
     plan.launch =
         cut_weigh_direct(plan.pixels, s.images, s.channels, k, c.tile, c.vectors, p.bias, c.threads);
   else
@@ -141,20 +141,20 @@ bool plan_direct(const Problem& p, const Shape& s, const DirectConfig& c, bool n
                   : cut_backward_direct(plan.pixels, s.images, s.channels, k, c.tile, c.vectors, c.threads);
   if (plan.launch.blocks == 0) return false;
   if (plan.launch.shared_bytes > kMostShared) return false;
-  plan.cost = weighs ? weigh_cost(p, s, c, plan) : direct_cost(p, s, c, plan.launch);
+  plan.cost = weight ? weigh_cost(p, s, c, plan) : direct_cost(p, s, c, plan.launch);
   if (!named) return true;
   const char* const exact = word(p.exact_taps || p.dtype == DType::Float32);
   std::array<char, 192> text{};
   std::snprintf(text.data(), text.size(), "%s<%s, Kernel<%d, %d, %d, %d, 1>, Tile<%d, %d, %d>, %d, ",
-                weighs      ? "weigh_direct"
+                weight      ? "weigh_direct"
                 : s.forward ? "forward_direct"
                             : "backward_direct",
                 type_name(p.dtype), k.kernel_h, k.kernel_w, k.stride_h, k.stride_w, c.tile.rows,
                 c.tile.columns, c.tile.lanes, c.vectors);
   const std::string transforms = activation_word(p, loads_transformed(p));
   plan.kernel = text.data();
-  plan.kernel += std::string(weighs ? word(p.bias) : exact) + ", ";
-  if (weighs) plan.kernel += transforms + ", ";
+  plan.kernel += std::string(weight ? word(p.bias) : exact) + ", ";
+  if (weight) plan.kernel += transforms + ", ";
   if (s.forward) plan.kernel += std::string(word(s.turned)) + ", " + transforms + ", ";
   plan.kernel += std::to_string(c.threads) + ">";
   plan.what = "direct " + std::to_string(c.tile.rows) + "x" + std::to_string(c.tile.columns) + "x" +
@@ -175,9 +175,9 @@ void add_direct_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans
   if (!may_be_direct(p, s)) return;
   constexpr std::array<TileSizes, 6> kTiles{
       {{1, 1, 0}, {1, 2, 0}, {2, 1, 0}, {2, 2, 0}, {1, 4, 0}, {2, 4, 0}}};
-  const bool weighs = p.pass == Pass::Weight;
+  const bool weight = weighs(p);
   // A block that has all tiles of its channels wants more threads.
-  const std::vector<int> sizes = weighs ? std::vector<int>{128, 256, 512} : std::vector<int>{64, 128};
+  const std::vector<int> sizes = weight ? std::vector<int>{128, 256, 512} : std::vector<int>{64, 128};
   const int alignment = std::min(p.input_alignment, p.output_alignment);
   using Estimated = std::pair<double, DirectConfig>;
   const auto is_cheaper = [](const Estimated& a, const Estimated& b) { return a.first < b.first; };
@@ -187,14 +187,14 @@ void add_direct_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans
     for (const int lanes : {1, 2, 4, 8}) {
       DirectConfig c;
       c.tile = {tile.rows, tile.columns, lanes};
-      const int wanted = weighs ? weigh_registers(p, s, c) : registers(s, c);
+      const int wanted = weight ? weigh_registers(p, s, c) : registers(s, c);
       if (lanes * s.number > alignment || wanted > kMostRegisters) continue;
       std::vector<Estimated> some;
       for (const int vectors : {1, 2, 4, 8, 16, 32}) {
         if (vectors > 1 && std::int64_t{vectors} / 2 * lanes >= s.channels) continue;
         for (const int threads : sizes) {
           c.vectors = vectors, c.threads = threads;
-          if (weighs && wanted * threads > kRegisters) continue;
+          if (weight && wanted * threads > kRegisters) continue;
           if (plan_direct(p, s, c, false, plan)) some.emplace_back(plan.cost, c);
         }
       }
@@ -205,7 +205,7 @@ void add_direct_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans
       configs.insert(configs.end(), some.begin(), last);
     }
   if (configs.empty()) return;
-  // Nobody has measured any: of larger problems they may be tried, but are not taken by estimate. Nor where
+  // Estimates were not fitted: of larger problems they may be tried, but are not taken by estimate. Nor where
   // sixteen-bit inputs pass through a transform, which the compiler puts between one load and the next.
   double behind = 0;
   const bool waits = loads_transformed(p) && s.number < 4;

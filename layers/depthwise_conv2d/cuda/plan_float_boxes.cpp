@@ -161,9 +161,6 @@ void each_float_tile(const Problem& p, const Shape& s, std::int64_t rows, std::i
                      const Add& add) {
   const KernelSizes& k = s.kernel;
   constexpr int kMostGroups = 8, kLeastConsumers = 2, kMostConsumers = 16;
-  const auto wasteful = [](std::int64_t size, std::int64_t piece, double least) {
-    return static_cast<double>(size) < least * static_cast<double>(round_up(size, piece));
-  };
   FloatTileSizes t;
   for (const int width : {2, 4, 5, 7, 8})
     for (int groups = 1; groups <= kMostGroups; ++groups) {

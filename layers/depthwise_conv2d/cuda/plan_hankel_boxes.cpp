@@ -171,9 +171,6 @@ void each_hankel(const Problem& p, const Shape& s, const Add& add, const End& en
   constexpr int kMostConsumers = 12;
   const std::int64_t rows = product_rows(s.h, p.bias).count,
                      columns = product_columns(s.w, s.kernel, p.bias).count;
-  const auto wasteful = [](std::int64_t size, std::int64_t piece, double least) {
-    return static_cast<double>(size) < least * static_cast<double>(round_up(size, piece));
-  };
   HankelConfig c;
   const auto add_all = [&](const HankelTileSizes& t) {
     c.tile = t;

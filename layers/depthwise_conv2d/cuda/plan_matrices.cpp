@@ -40,7 +40,7 @@ int registers(const Shape& s, const MatrixTileSizes& t) {
 /// Estimated milliseconds, as of runs, from counted instructions, not fitted.
 double cost(const Problem& p, const Shape& s, const MatrixConfig& c, const Plan& plan, bool known,
             double resident) {
-  constexpr double kClocks = 132 * 1.8e6;  // of all multiprocessors, a millisecond
+  constexpr double kClocks = kMultiprocessors * 1.8e6;  // of all multiprocessors, a millisecond
   const MatrixTileSizes& t = c.tile;
   const PlaneCut& cut = plan.planes.cut;
   const Conv2dGeometry& g = p.geometry;

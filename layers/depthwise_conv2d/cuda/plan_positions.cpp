@@ -18,8 +18,6 @@ struct PositionConfig {
   std::int64_t wanted_blocks = 0;
 };
 
-bool weighs(const Problem& p) { return p.pass == Pass::Weight; }
-
 /// Of a thread, to within some.
 int registers(const Problem& p, const PositionConfig& c) {
   const int products = c.layout.products, units = c.tile.units;

@@ -38,13 +38,6 @@ RunShape run_shape(const Problem& p, const Shape& s) {
   return r;
 }
 
-/// Neighbouring numbers that are moved at once in rows of so many.
-int vector_of(std::int64_t width, int number, int alignment) {
-  int vector = std::min(16, alignment) / number;
-  while (width % vector != 0) vector /= 2;
-  return vector;
-}
-
 /// What a thread does for its tile, and a block for a page of items.
 struct Load {
   double products = 0, instructions = 0, wavefronts = 0, rows = 0, steps = 0, page = 0;
@@ -138,7 +131,7 @@ int registers(const Problem& p, const Shape& s, const RunShape& r, const RunConf
 /// 5,000 measurements on an H200 (docs/performance.md), from which they are a tenth off on average.
 double cost(const Problem& p, const Shape& s, const RunShape& r, const RunConfig& c, const Plan& plan,
             double resident) {
-  constexpr double kClocks = 132 * 1.8e6;  // of all multiprocessors, a millisecond
+  constexpr double kClocks = kMultiprocessors * 1.8e6;  // of all multiprocessors, a millisecond
   const PlaneCut& cut = plan.planes.cut;
   const Conv2dGeometry& g = p.geometry;
   const double x = static_cast<double>(g.batch * g.in_channels) * static_cast<double>(g.in.h * g.in.w);
@@ -242,9 +235,6 @@ void each_run(const Problem& p, const Shape& s, const RunShape& r, const Add& ad
   const KernelSizes& k = r.kernel;
   const int read = s.turned ? p.output_alignment : p.input_alignment,
             written = s.turned ? p.input_alignment : p.output_alignment;
-  const auto wasteful = [](std::int64_t size, std::int64_t piece, double least) {
-    return static_cast<double>(size) < least * static_cast<double>(ceiling(size, piece) * piece);
-  };
   constexpr int kLongestForward = 1600, kLongestBackward = 1000;  // multiply-adds, the length of the code
   const std::int64_t rows = s.forward ? r.h.output : ceiling(r.h.input, k.stride_h);
   const std::int64_t columns = s.forward ? r.w.output : ceiling(r.w.input, k.stride_w);

@@ -125,10 +125,6 @@ int plan_toeplitz_boxes(const Problem& p, const Shape& s, const ToeplitzConfig& 
   return resident;
 }
 
-bool wasteful(std::int64_t size, std::int64_t piece, double least) {
-  return static_cast<double>(size) < least * static_cast<double>(round_up(size, piece));
-}
-
 /// Calls add(tile) for what may be worth a thought, without pages.
 template <class Add>
 void each_toeplitz_tile(const Shape& s, std::int64_t rows, std::int64_t columns, const Add& add) {

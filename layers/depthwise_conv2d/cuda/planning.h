@@ -37,12 +37,28 @@ struct Shape {
 /// False: no family has a kernel for the problem.
 bool describe_shape(const Problem& problem, Shape& shape);
 
+/// Of one channel.
 inline int taps_of(const KernelSizes& kernel) { return kernel.kernel_h * kernel.kernel_w; }
 
 inline const char* type_name(DType dtype) {
   return dtype == DType::Float32 ? "float" : dtype == DType::BFloat16 ? "BFloat16" : "Float16";
 }
 inline const char* word(bool value) { return value ? "true" : "false"; }
+
+/// Whether the weight's gradient is computed alone.
+inline bool weighs(const Problem& p) { return p.pass == Pass::Weight; }
+
+/// Whether pieces that cover `size` have less than a share of `least` of what is wanted.
+inline bool wasteful(std::int64_t size, std::int64_t piece, double least) {
+  return static_cast<double>(size) < least * static_cast<double>(round_up(size, piece));
+}
+
+/// Neighbouring numbers of so many bytes that are moved at once, sixteen bytes at most, in rows of `width`.
+inline int vector_of(std::int64_t width, int number, int alignment) {
+  int vector = std::min(16, alignment) / number;
+  while (width % vector != 0) vector /= 2;
+  return vector;
+}
 
 /// Whether what is read of the input passes through the transform; the input's gradient alone reads none of
 /// it but for norm sums, which want it raw.
