@@ -1,5 +1,6 @@
 # cmake -D ROOT=<source folder> -P check_waits.cmake
-# Kernels are launched before what is ahead of them has ended (core/cuda/launch.h): each must wait for it.
+# Kernels are launched before what is ahead of them has ended (core/cuda/launch.h): each must wait for it, or call
+# nothing but what does.
 cmake_minimum_required(VERSION 3.25)
 cmake_path(ABSOLUTE_PATH ROOT NORMALIZE)
 # Launched plainly: they set things up, and measure.
@@ -12,18 +13,34 @@ file(GLOB_RECURSE files RELATIVE ${ROOT} ${patterns})
 if(NOT files)
   message(FATAL_ERROR "no device code under ${ROOT}")
 endif()
+function(read_functions file marker into)
+  file(READ ${ROOT}/${file} text)
+  string(REGEX REPLACE "//[^\n]*" "" text "${text}")
+  string(REGEX REPLACE "[][;\\]" "" text "${text}")  # they mean something in a list
+  string(REGEX REPLACE "__(global|device)__" ";\\1" functions "${text}")
+  list(FILTER functions INCLUDE REGEX "^${marker}")
+  list(TRANSFORM functions REPLACE "^${marker}" "")
+  set(${into} "${functions}" PARENT_SCOPE)
+endfunction()
+# What waits in a kernel's place: functions of a block that kernels do nothing but call, and those that pairs are given.
+set(waiting "kInput" "kWeight")
+foreach(file IN LISTS files)
+  read_functions(${file} device functions)
+  list(FILTER functions INCLUDE REGEX "wait_for_stream\\(\\)")
+  foreach(function IN LISTS functions)
+    string(REGEX MATCH "([a-z_0-9]+)\\(" name "${function}")
+    list(APPEND waiting ${CMAKE_MATCH_1})
+  endforeach()
+endforeach()
+list(JOIN waiting "|" waiting)
 set(bad "")
 foreach(file IN LISTS files)
   if(file IN_LIST plain)
     continue()
   endif()
-  file(READ ${ROOT}/${file} text)
-  string(REGEX REPLACE "//[^\n]*" "" text "${text}")
-  string(REGEX REPLACE "[][;\\]" "" text "${text}")  # they mean something in a list
-  string(REPLACE "__global__" ";" kernels "${text}")
-  list(POP_FRONT kernels)
+  read_functions(${file} global kernels)
   foreach(kernel IN LISTS kernels)
-    if(NOT kernel MATCHES "wait_for_stream\\(\\)")
+    if(NOT kernel MATCHES "wait_for_stream\\(\\)|[^a-zA-Z_0-9](${waiting})[<(]")
       string(REGEX REPLACE "__launch_bounds__\\([^{]*\\)[ \n]+([a-z_]+\\()" "\\1" kernel "${kernel}")
       string(REGEX MATCH "[a-z_0-9]+\\(" name "${kernel}")
       list(APPEND bad "  ${file}: ${name})")

@@ -11,3 +11,12 @@ __global__ void __launch_bounds__(kThreads) only_says_so(int* to) {
   // wait_for_stream();
   to[1] = 2;
 }
+
+__device__ void first_waits(int* to) {
+  wait_for_stream();
+  to[2] = 3;
+}
+__global__ void calls_what_waits(int* to) { first_waits(to); }
+
+__device__ void begins(int* to) { to[3] = 4; }
+__global__ void calls_what_does_not(int* to) { begins(to); }
