@@ -1,12 +1,14 @@
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
+#include <cstring>
 #include <string>
 #include <vector>
 
 #include "buffers.h"
 #include "core/check.h"
 #include "lamella/core/threads.h"
+#include "layers/depthwise_conv2d/cpu/scratch.h"
 #include "layers/depthwise_conv2d/kernels.h"
 
 namespace lamella {
@@ -96,6 +98,12 @@ std::vector<Sum> prepare(Buffer& target, bool accumulate) {
   return sums;
 }
 
+// Working memory keeps what earlier calls left: here numbers that are none, and addresses of nothing.
+void spoil_scratch() {
+  constexpr std::size_t kBytes = std::size_t{1} << 18;
+  std::memset(cpu::thread_scratch(kBytes), 0xff, kBytes);
+}
+
 struct Tensors {
   explicit Tensors(const Case& c)
       : input(c.dtype, c.g.input_shape(), c.input, c.misalign),
@@ -106,6 +114,7 @@ struct Tensors {
     input.randomize(1);
     weight.randomize(2);
     bias.randomize(3);
+    spoil_scratch();
   }
   Buffer input, output, weight, bias;
 };

@@ -109,7 +109,12 @@ void Worker<T>::run_rows(Block block, bool last_of_task) {
     if (sources > 1) ring_.select(block.n, source);
     ring_.rows(reach.begin, reach.end, zeros_, table_);
     ahead_ = ahead_end_ = nullptr;
-    if (!last_of_task) look_ahead(reach.end, table_ + (reach.end - reach.begin));
+    const T** const next = table_ + (reach.end - reach.begin);
+    if (last_of_task) {
+      std::fill_n(next, plan_.rows_ahead, zeros_);
+    } else {
+      look_ahead(reach.end, next);
+    }
     for (block.left = strip_.first; block.left < strip_.last; block.left = block.right) {
       block.right = std::min(block.left + plan_.piece_columns, strip_.last);
       run_classes(block, source, reach.begin, j > 0 || (plan_.write_in_place && p_.accumulate));
