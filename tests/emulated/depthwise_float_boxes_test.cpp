@@ -1,6 +1,7 @@
 #include "depthwise_boxes_case.h"
 #include "layers/depthwise_conv2d/cuda/cut_float_boxes.h"
-#include "layers/depthwise_conv2d/cuda/device/float_boxes.cuh"
+#include "layers/depthwise_conv2d/cuda/device/float_boxes_backward.cuh"
+#include "layers/depthwise_conv2d/cuda/device/float_boxes_forward.cuh"
 
 namespace lamella::depthwise::checks {
 namespace {
