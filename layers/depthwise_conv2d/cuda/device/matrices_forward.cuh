@@ -46,12 +46,7 @@ __device__ __forceinline__ void multiply_matrices(const PlaneWork& work, int num
             out_rows = kKnown ? Plane::kOutRows : work.h.output,
             padding = kKnown ? Plane::kPadding : work.h.padding;
   const int in_plane = in_rows * kIn, out_plane = out_rows * kOut, bands = kBands ? cut.bands : 1;
-  struct Item {
-    int image, band;
-    __device__ __forceinline__ void advance(int bands) {
-      if (++band == bands) band = 0, image += Tile::kImages;
-    }
-  };
+  using Item = RunItem<Tile::kImages>;
   struct Band {
     int row, rows, low, high;  ///< of y, and of x
   };

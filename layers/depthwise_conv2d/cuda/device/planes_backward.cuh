@@ -47,20 +47,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
   const bool works = thread.plane < planes && tap_group < kTapGroups;
   const int channel = first_channel + (works ? thread.plane : 0);
 
-  const auto units_of = [&](const Axis& axis, int residue, int stride, int owner, int& begin, int& end) {
-    begin = Axis::floor(axis.input_begin(residue), stride);
-    end = Axis::ceiling(axis.input_end(residue), stride);
-    if (kBias) {
-      begin = min(begin, owner);
-      end = max(end, axis.outputs(residue) + owner);
-    }
-  };
-  int row_begin, row_end, column_begin, column_end;
-  units_of(work.h, thread.class_h, K::kStrideH, work.owner_h, row_begin, row_end);
-  units_of(work.w, thread.class_w, K::kStrideW, work.owner_w, column_begin, column_end);
-  int unit = column_begin + thread.column_group * Tile::kColumns, skipped = 0;
-  if (kEdges && unit + Tile::kColumns > column_end) {
-    skipped = unit - (column_end - Tile::kColumns);
+  const Units unit_rows = units_of(work.h, thread.class_h, K::kStrideH, kBias, work.owner_h),
+              unit_columns = units_of(work.w, thread.class_w, K::kStrideW, kBias, work.owner_w);
+  int unit = unit_columns.begin + thread.column_group * Tile::kColumns, skipped = 0;
+  if (kEdges && unit + Tile::kColumns > unit_columns.end) {
+    skipped = unit - (unit_columns.end - Tile::kColumns);
     unit -= skipped;
   }
   const int out_column = thread.class_w + (unit - (K::kReachW - 1)) * work.w.output_step;
@@ -105,11 +96,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
   };
   const int bands_begin = [&] {
     int least = 1 << 30;
-    for (int residue = 0; residue < work.h.output_step; ++residue) {
-      int begin, end;
-      units_of(work.h, residue, K::kStrideH, work.owner_h, begin, end);
-      least = min(least, begin);
-    }
+    for (int residue = 0; residue < work.h.output_step; ++residue)
+      least = min(least, units_of(work.h, residue, K::kStrideH, kBias, work.owner_h).begin);
     return least;
   }();
   const auto item_at = [&](int item) {
@@ -183,8 +171,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_planes(const Plane
       __syncthreads();
     }
     const int row = at.first + thread.row_group * Tile::kRows;  // unit
-    const int band_end = min(row_end, at.first + cut.band_rows);
-    if (works && row < band_end && row + Tile::kRows > row_begin && unit < column_end) {
+    const int band_end = min(unit_rows.end, at.first + cut.band_rows);
+    if (works && row < band_end && row + Tile::kRows > unit_rows.begin && unit < unit_columns.end) {
       const int out_row = thread.class_h + (row - (K::kReachH - 1)) * work.h.output_step;
       const int in_row = work.h.origin(thread.class_h) + row * K::kStrideH * work.h.input_step;
       const T* const my_g = gradient + phase_of<T>(g_run(at, thread.plane, output_of(step))) +

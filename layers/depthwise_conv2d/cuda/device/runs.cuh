@@ -73,4 +73,13 @@ struct RunBytes {
   __device__ int loaded() const { return (end + kNumbers - 1) / kNumbers * kNumbers; }
 };
 
+/// An item: a band of rows of an image, or of so many.
+template <int kImages = 1>
+struct RunItem {
+  int image, band;
+  __device__ __forceinline__ void advance(int bands) {
+    if (++band == bands) band = 0, image += kImages;
+  }
+};
+
 }  // namespace lamella::depthwise

@@ -78,12 +78,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
   const int in_plane = work.h.input * work.w.input, out_plane = work.h.output * work.w.output;
   const int q_h = work.h.padding / K::kStrideH, q_w = work.w.padding / K::kStrideW;
   const int unit_rows = (work.h.input + K::kStrideH - 1) / K::kStrideH;
-  struct Item {
-    int image, band;
-    __device__ __forceinline__ void advance(int bands) {
-      if (++band == bands) band = 0, ++image;
-    }
-  };
+  using Item = RunItem<>;
   struct Band {
     int unit, units, low, high;  ///< rows of units, and of g
     int x_row, x_rows;

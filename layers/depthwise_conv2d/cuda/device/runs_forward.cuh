@@ -48,13 +48,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
   const int first_item = part * work.items_per_part,
             last_item = min(work.items, first_item + work.items_per_part);
   const int in_plane = work.h.input * work.w.input, out_plane = work.h.output * work.w.output;
-  // An item: a band of rows of an image.
-  struct Item {
-    int image, band;
-    __device__ __forceinline__ void advance(int bands) {
-      if (++band == bands) band = 0, ++image;
-    }
-  };
+  using Item = RunItem<>;
   struct Band {
     int row, rows, low, high;  ///< of y, and of x
   };
