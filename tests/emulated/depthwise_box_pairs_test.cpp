@@ -1,9 +1,7 @@
 #include <utility>
 
 #include "depthwise_boxes_case.h"
-#include "layers/depthwise_conv2d/cuda/cut_hankel_boxes.h"
 #include "layers/depthwise_conv2d/cuda/cut_pairs.h"
-#include "layers/depthwise_conv2d/cuda/cut_toeplitz_boxes.h"
 #include "layers/depthwise_conv2d/cuda/device/pairs.cuh"
 
 // Pairs of channels side by side: the input's gradient is the forward with the turned kernel, of Toeplitz
@@ -12,24 +10,12 @@ namespace lamella::depthwise::checks {
 namespace {
 
 constexpr unsigned kSeeds = 6;
-constexpr Layout kLayout{true, 8, 8};
-constexpr int kLeastChannels = 8;  // whose pixels are sixteen bytes
-
-template <class Tile>
-constexpr ToeplitzTileSizes kToeplitzSizes{Tile::kTiles,    Tile::kRows,      Tile::kHigh,
-                                           Tile::kWide,     Tile::kAcross,    Tile::kGroups / Tile::kAcross,
-                                           Tile::kChannels, Tile::kPageRows,  Tile::kPages,
-                                           Tile::kWhole,    Tile::kBoxColumns};
 
 /// The weight's gradient by Hankel boxes.
 template <class Tile>
 struct Hankel {
   static BoxPlan cut(PixelWork& work, const Geometry& g, const KernelSizes& sizes, bool bias, Draw& draw) {
-    return cut_hankel_boxes(
-        work, g.batch, g.channels, sizes,
-        {Tile::kColumns, Tile::kBlocks, Tile::kShiftRows, Tile::kXBlocks, Tile::kGBlocks, Tile::kLead,
-         Tile::kChannels, Tile::kPages, Tile::kWhole, Tile::kKeeps, Tile::kImages},
-        draw(1, 30), bias, 1);
+    return cut_hankel_boxes(work, g.batch, g.channels, sizes, kHankelSizes<Tile>, draw(1, 30), bias, 1);
   }
   template <class T, class K, bool kBias, bool kInRow>
   static constexpr auto kBlock = weigh_hankel_boxes<T, K, Tile, kBias, kInRow>;
@@ -42,11 +28,8 @@ struct Hankel {
 template <class Tile>
 struct Walk {
   static BoxPlan cut(PixelWork& work, const Geometry& g, const KernelSizes& sizes, bool bias, Draw& draw) {
-    return cut_backward_boxes(
-        work, g.batch, g.channels, sizes,
-        {Tile::kColumns, Tile::kBlocks, Tile::kRows, Tile::kChannels, Tile::kWarpChannels, Tile::kTapRows,
-         Tile::kPages, Tile::kWhole, Tile::kBoxColumns, Tile::kImages},
-        Tile::kWhole ? Tile::kStepRows : draw(1, 12), false, true, bias, 1);
+    return cut_backward_boxes(work, g.batch, g.channels, sizes, kBoxSizes<Tile>,
+                              Tile::kWhole ? Tile::kStepRows : draw(1, 12), false, true, bias, 1);
   }
   template <class T, class K, bool kBias, bool kInRow>
   static constexpr auto kBlock = walk_boxes<T, K, Tile, false, true, kBias, 0, 0, kPlain, kPlain, kInRow>;
@@ -59,17 +42,12 @@ struct Walk {
 template <class T, class K, class Tile, class Weight, bool kBias, bool kInStep>
 void run_both(int size) {
   for_seeds(kSeeds, [=](Draw& draw) {
-    Wanted wanted{Case<T, K>::kSizes};
-    wanted.channels = kLeastChannels, wanted.most_images = 2 * std::max(Tile::kImages, Weight::kImages) + 3;
+    Wanted wanted = want_boxes(Case<T, K>::kSizes, 1);
+    wanted.most_images = 2 * std::max(Tile::kImages, Weight::kImages) + 3;
     wanted.may_have_gaps = wanted.may_reach_beyond = false;
-    if (size > 0) {
-      wanted.spread_h = wanted.spread_w = 1;
-      wanted.padding_h = K::kH / 2, wanted.padding_w = K::kW / 2;
-    }
-    Geometry g = draw_geometry(draw, wanted);
-    if (size > 0) g.h = g.w = g.out_h = g.out_w = size;
+    const Geometry g = draw_map(draw, wanted, size);
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, kLayout);
+    Case<T, K> problem(draw, g, kBoxLayout);
     problem.never_add();
     PairWork<BoxWork> pair;
     PixelWork &input = pair.input.work, &weight = pair.weight.work;
@@ -102,14 +80,11 @@ void run_both(int size) {
       launch =
           cut_pairs(of_input, of_weight, g.batch, draw(1, 40), input.items_per_part, weight.items_per_part);
     }
-    EmulatedTensor x = box_tensor(weight.x, g.batch, g.h, g.w, g.channels, weighs.x),
-                   y = box_tensor(weight.y, g.batch, g.out_h, g.out_w, g.channels, weighs.y),
-                   from = box_tensor(input.x, g.batch, g.out_h, g.out_w, g.channels, multiplies.x),
-                   into = box_tensor(input.y, g.batch, g.h, g.w, g.channels, multiplies.y);
-    pair.weight.x.opaque[0] = reinterpret_cast<std::uintptr_t>(&x);
-    pair.weight.y.opaque[0] = reinterpret_cast<std::uintptr_t>(&y);
-    pair.input.x.opaque[0] = reinterpret_cast<std::uintptr_t>(&from);
-    pair.input.y.opaque[0] = reinterpret_cast<std::uintptr_t>(&into);
+    Geometry turned = g;  // the forward's
+    std::swap(turned.h, turned.out_h), std::swap(turned.w, turned.out_w);
+    BoxTensors of_multiplying, of_weighing;
+    of_multiplying.tell(pair.input, turned, multiplies);
+    of_weighing.tell(pair.weight, g, weighs);
     problem.backward(weight, launch, {true, true, kBias}, false, false, [&] {
       backward_pairs<BoxWork, multiply_toeplitz_boxes<T, K, Tile, !kInStep>,
                      ForwardToeplitzBoxes<K, Tile>::kThreads, Weight::template kBlock<T, K, kBias, !kInStep>,

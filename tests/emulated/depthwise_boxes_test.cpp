@@ -1,5 +1,4 @@
 #include "depthwise_boxes_case.h"
-#include "layers/depthwise_conv2d/cuda/cut_boxes.h"
 #include "layers/depthwise_conv2d/cuda/device/boxes_backward.cuh"
 #include "layers/depthwise_conv2d/cuda/device/boxes_forward.cuh"
 
@@ -7,28 +6,6 @@ namespace lamella::depthwise::checks {
 namespace {
 
 constexpr unsigned kSeeds = 6;
-
-template <class Tile>
-constexpr BoxTileSizes kTileSizes{Tile::kColumns,      Tile::kBlocks,  Tile::kRows,  Tile::kChannels,
-                                  Tile::kWarpChannels, Tile::kTapRows, Tile::kPages, Tile::kWhole,
-                                  Tile::kBoxColumns,   Tile::kImages};
-constexpr Layout kLayout{true, 8, 8};
-constexpr int kLeastChannels = 8;  // whose pixels are sixteen bytes
-
-/// The work of a problem, with the boxes of its tensors.
-struct Boxes {
-  BoxWork work;
-  EmulatedTensor x, y, dx;
-
-  void describe(const Geometry& g, const BoxPlan& plan) {
-    x = box_tensor(work.work.x, g.batch, g.h, g.w, g.channels, plan.x);
-    y = box_tensor(work.work.y, g.batch, g.out_h, g.out_w, g.channels, plan.y);
-    dx = box_tensor(work.work.dx, g.batch, g.h, g.w, g.channels, plan.dx);
-    work.x.opaque[0] = reinterpret_cast<std::uintptr_t>(&x);
-    work.y.opaque[0] = reinterpret_cast<std::uintptr_t>(&y);
-    work.dx.opaque[0] = reinterpret_cast<std::uintptr_t>(&dx);
-  }
-};
 
 /// The axis of columns, its dilation divided out.
 Axis columns_of(const Geometry& g, int kernel) {
@@ -41,17 +18,15 @@ Axis columns_of(const Geometry& g, int kernel) {
 /// meant for.
 template <class T, class K, class Tile>
 Geometry box_geometry(Draw& draw, int width, bool is_forward) {
-  Wanted wanted{Case<T, K>::kSizes};
-  wanted.channels = kLeastChannels;
-  if (Tile::kImages > 1) wanted.most_images = 2 * Tile::kImages + 3;
+  Wanted wanted = want_boxes(Case<T, K>::kSizes, Tile::kImages);
   if (width > 0) wanted.spread_w = 1, wanted.padding_w = (K::kW - 1) / 2, wanted.may_reach_beyond = false;
   for (;;) {
     const Geometry g = draw_geometry(draw, wanted);
     PixelWork work;
     work.w = columns_of(g, K::kW);
     const auto narrowed = [&] {
-      return is_forward ? narrow_forward_boxes(work, wanted.kernel, kTileSizes<Tile>)
-                        : narrow_backward_boxes(work, wanted.kernel, kTileSizes<Tile>, false);
+      return is_forward ? narrow_forward_boxes(work, wanted.kernel, kBoxSizes<Tile>)
+                        : narrow_backward_boxes(work, wanted.kernel, kBoxSizes<Tile>, false);
     };
     if (width > 0 ? g.w == width : Tile::kBoxColumns == 0 || narrowed() == Tile::kBoxColumns) return g;
   }
@@ -62,24 +37,26 @@ void forward(double lift = 0, int width = 0) {
   for_seeds(kSeeds, [=](Draw& draw) {
     const Geometry g = box_geometry<T, K, Tile>(draw, width, true);
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, kLayout, kTransforms, lift);
+    Case<T, K> problem(draw, g, kBoxLayout, kTransforms, lift);
     problem.never_add();
-    Boxes boxes;
-    problem.describe(boxes.work.work);
-    BoxPlan plan = cut_forward_boxes(boxes.work.work, g.batch, g.channels, problem.kSizes, kTileSizes<Tile>,
+    BoxWork boxes;
+    PixelWork& work = boxes.work;
+    problem.describe(work);
+    BoxPlan plan = cut_forward_boxes(work, g.batch, g.channels, problem.kSizes, kBoxSizes<Tile>,
                                      Tile::kWhole ? Tile::kStepRows : draw(1, 12), draw(1, 40));
     if (plan.launch.blocks == 0) return false;
-    if (kTransforms != kPlain) add_transform_boxes(kTileSizes<Tile>, plan.launch);
+    if (kTransforms != kPlain) add_transform_boxes(kBoxSizes<Tile>, plan.launch);
     using Sizes = ForwardBoxes<K, Tile, kTransforms != kPlain>;
     EXPECT_EQ(plan.launch.shared_bytes, Sizes::kSharedBytes);
     EXPECT_EQ(plan.launch.threads, Sizes::kThreads);
-    boxes.describe(g, plan);
-    const auto run = [&] { forward_boxes<T, K, Tile, kTransforms, kStatistics, 1>(boxes.work); };
+    BoxTensors tensors;
+    tensors.tell(boxes, g, plan);
+    const auto run = [&] { forward_boxes<T, K, Tile, kTransforms, kStatistics, 1>(boxes); };
     if constexpr (kStatistics) {
-      add_statistics_boxes(kTileSizes<Tile>, plan.launch);
-      problem.forward_with_statistics(boxes.work.work, plan.launch, run, true);
+      add_statistics_boxes(kBoxSizes<Tile>, plan.launch);
+      problem.forward_with_statistics(work, plan.launch, run, true);
     } else {
-      problem.forward(boxes.work.work, plan.launch, false, run);
+      problem.forward(work, plan.launch, false, run);
     }
     return true;
   });
@@ -91,16 +68,17 @@ void backward(int width = 0) {
   for_seeds(kSeeds, [=](Draw& draw) {
     const Geometry g = box_geometry<T, K, Tile>(draw, width, false);
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, kLayout, std::max(kTransforms, kNormSums));
+    Case<T, K> problem(draw, g, kBoxLayout, std::max(kTransforms, kNormSums));
     problem.never_add();
-    Boxes boxes;
-    PixelWork& work = boxes.work.work;
+    BoxWork boxes;
+    PixelWork& work = boxes.work;
     problem.describe(work);
-    BoxPlan plan = cut_backward_boxes(work, g.batch, g.channels, problem.kSizes, kTileSizes<Tile>,
+    BoxPlan plan = cut_backward_boxes(work, g.batch, g.channels, problem.kSizes, kBoxSizes<Tile>,
                                       Tile::kWhole ? Tile::kStepRows : draw(1, 12), kInput,
                                       kWeight || kNormSums != kPlain, kBias, draw(1, 30));
     if (plan.launch.blocks == 0) return false;
-    boxes.describe(g, plan);
+    BoxTensors tensors;
+    tensors.tell(boxes, g, plan);
     const auto run = [&]<int kPhaseH, int kPhaseW>() {
       using Sizes = BackwardBoxes<K, Tile, kInput, kWeight || kNormSums != kPlain, kPhaseH, kPhaseW>;
       if constexpr (Tile::kPages >= (Sizes::kGRows + Sizes::kPageRows - 1) / Sizes::kPageRows) {
@@ -109,7 +87,7 @@ void backward(int width = 0) {
         const Gradients of{kInput, kWeight, kBias};
         const auto kernel = [&] {
           backward_boxes<T, K, Tile, kInput, kWeight, kBias, kPhaseH, kPhaseW, kTransforms, kNormSums, 1>(
-              boxes.work);
+              boxes);
         };
         if constexpr (kNormSums != kPlain) {
           add_norm_sums(kWeight, plan.launch);

@@ -1,6 +1,7 @@
 #include "depthwise_boxes_case.h"
 #include "layers/depthwise_conv2d/cuda/cut_float_boxes.h"
-#include "layers/depthwise_conv2d/cuda/device/float_boxes.cuh"
+#include "layers/depthwise_conv2d/cuda/device/float_boxes_backward.cuh"
+#include "layers/depthwise_conv2d/cuda/device/float_boxes_forward.cuh"
 
 namespace lamella::depthwise::checks {
 namespace {
@@ -19,9 +20,7 @@ template <class K, class Tile, bool kInput, bool kWeight, bool kBias, int kTrans
 void backward(int size = 0, int padding = -1) {
   for_seeds(kSeeds, [=](Draw& draw) {
     constexpr bool kReadsInput = kWeight || kNormSums != kPlain;
-    Wanted wanted{Case<float, K>::kSizes};
-    wanted.channels = kLeastChannels;
-    if (Tile::kImages > 1) wanted.most_images = 2 * Tile::kImages + 3;
+    Wanted wanted = want_boxes(Case<float, K>::kSizes, Tile::kImages, kLeastChannels);
     if (padding >= 0) wanted.padding_h = wanted.padding_w = padding, wanted.spread_h = wanted.spread_w = 1;
     Geometry g = draw_geometry(draw, wanted);
     while (size > 0 && (g.h != size || g.w != size)) g = draw_geometry(draw, wanted);
@@ -34,10 +33,8 @@ void backward(int size = 0, int padding = -1) {
                                             Tile::kWhole ? Tile::kStepRows : draw(1, 12), kReadsInput, kBias,
                                             draw(1, 30));
     if (plan.launch.blocks == 0) return false;
-    EmulatedTensor x = box_tensor(work.x, g.batch, g.h, g.w, g.channels, plan.x, 4),
-                   y = box_tensor(work.y, g.batch, g.out_h, g.out_w, g.channels, plan.y, 4);
-    boxes.x.opaque[0] = reinterpret_cast<std::uintptr_t>(&x);
-    boxes.y.opaque[0] = reinterpret_cast<std::uintptr_t>(&y);
+    BoxTensors tensors;
+    tensors.tell(boxes, g, plan, 4);
     using Sizes = BackwardFloatBoxes<K, Tile, kReadsInput>;
     EXPECT_GE(plan.launch.shared_bytes, 1024 + Sizes::kBarriers + 16 * Tile::kPages);
     EXPECT_EQ(plan.launch.threads, Tile::kThreads);
@@ -58,10 +55,7 @@ void backward(int size = 0, int padding = -1) {
 template <class K, class Tile, int kTransforms = kPlain, bool kStatistics = false>
 void forward(double lift = 0) {
   for_seeds(kSeeds, [=](Draw& draw) {
-    Wanted wanted{Case<float, K>::kSizes};
-    wanted.channels = kLeastChannels;
-    if (Tile::kImages > 1) wanted.most_images = 2 * Tile::kImages + 3;
-    const Geometry g = draw_geometry(draw, wanted);
+    const Geometry g = draw_geometry(draw, want_boxes(Case<float, K>::kSizes, Tile::kImages, kLeastChannels));
     SCOPED_TRACE(to_string(g));
     Case<float, K> problem(draw, g, kLayout, kTransforms, lift);
     BoxWork boxes;
@@ -70,8 +64,8 @@ void forward(double lift = 0) {
     BoxPlan plan = cut_forward_float_boxes(work, g.batch, g.channels, problem.kSizes, kTileSizes<Tile>,
                                            Tile::kWhole ? Tile::kStepRows : draw(1, 12), draw(1, 30));
     if (plan.launch.blocks == 0) return false;
-    EmulatedTensor x = box_tensor(work.x, g.batch, g.h, g.w, g.channels, plan.x, 4);
-    boxes.x.opaque[0] = reinterpret_cast<std::uintptr_t>(&x);
+    BoxTensors tensors;
+    tensors.tell(boxes, g, plan, 4);
     using Sizes = ForwardFloatBoxes<K, Tile>;
     EXPECT_GE(plan.launch.shared_bytes, 1024 + Sizes::kBarriers + 16 * Tile::kPages);
     EXPECT_EQ(plan.launch.threads, Tile::kThreads);

@@ -1,58 +1,38 @@
 #include "depthwise_boxes_case.h"
-#include "layers/depthwise_conv2d/cuda/cut_hankel_boxes.h"
 #include "layers/depthwise_conv2d/cuda/device/hankel_boxes.cuh"
 
 namespace lamella::depthwise::checks {
 namespace {
 
 constexpr unsigned kSeeds = 6;
-constexpr Layout kLayout{true, 8, 8};
-constexpr int kLeastChannels = 8;  // whose pixels are sixteen bytes
-
-template <class Tile>
-constexpr HankelTileSizes kTileSizes{Tile::kColumns, Tile::kBlocks, Tile::kShiftRows, Tile::kXBlocks,
-                                     Tile::kGBlocks, Tile::kLead,   Tile::kChannels,  Tile::kPages,
-                                     Tile::kWhole,   Tile::kKeeps,  Tile::kImages};
 
 /// Maps of `size`, with as much padding as keeps it; 0: of any that the tile is meant for.
 template <class T, class K, class Tile, bool kBias>
 void weigh(int size = 0) {
   for_seeds(kSeeds, [=](Draw& draw) {
-    Wanted wanted{Case<T, K>::kSizes};
-    wanted.channels = kLeastChannels;
-    if (Tile::kImages > 1) wanted.most_images = 2 * Tile::kImages + 3;
-    if (size > 0) {
-      wanted.spread_h = wanted.spread_w = 1, wanted.may_reach_beyond = false;
-      wanted.padding_h = (K::kH - 1) / 2, wanted.padding_w = (K::kW - 1) / 2;
-    }
+    const Wanted wanted = want_boxes(Case<T, K>::kSizes, Tile::kImages);
     BoxWork boxes;
     PixelWork& work = boxes.work;
     Geometry g{};
     BoxPlan plan;
     do {
-      g = draw_geometry(draw, wanted);
-      if (size > 0) {
-        g.h = g.w = size, g.out_h = size + 2 * g.padding_h - K::kH + 1;
-        g.out_w = size + 2 * g.padding_w - K::kW + 1;
-      }
+      g = draw_map(draw, wanted, size);
       work = {};
       divide_dilation(work.h, g.h, g.out_h, K::kH, g.stride_h, g.padding_h, g.dilation_h);
       divide_dilation(work.w, g.w, g.out_w, K::kW, g.stride_w, g.padding_w, g.dilation_w);
-      plan = cut_hankel_boxes(work, g.batch, g.channels, Case<T, K>::kSizes, kTileSizes<Tile>, draw(1, 30),
+      plan = cut_hankel_boxes(work, g.batch, g.channels, Case<T, K>::kSizes, kHankelSizes<Tile>, draw(1, 30),
                               kBias, draw(1, 30));
     } while (plan.launch.blocks == 0);
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, kLayout);
+    Case<T, K> problem(draw, g, kBoxLayout);
     problem.never_add();
     problem.describe(work);
-    EmulatedTensor x = box_tensor(work.x, g.batch, g.h, g.w, g.channels, plan.x),
-                   y = box_tensor(work.y, g.batch, g.out_h, g.out_w, g.channels, plan.y);
-    boxes.x.opaque[0] = reinterpret_cast<std::uintptr_t>(&x);
-    boxes.y.opaque[0] = reinterpret_cast<std::uintptr_t>(&y);
+    BoxTensors tensors;
+    tensors.tell(boxes, g, plan);
     using Sizes = HankelBoxes<K, Tile>;
     EXPECT_EQ(plan.launch.shared_bytes, Sizes::kSharedBytes);
     EXPECT_EQ(plan.launch.threads, Sizes::kThreads);
-    EXPECT_EQ(kTileSizes<Tile>.sums(K::kH), Sizes::kSums);
+    EXPECT_EQ(kHankelSizes<Tile>.sums(K::kH), Sizes::kSums);
     problem.backward(work, plan.launch, {false, true, kBias}, problem.has_gaps(), false,
                      [&] { backward_hankel_boxes<T, K, Tile, kBias, 1>(boxes); });
     return true;

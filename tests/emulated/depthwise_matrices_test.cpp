@@ -1,6 +1,6 @@
 #include "depthwise_case.h"
 #include "layers/depthwise_conv2d/cuda/cut_matrices.h"
-#include "layers/depthwise_conv2d/cuda/device/matrices.cuh"
+#include "layers/depthwise_conv2d/cuda/device/matrices_forward.cuh"
 
 namespace lamella::depthwise::checks {
 namespace {

@@ -1,5 +1,6 @@
 #include "depthwise_case.h"
-#include "layers/depthwise_conv2d/cuda/device/pixels.cuh"
+#include "layers/depthwise_conv2d/cuda/device/pixels_backward.cuh"
+#include "layers/depthwise_conv2d/cuda/device/pixels_forward.cuh"
 
 namespace lamella::depthwise::checks {
 namespace {

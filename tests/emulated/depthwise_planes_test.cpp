@@ -1,6 +1,7 @@
 #include "depthwise_case.h"
 #include "layers/depthwise_conv2d/cuda/cut_planes.h"
-#include "layers/depthwise_conv2d/cuda/device/planes.cuh"
+#include "layers/depthwise_conv2d/cuda/device/planes_backward.cuh"
+#include "layers/depthwise_conv2d/cuda/device/planes_forward.cuh"
 
 namespace lamella::depthwise::checks {
 namespace {

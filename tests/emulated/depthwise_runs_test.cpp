@@ -1,6 +1,7 @@
 #include "depthwise_case.h"
 #include "layers/depthwise_conv2d/cuda/cut_runs.h"
-#include "layers/depthwise_conv2d/cuda/device/runs.cuh"
+#include "layers/depthwise_conv2d/cuda/device/runs_backward.cuh"
+#include "layers/depthwise_conv2d/cuda/device/runs_forward.cuh"
 
 namespace lamella::depthwise::checks {
 namespace {

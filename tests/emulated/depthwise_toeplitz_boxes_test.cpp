@@ -1,45 +1,26 @@
 #include "depthwise_boxes_case.h"
-#include "layers/depthwise_conv2d/cuda/cut_toeplitz_boxes.h"
 #include "layers/depthwise_conv2d/cuda/device/toeplitz_boxes.cuh"
 
 namespace lamella::depthwise::checks {
 namespace {
 
 constexpr unsigned kSeeds = 6;
-constexpr Layout kLayout{true, 8, 8};
-constexpr int kLeastChannels = 8;  // whose pixels are sixteen bytes
-
-template <class Tile>
-constexpr ToeplitzTileSizes kTileSizes{Tile::kTiles,    Tile::kRows,      Tile::kHigh,
-                                       Tile::kWide,     Tile::kAcross,    Tile::kGroups / Tile::kAcross,
-                                       Tile::kChannels, Tile::kPageRows,  Tile::kPages,
-                                       Tile::kWhole,    Tile::kBoxColumns};
 
 /// Of a map of `size` rows and columns with as much padding as keeps them; 0: of any.
 template <class T, class K, class Tile>
 void forward(int size = 0) {
   for_seeds(kSeeds, [=](Draw& draw) {
-    Wanted wanted{Case<T, K>::kSizes};
-    wanted.channels = kLeastChannels;
-    if (Tile::kImages > 1) wanted.most_images = 2 * Tile::kImages + 3;
-    if (size > 0) {
-      wanted.spread_h = wanted.spread_w = 1, wanted.may_reach_beyond = false;
-      wanted.padding_h = K::kH / 2, wanted.padding_w = K::kW / 2;
-    }
-    constexpr ToeplitzTileSizes kSizes = kTileSizes<Tile>;
+    const Wanted wanted = want_boxes(Case<T, K>::kSizes, Tile::kImages);
+    constexpr ToeplitzTileSizes kSizes = kToeplitzSizes<Tile>;
     Geometry g{};
     PixelWork axes;
     do {
-      g = draw_geometry(draw, wanted);
-      if (size > 0) {
-        g.h = g.w = size;
-        g.out_h = (size - 1) / K::kStrideH + 1, g.out_w = (size - 1) / K::kStrideW + 1;
-      }
+      g = draw_map(draw, wanted, size);
       divide_dilation(axes.w, g.w, g.out_w, K::kW, g.stride_w, g.padding_w, g.dilation_w);
     } while (kSizes.box_columns > 0 &&
              narrow_toeplitz_boxes(axes, wanted.kernel, kSizes) != kSizes.box_columns);
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, kLayout);
+    Case<T, K> problem(draw, g, kBoxLayout);
     problem.never_add();
     BoxWork boxes;
     PixelWork& work = boxes.work;
@@ -51,10 +32,8 @@ void forward(int size = 0) {
     using Sizes = ForwardToeplitzBoxes<K, Tile>;
     EXPECT_EQ(plan.launch.shared_bytes, Sizes::kSharedBytes);
     EXPECT_EQ(plan.launch.threads, Sizes::kThreads);
-    EmulatedTensor x = box_tensor(work.x, g.batch, g.h, g.w, g.channels, plan.x),
-                   y = box_tensor(work.y, g.batch, g.out_h, g.out_w, g.channels * K::kRepeat, plan.y);
-    boxes.x.opaque[0] = reinterpret_cast<std::uintptr_t>(&x);
-    boxes.y.opaque[0] = reinterpret_cast<std::uintptr_t>(&y);
+    BoxTensors tensors;
+    tensors.tell(boxes, g, plan);
     problem.forward(work, plan.launch, false, [&] { forward_toeplitz_boxes<T, K, Tile, 1>(boxes); });
     return true;
   });

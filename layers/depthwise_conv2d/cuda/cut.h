@@ -81,6 +81,45 @@ inline int owner_of(const Axis& axis, int stride, int reach) {
   return std::clamp(range.begin, 0, reach - 1);
 }
 
+/// Blocks that share out the channels, of those that have the same items.
+inline std::int64_t groups_of(const PixelWork& work) { return work.cut.channel_blocks; }
+inline std::int64_t groups_of(const PlaneWork& work) { return ceiling(work.channels, work.cut.planes); }
+
+/// Gives each block so many items; false: there are too many to count.
+template <class Work>
+bool give_items(Work& work, Launch& launch, std::int64_t items, std::int64_t of_block) {
+  if (items > kMostItems) return false;
+  work.items = static_cast<int>(items);
+  work.items_per_part = static_cast<int>(of_block);
+  launch.parts = ceiling(items, of_block);
+  launch.blocks = launch.parts * groups_of(work);
+  return true;
+}
+/// Shares out items among some so many blocks, of which each has at most `most`.
+template <class Work>
+bool share_items(Work& work, Launch& launch, std::int64_t items, std::int64_t wanted_blocks,
+                 std::int64_t most = kMostItems) {
+  const std::int64_t of_block = ceiling(items * groups_of(work), wanted_blocks);
+  return give_items(work, launch, items, std::clamp<std::int64_t>(of_block, 1, most));
+}
+/// Among at most so many blocks, but one for all channels.
+template <class Work>
+bool share_items_among(Work& work, Launch& launch, std::int64_t items, std::int64_t most_blocks) {
+  const std::int64_t parts = std::max<std::int64_t>(1, most_blocks / groups_of(work));
+  return give_items(work, launch, items, ceiling(items, parts));
+}
+
+/// Shares out rows among strips of whole steps.
+inline void cut_strips(PixelCut& cut, std::int64_t rows, int step_rows, std::int64_t strip_rows) {
+  cut.strips = static_cast<int>(ceiling(rows, round_up(strip_rows, step_rows)));
+  cut.strip_rows = static_cast<int>(round_up(ceiling(rows, cut.strips), step_rows));
+  cut.strips = static_cast<int>(ceiling(rows, cut.strip_rows));
+}
+/// What strips and tiles of all classes come to, of so many images.
+inline std::int64_t items_of(const PixelWork& work, std::int64_t images) {
+  return std::int64_t{work.cut.tiles} * work.cut.strips * work.h.output_step * work.w.output_step * images;
+}
+
 /// Shares out columns among the blocks' groups and rows among strips.
 inline void cut_pixels(PixelCut& cut, std::int64_t images, std::int64_t channels, int block_channels,
                        const TileSizes& tile, int most_threads, std::int64_t columns, std::int64_t rows,
@@ -91,9 +130,7 @@ inline void cut_pixels(PixelCut& cut, std::int64_t images, std::int64_t channels
   cut.channel_blocks = static_cast<int>(ceiling(channels, block_channels));
   cut.tiles = static_cast<int>(ceiling(groups, std::max<std::int64_t>(1, most_threads / vectors)));
   cut.groups = static_cast<int>(ceiling(groups, cut.tiles));
-  cut.strips = static_cast<int>(ceiling(rows, round_up(strip_rows, tile.rows)));
-  cut.strip_rows = static_cast<int>(round_up(ceiling(rows, cut.strips), tile.rows));
-  cut.strips = static_cast<int>(ceiling(rows, cut.strip_rows));
+  cut_strips(cut, rows, tile.rows, strip_rows);
   cut.images = static_cast<int>(images);
 }
 
@@ -107,8 +144,7 @@ inline Launch cut_forward_pixels(PixelWork& work, std::int64_t images, std::int6
   const PixelCut& cut = work.cut;
   Launch launch;
   launch.threads = threads;
-  launch.blocks = std::int64_t{cut.channel_blocks} * cut.tiles * cut.strips * work.h.output_step *
-                  work.w.output_step * images;
+  launch.blocks = items_of(work, cut.channel_blocks * images);
   const std::int64_t in_columns =
       (std::int64_t{cut.groups} * tile.columns - 1) * kernel.stride_w + kernel.kernel_w;
   const std::int64_t step = std::int64_t{tile.rows} * kernel.stride_h;
@@ -135,16 +171,10 @@ inline Launch cut_backward_pixels(PixelWork& work, std::int64_t images, std::int
   Launch launch;
   if (cut.groups * tap_groups * (block_channels / tile.lanes) > threads) return launch;
   launch.threads = threads;
-  const std::int64_t items =
-      std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step * images;
-  if (items > kMostItems) return launch;
-  work.items = static_cast<int>(items);
-  work.items_per_part = weight
-                            ? static_cast<int>(std::max<std::int64_t>(
-                                  1, ceiling(std::int64_t{work.items} * cut.channel_blocks, wanted_blocks)))
-                            : 1;
-  launch.parts = ceiling(work.items, work.items_per_part);
-  launch.blocks = launch.parts * cut.channel_blocks;
+  const std::int64_t items = items_of(work, images);
+  const bool can_count =
+      weight ? share_items(work, launch, items, wanted_blocks) : give_items(work, launch, items, 1);
+  if (!can_count) return launch;
   const std::int64_t units = std::int64_t{cut.groups} * tile.columns;
   const std::int64_t out_channels = std::int64_t{block_channels} * kernel.repeat;
   const std::int64_t g_slots = tile.rows + kernel.reach_h() - 1 + (stages - 1) * tile.rows;

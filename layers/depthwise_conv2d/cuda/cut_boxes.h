@@ -46,28 +46,24 @@ inline std::int64_t box_bytes(const BoxSizes& box, int number_bytes = 2) {
   return round_up(std::int64_t{box.channels} * box.pixels * box.rows * box.images * number_bytes, 1024);
 }
 
-/// Shares out items among blocks.
-inline bool share_items(PixelWork& work, Launch& launch, std::int64_t items, std::int64_t wanted_blocks) {
-  if (items > kMostItems) return false;
-  const std::int64_t channel_blocks = work.cut.channel_blocks;
-  work.items = static_cast<int>(items);
-  work.items_per_part =
-      static_cast<int>(std::max<std::int64_t>(1, ceiling(items * channel_blocks, wanted_blocks)));
-  launch.parts = ceiling(items, work.items_per_part);
-  launch.blocks = launch.parts * channel_blocks;
-  return true;
-}
-
-/// Shares out columns among tiles, rows among strips of whole steps, and channels among blocks.
-inline void cut_boxes(PixelCut& cut, std::int64_t images, std::int64_t channels, const BoxTileSizes& tile,
-                      std::int64_t columns, std::int64_t rows, std::int64_t strip_rows) {
+/// Shares out columns among tiles, rows among strips of whole steps, and channels among blocks. `tile`: of
+/// any kind of boxes.
+template <class Tile>
+void cut_boxes(PixelCut& cut, std::int64_t images, std::int64_t channels, const Tile& tile,
+               std::int64_t columns, std::int64_t rows, std::int64_t strip_rows) {
   cut.channels = static_cast<int>(channels);
   cut.channel_blocks = static_cast<int>(ceiling(channels, tile.channels));
   cut.tiles = static_cast<int>(ceiling(columns, tile.units()));
-  cut.strips = static_cast<int>(ceiling(rows, round_up(strip_rows, tile.step_rows())));
-  cut.strip_rows = static_cast<int>(round_up(ceiling(rows, cut.strips), tile.step_rows()));
-  cut.strips = static_cast<int>(ceiling(rows, cut.strip_rows));
+  cut_strips(cut, rows, tile.step_rows(), strip_rows);
   cut.images = static_cast<int>(images);
+}
+
+/// Rows of a page, where a step reads `read` and is `step` behind the one before: all that an item reads, or
+/// those of a step; 0: an item reads more than a page, or a step more than all pages.
+template <class Tile>
+int page_rows_of(const PixelCut& cut, const Tile& tile, int read, int step) {
+  if (tile.whole) return cut.strip_rows > tile.step_rows() || tile.pages < 1 ? 0 : read;
+  return tile.pages < ceiling(read, step) ? 0 : step;
 }
 
 /// BoxTile::kBoxColumns where so many columns are read of the widest class, and `most` of any; 0: as many as
@@ -106,13 +102,11 @@ inline BoxPlan cut_forward_boxes(PixelWork& work, std::int64_t images, std::int6
   const std::int64_t rows = ceiling(work.h.output, work.h.output_step),
                      columns = ceiling(work.w.output, work.w.output_step);
   cut_boxes(work.cut, images, channels, tile, columns, rows, strip_rows);
-  const PixelCut& cut = work.cut;
   BoxPlan plan;
-  const int in_rows = (tile.step_rows() - 1) * kernel.stride_h + kernel.kernel_h;
-  const int page_rows = tile.whole ? in_rows : tile.step_rows() * kernel.stride_h;
-  if (!tile.shares_images()) return plan;
-  if ((tile.whole && cut.strip_rows > tile.step_rows()) || tile.pages < ceiling(in_rows, page_rows))
-    return plan;
+  const int page_rows =
+      page_rows_of(work.cut, tile, (tile.step_rows() - 1) * kernel.stride_h + kernel.kernel_h,
+                   tile.step_rows() * kernel.stride_h);
+  if (page_rows == 0 || !tile.shares_images()) return plan;
   if (tile.blocks > 14) return plan;  // a block has no more barriers, of which statistics take one
   if (tile.box_columns > 0 && tile.box_columns != narrow_forward_boxes(work, kernel, tile)) return plan;
   const int x_columns = tile.columns_of_box((kernel.kernel_w - 1) / kernel.stride_w);
@@ -121,9 +115,8 @@ inline BoxPlan cut_forward_boxes(PixelWork& work, std::int64_t images, std::int6
   plan.y = {tile.channels,       tile.columns,       tile.step_rows(),
             tile.block_images(), work.w.output_step, work.h.output_step};
   if (!fits(plan.x) || !fits(plan.y)) return plan;
-  const std::int64_t items = std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step *
-                             ceiling(images, tile.images);
-  if (!share_items(work, plan.launch, items, wanted_blocks)) return plan;
+  if (!share_items(work, plan.launch, items_of(work, ceiling(images, tile.images)), wanted_blocks))
+    return plan;
   plan.launch.threads = 32 * (tile.blocks * tile.warp_groups() + 1);
   plan.launch.shared_bytes = 1024 + tile.pages * kernel.stride_w * box_bytes(plan.x) +
                              2 * tile.blocks * box_bytes(plan.y) + 16 * tile.pages;
@@ -200,11 +193,8 @@ inline BoxPlan cut_backward_boxes(PixelWork& work, std::int64_t images, std::int
   for (int residue = 0; input && residue < work.w.output_step; ++residue)
     if (columns.begin * kernel.stride_w + phase_w < work.w.input_begin(residue)) return plan;
   cut_boxes(work.cut, images, channels, tile, columns.count, rows.count, strip_rows);
-  const PixelCut& cut = work.cut;
-  const int g_rows = tile.step_rows() + window_h.span - 1, page_rows = tile.whole ? g_rows : tile.step_rows();
-  if (!tile.shares_images()) return plan;
-  if ((tile.whole && cut.strip_rows > tile.step_rows()) || tile.pages < ceiling(g_rows, page_rows))
-    return plan;
+  const int page_rows = page_rows_of(work.cut, tile, tile.step_rows() + window_h.span - 1, tile.step_rows());
+  if (page_rows == 0 || !tile.shares_images()) return plan;
   if (tile.blocks > 15) return plan;
   if (tile.box_columns > 0 && tile.box_columns != narrow_backward_boxes(work, kernel, tile, bias))
     return plan;
@@ -215,9 +205,8 @@ inline BoxPlan cut_backward_boxes(PixelWork& work, std::int64_t images, std::int
   plan.dx = {tile.channels,    tile.columns * kernel.stride_w, x_rows, tile.block_images(), work.w.input_step,
              work.h.input_step};
   if (!fits(plan.y) || (weight && !fits(plan.x)) || (input && !fits(plan.dx))) return plan;
-  const std::int64_t items = std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step *
-                             ceiling(images, tile.images);
-  if (!share_items(work, plan.launch, items, wanted_blocks)) return plan;
+  if (!share_items(work, plan.launch, items_of(work, ceiling(images, tile.images)), wanted_blocks))
+    return plan;
   const std::int64_t tap_groups = weight ? ceiling(kernel.kernel_h, tile.tap_rows) : 1;
   plan.launch.threads = static_cast<int>(32 * (tile.blocks * tile.warp_groups() * tap_groups + 1));
   plan.launch.shared_bytes =

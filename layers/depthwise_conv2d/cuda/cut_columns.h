@@ -59,15 +59,11 @@ inline Launch cut_columns(PlaneWork& work, std::int64_t images, std::int64_t cha
   tile.copies_x = copies_of(work.w.input, tile.vector_x);
   if (has_out) tile.copies_g = copies_of(work.w.output, tile.vector_g);
 
-  const std::int64_t channel_groups = ceiling(channels, cut.planes), items = images * cut.bands;
-  if (items > kMostItems) return launch;
   work.channels = static_cast<int>(channels);
-  work.items = static_cast<int>(items);
-  work.items_per_part =
-      static_cast<int>(std::max<std::int64_t>(1, ceiling(items * channel_groups, wanted_teams)));
-  const std::int64_t parts = ceiling(items, work.items_per_part), teams = tile.warps / tile.team;
-  launch.parts = weight ? parts : 0;
-  launch.blocks = ceiling(parts * channel_groups, teams);
+  if (!share_items(work, launch, images * cut.bands, wanted_teams)) return launch;
+  const std::int64_t teams = tile.warps / tile.team;
+  launch.blocks = ceiling(launch.blocks, teams);
+  if (!weight) launch.parts = 0;
   launch.threads = 32 * tile.warps;
   launch.shared_bytes = teams * cut.team_numbers * 4;
   return launch;
@@ -77,17 +73,15 @@ inline Launch cut_columns(PlaneWork& work, std::int64_t images, std::int64_t cha
 /// many banks' numbers in one.
 inline Launch cut_whole_columns(PlaneWork& work, std::int64_t images, std::int64_t channels, int pages,
                                 int warps, std::int64_t wanted_warps) {
-  constexpr std::int64_t kLanes = 32;
+  constexpr int kLanes = 32;
   Launch launch;
   const std::int64_t plane = std::int64_t{work.h.input} * work.w.input,
                      out_plane = std::int64_t{work.h.output} * work.w.output;
-  if (plane % 2 == 0 || out_plane % 2 == 0 || channels % 4 != 0 || images > kMostItems) return launch;
-  const std::int64_t groups = ceiling(channels, kLanes);
+  if (plane % 2 == 0 || out_plane % 2 == 0 || channels % 4 != 0) return launch;
+  work.cut.planes = kLanes;
   work.channels = static_cast<int>(channels);
-  work.items = static_cast<int>(images);
-  work.items_per_part = static_cast<int>(std::max<std::int64_t>(1, ceiling(images * groups, wanted_warps)));
-  launch.parts = ceiling(images, work.items_per_part);
-  launch.blocks = ceiling(launch.parts * groups, warps);
+  if (!share_items(work, launch, images, wanted_warps)) return launch;
+  launch.blocks = ceiling(launch.blocks, warps);
   launch.threads = kLanes * warps;
   launch.shared_bytes = warps * pages * (kLanes * (plane + out_plane) * 4 + 8);
   return launch;

@@ -82,12 +82,7 @@ inline Launch cut_diagonals(PlaneWork& work, std::int64_t images, std::int64_t c
   cut.input_numbers = numbers_of(x_numbers, x_below * work.w.input);
   cut.output_numbers = numbers_of(g_numbers, g_below * work.w.output);
   work.channels = static_cast<int>(channels);
-  const std::int64_t groups = ceiling(channels, cut.planes), items = images * cut.bands;
-  if (items > kMostItems) return launch;
-  work.items = static_cast<int>(items);
-  work.items_per_part = static_cast<int>(std::max<std::int64_t>(1, ceiling(items * groups, wanted_blocks)));
-  launch.parts = ceiling(items, work.items_per_part);
-  launch.blocks = launch.parts * groups;
+  if (!share_items(work, launch, images * cut.bands, wanted_blocks)) return launch;
   launch.threads = threads;
   launch.shared_bytes =
       (cut.zeros + (std::int64_t{cut.input_numbers} + cut.output_numbers) * tile.pages) * kNumber +

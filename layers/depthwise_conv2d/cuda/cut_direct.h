@@ -30,8 +30,7 @@ inline Launch cut_direct(PixelWork& work, std::int64_t images, std::int64_t chan
   cut.by_tiles = divisor_of(cut.tiles);
   cut.by_strips = divisor_of(cut.strips);
   Launch launch;
-  const std::int64_t of_image =
-      std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step;
+  const std::int64_t of_image = items_of(work, 1);
   if (of_image > kMostItems / images) return launch;
   const std::int64_t groups = ceiling(of_image * images, threads / vectors);
   if (groups > kMostItems / cut.channel_blocks) return launch;
@@ -61,8 +60,7 @@ inline Launch cut_weigh_direct(PixelWork& work, std::int64_t images, std::int64_
   Launch launch = cut_forward_direct(work, images, channels, tile, vectors, threads);
   if (launch.blocks == 0) return launch;
   const PixelCut& cut = work.cut;
-  work.items = static_cast<int>(std::int64_t{cut.tiles} * cut.strips * work.h.output_step *
-                                work.w.output_step * images);
+  work.items = static_cast<int>(items_of(work, images));
   launch.blocks = cut.channel_blocks;
   launch.parts = 1;
   const std::int64_t sums = kernel.kernel_h * kernel.kernel_w + (bias ? 1 : 0);

@@ -82,16 +82,14 @@ inline BoxPlan cut_hankel_boxes(PixelWork& work, std::int64_t images, std::int64
   if (tile.sums(kernel.kernel_h) < 1) return plan;
   const UnitRange rows = product_rows(work.h, bias), columns = product_columns(work.w, kernel, bias);
   cut_boxes(work.cut, images, channels, box, columns.count, rows.count, tile.whole ? rows.count : strip_rows);
-  const PixelCut& cut = work.cut;
   plan.x = {tile.channels,     box.units() + 32 / tile.shift_rows - 2,
             tile.x_rows(),     tile.images,
             work.w.input_step, work.h.input_step};
   plan.y = {tile.channels, box.units() + 2,    tile.g_rows(),
             tile.images,   work.w.output_step, work.h.output_step};
   if (!fits(plan.x) || !fits(plan.y)) return plan;
-  const std::int64_t items = std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step *
-                             ceiling(images, tile.images);
-  if (!share_items(work, plan.launch, items, wanted_blocks)) return plan;
+  if (!share_items(work, plan.launch, items_of(work, ceiling(images, tile.images)), wanted_blocks))
+    return plan;
   const std::int64_t lane_sums = ceiling(kernel.kernel_h, 4) * 32 + 1;
   plan.launch.threads = 32 * (consumers + 1);
   plan.launch.shared_bytes = 1024 + tile.pages * (box_bytes(plan.x) + box_bytes(plan.y)) + 16 * tile.pages +

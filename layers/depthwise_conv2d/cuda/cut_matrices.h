@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "layers/depthwise_conv2d/cuda/cut.h"
+#include "layers/depthwise_conv2d/cuda/cut_runs.h"
 
 /// How dense planes are shared out among blocks whose matrix units compute the forward.
 namespace lamella::depthwise {
@@ -72,17 +72,8 @@ inline Launch cut_forward_matrices(PlaneWork& work, std::int64_t images, std::in
       round_up(round_up(tile.groups(work.w.output), tile.span(work.w.output)) * tile.columns + tile.read,
                kNumbers));
   cut.output_numbers = static_cast<int>(runs * cut.result_numbers);
-  work.channels = static_cast<int>(channels);
-  const std::int64_t groups = ceiling(channels, planes), items = ceiling(images, tile.images) * cut.bands;
-  if (items > kMostItems) return launch;
-  work.items = static_cast<int>(items);
-  work.items_per_part = static_cast<int>(std::max<std::int64_t>(1, ceiling(items * groups, wanted_blocks)));
-  launch.blocks = ceiling(items, work.items_per_part) * groups;
-  launch.threads = threads;
-  launch.shared_bytes =
-      (cut.zeros + std::int64_t{cut.input_numbers} * tile.pages + std::int64_t{cut.output_numbers} * 2) *
-          kNumberBytes +
-      16 * tile.pages;
+  launch_forward_runs(work, launch, channels, ceiling(images, tile.images) * cut.bands, tile.pages,
+                      kNumberBytes, threads, wanted_blocks);
   return launch;
 }
 

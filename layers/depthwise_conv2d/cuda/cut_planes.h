@@ -180,13 +180,9 @@ inline Launch cut_backward_planes(PlaneWork& work, std::int64_t images, std::int
   }
   cut.row_groups = static_cast<int>(row_groups);
   work.channels = static_cast<int>(channels);
-  if (images * cut.bands > kMostItems / kernel.repeat) return launch;
-  work.items = static_cast<int>(images * cut.bands);
-  const std::int64_t channel_blocks = ceiling(channels, cut.planes);
-  work.items_per_part =
-      static_cast<int>(std::max<std::int64_t>(1, ceiling(work.items * channel_blocks, wanted_blocks)));
-  launch.parts = ceiling(work.items, work.items_per_part);
-  launch.blocks = launch.parts * channel_blocks;
+  const std::int64_t items = images * cut.bands;
+  if (items > kMostItems / kernel.repeat) return launch;
+  share_items(work, launch, items, wanted_blocks);
   cut.members = static_cast<int>(a_row * row_groups * cut.planes);
   launch.threads = threads;
   launch.shared_bytes =

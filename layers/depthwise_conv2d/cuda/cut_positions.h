@@ -16,21 +16,15 @@ struct PositionTileSizes {
   int images() const { return 16 * image_steps; }
 };
 
-/// Shares out images and groups of planes. False: there are too many.
+/// Shares out images and groups of planes; of images a block has at most so many items. False: there are too
+/// many.
 inline bool cut_positions(PlaneWork& work, Launch& launch, std::int64_t images, std::int64_t channels,
                           int planes, const PositionTileSizes& tile, std::int64_t most_items,
                           std::int64_t wanted_blocks) {
-  const std::int64_t groups = ceiling(channels, planes), items = ceiling(images, tile.images());
-  if (items > kMostItems) return false;
   work.cut.planes = planes;
   work.cut.images = static_cast<int>(images);
   work.channels = static_cast<int>(channels);
-  work.items = static_cast<int>(items);
-  work.items_per_part = static_cast<int>(
-      std::min(most_items, std::max<std::int64_t>(1, ceiling(items * groups, wanted_blocks))));
-  launch.parts = ceiling(items, work.items_per_part);
-  launch.blocks = launch.parts * groups;
-  return true;
+  return share_items(work, launch, ceiling(images, tile.images()), wanted_blocks, most_items);
 }
 
 /// The launch of forward_positions or backward_positions, of a layout of eights in steps of two; no blocks:

@@ -13,6 +13,22 @@ struct RunTileSizes {
   int columns, rows, vector, vector_out, offset, pages;
 };
 
+/// The rest of the launch of a forward by pages of runs, which has two places for results; no blocks: it has
+/// too many items.
+inline void launch_forward_runs(PlaneWork& work, Launch& launch, std::int64_t channels, std::int64_t items,
+                                int pages, std::int64_t number_bytes, int threads,
+                                std::int64_t wanted_blocks) {
+  const PlaneCut& cut = work.cut;
+  work.channels = static_cast<int>(channels);
+  if (!share_items(work, launch, items, wanted_blocks)) return;
+  launch.parts = 0;
+  launch.threads = threads;
+  launch.shared_bytes =
+      (cut.zeros + std::int64_t{cut.input_numbers} * pages + std::int64_t{cut.output_numbers} * 2) *
+          number_bytes +
+      16 * pages;
+}
+
 /// The launch of forward_runs, with the channels of y; no blocks: nothing fits. The kernel's sizes have the
 /// strides as they are, with distances of taps beside.
 inline Launch cut_forward_runs(PlaneWork& work, std::int64_t images, std::int64_t channels,
@@ -65,17 +81,8 @@ inline Launch cut_forward_runs(PlaneWork& work, std::int64_t images, std::int64_
       tile.columns * kernel.stride_w + kernel.kernel_w * std::int64_t{work.w.input_step} + numbers, numbers);
   cut.input_numbers = static_cast<int>(round_up(in_numbers + numbers, numbers) + behind);
   cut.output_numbers = static_cast<int>(round_up(out_numbers + numbers, numbers));
-  work.channels = static_cast<int>(channels);
-  const std::int64_t groups = ceiling(channels, cut.planes), items = images * cut.bands;
-  if (items > kMostItems) return launch;
-  work.items = static_cast<int>(items);
-  work.items_per_part = static_cast<int>(std::max<std::int64_t>(1, ceiling(items * groups, wanted_blocks)));
-  launch.blocks = ceiling(items, work.items_per_part) * groups;
-  launch.threads = threads;
-  launch.shared_bytes =
-      (cut.zeros + std::int64_t{cut.input_numbers} * tile.pages + std::int64_t{cut.output_numbers} * 2) *
-          number_bytes +
-      16 * tile.pages;
+  launch_forward_runs(work, launch, channels, images * cut.bands, tile.pages, number_bytes, threads,
+                      wanted_blocks);
   return launch;
 }
 
@@ -169,12 +176,8 @@ inline Launch cut_backward_runs(PlaneWork& work, std::int64_t images, std::int64
       cut.bands > 1 ? cut.run_numbers * kernel.repeat
                     : static_cast<int>(round_up(g_numbers * kernel.repeat + numbers, numbers) + behind);
   work.channels = static_cast<int>(channels);
-  const std::int64_t groups = ceiling(channels, cut.planes), items = images * cut.bands;
-  if (items > kMostItems) return launch;
-  work.items = static_cast<int>(items);
-  work.items_per_part = static_cast<int>(std::max<std::int64_t>(1, ceiling(items * groups, wanted_blocks)));
-  launch.parts = weight ? ceiling(items, work.items_per_part) : 0;
-  launch.blocks = ceiling(items, work.items_per_part) * groups;
+  if (!share_items(work, launch, images * cut.bands, wanted_blocks)) return launch;
+  if (!weight) launch.parts = 0;
   launch.threads = threads;
   launch.shared_bytes =
       (cut.zeros + (cut.output_numbers + (weight ? std::int64_t{cut.input_numbers} : 0)) * tile.pages +

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "layers/depthwise_conv2d/cuda/cut_float_boxes.h"
+#include "layers/depthwise_conv2d/cuda/cut_boxes.h"
 
 /// How boxes that are multiplied by Toeplitz matrices are shared out among blocks, and moved.
 namespace lamella::depthwise {
@@ -57,14 +57,8 @@ inline BoxPlan cut_toeplitz_boxes(PixelWork& work, std::int64_t images, std::int
   constexpr int kMostGroups = 14, kMostThreads = 1024;  // a block has no more barriers
   const std::int64_t rows = ceiling(work.h.output, work.h.output_step),
                      columns = ceiling(work.w.output, work.w.output_step);
-  PixelCut& cut = work.cut;
-  cut.channels = static_cast<int>(channels);
-  cut.channel_blocks = static_cast<int>(ceiling(channels, tile.channels));
-  cut.tiles = static_cast<int>(ceiling(columns, tile.units()));
-  cut.strips = static_cast<int>(ceiling(rows, round_up(strip_rows, tile.step_rows())));
-  cut.strip_rows = static_cast<int>(round_up(ceiling(rows, cut.strips), tile.step_rows()));
-  cut.strips = static_cast<int>(ceiling(rows, cut.strip_rows));
-  cut.images = static_cast<int>(images);
+  cut_boxes(work.cut, images, channels, tile, columns, rows, strip_rows);
+  const PixelCut& cut = work.cut;
   BoxPlan plan;
   const int in_rows = tile.in_rows(kernel), step = tile.step_rows() * kernel.stride_h;
   const std::int64_t needed =
@@ -86,12 +80,11 @@ inline BoxPlan cut_toeplitz_boxes(PixelWork& work, std::int64_t images, std::int
             work.w.output_step,
             work.h.output_step};
   if (!fits(plan.x) || !fits(plan.y)) return plan;
-  const std::int64_t items = std::int64_t{cut.tiles} * cut.strips * work.h.output_step * work.w.output_step *
-                             ceiling(images, tile.images());
   plan.launch.threads = 32 * (tile.consumers() + 1);
   const std::int64_t unread = std::int64_t{in_rows - tile.page_rows} * plan.x.pixels * tile.channels * 2;
   if (tile.whole && unread > tile.groups() * box_bytes(plan.y)) return plan;
-  if (plan.launch.threads > kMostThreads || !share_items_among(work, plan.launch, items, most_blocks))
+  if (plan.launch.threads > kMostThreads ||
+      !share_items_among(work, plan.launch, items_of(work, ceiling(images, tile.images())), most_blocks))
     return plan;
   const int words = toeplitz_words(kernel),
             entries = words == 1 ? 8 : 7 + 7 * kernel.stride_w + 8 * (words - 1);

@@ -77,8 +77,7 @@ struct Plan {
   bool has_pixels() const { return family == Family::Pixels || family == Family::Direct || moves_boxes(); }
   /// Blocks that share out the channels, of those that work on parts of the images.
   int channel_groups() const {
-    return has_pixels() ? pixels.cut.channel_blocks
-                        : static_cast<int>(ceiling(planes.channels, planes.cut.planes));
+    return static_cast<int>(has_pixels() ? groups_of(pixels) : groups_of(planes));
   }
 
   /// Floats of the parts of a weight gradient; those of a hook lie behind.

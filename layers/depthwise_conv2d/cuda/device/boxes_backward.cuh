@@ -1,69 +1,10 @@
 #pragma once
 
-#include "boxes.cuh"
 #include "boxes_hooks.cuh"
+#include "boxes_units.cuh"
 
 /// The gradients, from boxes.
 namespace lamella::depthwise {
-
-/// One axis of the walk over x, in units of `stride` inputs: unit u has inputs stride · u + kPhase and on.
-/// The copy engine stores no box that begins before its tensor, so the phase is that of the first input.
-///
-/// Input stride · u + kPhase + a meets tap k = s % stride + stride · i, s = kPhase + a, in output u + s /
-/// stride - i.
-template <int kKernel, int kStride, int kPhase>
-struct UnitWindow {
-  static constexpr int kLow1 = -((kKernel - 1 - kPhase) / kStride), kLow2 = 1 - (kKernel - 1) / kStride;
-  /// Outputs that a unit's inputs meet: from u + kLow on, kSpan of them.
-  static constexpr int kLow = kKernel - 1 < kPhase ? kLow2 : kPhase > 0 && kLow2 < kLow1 ? kLow2 : kLow1;
-  static constexpr int kSpan = (kPhase > 0 ? 1 : 0) - kLow + 1;
-  /// The tap by which input a of a unit meets output q of its window; it may not exist.
-  __device__ static constexpr int tap(int a, int q) {
-    return (kPhase + a) % kStride + kStride * ((kPhase + a) / kStride - kLow - q);
-  }
-};
-LAMELLA_ANYWHERE inline Units units_of(const Axis& axis, int residue, int stride, int phase, bool owns,
-                                       int owner) {
-  Units units{Axis::floor(axis.input_begin(residue) - phase, stride),
-              Axis::ceiling(axis.input_end(residue) - phase, stride)};
-  if (owns) {
-    units.begin = units.begin < owner ? units.begin : owner;
-    const int end = axis.outputs(residue) + owner;
-    units.end = units.end > end ? units.end : end;
-  }
-  return units;
-}
-
-template <class K, class Tile, bool kInput, bool kWeight, int kPhaseH, int kPhaseW>
-struct BackwardBoxes {
-  using WindowH = UnitWindow<K::kH, K::kStrideH, kPhaseH>;
-  using WindowW = UnitWindow<K::kW, K::kStrideW, kPhaseW>;
-  static constexpr int kGRows = Tile::kStepRows + WindowH::kSpan - 1;
-  static constexpr int kPageRows = Tile::kWhole ? kGRows : Tile::kStepRows;  ///< of g
-  static constexpr int kReach = (kGRows + kPageRows - 1) / kPageRows;
-  static constexpr int kXRows = Tile::kStepRows * K::kStrideH;
-  static constexpr int kGColumns = Tile::box_columns(WindowW::kSpan - 1);
-  static constexpr int kXColumns = Tile::kUnits;  ///< all: those behind x are zeros
-  static constexpr int kGRowBytes = kGColumns * Tile::kPixelBytes, kXRowBytes = kXColumns * Tile::kPixelBytes;
-  // From one image of a page, and of the results, to the next.
-  static constexpr int kGImageBytes = kPageRows * kGRowBytes, kXImageBytes = kXRows * kXRowBytes;
-  static constexpr int kGBytes = Tile::box_bytes(Tile::kImages * kPageRows * kGColumns);
-  static constexpr int kPlaneBytes = Tile::box_bytes(Tile::kImages * kXRows * kXColumns);
-  static constexpr int kPageBytes = kGBytes + (kWeight ? K::kStrideW * kPlaneBytes : 0);
-  static constexpr int kResultColumns = Tile::kColumns * K::kStrideW;
-  static constexpr int kResultImageBytes = kXRows * kResultColumns * Tile::kPixelBytes;
-  static constexpr int kResultBytes =
-      kInput ? Tile::box_bytes(Tile::kBlockImages * kXRows * kResultColumns) : 0;
-  static constexpr int kBarriers = Tile::kPages * kPageBytes + 2 * Tile::kBlocks * kResultBytes;
-  static constexpr int kTapGroups = kWeight ? (K::kH + Tile::kTapRows - 1) / Tile::kTapRows : 1;
-  static constexpr int kTapSums = kBarriers + 16 * Tile::kPages;
-  static constexpr int kSharedBytes =
-      1024 + kTapSums + (kWeight ? Tile::kBlocks * (K::kTaps + 1) * Tile::kChannels * 4 : 0);
-  static constexpr int kConsumers = Tile::kBlocks * Tile::kWarpGroups * kTapGroups;
-  static constexpr int kThreads = 32 * (kConsumers + 1);
-  static_assert(Tile::kPages >= kReach);
-  static_assert(Tile::kTapRows == K::kH || (!kInput && Tile::kTapRows % K::kStrideH == 0));
-};
 
 /// The work of a block: dx of a tile, a part of dw, or both, in units of the stride. kNormSums: dx goes back
 /// through it, and blocks leave its sums; pages have x then, too, which stays as it is. BoxShare has kInRow.
@@ -105,18 +46,7 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
   wait_for_stream();
   synchronize_block(Sizes::kThreads);
 
-  struct Item {
-    int image, class_h, class_w, row, column, steps;  ///< the first units
-  };
-  const auto item_of = [&](const PixelItem& at) {
-    const Units rows = units_of(work.h, at.class_h, kStrideH, kPhaseH, kBias, work.owner_h);
-    const Units columns = units_of(work.w, at.class_w, kStrideW, kPhaseW, kBias, work.owner_w);
-    const int row = rows.begin + at.strip * cut.strip_rows, column = columns.begin + at.tile * Tile::kUnits;
-    const int count = column < columns.end ? max(min(cut.strip_rows, rows.end - row), 0) : 0;
-    return Item{at.image, at.class_h, at.class_w,
-                row,      column,     (count + Tile::kStepRows - 1) / Tile::kStepRows};
-  };
-
+  const auto item_of = [&](int number) { return unit_item<K, Tile, kPhaseH, kPhaseW, kBias>(work, number); };
   const int channel = warp % Tile::kWarpGroups * Tile::kWarpChannels;
   const int block = warp / (Tile::kWarpGroups * kTapGroups);
   LaneNormSums<T, kNormSums, kEights> norm;
@@ -124,7 +54,7 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
   if (warp == kConsumers) {
 #pragma unroll 1
     for (int number = share.first; lane == 0 && number < share.last; number += share.step) {
-      const Item item = item_of(box_item<Tile>(work, number));
+      const UnitItem item = item_of(number);
       if (item.steps == 0) continue;
       int g_row = item.class_h + (item.row + WindowH::kLow) * work.h.output_step;
       const int g_column = item.class_w + (item.column + WindowW::kLow) * work.w.output_step;
@@ -199,7 +129,7 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
     };
 #pragma unroll 1
     for (int number = share.first; number < share.last; number += share.step) {
-      const Item item = item_of(box_item<Tile>(work, number));
+      const UnitItem item = item_of(number);
       if (item.steps == 0) continue;
       const int image = item.image + Tile::image_of(block), images = Tile::images_of(cut, image);
 #pragma unroll

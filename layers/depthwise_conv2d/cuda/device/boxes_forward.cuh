@@ -26,31 +26,6 @@ struct ForwardBoxes {
   static_assert(Tile::kPages >= kReach);
 };
 
-template <class Tile>
-__device__ __forceinline__ int steps_of(const PixelWork& work, const PixelItem& at) {
-  const int rows = min(work.cut.strip_rows, work.h.outputs(at.class_h) - at.strip * work.cut.strip_rows);
-  if (rows <= 0 || at.tile * Tile::kUnits >= work.w.outputs(at.class_w)) return 0;
-  return (rows + Tile::kStepRows - 1) / Tile::kStepRows;
-}
-
-/// use(first column, first row, image) for each page of some items; a step goes on by kAdvance of them.
-template <class K, class Tile, class Sizes, int kAdvance = 1, class Use>
-__device__ __forceinline__ void each_page(const PixelWork& work, const BoxShare& share, const Use& use) {
-#pragma unroll 1
-  for (int item = share.first; item < share.last; item += share.step) {
-    const PixelItem at = box_item<Tile>(work, item);
-    const int steps = steps_of<Tile>(work, at);
-    if (steps == 0) continue;
-    int row = work.h.origin(at.class_h) + at.strip * work.cut.strip_rows * K::kStrideH * work.h.input_step;
-    const int column = work.w.origin(at.class_w) + at.tile * Tile::kUnits * K::kStrideW * work.w.input_step;
-#pragma unroll 1
-    for (int page = 0; page < (steps - 1) * kAdvance + Sizes::kReach; ++page) {
-      use(column, row, at.image);
-      row += Sizes::kPageRows * work.h.input_step;
-    }
-  }
-}
-
 /// y of a tile, all steps of all items of a block. kTransforms: pages go through some warps more before they
 /// are ready. kStatistics: it leaves the moments of y.
 template <class T, class K, class Tile, int kTransforms, bool kStatistics, int kBlocksOfSm>

@@ -1,9 +1,9 @@
 #pragma once
 
 #include "boxes_backward.cuh"
-#include "diagonals.cuh"
+#include "diagonals_weigh.cuh"
 #include "hankel_boxes.cuh"
-#include "matrices.cuh"
+#include "matrices_forward.cuh"
 #include "positions_correlate.cuh"
 #include "positions_weigh.cuh"
 #include "toeplitz_boxes.cuh"

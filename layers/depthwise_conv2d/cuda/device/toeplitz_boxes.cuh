@@ -1,6 +1,6 @@
 #pragma once
 
-#include "boxes_forward.cuh"
+#include "boxes.cuh"
 
 /// The output from boxes, of large kernels: strides of one and two, sixteen-bit numbers, channels side by
 /// side.
