@@ -105,18 +105,25 @@ inline Launch cut_correlate_phases(PhaseWork& work, std::int64_t images, std::in
   const int of_row = channels_last ? sizes.channels : 1;
   cut.load_lanes = lanes_for(w.sources * of_row * sources / sizes.load_vector, sizes.threads);
   cut.store_lanes = lanes_for(work.target_w * of_row * targets / sizes.store_vector, sizes.threads);
+  if (h.classes() * h.groups() > PhaseCut::kMostGroups || w.classes() * w.groups() > PhaseCut::kMostGroups)
+    return launch;
+  const std::int64_t planes = std::int64_t{sizes.images} * sizes.channels;
+  cut.source_list = static_cast<int>((channels_last ? sizes.images : planes * sources) * cut.source_rows);
+  cut.target_list = static_cast<int>((channels_last ? sizes.images : planes * targets) * cut.target_rows);
   cut.by_tiles = divisor_of(cut.tiles), cut.by_row_groups = divisor_of(cut.row_groups);
-  cut.by_source_rows = divisor_of(cut.source_rows), cut.by_target_rows = divisor_of(cut.target_rows);
+  cut.by_classes_h = divisor_of(h.classes()), cut.by_classes_w = divisor_of(w.classes());
+  cut.by_step_h = divisor_of(h.step());
   cut.by_channels = divisor_of(std::int64_t{sizes.channels} * targets);
-  cut.by_sources = divisor_of(std::int64_t{sizes.channels} * sources);
   cut.by_bands = divisor_of(cut.bands);
   const std::int64_t items = ceiling(images, sizes.images) * cut.bands;
   if (items > kMostItems) return launch;
   work.items = static_cast<int>(items);
   work.items_per_part = static_cast<int>(std::max<std::int64_t>(
       1, ceiling(items * cut.channel_blocks, std::max<std::int64_t>(wanted_blocks, 1))));
-  const std::int64_t planes = std::int64_t{sizes.images} * sizes.channels;
+  const std::int64_t listed =
+      h.classes() * h.groups() + w.classes() * w.groups() + std::int64_t{cut.source_list} + cut.target_list;
   launch.shared_bytes =
+      listed * 16 +
       (cut.row + planes * sources * cut.plane + std::int64_t{sizes.channels} * repeat * cut.taps) * 4 +
       round_up(planes * targets * cut.target_rows * work.target_w * number_bytes, 16);
   launch.threads = sizes.threads;

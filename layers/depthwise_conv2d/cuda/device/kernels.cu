@@ -8,6 +8,7 @@
 #include "hankel_boxes.cuh"
 #include "matrices.cuh"
 #include "pairs.cuh"
+#include "phases_correlate.cuh"
 #include "pixels.cuh"
 #include "planes.cuh"
 #include "positions_correlate.cuh"

@@ -37,14 +37,46 @@ struct PhaseItem {
   }
 };
 
-/// Planes of a block, image by image.
-struct PhasePlane {
-  int image, channel;
-  __device__ __forceinline__ PhasePlane(int plane, Divisor by_channels, int channels) {
-    image = static_cast<int>(by_channels.divide(static_cast<unsigned>(plane)));
-    channel = plane - image * channels;
+/// A row of an item's planes.
+struct PhaseRow {
+  Int64 from;  ///< in the tensor: bytes from the item's first row on
+  int to;      ///< in shared memory: numbers from the first plane on
+
+  /// As it is kept in a list: in one piece.
+  __device__ __forceinline__ void keep(uint4* at) const {
+    const unsigned words[4]{static_cast<unsigned>(from), static_cast<unsigned>(from >> 32),
+                            static_cast<unsigned>(to), 0};
+    store_shared(shared_address(at), words);
+  }
+  __device__ __forceinline__ static PhaseRow of(const uint4* at) {
+    const uint4 words = *at;
+    return {static_cast<Int64>(static_cast<unsigned long long>(words.y) << 32 | words.x),
+            static_cast<int>(words.z)};
   }
 };
+
+/// Lists the rows of an item's planes for all threads, and returns how many there are: of each image `rows`
+/// of each of `channels` planes, or, where channels are neighbours (kLast), of all planes together. In shared
+/// memory an image has `all` planes.
+template <class T, bool kLast, int kThreads>
+__device__ __forceinline__ int list_rows(const PhaseTensor& tensor, Int64 row_step, int images, int all,
+                                         int channels, int rows, int plane_pitch, int row_pitch,
+                                         uint4* list) {
+  const int of_image = kLast ? rows : channels * rows, count = images * of_image;
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) {
+    const int image = i / of_image, rest = i - image * of_image, channel = kLast ? 0 : rest / rows,
+              row = rest - channel * rows;
+    const PhaseRow entry{
+        (image * tensor.image + channel * tensor.channel + row * row_step) * static_cast<int>(sizeof(T)),
+        (image * all + channel) * plane_pitch + row * row_pitch};
+    entry.keep(list + i);
+  }
+  return count;
+}
+template <class T>
+__device__ __forceinline__ const T* behind(const T* from, Int64 bytes) {
+  return reinterpret_cast<const T*>(reinterpret_cast<const char*>(from) + bytes);
+}
 
 /// Where column `column` of sources lies in a row; negative: nowhere.
 __device__ __forceinline__ int phase_place(const PhaseWork& work, int column, int step) {
@@ -53,18 +85,18 @@ __device__ __forceinline__ int phase_place(const PhaseWork& work, int column, in
   return place >= 0 && place < work.cut.phase ? residue * work.cut.phase + place : -1;
 }
 
-/// Loads an item's sources. kLast: channels are neighbours; else columns are. kVector of these are loaded at
-/// once. `repeat`: channels of sources for one of x.
+/// Loads an item's sources, whose rows are listed. kLast: channels are neighbours; else columns are. kVector
+/// of these are loaded at once. `repeat`: channels of sources for one of x.
 template <class T, bool kLast, int kVector, int kThreads>
 __device__ __forceinline__ void load_phases(const PhaseWork& work, const PhaseShare& share,
-                                            const PhaseItem& at, int repeat, float* planes) {
+                                            const PhaseItem& at, int repeat, const uint4* list, int count,
+                                            float* planes) {
   constexpr int kTogether = 8;  // loads in flight
   const PhaseCut& cut = work.cut;
-  const int all = cut.channels * repeat, channels = share.channels * repeat, step = work.w.step();
+  const int channels = share.channels * repeat, step = work.w.step();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % cut.load_lanes,
             group = thread / cut.load_lanes, groups = kThreads / cut.load_lanes;
   const int run = kLast ? work.w.sources * channels : work.w.sources;
-  const int rows = (kLast ? at.images : at.images * all) * cut.source_rows;
   const T* const from =
       static_cast<const T*>(work.source.data) + at.image * work.source.image +
       share.first_channel * repeat * work.source.channel +
@@ -84,71 +116,70 @@ __device__ __forceinline__ void load_phases(const PhaseWork& work, const PhaseSh
         from + channel * work.source.channel +
         (work.w.source_first + static_cast<Int64>(column) * work.w.source_every) * work.source.column;
 #pragma unroll 1
-    for (int row = group; row < rows; row += groups * kTogether) {
+    for (int row = group; row < count; row += groups * kTogether) {
       float numbers[kTogether][kVector];
       int to[kTogether];
+      // The last row stands in for those behind it.
 #pragma unroll
       for (int i = 0; i < kTogether; ++i) {
-        const int number = row + i * groups;
-        const int plane = static_cast<int>(cut.by_source_rows.divide(static_cast<unsigned>(number)));
-        const int of_plane = number - plane * cut.source_rows;
-        const PhasePlane which(plane, cut.by_sources, all);
-        const bool exists =
-            number < rows && of_plane < at.high - at.low && (kLast || which.channel < channels);
-        to[i] = exists ? (kLast ? plane * all : plane) * cut.plane + of_plane * cut.row : -1;
-        if (!exists) continue;
-        const Int64 of = kLast ? plane * work.source.image
-                               : which.image * work.source.image + which.channel * work.source.channel;
-        load<T>(of_column + of + static_cast<Int64>(of_plane) * work.h.source_every * work.source.row,
-                numbers[i]);
+        const PhaseRow entry = PhaseRow::of(list + min(row + i * groups, count - 1));
+        to[i] = entry.to;
+        load<T>(behind(of_column, entry.from), numbers[i]);
       }
 #pragma unroll
       for (int i = 0; i < kTogether; ++i)
 #pragma unroll
         for (int v = 0; v < kVector; ++v)
-          if (to[i] >= 0 && places[v] >= 0) planes[to[i] + places[v]] = numbers[i][v];
+          if (row + i * groups < count && (kVector == 1 || kLast || places[v] >= 0))
+            planes[to[i] + places[v]] = numbers[i][v];
     }
   }
 }
 
-/// Stores an item's targets, which lie in shared memory in the order of the tensor: rows of columns of
-/// channels (kLast), or planes of rows of columns. kVector numbers at once; what is added to one by one.
+/// Lists the rows of the tensor that an item's targets are in: with those between them, and behind the last.
+template <class T, bool kLast, int kThreads>
+__device__ __forceinline__ int list_targets(const PhaseWork& work, const PhaseShare& share,
+                                            const PhaseItem& at, int repeat, uint4* list) {
+  const int low = at.begin * work.h.target_every,
+            high = at.end < work.h.targets ? at.end * work.h.target_every : work.target_h;
+  const int all = work.cut.channels * repeat;
+  return list_rows<T, kLast, kThreads>(work.target, work.target.row, at.images, all, share.channels * repeat,
+                                       high - low, work.cut.target_rows * work.target_w,
+                                       (kLast ? all : 1) * work.target_w, list);
+}
+
+/// Stores an item's targets, whose rows are listed. They lie in shared memory in the order of the tensor:
+/// rows of columns of channels (kLast), or planes of rows of columns. kVector numbers at once; what is added
+/// to one by one.
 template <class T, bool kLast, int kVector, int kThreads>
 __device__ __forceinline__ void store_targets(const PhaseWork& work, const PhaseShare& share,
-                                              const PhaseItem& at, int repeat, const T* targets) {
+                                              const PhaseItem& at, int repeat, const uint4* list, int count,
+                                              const T* targets) {
   const PhaseCut& cut = work.cut;
   const int all = cut.channels * repeat, channels = share.channels * repeat;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % cut.store_lanes,
             group = thread / cut.store_lanes, groups = kThreads / cut.store_lanes;
-  // Rows of the tensor: with those between targets, and behind the last.
-  const int low = at.begin * work.h.target_every,
-            high = at.end < work.h.targets ? at.end * work.h.target_every : work.target_h;
-  const int run = kLast ? work.target_w * channels : work.target_w,
-            pitch = kLast ? work.target_w * all : work.target_w;
-  const int rows = (kLast ? at.images : at.images * all) * cut.target_rows;
+  const int run = kLast ? work.target_w * channels : work.target_w;
   T* const to = static_cast<T*>(work.target.data) + at.image * work.target.image +
-                share.first_channel * repeat * work.target.channel + low * work.target.row;
+                share.first_channel * repeat * work.target.channel +
+                at.begin * work.h.target_every * work.target.row;
   for (int first = lane * kVector; first < run; first += cut.store_lanes * kVector) {
     const int column = kLast ? first / channels : first, channel = kLast ? first - column * channels : 0;
-    T* const of_column = to + channel * work.target.channel + column * work.target.column;
-    const T* const from = targets + (kLast ? column * all + channel : column);
+    const T* const of_column = to + channel * work.target.channel + column * work.target.column;
+    const T* const of_targets = targets + (kLast ? column * all + channel : column);
 #pragma unroll 4
-    for (int row = group; row < rows; row += groups) {
-      const int plane = static_cast<int>(cut.by_target_rows.divide(static_cast<unsigned>(row)));
-      const int of_plane = row - plane * cut.target_rows;
-      const PhasePlane which(plane, cut.by_channels, all);
-      if (of_plane >= high - low || (!kLast && which.channel >= channels)) continue;
-      const Int64 of = kLast ? plane * work.target.image
-                             : which.image * work.target.image + which.channel * work.target.channel;
-      T* const at_row = of_column + of + of_plane * work.target.row;
+    for (int row = group; row < count; row += groups) {
+      const PhaseRow entry = PhaseRow::of(list + row);
+      T* const at_row = const_cast<T*>(behind(of_column, entry.from));
+      const T* const from = of_targets + entry.to;
       if (work.accumulate) {
 #pragma unroll
-        for (int v = 0; v < kVector; ++v)
-          at_row[v] = narrow<T>(widen(at_row[v]) + widen(from[row * pitch + v]));
-      } else if constexpr (kVector * sizeof(T) < 4)
-        *at_row = from[row * pitch];
-      else
-        store_words(at_row, load_words<kVector* static_cast<int>(sizeof(T))>(from + row * pitch));
+        for (int v = 0; v < kVector; ++v) at_row[v] = narrow<T>(widen(at_row[v]) + widen(from[v]));
+      } else if constexpr (kVector * sizeof(T) < 4) {
+        *at_row = *from;
+      } else {
+        store_words(at_row, load_words<kVector* static_cast<int>(sizeof(T))>(from));
+      }
     }
   }
 }

@@ -40,6 +40,38 @@ __device__ __forceinline__ void make_phase_taps(const PhaseWork& work, const Pha
   }
 }
 
+/// A group of taps of a class, as threads want it: places of taps are counted from their channel's on.
+struct alignas(16) PhaseGroupOfRows {
+  int first;  ///< row of the class's first target, and first tap
+  int tap, tap_pitch, taps;
+};
+struct alignas(16) PhaseGroupOfColumns {
+  int first;   ///< where the columns of tile 0 begin in a row
+  int behind;  ///< so many of them come before the class's first target
+  int tap, taps;
+};
+
+/// Lists the groups of all classes, rows first.
+template <class Tile, int kThreads>
+__device__ __forceinline__ void list_groups(const PhaseWork& work, PhaseGroupOfRows* of_rows,
+                                            PhaseGroupOfColumns* of_columns) {
+  const PhaseAxis &h = work.h, &w = work.w;
+  const int groups_h = h.groups(), groups_w = w.groups(), of_row = w.sets() * Tile::kTapPitch;
+  for (int i = static_cast<int>(threadIdx.x); i < h.classes() * groups_h; i += kThreads) {
+    const PhaseAxis::Group group = h.group(i / groups_h, i % groups_h);
+    of_rows[i] = {group.first, group.tap * of_row, group.tap_step * of_row, group.taps};
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < w.classes() * groups_w; i += kThreads) {
+    const PhaseAxis::Group group = w.group(i / groups_w, i % groups_w);
+    const int index = Axis::floor(group.first, w.step()), residue = group.first - index * w.step();
+    const int set = w.scatters ? group.tap % w.stride : group.tap;
+    PhaseGroupOfColumns& to = of_columns[i];
+    to.first = residue * work.cut.phase;
+    to.behind = group.taps > 0 ? index - work.cut.bases[residue] : 0;
+    to.tap = set * Tile::kTapPitch, to.taps = group.taps;
+  }
+}
+
 /// The sums of a unit.
 template <class Tile>
 struct PhaseSums {
@@ -56,15 +88,19 @@ struct PhaseSums {
   /// pitch; they exist if 0 <= row + i · step < high, else `zeros` does for them. Taps of row j are at taps +
   /// j · tap_pitch. all_taps: the last column has taps, too.
   __device__ __forceinline__ void add(const float* rows, int pitch, const float* zeros, int row, int step,
-                                      int high, const float* taps, int tap_pitch, int tap_rows,
-                                      bool all_taps) {
+                                      Divisor by_step, int high, const float* taps, int tap_pitch,
+                                      int tap_rows, bool all_taps) {
     constexpr int kRows = Tile::kRows, kColumns = Tile::kColumns, kTaps = Tile::kTaps,
                   kVector = Tile::kVector, kTapRows = Tile::kTapRows, kWindow = Tile::kWindow,
                   kTapPitch = Tile::kTapPitch;
     // Rows of taps that meet any row.
     const int before = row + (kRows - 1) * step;
-    const int first = before < 0 ? (step - 1 - before) / step : 0;
-    const int last = min(tap_rows, row < high ? (high - 1 - row) / step + 1 : 0);
+    const int first =
+        before < 0 ? static_cast<int>(by_step.divide(static_cast<unsigned>(step - 1 - before))) : 0;
+    const int last =
+        row < high
+            ? min(tap_rows, static_cast<int>(by_step.divide(static_cast<unsigned>(high - 1 - row))) + 1)
+            : 0;
 #pragma unroll 1
     for (int j = first; j < last; j += kTapRows) {
       float tap[kTapRows][kTapPitch];
@@ -119,8 +155,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
   const PhaseShare share(work);
   const int source_planes = cut.images * cut.channels * kSources,
             target_planes = cut.images * cut.channels * kTargets;
-  // A row of zeros, planes, taps, targets.
-  float* const zeros = reinterpret_cast<float*>(shared);
+  // Lists, a row of zeros, planes, taps, targets.
+  PhaseGroupOfRows* const groups_of_rows = reinterpret_cast<PhaseGroupOfRows*>(shared);
+  PhaseGroupOfColumns* const groups_of_columns =
+      reinterpret_cast<PhaseGroupOfColumns*>(groups_of_rows + h.classes() * h.groups());
+  uint4* const sources_list = reinterpret_cast<uint4*>(groups_of_columns + w.classes() * w.groups());
+  uint4* const targets_list = sources_list + cut.source_list;
+  float* const zeros = reinterpret_cast<float*>(targets_list + cut.target_list);
   float* const planes = zeros + cut.row;
   float* const taps = planes + source_planes * cut.plane;
   T* const targets = reinterpret_cast<T*>(taps + cut.channels * kRepeat * cut.taps);
@@ -130,86 +171,95 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
   // Numbers of the tensor between targets stay zero.
   if (kScatters && h.target_every * w.target_every > 1)
     for (int i = thread; i < target_numbers; i += kThreads) targets[i] = narrow<T>(0.0f);
+  list_groups<Tile, kThreads>(work, groups_of_rows, groups_of_columns);
   wait_for_stream();
   if (share.first >= share.last) return;
   make_phase_taps<T, Tile, kThreads>(work, share, kRepeat, taps);
-  __syncthreads();
 
-  const int classes_h = h.classes(), classes_w = w.classes(), step_h = h.step(), step_w = w.step();
-  const int of_row = w.sets() * Tile::kTapPitch;
+  const int classes_h = h.classes(), classes_w = w.classes(), step_h = h.step();
+  const int groups_h = h.groups(), groups_w = w.groups();
   const int units = target_planes * classes_h * classes_w * cut.row_groups * cut.tiles;
 #pragma unroll 1
   for (int item = share.first; item < share.last; ++item) {
     const PhaseItem at(work, item);
-    load_phases<T, kLast, kLoad, kThreads>(work, share, at, kSources, planes);
-    __syncthreads();
     const int rows = at.high - at.low;
+    const int source_rows = list_rows<T, kLast, kThreads>(
+        work.source, work.source.row * h.source_every, at.images, cut.channels * kSources,
+        share.channels * kSources, rows, cut.plane, cut.row, sources_list);
+    __syncthreads();
+    load_phases<T, kLast, kLoad, kThreads>(work, share, at, kSources, sources_list, source_rows, planes);
+    // Not before all have stored what is left of the item before.
+    const int target_rows = list_targets<T, kLast, kThreads>(work, share, at, kTargets, targets_list);
+    __syncthreads();
 #pragma unroll 1
     for (int unit = thread; unit < units; unit += kThreads) {
-      int rest = static_cast<int>(cut.by_tiles.divide(static_cast<unsigned>(unit)));
-      const int tile = unit - rest * cut.tiles;
-      int next = rest / classes_w;
-      const int class_w = rest - next * classes_w;
-      rest = static_cast<int>(cut.by_row_groups.divide(static_cast<unsigned>(next)));
-      const int row_group = next - rest * cut.row_groups;
-      const int plane = rest / classes_h, class_h = rest - plane * classes_h;
-      const PhasePlane which(plane, cut.by_channels, cut.channels * kTargets);
+      const auto digit = [](int& number, int count, Divisor by) {
+        const int rest = static_cast<int>(by.divide(static_cast<unsigned>(number))),
+                  is = number - rest * count;
+        number = rest;
+        return is;
+      };
+      int plane = unit;
+      const int tile = digit(plane, cut.tiles, cut.by_tiles);
+      const int class_w = digit(plane, classes_w, cut.by_classes_w);
+      const int row_group = digit(plane, cut.row_groups, cut.by_row_groups);
+      const int class_h = digit(plane, classes_h, cut.by_classes_h);
+      int image = plane;
+      const int of_image = digit(image, cut.channels * kTargets, cut.by_channels);
       // The first row of the unit, of its class.
-      const int first_row = at.begin / classes_h + row_group * kRows;
-      const int rows_left = (at.end - class_h + classes_h - 1) / classes_h - first_row;
-      if (which.image >= at.images || which.channel >= share.channels * kTargets || rows_left <= 0) continue;
+      const int first_row =
+          static_cast<int>(cut.by_classes_h.divide(static_cast<unsigned>(at.begin))) + row_group * kRows;
+      const int rows_left = at.end - class_h - first_row * classes_h;  // of all classes
+      if (image >= at.images || of_image >= share.channels * kTargets || rows_left <= 0) continue;
 
       PhaseSums<Tile> result;
-      const int channel = share.first_channel * kTargets + which.channel;
-      result.fill(kScatters ? 0.0f : load_bias<T>(work.taps, channel));
+      result.fill(kScatters ? 0.0f : load_bias<T>(work.taps, share.first_channel * kTargets + of_image));
       int left = tile * kColumns;  // the first column, of its class
 #pragma unroll 1
       for (int source = 0; source < kSources; ++source) {
-        const int source_plane = kScatters ? plane * kSources + source : plane / kTargets;
-        const float* const of_plane = planes + source_plane * cut.plane;
+        const float* const of_plane =
+            planes + (kScatters ? plane * kSources + source : plane / kTargets) * cut.plane;
         const float* const of_channel =
-            taps + (kScatters ? which.channel * kSources + source : which.channel) * cut.taps;
+            taps + (kScatters ? of_image * kSources + source : of_image) * cut.taps;
 #pragma unroll 1
-        for (int group_w = 0; group_w < w.groups(); ++group_w) {
-          const PhaseAxis::Group by_w = w.group(class_w, group_w);
+        for (int group_w = 0; group_w < groups_w; ++group_w) {
+          const PhaseGroupOfColumns by_w = groups_of_columns[class_w * groups_w + group_w];
           if (by_w.taps == 0) continue;
-          const int index = Axis::floor(by_w.first, step_w), residue = by_w.first - index * step_w;
-          // Classes of the same residue may begin at different columns of it.
-          const int behind = index - cut.bases[residue];
-          if (kScatters) left = tile * kColumns - behind;
-          const int column = residue * cut.phase + tile * kColumns;
-          const int set = kScatters ? by_w.tap % w.stride : by_w.tap;
+          if (kScatters) left = tile * kColumns - by_w.behind;
+          const int column = by_w.first + tile * kColumns;
 #pragma unroll 1
-          for (int group_h = 0; group_h < h.groups(); ++group_h) {
-            const PhaseAxis::Group by_h = h.group(class_h, group_h);
+          for (int group_h = 0; group_h < groups_h; ++group_h) {
+            const PhaseGroupOfRows by_h = groups_of_rows[class_h * groups_h + group_h];
             const int row = by_h.first + first_row * step_h - at.low;
-            result.add(of_plane + row * cut.row + column, step_h * cut.row, zeros + column, row, step_h, rows,
-                       of_channel + by_h.tap * of_row + set * Tile::kTapPitch, by_h.tap_step * of_row,
-                       by_h.taps, by_w.taps == Tile::kTaps);
+            result.add(of_plane + row * cut.row + column, step_h * cut.row, zeros + column, row, step_h,
+                       cut.by_step_h, rows, of_channel + by_h.tap + by_w.tap, by_h.tap_pitch, by_h.taps,
+                       by_w.taps == Tile::kTaps);
           }
         }
       }
-      const int columns = w.targets_of(class_w);
+      const int all = kLast ? cut.channels * kTargets : 1;
+      const int row = h.target_first + (class_h + first_row * classes_h - at.begin) * h.target_every;
+      const int column = w.target_first + (class_w + left * classes_w) * w.target_every;
+      const int columns = w.targets_of(class_w) - left;
+      const int next_row = classes_h * h.target_every * work.target_w * all,
+                next = classes_w * w.target_every * all;
+      int to = (((kLast ? image : plane) * cut.target_rows + row) * work.target_w + column) * all +
+               (kLast ? of_image : 0);
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        if (r >= rows_left) continue;
-        const int row = h.target_first + (class_h + (first_row + r) * classes_h - at.begin) * h.target_every;
-        T* const to = kLast ? targets +
-                                  (static_cast<Int64>(which.image) * cut.target_rows + row) * work.target_w *
-                                      (cut.channels * kTargets) +
-                                  which.channel
-                            : targets + (static_cast<Int64>(plane) * cut.target_rows + row) * work.target_w;
+      for (int c = 0; c < kColumns; ++c) {
+        if (c < columns && (!kScatters || left + c >= 0)) {
+          int at_row = to;
 #pragma unroll
-        for (int c = 0; c < kColumns; ++c) {
-          const int number = left + c;
-          const int column = w.target_first + (class_w + number * classes_w) * w.target_every;
-          if (number >= 0 && number < columns)
-            to[kLast ? column * (cut.channels * kTargets) : column] = narrow<T>(result.sums[r][c]);
+          for (int r = 0; r < kRows; ++r) {
+            if (r * classes_h < rows_left) targets[at_row] = narrow<T>(result.sums[r][c]);
+            at_row += next_row;
+          }
         }
+        to += next;
       }
     }
     __syncthreads();
-    store_targets<T, kLast, kStore, kThreads>(work, share, at, kTargets, targets);
+    store_targets<T, kLast, kStore, kThreads>(work, share, at, kTargets, targets_list, target_rows, targets);
   }
 }
 

@@ -260,10 +260,13 @@ struct PhaseCut {
   int taps = 0;  ///< in floats, of one output channel
   static constexpr int kMostPhases = 16, kUnread = 1 << 30;
   int bases[kMostPhases] = {};
-  int target_rows = 0;  ///< of the tensor, in shared memory
-  int load_lanes = 1;   ///< neighbouring threads that load a row; a power of two
+  int target_rows = 0;                   ///< of the tensor, in shared memory
+  int source_list = 0, target_list = 0;  ///< rows of all planes
+  int load_lanes = 1;                    ///< neighbouring threads that load a row; a power of two
   int store_lanes = 1;
-  Divisor by_tiles, by_row_groups, by_source_rows, by_target_rows, by_channels, by_sources, by_bands;
+  Divisor by_tiles, by_row_groups, by_classes_h, by_classes_w, by_step_h;
+  Divisor by_channels, by_bands;           ///< channels: planes of targets of an image
+  static constexpr int kMostGroups = 128;  ///< of one axis, of all classes
 };
 
 struct PhaseWork {
