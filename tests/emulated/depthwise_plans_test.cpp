@@ -417,10 +417,9 @@ TEST(Plans, of_phases_are_offered_behind_the_others) {
                         kChannels, Size2(kSize), {outputs(reach.h, stride.h), outputs(reach.w, stride.w)},
                         kernel,    stride,       {0, 0},
                         dilation};
-    if (problem.channels_last) {
-      problem.input_alignment = static_cast<int>(size_of(problem.dtype));
-      problem.output_alignment = problem.input_alignment * static_cast<int>(multiplier);
-    }
+    const int number = static_cast<int>(size_of(problem.dtype));
+    problem.input_alignment = problem.channels_last ? number : 16;
+    problem.output_alignment = problem.channels_last ? number * static_cast<int>(multiplier) : 16;
     const std::vector<Plan> plans = plans_for(problem);
     const auto is_one = [](const Plan& plan) { return plan.family == Plan::Family::Phases; };
     EXPECT_FALSE(!plans.empty() && is_one(plans.front()));
