@@ -12,11 +12,13 @@ namespace lamella::depthwise {
 
 /// What a kernel of phases is compiled for, and how much of the problem a block has at a time.
 struct PhaseSizes {
-  int rows = 1, columns = 1, tap_rows = 1;  ///< of a unit
+  int rows = 1, columns = 1, tap_rows = 1;  ///< correlate_phases: of a unit
+  int sets = 0;                             ///< multiply_phases: of 16 places that a warp has; else 0
   int threads = 256;
   int channels = 1, images = 1;  ///< of x
   int band = 1;                  ///< targets, at least; bands are of whole classes
   int load_vector = 1, store_vector = 1;
+  bool multiplies() const { return sets > 0; }
 };
 
 /// One axis of the forward pass, or of the input's gradient.
@@ -48,7 +50,7 @@ inline int lanes_for(int count, int threads) {
   return best;
 }
 
-/// Sorts columns: where those of each residue begin, and how many a row has.
+/// Sorts columns: where those of each residue begin, and how many a row has of each.
 inline void cut_phase_columns(const PhaseAxis& w, int columns, int window, PhaseCut& cut) {
   for (int& base : cut.bases) base = PhaseCut::kUnread;
   const auto each_group = [&](const auto& visit) {
@@ -67,29 +69,55 @@ inline void cut_phase_columns(const PhaseAxis& w, int columns, int window, Phase
     cut.tiles = std::max(cut.tiles, static_cast<int>(ceiling(places, columns)));
   });
   cut.phase = static_cast<int>(round_up((cut.tiles - 1) * columns + window, 4));
-  cut.row = w.step() * cut.phase;
 }
 
-/// The launch of correlate_phases. channels: of x. No blocks: it cannot be.
+/// The eights of columns that a product of multiply_phases reads.
+inline int phase_eights(const PhaseAxis& w) { return static_cast<int>(ceiling(w.most_taps() + 7, 8)); }
+
+/// How much of a row and of its taps shared memory has.
+inline void cut_phase_rows(const PhaseAxis& h, const PhaseAxis& w, const PhaseSizes& sizes, PhaseCut& cut) {
+  constexpr int kVector = 4, kEight = 8;
+  if (sizes.multiplies()) {
+    const int eights = phase_eights(w);
+    cut_phase_columns(w, kEight, eights * kEight, cut);
+    cut.phase = static_cast<int>(round_up(cut.phase, kEight));
+    // Eight rows, one below the other, meet all banks.
+    cut.row = static_cast<int>(round_up(w.step() * cut.phase / kEight, 2) + 1) * kEight;
+    cut.taps = h.kernel * w.sets() * (eights + 1) * kEight;
+    return;
+  }
+  const int vector = sizes.columns % kVector == 0 ? kVector : sizes.columns % 2 == 0 ? 2 : 1;
+  cut_phase_columns(w, sizes.columns, static_cast<int>(round_up(sizes.columns + w.most_taps() - 1, vector)),
+                    cut);
+  cut.row = w.step() * cut.phase;
+  cut.taps = h.kernel * w.sets() * static_cast<int>(round_up(w.most_taps(), kVector));
+  if (cut.taps % kEight == 0) cut.taps += kVector;  // channels side by side do not meet in a bank
+}
+
+/// The launch of correlate_phases or multiply_phases. channels: of x. No blocks: it cannot be.
 inline Launch cut_correlate_phases(PhaseWork& work, std::int64_t images, std::int64_t channels,
                                    bool channels_last, int repeat, const PhaseSizes& sizes, int number_bytes,
                                    std::int64_t wanted_blocks) {
-  constexpr int kVector = 4;
   const PhaseAxis &h = work.h, &w = work.w;
   PhaseCut& cut = work.cut;
   Launch launch;
   if (h.sources < 1 || h.targets < 1 || w.sources < 1 || w.targets < 1 || w.step() > PhaseCut::kMostPhases)
     return launch;
+  if (h.classes() * h.groups() > PhaseCut::kMostGroups || w.classes() * w.groups() > PhaseCut::kMostGroups)
+    return launch;
   work.images = static_cast<int>(images);
   work.channels = static_cast<int>(channels);
   cut.channels = sizes.channels, cut.images = sizes.images;
   cut.channel_blocks = static_cast<int>(ceiling(channels, sizes.channels));
-  const int vector = sizes.columns % kVector == 0 ? kVector : sizes.columns % 2 == 0 ? 2 : 1;
-  cut_phase_columns(w, sizes.columns, static_cast<int>(round_up(sizes.columns + w.most_taps() - 1, vector)),
-                    cut);
+  cut_phase_rows(h, w, sizes, cut);
   cut.band = static_cast<int>(round_up(std::min(sizes.band, h.targets), h.classes()));
   cut.bands = static_cast<int>(ceiling(h.targets, cut.band));
-  cut.row_groups = static_cast<int>(ceiling(ceiling(std::min(cut.band, h.targets), h.classes()), sizes.rows));
+  const std::int64_t class_rows = ceiling(std::min(cut.band, h.targets), h.classes());
+  cut.row_groups = static_cast<int>(sizes.multiplies() ? class_rows : ceiling(class_rows, sizes.rows));
+  cut.place_blocks =
+      sizes.multiplies()
+          ? static_cast<int>(ceiling(sizes.images * class_rows * cut.tiles, std::int64_t{16} * sizes.sets))
+          : 1;
   cut.source_rows = 1, cut.target_rows = 1;
   for (int band = 0; band < cut.bands; ++band) {
     const int begin = band * cut.band, end = std::min(begin + cut.band, h.targets);
@@ -98,21 +126,16 @@ inline Launch cut_correlate_phases(PhaseWork& work, std::int64_t images, std::in
     cut.target_rows = std::max(cut.target_rows, last - begin * h.target_every);
   }
   cut.plane = cut.source_rows * cut.row;
-  const int tap_pitch = static_cast<int>(round_up(w.most_taps(), kVector));
-  cut.taps = h.kernel * w.sets() * tap_pitch;
-  if (cut.taps % 8 == 0) cut.taps += kVector;  // channels side by side do not meet in a bank
   const int sources = w.scatters ? repeat : 1, targets = w.scatters ? 1 : repeat;
   const int of_row = channels_last ? sizes.channels : 1;
   cut.load_lanes = lanes_for(w.sources * of_row * sources / sizes.load_vector, sizes.threads);
   cut.store_lanes = lanes_for(work.target_w * of_row * targets / sizes.store_vector, sizes.threads);
-  if (h.classes() * h.groups() > PhaseCut::kMostGroups || w.classes() * w.groups() > PhaseCut::kMostGroups)
-    return launch;
   const std::int64_t planes = std::int64_t{sizes.images} * sizes.channels;
   cut.source_list = static_cast<int>((channels_last ? sizes.images : planes * sources) * cut.source_rows);
   cut.target_list = static_cast<int>((channels_last ? sizes.images : planes * targets) * cut.target_rows);
   cut.by_tiles = divisor_of(cut.tiles), cut.by_row_groups = divisor_of(cut.row_groups);
   cut.by_classes_h = divisor_of(h.classes()), cut.by_classes_w = divisor_of(w.classes());
-  cut.by_step_h = divisor_of(h.step());
+  cut.by_step_h = divisor_of(h.step()), cut.by_place_blocks = divisor_of(cut.place_blocks);
   cut.by_channels = divisor_of(std::int64_t{sizes.channels} * targets);
   cut.by_bands = divisor_of(cut.bands);
   const std::int64_t items = ceiling(images, sizes.images) * cut.bands;
@@ -122,10 +145,10 @@ inline Launch cut_correlate_phases(PhaseWork& work, std::int64_t images, std::in
       1, ceiling(items * cut.channel_blocks, std::max<std::int64_t>(wanted_blocks, 1))));
   const std::int64_t listed =
       h.classes() * h.groups() + w.classes() * w.groups() + std::int64_t{cut.source_list} + cut.target_list;
-  launch.shared_bytes =
-      listed * 16 +
-      (cut.row + planes * sources * cut.plane + std::int64_t{sizes.channels} * repeat * cut.taps) * 4 +
-      round_up(planes * targets * cut.target_rows * work.target_w * number_bytes, 16);
+  launch.shared_bytes = listed * 16 +
+                        (cut.row + planes * sources * cut.plane) * (sizes.multiplies() ? number_bytes : 4) +
+                        std::int64_t{sizes.channels} * repeat * cut.taps * 4 +
+                        round_up(planes * targets * cut.target_rows * work.target_w * number_bytes, 16);
   launch.threads = sizes.threads;
   launch.blocks = ceiling(items, work.items_per_part) * cut.channel_blocks;
   return launch;

@@ -85,12 +85,28 @@ __device__ __forceinline__ int phase_place(const PhaseWork& work, int column, in
   return place >= 0 && place < work.cut.phase ? residue * work.cut.phase + place : -1;
 }
 
-/// Loads an item's sources, whose rows are listed. kLast: channels are neighbours; else columns are. kVector
-/// of these are loaded at once. `repeat`: channels of sources for one of x.
-template <class T, bool kLast, int kVector, int kThreads>
+/// Neighbouring numbers as float32, or as they are. `from` is aligned as for load().
+template <class T, class Kept, int kVector>
+__device__ __forceinline__ void load_as(const T* from, Kept (&numbers)[kVector]) {
+  if constexpr (sizeof(Kept) == 4) {
+    load<T>(from, numbers);
+  } else if constexpr (kVector == 1) {
+    numbers[0] = *from;
+  } else {
+    const auto words = load_words<2 * kVector>(from);
+#pragma unroll
+    for (int v = 0; v < kVector; ++v)
+      numbers[v].bits = static_cast<unsigned short>(words.word[v / 2] >> v % 2 * 16);
+  }
+}
+
+/// Loads an item's sources, whose rows are listed, and keeps them as float32 or as they are. kLast: channels
+/// are neighbours; else columns are. kVector of these are loaded at once. `repeat`: channels of sources for
+/// one of x.
+template <class T, bool kLast, int kVector, int kThreads, class Kept>
 __device__ __forceinline__ void load_phases(const PhaseWork& work, const PhaseShare& share,
                                             const PhaseItem& at, int repeat, const uint4* list, int count,
-                                            float* planes) {
+                                            Kept* planes) {
   constexpr int kTogether = 8;  // loads in flight
   const PhaseCut& cut = work.cut;
   const int channels = share.channels * repeat, step = work.w.step();
@@ -117,14 +133,14 @@ __device__ __forceinline__ void load_phases(const PhaseWork& work, const PhaseSh
         (work.w.source_first + static_cast<Int64>(column) * work.w.source_every) * work.source.column;
 #pragma unroll 1
     for (int row = group; row < count; row += groups * kTogether) {
-      float numbers[kTogether][kVector];
+      Kept numbers[kTogether][kVector];
       int to[kTogether];
       // The last row stands in for those behind it.
 #pragma unroll
       for (int i = 0; i < kTogether; ++i) {
         const PhaseRow entry = PhaseRow::of(list + min(row + i * groups, count - 1));
         to[i] = entry.to;
-        load<T>(behind(of_column, entry.from), numbers[i]);
+        load_as(behind(of_column, entry.from), numbers[i]);
       }
 #pragma unroll
       for (int i = 0; i < kTogether; ++i)
@@ -181,6 +197,38 @@ __device__ __forceinline__ void store_targets(const PhaseWork& work, const Phase
         store_words(at_row, load_words<kVector* static_cast<int>(sizeof(T))>(from));
       }
     }
+  }
+}
+
+/// A group of taps of a class, as threads want it: places of taps are counted from their channel's on.
+struct alignas(16) PhaseGroupOfRows {
+  int first;  ///< row of the class's first target, and first tap
+  int tap, tap_pitch, taps;
+};
+struct alignas(16) PhaseGroupOfColumns {
+  int first;   ///< where the columns of tile 0 begin in a row
+  int behind;  ///< so many of them come before the class's first target
+  int tap, taps;
+};
+
+/// Lists the groups of all classes, rows first. A set's row of taps has `pitch` words.
+template <int kThreads>
+__device__ __forceinline__ void list_groups(const PhaseWork& work, int pitch, PhaseGroupOfRows* of_rows,
+                                            PhaseGroupOfColumns* of_columns) {
+  const PhaseAxis &h = work.h, &w = work.w;
+  const int groups_h = h.groups(), groups_w = w.groups(), of_row = w.sets() * pitch;
+  for (int i = static_cast<int>(threadIdx.x); i < h.classes() * groups_h; i += kThreads) {
+    const PhaseAxis::Group group = h.group(i / groups_h, i % groups_h);
+    of_rows[i] = {group.first, group.tap * of_row, group.tap_step * of_row, group.taps};
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < w.classes() * groups_w; i += kThreads) {
+    const PhaseAxis::Group group = w.group(i / groups_w, i % groups_w);
+    const int index = Axis::floor(group.first, w.step()), residue = group.first - index * w.step();
+    const int set = w.scatters ? group.tap % w.stride : group.tap;
+    PhaseGroupOfColumns& to = of_columns[i];
+    to.first = residue * work.cut.phase;
+    to.behind = group.taps > 0 ? index - work.cut.bases[residue] : 0;
+    to.tap = set * pitch, to.taps = group.taps;
   }
 }
 

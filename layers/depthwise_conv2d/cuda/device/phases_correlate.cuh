@@ -40,38 +40,6 @@ __device__ __forceinline__ void make_phase_taps(const PhaseWork& work, const Pha
   }
 }
 
-/// A group of taps of a class, as threads want it: places of taps are counted from their channel's on.
-struct alignas(16) PhaseGroupOfRows {
-  int first;  ///< row of the class's first target, and first tap
-  int tap, tap_pitch, taps;
-};
-struct alignas(16) PhaseGroupOfColumns {
-  int first;   ///< where the columns of tile 0 begin in a row
-  int behind;  ///< so many of them come before the class's first target
-  int tap, taps;
-};
-
-/// Lists the groups of all classes, rows first.
-template <class Tile, int kThreads>
-__device__ __forceinline__ void list_groups(const PhaseWork& work, PhaseGroupOfRows* of_rows,
-                                            PhaseGroupOfColumns* of_columns) {
-  const PhaseAxis &h = work.h, &w = work.w;
-  const int groups_h = h.groups(), groups_w = w.groups(), of_row = w.sets() * Tile::kTapPitch;
-  for (int i = static_cast<int>(threadIdx.x); i < h.classes() * groups_h; i += kThreads) {
-    const PhaseAxis::Group group = h.group(i / groups_h, i % groups_h);
-    of_rows[i] = {group.first, group.tap * of_row, group.tap_step * of_row, group.taps};
-  }
-  for (int i = static_cast<int>(threadIdx.x); i < w.classes() * groups_w; i += kThreads) {
-    const PhaseAxis::Group group = w.group(i / groups_w, i % groups_w);
-    const int index = Axis::floor(group.first, w.step()), residue = group.first - index * w.step();
-    const int set = w.scatters ? group.tap % w.stride : group.tap;
-    PhaseGroupOfColumns& to = of_columns[i];
-    to.first = residue * work.cut.phase;
-    to.behind = group.taps > 0 ? index - work.cut.bases[residue] : 0;
-    to.tap = set * Tile::kTapPitch, to.taps = group.taps;
-  }
-}
-
 /// The sums of a unit.
 template <class Tile>
 struct PhaseSums {
@@ -171,7 +139,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
   // Numbers of the tensor between targets stay zero.
   if (kScatters && h.target_every * w.target_every > 1)
     for (int i = thread; i < target_numbers; i += kThreads) targets[i] = narrow<T>(0.0f);
-  list_groups<Tile, kThreads>(work, groups_of_rows, groups_of_columns);
+  list_groups<kThreads>(work, Tile::kTapPitch, groups_of_rows, groups_of_columns);
   wait_for_stream();
   if (share.first >= share.last) return;
   make_phase_taps<T, Tile, kThreads>(work, share, kRepeat, taps);

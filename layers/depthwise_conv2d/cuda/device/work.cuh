@@ -254,17 +254,18 @@ struct PhaseCut {
   int images = 1;                        ///< of an item
   int bands = 1, band = 0;               ///< of targets; counted as those of PhaseAxis
   int row_groups = 1, tiles = 1;         ///< units of a class: rows and columns
-  /// Shared memory, in floats: columns of a residue in a row, all of a row, all of a plane. Columns of
+  int place_blocks = 1;                  ///< multiply_phases: of a class, of a channel
+  /// Shared memory, in numbers: columns of a residue in a row, all of a row, all of a plane. Columns of
   /// residue r begin with number bases[r] of those that have it; of unread residues it is kUnread.
   int phase = 0, row = 0, plane = 0, source_rows = 0;
-  int taps = 0;  ///< in floats, of one output channel
+  int taps = 0;  ///< in words, of one output channel
   static constexpr int kMostPhases = 16, kUnread = 1 << 30;
   int bases[kMostPhases] = {};
   int target_rows = 0;                   ///< of the tensor, in shared memory
   int source_list = 0, target_list = 0;  ///< rows of all planes
   int load_lanes = 1;                    ///< neighbouring threads that load a row; a power of two
   int store_lanes = 1;
-  Divisor by_tiles, by_row_groups, by_classes_h, by_classes_w, by_step_h;
+  Divisor by_tiles, by_row_groups, by_classes_h, by_classes_w, by_step_h, by_place_blocks;
   Divisor by_channels, by_bands;           ///< channels: planes of targets of an image
   static constexpr int kMostGroups = 128;  ///< of one axis, of all classes
 };
