@@ -54,11 +54,11 @@ void correlate() {
   });
 }
 
-template <class T, class K, int kSets, bool kScatters, bool kLast, int kVector = 1>
+template <class T, class K, int kRows, bool kScatters, bool kLast, int kVector = 1>
 void multiply() {
-  using Tile = PhaseMatrixTile<kMostTaps<K>, kSets>;
+  using Tile = PhaseMatrixTile<kMostTaps<K>, kRows>;
   PhaseSizes sizes;
-  sizes.sets = kSets;
+  sizes.multiplies = true, sizes.rows = kRows;
   compute<T, K, kScatters, kLast, kVector>(sizes, [](const PhaseWork& work) {
     multiply_phases<T, Tile, K::kRepeat, kScatters, kLast, kVector, kVector, kThreads, 1>(work);
   });

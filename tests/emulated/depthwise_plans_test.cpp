@@ -101,7 +101,7 @@ const std::map<std::string, int, std::less<>> kParameters{
     {"forward_toeplitz_boxes", 4}, {"backward_pairs", 6},      {"backward_hankel_boxes", 5},
     {"forward_columns", 5},        {"weigh_columns", 6},       {"weigh_whole_columns", 7},
     {"forward_positions", 6},      {"backward_positions", 6},  {"weigh_positions", 8},
-    {"correlate_phases", 9}};
+    {"correlate_phases", 9},       {"multiply_phases", 9}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);

@@ -12,13 +12,13 @@ namespace lamella::depthwise {
 
 /// What a kernel of phases is compiled for, and how much of the problem a block has at a time.
 struct PhaseSizes {
-  int rows = 1, columns = 1, tap_rows = 1;  ///< correlate_phases: of a unit
-  int sets = 0;                             ///< multiply_phases: of 16 places that a warp has; else 0
+  bool multiplies = false;        ///< multiply_phases; else correlate_phases
+  int rows = 1;                   ///< of a place, or of a unit
+  int columns = 1, tap_rows = 1;  ///< of a unit
   int threads = 256;
   int channels = 1, images = 1;  ///< of x
   int band = 1;                  ///< targets, at least; bands are of whole classes
   int load_vector = 1, store_vector = 1;
-  bool multiplies() const { return sets > 0; }
 };
 
 /// One axis of the forward pass, or of the input's gradient.
@@ -77,7 +77,7 @@ inline int phase_eights(const PhaseAxis& w) { return static_cast<int>(ceiling(w.
 /// How much of a row and of its taps shared memory has.
 inline void cut_phase_rows(const PhaseAxis& h, const PhaseAxis& w, const PhaseSizes& sizes, PhaseCut& cut) {
   constexpr int kVector = 4, kEight = 8;
-  if (sizes.multiplies()) {
+  if (sizes.multiplies) {
     const int eights = phase_eights(w);
     cut_phase_columns(w, kEight, eights * kEight, cut);
     cut.phase = static_cast<int>(round_up(cut.phase, kEight));
@@ -113,11 +113,10 @@ inline Launch cut_correlate_phases(PhaseWork& work, std::int64_t images, std::in
   cut.band = static_cast<int>(round_up(std::min(sizes.band, h.targets), h.classes()));
   cut.bands = static_cast<int>(ceiling(h.targets, cut.band));
   const std::int64_t class_rows = ceiling(std::min(cut.band, h.targets), h.classes());
-  cut.row_groups = static_cast<int>(sizes.multiplies() ? class_rows : ceiling(class_rows, sizes.rows));
+  cut.row_groups = static_cast<int>(ceiling(class_rows, sizes.rows));
+  constexpr std::int64_t kPlaces = 16;
   cut.place_blocks =
-      sizes.multiplies()
-          ? static_cast<int>(ceiling(sizes.images * class_rows * cut.tiles, std::int64_t{16} * sizes.sets))
-          : 1;
+      static_cast<int>(ceiling(std::int64_t{sizes.images} * cut.row_groups * cut.tiles, kPlaces));
   cut.source_rows = 1, cut.target_rows = 1;
   for (int band = 0; band < cut.bands; ++band) {
     const int begin = band * cut.band, end = std::min(begin + cut.band, h.targets);
@@ -146,7 +145,7 @@ inline Launch cut_correlate_phases(PhaseWork& work, std::int64_t images, std::in
   const std::int64_t listed =
       h.classes() * h.groups() + w.classes() * w.groups() + std::int64_t{cut.source_list} + cut.target_list;
   launch.shared_bytes = listed * 16 +
-                        (cut.row + planes * sources * cut.plane) * (sizes.multiplies() ? number_bytes : 4) +
+                        (cut.row + planes * sources * cut.plane) * (sizes.multiplies ? number_bytes : 4) +
                         std::int64_t{sizes.channels} * repeat * cut.taps * 4 +
                         round_up(planes * targets * cut.target_rows * work.target_w * number_bytes, 16);
   launch.threads = sizes.threads;

@@ -21,7 +21,7 @@ struct PhaseShape {
   std::int64_t images, channels;
   int repeat, number, sources, targets;  ///< channels of either for one of x
   int load_vector, store_vector;         ///< at most, by addresses and rows
-  double rows_met, columns_met;          ///< taps of a target that meet a source, on average
+  double rows_met;                       ///< rows of taps of a target that meet a source, on average
 };
 
 /// Products of one axis that exist, for each of its targets.
@@ -45,8 +45,45 @@ int window_of(const PhaseShape& s, const PhaseSizes& z) {
 
 /// Of a thread, to within some.
 int phase_registers(const PhaseShape& s, const PhaseSizes& z) {
+  if (z.multiplies) return 62 + z.rows * (4 + phase_eights(s.work.w));
   const int taps = static_cast<int>(round_up(s.work.w.most_taps(), 4));
   return 40 + z.rows * z.columns + window_of(s, z) + z.tap_rows * taps;
+}
+
+/// What a block spends on an item beside moving it: instructions of warps, wavefronts of shared memory, and
+/// clocks of the matrix units.
+struct PhaseEffort {
+  double issue, wavefronts, matrix;
+};
+
+PhaseEffort effort_of(const PhaseShape& s, const PhaseSizes& z, const PhaseCut& cut) {
+  const PhaseAxis &h = s.work.h, &w = s.work.w;
+  const double classes = static_cast<double>(h.classes()) * w.classes();
+  const double groups = static_cast<double>(h.groups()) * w.groups() * s.sources;
+  const double turns_w = w.groups() * s.sources, taps = w.most_taps();
+  if (z.multiplies) {
+    const double units = static_cast<double>(z.channels) * s.targets * classes * cut.place_blocks;
+    const double turns = std::ceil(units / (z.threads / 32)) * (z.threads / 32);
+    // Rows that all places together are high, and so meet rows of taps that some of them do not.
+    const double high = std::min<double>(cut.row_groups, std::ceil(16.0 / cut.tiles)) * z.rows;
+    const double met = std::min(1.0, (s.rows_met + (high - 1) / 2) / h.kernel);
+    const double tap_rows = h.kernel * turns_w * met, rows = tap_rows + groups * (z.rows - 1) * met;
+    const int eights = phase_eights(w);
+    const double loads = (eights > 1 ? 4 : 0) + eights % 2 * 2, products = eights / 2 + eights % 2;
+    return {turns * (300 + 40 * z.rows + groups * 60 + rows * (14 + eights + products) +
+                     tap_rows * z.rows * (2 + 2 * products)),
+            turns * (rows * (eights + loads) + 12 * z.rows), turns * tap_rows * z.rows * eights * 1.1};
+  }
+  const double planes = static_cast<double>(z.images) * z.channels;
+  const double units = planes * s.targets * classes * cut.row_groups * cut.tiles;
+  const double turns = std::ceil(units / z.threads) * z.threads / 32;
+  const double window = window_of(s, z), vector = z.columns % 4 == 0 ? 4 : z.columns % 2 == 0 ? 2 : 1;
+  // Rows of taps that a unit's rows meet, together.
+  const double rows = std::min<double>(h.kernel, s.rows_met + (z.rows - 1) / 2.0) * turns_w;
+  const double at_once = z.rows + z.tap_rows - 1.0, of_row = at_once * window / z.tap_rows;
+  return {turns * (rows * (z.rows * z.columns * taps + of_row / vector + at_once * 4 / z.tap_rows + 12) +
+                   groups * 55 + z.rows * z.columns * 10 + 150),
+          turns * (rows * (of_row + taps / 4) + z.rows * z.columns * 2), 0};
 }
 
 /// Estimated milliseconds: some limits, of which the largest counts most. Instructions and wavefronts are
@@ -59,26 +96,13 @@ double phase_cost(const PhaseShape& s, const PhaseConfig& c, const Plan& plan) {
   const PhaseSizes& z = c.sizes;
   const double items = static_cast<double>(work.items) * cut.channel_blocks;
   const double planes = static_cast<double>(z.images) * z.channels;
-  const double units = planes * s.targets * h.classes() * w.classes() * cut.row_groups * cut.tiles;
-  const double turns = std::ceil(units / z.threads) * z.threads / 32;  // of warps
-  const double window = window_of(s, z), taps = w.most_taps(),
-               vector = z.columns % 4 == 0   ? 4
-                        : z.columns % 2 == 0 ? 2
-                                             : 1;
-  // Rows of taps that a unit's rows meet, together.
-  const double rows = std::min<double>(h.kernel, s.rows_met + (z.rows - 1) / 2.0) * w.groups() * s.sources;
-  const double at_once = z.rows + z.tap_rows - 1.0, of_row = at_once * window / z.tap_rows;
-  const double groups = static_cast<double>(h.groups()) * w.groups() * s.sources;
-  const double multiply_adds = rows * z.rows * z.columns * taps;
+  const PhaseEffort effort = effort_of(s, z, cut);
   const double loaded =
       planes * s.sources * cut.source_rows * std::min<double>(w.sources, w.step() * cut.phase);
   const double stored = planes * s.targets * cut.target_rows * work.target_w;
-  const double moved = loaded * (3 + 12.0 / z.load_vector) + stored * (1 + 12.0 / z.store_vector);
-  const double issue = turns * (multiply_adds + rows * (of_row / vector + at_once * 4 / z.tap_rows + 12) +
-                                groups * 55 + z.rows * z.columns * 10 + 150) +
-                       moved / 32;
-  const double wavefronts =
-      turns * (rows * (of_row + taps / 4) + z.rows * z.columns * 2) + (loaded * 2 + stored * 2) / 32;
+  const double issue =
+      effort.issue + (loaded * (3 + 12.0 / z.load_vector) + stored * (1 + 12.0 / z.store_vector)) / 32;
+  const double wavefronts = effort.wavefronts + (loaded * 2 + stored * 2) / 32;
   const double x = static_cast<double>(s.images * s.channels) * s.sources * h.sources * w.sources,
                y = static_cast<double>(s.images * s.channels) * s.targets * work.target_h * work.target_w;
   const double again = std::max(0.0, items * loaded / x - 1);
@@ -91,7 +115,8 @@ double phase_cost(const PhaseShape& s, const PhaseConfig& c, const Plan& plan) {
   constexpr double kPower = 3, kIssue = 1.25, kShared = 1.3;
   double sum = 0;
   for (const double limit :
-       {memory, items * issue / 4 * kIssue / kClocks, items * wavefronts * kShared / kClocks, latency})
+       {memory, items * issue / 4 * kIssue / kClocks, items * wavefronts * kShared / kClocks,
+        items * effort.matrix / kClocks, latency})
     sum += std::pow(limit, kPower);
   const double waves = blocks / (kMultiprocessors * c.resident);
   return std::pow(sum, 1 / kPower) * (1 + 0.5 * (std::ceil(waves) / waves - 1)) + 0.004;
@@ -114,14 +139,20 @@ bool plan_phases(const Problem& p, const PhaseShape& s, const PhaseConfig& c, bo
   plan.resident = c.resident, plan.registers = phase_registers(s, z), plan.item_images = z.images;
   if (!named) return true;
   std::array<char, 200> text{};
-  std::snprintf(
-      text.data(), text.size(), "correlate_phases<%s, PhaseTile<%d, %d, %d, %d>, %d, %s, %s, %d, %d, %d, %d>",
-      type_name(p.dtype), s.work.w.most_taps(), z.rows, z.columns, z.tap_rows, s.repeat,
-      word(s.work.w.scatters), word(p.channels_last), z.load_vector, z.store_vector, z.threads, c.resident);
+  const int length =
+      z.multiplies ? std::snprintf(text.data(), text.size(), "multiply_phases<%s, PhaseMatrixTile<%d, %d>",
+                                   type_name(p.dtype), s.work.w.most_taps(), z.rows)
+                   : std::snprintf(text.data(), text.size(), "correlate_phases<%s, PhaseTile<%d, %d, %d, %d>",
+                                   type_name(p.dtype), s.work.w.most_taps(), z.rows, z.columns, z.tap_rows);
+  std::snprintf(text.data() + length, text.size() - static_cast<std::size_t>(length),
+                ", %d, %s, %s, %d, %d, %d, %d>", s.repeat, word(s.work.w.scatters), word(p.channels_last),
+                z.load_vector, z.store_vector, z.threads, c.resident);
   plan.kernel = text.data();
   plan.what = "phases of " + std::to_string(z.images) + " x " + std::to_string(z.channels) + " planes in " +
-              std::to_string(plan.phases.cut.bands) + " bands, " + std::to_string(z.rows) + "x" +
-              std::to_string(z.columns) + ", " + std::to_string(z.tap_rows) + " rows of taps";
+              std::to_string(plan.phases.cut.bands) + " bands, " +
+              (z.multiplies ? "16 places of " + std::to_string(z.rows) + " rows"
+                            : std::to_string(z.rows) + "x" + std::to_string(z.columns) + ", " +
+                                  std::to_string(z.tap_rows) + " rows of taps");
   return true;
 }
 
@@ -221,35 +252,46 @@ void add_phase_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
   PhaseShape shape = describe_phases(p, s);
   if (shape.work.w.step() > PhaseCut::kMostPhases || shape.work.h.targets < 1 || shape.work.w.targets < 1)
     return;
-  shape.rows_met = meetings(shape.work.h), shape.columns_met = meetings(shape.work.w);
+  shape.rows_met = meetings(shape.work.h);
   std::vector<std::pair<double, PhaseConfig>> configs;
-  Plan plan;
-  PhaseConfig c;
-  const int taps = shape.work.w.most_taps(),
-            rows = static_cast<int>(ceiling(shape.work.h.targets, shape.work.h.classes()));
-  const int columns = shape.work.w.targets_of(0);
+  // Of each tile the best share of a block.
+  const auto try_tile = [&](const PhaseSizes& tile) {
+    PhaseConfig c, best;
+    c.sizes = tile;
+    double least = 0;
+    Plan plan;
+    for (const int threads : {128, 256})
+      for (const int resident : {1, 2, 3, 4, 6}) {
+        c.sizes.threads = threads, c.resident = resident;
+        if (registers_of(threads, resident) < phase_registers(shape, c.sizes)) continue;
+        each_share(shape, p.channels_last, c.sizes, kSharedBytes / resident - 1024,
+                   [&](const PhaseSizes& sizes) {
+                     PhaseConfig of = c;
+                     of.sizes = sizes;
+                     if (!plan_phases(p, shape, of, false, plan)) return;
+                     if (least > 0 && plan.cost >= least) return;
+                     least = plan.cost, best = of;
+                   });
+      }
+    if (least > 0) configs.emplace_back(least, best);
+  };
+  const PhaseAxis &h = shape.work.h, &w = shape.work.w;
+  const auto rows = static_cast<int>(ceiling(h.targets, h.classes())), columns = w.targets_of(0);
+  if (shape.number == 2 && !p.exact_taps)
+    for (const int of_rows : {1, 2, 3, 4, 6, 8}) {
+      if (of_rows > 1 && of_rows >= 2 * rows) continue;
+      PhaseSizes tile;
+      tile.multiplies = true, tile.rows = of_rows;
+      try_tile(tile);
+    }
   for (const int of_columns : {3, 4, 5, 6, 7, 8, 10, 12})
     for (const int of_rows : {1, 2, 3, 4}) {
       if ((of_columns > 3 && of_columns >= 2 * columns) || (of_rows > 1 && of_rows >= 2 * rows)) continue;
       for (const int tap_rows : {1, 2, 4}) {
-        if (tap_rows > 1 && (tap_rows * taps > 16 || tap_rows > shape.work.h.most_taps())) continue;
-        c.sizes.columns = of_columns, c.sizes.rows = of_rows, c.sizes.tap_rows = tap_rows;
-        double least = 0;
-        PhaseConfig best;
-        for (const int threads : {128, 256})
-          for (const int resident : {1, 2, 3, 4, 6}) {
-            c.sizes.threads = threads, c.resident = resident;
-            if (registers_of(threads, resident) < phase_registers(shape, c.sizes)) continue;
-            each_share(shape, p.channels_last, c.sizes, kSharedBytes / resident - 1024,
-                       [&](const PhaseSizes& sizes) {
-                         PhaseConfig of = c;
-                         of.sizes = sizes;
-                         if (!plan_phases(p, shape, of, false, plan)) return;
-                         if (least > 0 && plan.cost >= least) return;
-                         least = plan.cost, best = of;
-                       });
-          }
-        if (least > 0) configs.emplace_back(least, best);
+        if (tap_rows > 1 && (tap_rows * w.most_taps() > 16 || tap_rows > h.most_taps())) continue;
+        PhaseSizes tile;
+        tile.columns = of_columns, tile.rows = of_rows, tile.tap_rows = tap_rows;
+        try_tile(tile);
       }
     }
   add_best(

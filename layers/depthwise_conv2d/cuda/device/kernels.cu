@@ -9,6 +9,7 @@
 #include "matrices.cuh"
 #include "pairs.cuh"
 #include "phases_correlate.cuh"
+#include "phases_multiply.cuh"
 #include "pixels.cuh"
 #include "planes.cuh"
 #include "positions_correlate.cuh"

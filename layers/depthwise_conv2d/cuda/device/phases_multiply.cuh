@@ -6,17 +6,18 @@
 /// the matrix units. For one channel, one group and one row of taps,
 ///   y [16 places][8 columns] += x [16 places][window of 8 columns] · Toeplitz matrix of the taps,
 /// as in toeplitz_boxes.cuh; here the windows of any stride and dilation are neighbours in shared memory, and
-/// those of neighbouring tiles overlap. A place is eight neighbouring columns of a class, in a row: places of
-/// a class are tiles, then rows, then images.
+/// those of neighbouring tiles overlap. A place is a tile of eight neighbouring columns of a class and some
+/// rows, one below the other: a row of x that is loaded serves all of them. Places of a class are tiles, then
+/// blocks of rows, then images.
 ///
 /// Numbers that are not finite spread to other results of their row and channel, as 0 · infinity is no
 /// number.
 namespace lamella::depthwise {
 
-/// kTaps_: of a group, in a row, at most. A warp has 16 · kSets_ places at a time.
-template <int kTaps_, int kSets_>
+/// kTaps_: of a group, in a row, at most. A warp has 16 places of kRows_ rows at a time.
+template <int kTaps_, int kRows_>
 struct PhaseMatrixTile {
-  static constexpr int kTaps = kTaps_, kSets = kSets_;
+  static constexpr int kTaps = kTaps_, kRows = kRows_;
   static constexpr int kEights = (kTaps + 7 + 7) / 8;  ///< of a window
   /// Pairs of taps that differ between lanes, of a row of taps.
   static constexpr int kEntries = 8 * kEights + 8;
@@ -48,35 +49,54 @@ __device__ __forceinline__ void make_phase_tables(const PhaseWork& work, const P
   }
 }
 
-/// The places of a warp's unit.
+/// What the lanes of a warp have of rows of x for a group of taps. Rows are counted from the first target's
+/// first tap on.
+struct PhaseWindows {
+  unsigned window, none;    ///< where the lane's begins in row 0, were that there, and zeros in its place
+  unsigned pitch;           ///< bytes from one row to the next
+  int row, step, high;      ///< row i exists if 0 <= row + i · step < high
+  int least_row, most_row;  ///< `row` of all lanes
+};
+
+/// The results of 16 places.
 template <class T, class Tile>
 struct PhasePlaces {
-  static constexpr int kSets = Tile::kSets, kEights = Tile::kEights;
-  float sums[kSets][4];
+  static constexpr int kRows = Tile::kRows, kEights = Tile::kEights;
+  float sums[kRows][4];
 
   __device__ __forceinline__ void fill(float with) {
 #pragma unroll
-    for (int s = 0; s < kSets; ++s)
+    for (int r = 0; r < kRows; ++r)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) sums[s][i] = with;
+      for (int i = 0; i < 4; ++i) sums[r][i] = with;
   }
-  /// Adds the products of a row of taps, whose pairs are at `table`. windows: where the lane's begin, in
-  /// shared memory, for each set.
-  __device__ __forceinline__ void add(const unsigned* table, const unsigned (&windows)[kSets]) {
-    unsigned taps[kEights];
+  /// Adds a group's products; the lane's pairs of row j of the taps are at `table` + j · tap_pitch.
+  __device__ __forceinline__ void add(const PhaseWindows& at, const unsigned* table, int tap_pitch,
+                                      int taps) {
+    unsigned pairs[kRows][kEights];  // of row j in place j % kRows
+#pragma unroll 1
+    for (int first = 0; first < taps + kRows - 1; first += kRows) {
 #pragma unroll
-    for (int e = 0; e < kEights; ++e) taps[e] = table[8 * e];
+      for (int u = 0; u < kRows; ++u) {
+        const int i = first + u;
+        if (i < taps) {
 #pragma unroll
-    for (int s = 0; s < kSets; ++s) {
-      if constexpr (kEights > 1) {
-        unsigned x[4];
-        load_matrices(x, windows[s]);
-        multiply_add(sums[s], x[0], x[1], x[2], x[3], taps[0], taps[1], T{});
-      }
-      if constexpr (kEights % 2 == 1) {
-        unsigned x[2];
-        load_matrices(x, windows[s] + (kEights - 1) * 16);
-        multiply_add(sums[s], x[0], x[1], taps[kEights - 1], T{});
+          for (int e = 0; e < kEights; ++e) pairs[u][e] = table[i * tap_pitch + 8 * e];
+        }
+        if (i >= taps + kRows - 1 || at.most_row + i * at.step < 0 || at.least_row + i * at.step >= at.high)
+          continue;
+        const bool exists = static_cast<unsigned>(at.row + i * at.step) < static_cast<unsigned>(at.high);
+        const unsigned from = exists ? at.window + static_cast<unsigned>(i) * at.pitch : at.none;
+        unsigned x[4], rest[2];
+        if constexpr (kEights > 1) load_matrices(x, from);
+        if constexpr (kEights % 2 == 1) load_matrices(rest, from + (kEights - 1) * 16);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          if (i < r || i >= taps + r) continue;
+          const unsigned(&with)[kEights] = pairs[(u - r + kRows) % kRows];
+          if constexpr (kEights > 1) multiply_add(sums[r], x[0], x[1], x[2], x[3], with[0], with[1], T{});
+          if constexpr (kEights % 2 == 1) multiply_add(sums[r], rest[0], rest[1], with[kEights - 1], T{});
+        }
       }
     }
   }
@@ -86,7 +106,7 @@ struct PhasePlaces {
 template <class T, class Tile, int kRepeat, bool kScatters, bool kLast, int kLoad, int kStore, int kThreads,
           int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const PhaseWork work) {
-  constexpr int kSets = Tile::kSets, kPlaces = 16 * kSets, kNowhere = -(1 << 30);
+  constexpr int kRows = Tile::kRows, kPlaces = 16;
   constexpr int kSources = kScatters ? kRepeat : 1, kTargets = kScatters ? 1 : kRepeat;
   extern __shared__ uint4 shared[];
   const PhaseAxis &h = work.h, &w = work.w;
@@ -147,34 +167,21 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
                 class_h = digit(channel, classes_h, cut.by_classes_h);
       const int of_class = at.images * cut.row_groups * cut.tiles;
       if (channel >= share.channels * kTargets || first >= of_class) continue;
-      // Which places the lane has windows of, and of which it gets results.
-      const auto find = [&](int number, int& tile, int& row, int& image) {
-        image = number;
-        tile = digit(image, cut.tiles, cut.by_tiles), row = digit(image, cut.row_groups, cut.by_row_groups);
-        return number < of_class && class_h + (begin + row) * classes_h < at.end;
+      const auto find = [&](int number, int& tile, int& row) {
+        int image = number;
+        tile = digit(image, cut.tiles, cut.by_tiles);
+        row = digit(image, cut.row_groups, cut.by_row_groups) * kRows;
+        return image;
       };
-      int plane_of[kSets], row_of[kSets], tile_of[kSets];
-      int least = 1 << 30, most = -1;
-#pragma unroll
-      for (int s = 0; s < kSets; ++s) {
-        int image;
-        const bool exists = find(first + 16 * s + place, tile_of[s], row_of[s], image);
-        plane_of[s] =
-            (image * cut.channels * kSources + (kScatters ? channel * kSources : channel / kTargets)) *
-            cut.plane;
-        if (!exists) plane_of[s] = -1;
-      }
-      // Rows of the unit, of its class: more than that can only add zeros.
-      {
-        int tile, image;
-        const int last = min(first + kPlaces, of_class) - 1;
-        int row = last;
-        find(first, tile, least, image);
-        int image_of_last;
-        find(last, tile, row, image_of_last);
-        most = row;
-        if (image != image_of_last) least = 0, most = cut.row_groups - 1;
-      }
+      const int number = min(first + place, of_class - 1);  // the last stands in for those behind it
+      int tile, row;
+      const int image = find(number, tile, row);
+      // Rows of all lanes. Places are in order, unless they are of several images.
+      int least, most, some;
+      if (find(first, some, least) != find(min(first + kPlaces, of_class) - 1, some, most))
+        least = 0, most = (cut.row_groups - 1) * kRows;
+      const int plane =
+          image * cut.channels * kSources + (kScatters ? channel * kSources : channel / kTargets);
       PhasePlaces<T, Tile> result;
       result.fill(kScatters ? 0.0f : load_bias<T>(work.taps, share.first_channel * kTargets + channel));
       int behind = 0;
@@ -187,59 +194,50 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
           const PhaseGroupOfColumns by_w = groups_of_columns[class_w * groups_w + group_w];
           if (by_w.taps == 0) continue;
           if (kScatters) behind = by_w.behind;
+          const int column = by_w.first + (tile + eight) * 8;
 #pragma unroll 1
           for (int group_h = 0; group_h < groups_h; ++group_h) {
             const PhaseGroupOfRows by_h = groups_of_rows[class_h * groups_h + group_h];
-            const int row = by_h.first + begin * step_h - at.low;
-            unsigned none[kSets], windows[kSets];
-            int at_row[kSets];
-#pragma unroll
-            for (int s = 0; s < kSets; ++s) {
-              const int column = by_w.first + (tile_of[s] + eight) * 8;
-              at_row[s] = row + row_of[s] * step_h;
-              none[s] = all_zeros + static_cast<unsigned>(column) * 2;
-              windows[s] =
-                  all_planes +
-                  static_cast<unsigned>(plane_of[s] + source * cut.plane + at_row[s] * cut.row + column) * 2;
-              if (plane_of[s] < 0) at_row[s] = kNowhere;
-            }
-            const unsigned* table = of_channel + by_h.tap + by_w.tap;
-            const int low = row + least * step_h, high = row + most * step_h;
-#pragma unroll 1
-            for (int j = 0; j < by_h.taps; ++j) {
-              if (high + j * step_h >= 0 && low + j * step_h < rows) {
-                unsigned from[kSets];
-#pragma unroll
-                for (int s = 0; s < kSets; ++s)
-                  from[s] = static_cast<unsigned>(at_row[s] + j * step_h) < static_cast<unsigned>(rows)
-                                ? windows[s] + static_cast<unsigned>(j * step_h * cut.row) * 2
-                                : none[s];
-                result.add(table, from);
-              }
-              table += by_h.tap_pitch;
-            }
+            const int begin_row = by_h.first + begin * step_h - at.low;
+            PhaseWindows windows;
+            windows.row = begin_row + row * step_h, windows.step = step_h, windows.high = rows;
+            windows.least_row = begin_row + least * step_h, windows.most_row = begin_row + most * step_h;
+            windows.window =
+                all_planes +
+                static_cast<unsigned>((plane + source) * cut.plane + windows.row * cut.row + column) * 2;
+            windows.none = all_zeros + static_cast<unsigned>(column) * 2;
+            windows.pitch = static_cast<unsigned>(step_h * cut.row) * 2;
+            result.add(windows, of_channel + by_h.tap + by_w.tap, by_h.tap_pitch, by_h.taps);
           }
         }
       }
-      const int all = kLast ? cut.channels * kTargets : 1, next = classes_w * w.target_every * all;
+      const int all = kLast ? cut.channels * kTargets : 1, next = classes_w * w.target_every * all,
+                next_row = classes_h * h.target_every * work.target_w * all;
       const int columns = w.targets_of(class_w);
 #pragma unroll
-      for (int i = 0; i < 2 * kSets; ++i) {
-        int tile, row, image;
-        if (!find(first + i / 2 * 16 + i % 2 * 8 + lane / 4, tile, row, image)) continue;
+      for (int half = 0; half < 2; ++half) {
+        const int place_of_result = first + half * 8 + lane / 4;
+        const int image_of = find(min(place_of_result, of_class - 1), tile, row);
         const int column = tile * 8 + lane % 4 * 2 - behind;
-        const int of_plane =
-            h.target_first + (class_h + (begin + row) * classes_h - at.begin) * h.target_every;
-        const int plane = kLast ? image : image * cut.channels * kTargets + channel;
-        T* const to = targets +
-                      ((plane * cut.target_rows + of_plane) * work.target_w + w.target_first +
-                       (class_w + column * classes_w) * w.target_every) *
-                          all +
-                      (kLast ? channel : 0);
+        const int row_of = class_h + (begin + row) * classes_h - at.begin,  // of all classes
+            rows_left = at.end - at.begin - row_of;
+        const int of_plane = h.target_first + row_of * h.target_every;
+        const int plane_of = kLast ? image_of : image_of * cut.channels * kTargets + channel;
+        T* to = targets +
+                ((plane_of * cut.target_rows + of_plane) * work.target_w + w.target_first +
+                 (class_w + column * classes_w) * w.target_every) *
+                    all +
+                (kLast ? channel : 0);
+        const bool exists = place_of_result < of_class, is_first = exists && column >= 0 && column < columns,
+                   is_second = exists && column + 1 >= 0 && column + 1 < columns;
 #pragma unroll
-        for (int n = 0; n < 2; ++n)
-          if (column + n >= 0 && column + n < columns)
-            to[n * next] = narrow<T>(result.sums[i / 2][i % 2 * 2 + n]);
+        for (int r = 0; r < kRows; ++r) {
+          if (r * classes_h < rows_left) {
+            if (is_first) to[0] = narrow<T>(result.sums[r][half * 2]);
+            if (is_second) to[next] = narrow<T>(result.sums[r][half * 2 + 1]);
+          }
+          to += next_row;
+        }
       }
     }
     __syncthreads();
