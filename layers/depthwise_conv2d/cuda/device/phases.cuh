@@ -46,43 +46,53 @@ struct PhasePlane {
   }
 };
 
-/// Where column `column` of sources lies in a row; negative: nowhere.
-__device__ __forceinline__ int phase_place(const PhaseWork& work, int column, int step) {
-  const int index = column / step, residue = column - index * step;
-  const int place = index - work.cut.bases[residue];
-  return place >= 0 && place < work.cut.phase ? residue * work.cut.phase + place : -1;
-}
+/// Planes that load_phases() loads, and how they lie in shared memory: see PhaseCut.
+template <bool kHasBases>
+struct PhasePlanes {
+  const PhaseTensor& tensor;
+  int first_h, every_h, first_w, every_w;  ///< which of the tensor's rows and columns
+  int columns, step;                       ///< residues modulo `step`
+  const int* bases;                        ///< kHasBases; else all begin with their first
+  int phase, row, plane, rows;
+  Divisor by_rows, by_channels;
+  int lanes;
 
-/// Loads an item's sources. kLast: channels are neighbours; else columns are. kVector of these are loaded at
-/// once. `repeat`: channels of sources for one of x.
-template <class T, bool kLast, int kVector, int kThreads>
-__device__ __forceinline__ void load_phases(const PhaseWork& work, const PhaseShare& share,
-                                            const PhaseItem& at, int repeat, float* planes) {
+  /// Where a column lies in a row; negative: nowhere.
+  __device__ __forceinline__ int place(int column) const {
+    const int index = column / step, residue = column - index * step;
+    const int at = kHasBases ? index - bases[residue] : index;
+    return at >= 0 && at < phase ? residue * phase + at : -1;
+  }
+};
+
+/// Loads an item's planes, rows low ... high - 1. kLast: channels are neighbours; else columns are. kVector
+/// of these are loaded at once. `repeat`: channels of the planes for one of x.
+template <class T, bool kLast, int kVector, int kThreads, bool kHasBases>
+__device__ __forceinline__ void load_planes(const PhaseWork& work, const PhasePlanes<kHasBases>& of,
+                                            const PhaseShare& share, const PhaseItem& at, int low, int high,
+                                            int repeat, float* planes) {
   constexpr int kTogether = 8;  // loads in flight
-  const PhaseCut& cut = work.cut;
-  const int all = cut.channels * repeat, channels = share.channels * repeat, step = work.w.step();
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % cut.load_lanes,
-            group = thread / cut.load_lanes, groups = kThreads / cut.load_lanes;
-  const int run = kLast ? work.w.sources * channels : work.w.sources;
-  const int rows = (kLast ? at.images : at.images * all) * cut.source_rows;
-  const T* const from =
-      static_cast<const T*>(work.source.data) + at.image * work.source.image +
-      share.first_channel * repeat * work.source.channel +
-      (work.h.source_first + static_cast<Int64>(at.low) * work.h.source_every) * work.source.row;
-  for (int first = lane * kVector; first < run; first += cut.load_lanes * kVector) {
+  const int all = work.cut.channels * repeat, channels = share.channels * repeat;
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % of.lanes, group = thread / of.lanes,
+            groups = kThreads / of.lanes;
+  const int run = kLast ? of.columns * channels : of.columns;
+  const int rows = (kLast ? at.images : at.images * all) * of.rows;
+  const T* const from = static_cast<const T*>(of.tensor.data) + at.image * of.tensor.image +
+                        share.first_channel * repeat * of.tensor.channel +
+                        (of.first_h + static_cast<Int64>(low) * of.every_h) * of.tensor.row;
+  for (int first = lane * kVector; first < run; first += of.lanes * kVector) {
     const int column = kLast ? first / channels : first, channel = kLast ? first - column * channels : 0;
     int places[kVector];
     bool any = false;
 #pragma unroll
     for (int v = 0; v < kVector; ++v) {
-      places[v] = phase_place(work, kLast ? column : column + v, step);
+      places[v] = of.place(kLast ? column : column + v);
       any = any || places[v] >= 0;
-      if (kLast && places[v] >= 0) places[v] += (channel + v) * cut.plane;
+      if (kLast && places[v] >= 0) places[v] += (channel + v) * of.plane;
     }
     if (!any) continue;
-    const T* const of_column =
-        from + channel * work.source.channel +
-        (work.w.source_first + static_cast<Int64>(column) * work.w.source_every) * work.source.column;
+    const T* const of_column = from + channel * of.tensor.channel +
+                               (of.first_w + static_cast<Int64>(column) * of.every_w) * of.tensor.column;
 #pragma unroll 1
     for (int row = group; row < rows; row += groups * kTogether) {
       float numbers[kTogether][kVector];
@@ -90,17 +100,15 @@ __device__ __forceinline__ void load_phases(const PhaseWork& work, const PhaseSh
 #pragma unroll
       for (int i = 0; i < kTogether; ++i) {
         const int number = row + i * groups;
-        const int plane = static_cast<int>(cut.by_source_rows.divide(static_cast<unsigned>(number)));
-        const int of_plane = number - plane * cut.source_rows;
-        const PhasePlane which(plane, cut.by_sources, all);
-        const bool exists =
-            number < rows && of_plane < at.high - at.low && (kLast || which.channel < channels);
-        to[i] = exists ? (kLast ? plane * all : plane) * cut.plane + of_plane * cut.row : -1;
+        const int plane = static_cast<int>(of.by_rows.divide(static_cast<unsigned>(number)));
+        const int of_plane = number - plane * of.rows;
+        const PhasePlane which(plane, of.by_channels, all);
+        const bool exists = number < rows && of_plane < high - low && (kLast || which.channel < channels);
+        to[i] = exists ? (kLast ? plane * all : plane) * of.plane + of_plane * of.row : -1;
         if (!exists) continue;
-        const Int64 of = kLast ? plane * work.source.image
-                               : which.image * work.source.image + which.channel * work.source.channel;
-        load<T>(of_column + of + static_cast<Int64>(of_plane) * work.h.source_every * work.source.row,
-                numbers[i]);
+        const Int64 begin = kLast ? plane * of.tensor.image
+                                  : which.image * of.tensor.image + which.channel * of.tensor.channel;
+        load<T>(of_column + begin + static_cast<Int64>(of_plane) * of.every_h * of.tensor.row, numbers[i]);
       }
 #pragma unroll
       for (int i = 0; i < kTogether; ++i)
@@ -109,6 +117,31 @@ __device__ __forceinline__ void load_phases(const PhaseWork& work, const PhaseSh
           if (to[i] >= 0 && places[v] >= 0) planes[to[i] + places[v]] = numbers[i][v];
     }
   }
+}
+
+/// An item's sources, sorted as the groups of taps want them.
+template <class T, bool kLast, int kVector, int kThreads>
+__device__ __forceinline__ void load_phases(const PhaseWork& work, const PhaseShare& share,
+                                            const PhaseItem& at, int repeat, float* planes) {
+  const PhaseCut& cut = work.cut;
+  const PhasePlanes<true> of{
+      work.source,    work.h.source_first, work.h.source_every, work.w.source_first, work.w.source_every,
+      work.w.sources, work.w.step(),       cut.bases,           cut.phase,           cut.row,
+      cut.plane,      cut.source_rows,     cut.by_source_rows,  cut.by_sources,      cut.load_lanes};
+  load_planes<T, kLast, kVector, kThreads>(work, of, share, at, at.low, at.high, repeat, planes);
+}
+
+/// An item's targets, for the weight's gradient, sorted by class.
+template <class T, bool kLast, int kVector, int kThreads>
+__device__ __forceinline__ void load_targets(const PhaseWork& work, const PhaseShare& share,
+                                             const PhaseItem& at, int repeat, float* planes) {
+  const PhaseCut& cut = work.cut;
+  const PhasePlanes<false> of{
+      work.target,         work.h.target_first, work.h.target_every, work.w.target_first,
+      work.w.target_every, work.w.targets,      work.w.classes(),    nullptr,
+      cut.target_phase,    cut.target_row,      cut.target_plane,    cut.target_rows,
+      cut.by_target_rows,  cut.by_channels,     cut.store_lanes};
+  load_planes<T, kLast, kVector, kThreads>(work, of, share, at, at.begin, at.end, repeat, planes);
 }
 
 /// Stores an item's targets, which lie in shared memory in the order of the tensor: rows of columns of
