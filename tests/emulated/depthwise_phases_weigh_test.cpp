@@ -52,5 +52,22 @@ TEST(PhasesWeigh, vectors_of_columns) { weigh<BFloat16, Kernel<3, 5, 2, 1>, 12, 
 TEST(PhasesWeigh, strides_above_the_kernel) { weigh<float, Kernel<1, 2, 2, 3>, 4, 1, true, false>(); }
 TEST(PhasesWeigh, rows_of_taps) { weigh<float, Kernel<11, 3, 1, 1>, 16, 4, true, true>(); }
 
+/// Threads that do not suffice for the taps, and sums that need more room than planes.
+TEST(PhasesWeigh, cut) {
+  PhaseWork work;
+  work.h = work.w = phase_axis(4, 4, 11, 1, 5, 1, false);
+  PhaseWeighSizes sizes;
+  sizes.tap_rows = 2, sizes.threads = 128, sizes.band = 4;
+  const auto cut = [&](int channels) {
+    sizes.channels = channels;
+    return cut_weigh_phases(work, 1, channels, false, 1, true, sizes, 1);
+  };
+  EXPECT_EQ(cut(22).blocks, 0);
+  EXPECT_EQ(cut(21).blocks, 1);
+  EXPECT_EQ(work.cut.splits, 1);
+  EXPECT_EQ(cut(1).shared_bytes, (2 * 11 + 1) * 128 * 4);
+  EXPECT_EQ(work.cut.splits, 21);
+}
+
 }  // namespace
 }  // namespace lamella::depthwise::checks

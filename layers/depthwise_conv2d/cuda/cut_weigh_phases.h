@@ -78,7 +78,8 @@ inline Launch cut_weigh_phases(PhaseWork& work, std::int64_t images, std::int64_
   cut.by_tiles = divisor_of(cut.tiles), cut.by_row_groups = divisor_of(cut.row_groups);
   cut.by_source_rows = divisor_of(cut.source_rows), cut.by_target_rows = divisor_of(cut.target_rows);
   cut.by_channels = divisor_of(outputs), cut.by_sources = divisor_of(sizes.channels);
-  cut.by_bands = divisor_of(cut.bands);
+  cut.by_bands = divisor_of(cut.bands), cut.by_step_w = divisor_of(w.step());
+  cut.by_classes_h = divisor_of(h.classes()), cut.by_classes_w = divisor_of(w.classes());
   const std::int64_t items = ceiling(images, sizes.images) * cut.bands;
   if (items > kMostItems) return launch;
   work.items = static_cast<int>(items);

@@ -66,12 +66,12 @@ struct PhasePlanes {
 };
 
 /// Loads an item's planes, rows low ... high - 1. kLast: channels are neighbours; else columns are. kVector
-/// of these are loaded at once. `repeat`: channels of the planes for one of x.
-template <class T, bool kLast, int kVector, int kThreads, bool kHasBases>
+/// of these are loaded at once, kTogether times before any is stored. `repeat`: channels of the planes for
+/// one of x.
+template <class T, bool kLast, int kVector, int kTogether, int kThreads, bool kHasBases>
 __device__ __forceinline__ void load_planes(const PhaseWork& work, const PhasePlanes<kHasBases>& of,
                                             const PhaseShare& share, const PhaseItem& at, int low, int high,
                                             int repeat, float* planes) {
-  constexpr int kTogether = 8;  // loads in flight
   const int all = work.cut.channels * repeat, channels = share.channels * repeat;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % of.lanes, group = thread / of.lanes,
             groups = kThreads / of.lanes;
@@ -120,7 +120,7 @@ __device__ __forceinline__ void load_planes(const PhaseWork& work, const PhasePl
 }
 
 /// An item's sources, sorted as the groups of taps want them.
-template <class T, bool kLast, int kVector, int kThreads>
+template <class T, bool kLast, int kVector, int kThreads, int kTogether = 8>
 __device__ __forceinline__ void load_phases(const PhaseWork& work, const PhaseShare& share,
                                             const PhaseItem& at, int repeat, float* planes) {
   const PhaseCut& cut = work.cut;
@@ -128,11 +128,11 @@ __device__ __forceinline__ void load_phases(const PhaseWork& work, const PhaseSh
       work.source,    work.h.source_first, work.h.source_every, work.w.source_first, work.w.source_every,
       work.w.sources, work.w.step(),       cut.bases,           cut.phase,           cut.row,
       cut.plane,      cut.source_rows,     cut.by_source_rows,  cut.by_sources,      cut.load_lanes};
-  load_planes<T, kLast, kVector, kThreads>(work, of, share, at, at.low, at.high, repeat, planes);
+  load_planes<T, kLast, kVector, kTogether, kThreads>(work, of, share, at, at.low, at.high, repeat, planes);
 }
 
 /// An item's targets, for the weight's gradient, sorted by class.
-template <class T, bool kLast, int kVector, int kThreads>
+template <class T, bool kLast, int kVector, int kThreads, int kTogether>
 __device__ __forceinline__ void load_targets(const PhaseWork& work, const PhaseShare& share,
                                              const PhaseItem& at, int repeat, float* planes) {
   const PhaseCut& cut = work.cut;
@@ -141,7 +141,7 @@ __device__ __forceinline__ void load_targets(const PhaseWork& work, const PhaseS
       work.w.target_every, work.w.targets,      work.w.classes(),    nullptr,
       cut.target_phase,    cut.target_row,      cut.target_plane,    cut.target_rows,
       cut.by_target_rows,  cut.by_channels,     cut.store_lanes};
-  load_planes<T, kLast, kVector, kThreads>(work, of, share, at, at.begin, at.end, repeat, planes);
+  load_planes<T, kLast, kVector, kTogether, kThreads>(work, of, share, at, at.begin, at.end, repeat, planes);
 }
 
 /// Stores an item's targets, which lie in shared memory in the order of the tensor: rows of columns of

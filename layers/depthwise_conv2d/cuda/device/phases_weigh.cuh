@@ -9,7 +9,8 @@
 namespace lamella::depthwise {
 
 /// kTaps_: of a group, in a row, at most. A unit has kTapRows_ rows of them, and takes kColumns_ columns at
-/// once. kRagged_: some groups have one tap less.
+/// once: 128 registers hold kTapRows · (kTaps + kColumns) + kWindow up to 96. kRagged_: some groups have one
+/// tap less.
 template <int kTaps_, int kColumns_, int kTapRows_, bool kRagged_>
 struct PhaseTapTile {
   static constexpr int kTaps = kTaps_, kColumns = kColumns_, kTapRows = kTapRows_;
@@ -18,30 +19,38 @@ struct PhaseTapTile {
   static constexpr int kWindow = (kColumns + kTaps - 1 + kVector - 1) / kVector * kVector;
 };
 
+/// The number of a block of rows of taps, of one set of columns, both modulo the stride: that of one of its
+/// taps. Those that exist come first.
+__device__ __forceinline__ int taps_of(const PhaseWork& work, int tap_h, int tap_w, int tap_rows) {
+  const int of_set = tap_h / work.h.stride, set_h = tap_h - of_set * work.h.stride;
+  return (of_set / tap_rows * work.h.sets() + set_h) * work.w.sets() + tap_w % work.w.stride;
+}
+
 /// What a thread has. Output channels come first and strips second: planes lie so many banks apart, and tiles
 /// of an odd number of fours, that neighbours meet in none; and lanes of the same taps leave out the same
 /// rows.
 struct PhaseTapUnit {
-  int channel, split;
-  int set_w, set_h;  ///< groups of taps: columns and rows modulo the stride
-  int first, rows;   ///< rows of taps, in units of the stride
-  int number;        ///< of the taps: blocks of rows, and sets of columns
+  int split;             ///< the first strip; none: the thread has no taps
+  int of_x, of_g;        ///< planes of the first image, in floats
+  int row, column;       ///< sources of the first taps, of class 0
+  int rows;              ///< of taps
+  bool all_taps, first;  ///< those of the last column exist; of the channel, so that it has the bias's sum
 
-  __device__ __forceinline__ PhaseTapUnit(const PhaseWork& work, int unit, int outputs, int tap_rows) {
+  __device__ __forceinline__ PhaseTapUnit(const PhaseWork& work, int unit, int channels, int repeat, int taps,
+                                          int tap_rows) {
+    constexpr int kNone = 0x7fffffff;
+    const PhaseAxis &h = work.h, &w = work.w;
     const int rest = static_cast<int>(work.cut.by_channels.divide(static_cast<unsigned>(unit)));
-    channel = unit - rest * outputs;
-    number = rest / work.cut.splits, split = rest - number * work.cut.splits;
-    const int sets_w = work.w.sets(), sets_h = work.h.sets(), block = number / sets_w;
-    set_w = number - block * sets_w;
-    const int round = block / sets_h;
-    set_h = block - round * sets_h;
-    first = round * tap_rows;
-    rows = min(tap_rows, (work.h.kernel - set_h + work.h.stride - 1) / work.h.stride - first);
-  }
-  /// That of a tap: its number.
-  __device__ __forceinline__ static int number_of(const PhaseWork& work, int tap_h, int tap_w, int tap_rows) {
-    const int of_stride = tap_h / work.h.stride, set_h = tap_h - of_stride * work.h.stride;
-    return (of_stride / tap_rows * work.h.sets() + set_h) * work.w.sets() + tap_w % work.w.stride;
+    const int channel = unit - rest * work.cut.channels * repeat, number = rest / work.cut.splits;
+    const int block = number / w.sets(), set_w = number - block * w.sets();
+    const int round = block / h.sets(), set_h = block - round * h.sets();
+    of_x = channel / repeat * work.cut.plane, of_g = channel * work.cut.target_plane;
+    row = h.group(0, set_h).first + round * tap_rows * h.step();
+    column = w.group(0, set_w).first + w.padding * w.step();  // not below zero
+    rows = min(tap_rows, h.group(0, set_h).taps - round * tap_rows);
+    all_taps = w.group(0, set_w).taps == taps;
+    first = number == 0;
+    split = channel < channels * repeat && rows > 0 ? rest - number * work.cut.splits : kNone;
   }
 };
 
@@ -120,6 +129,8 @@ template <class T, class Tile, int kRepeat, bool kBias, bool kLast, int kLoadX, 
           int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) weigh_phases(const PhaseWork work) {
   constexpr int kTapRows = Tile::kTapRows, kTaps = Tile::kTaps;
+  // Loads in flight, beside the sums.
+  constexpr int kTogether = kTapRows * kTaps <= 24 && kLoadX < 4 && kLoadG < 4 ? 8 : 4;
   extern __shared__ uint4 shared[];
   const PhaseAxis &h = work.h, &w = work.w;
   const PhaseCut& cut = work.cut;
@@ -134,41 +145,43 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_phases(const PhaseWor
   wait_for_stream();
   __syncthreads();
 
-  const PhaseTapUnit unit(work, thread, outputs, kTapRows);
-  const bool works = unit.rows > 0 && unit.channel < share.channels * kRepeat;
-  const int classes_h = h.classes(), classes_w = w.classes(), step_h = h.step(), step_w = w.step();
-  const bool all_taps = unit.set_w + (kTaps - 1) * w.stride < w.kernel;
+  const PhaseTapUnit unit(work, thread, share.channels, kRepeat, kTaps, kTapRows);
+  const int classes_h = h.classes(), step_h = h.step();
   PhaseTapSums<Tile, kBias> sums;
   sums.clear();
 #pragma unroll 1
   for (int item = share.first; item < share.last; ++item) {
     const PhaseItem at(work, item);
-    load_phases<T, kLast, kLoadX, kThreads>(work, share, at, 1, planes);
-    load_targets<T, kLast, kLoadG, kThreads>(work, share, at, kRepeat, gradients);
+    load_phases<T, kLast, kLoadX, kThreads, kTogether>(work, share, at, 1, planes);
+    load_targets<T, kLast, kLoadG, kThreads, kTogether>(work, share, at, kRepeat, gradients);
     __syncthreads();
-    const int strips = works ? at.images * classes_h * cut.row_groups * classes_w * cut.tiles : 0;
+    const int strips = at.images * classes_h * cut.row_groups * w.classes() * cut.tiles;
+    const int item_row = unit.row + at.begin / classes_h * step_h - at.low;
 #pragma unroll 1
     for (int strip = unit.split; strip < strips; strip += cut.splits) {
-      int rest = static_cast<int>(cut.by_tiles.divide(static_cast<unsigned>(strip)));
-      const int left = (strip - rest * cut.tiles) * Tile::kColumns;
-      int next = rest / classes_w;
-      const int class_w = rest - next * classes_w;
-      rest = static_cast<int>(cut.by_row_groups.divide(static_cast<unsigned>(next)));
-      const int first = (next - rest * cut.row_groups) * cut.strip_rows;
-      const int image = rest / classes_h, class_h = rest - image * classes_h;
-      const int rows = min(cut.strip_rows, (at.end - at.begin - class_h + classes_h - 1) / classes_h - first);
+      const int by_tile = static_cast<int>(cut.by_tiles.divide(static_cast<unsigned>(strip)));
+      const int by_class = static_cast<int>(cut.by_classes_w.divide(static_cast<unsigned>(by_tile)));
+      const int by_group = static_cast<int>(cut.by_row_groups.divide(static_cast<unsigned>(by_class)));
+      const int image = static_cast<int>(cut.by_classes_h.divide(static_cast<unsigned>(by_group)));
+      const int left = (strip - by_tile * cut.tiles) * Tile::kColumns;
+      const int class_w = by_tile - by_class * w.classes();
+      const int first = (by_class - by_group * cut.row_groups) * cut.strip_rows;
+      const int class_h = by_group - image * classes_h;
+      const int targets = at.end - at.begin - class_h + classes_h - 1;
+      const int rows = min(cut.strip_rows,
+                           static_cast<int>(cut.by_classes_h.divide(static_cast<unsigned>(targets))) - first);
       if (rows <= 0) continue;
-      const int from_w = w.group(class_w, unit.set_w).first;
-      const int residue = from_w - Axis::floor(from_w, step_w) * step_w;
-      const int row =
-          h.group(class_h, unit.set_h).first + (at.begin / classes_h + first + unit.first) * step_h - at.low;
-      const float* const g = gradients + (image * outputs + unit.channel) * cut.target_plane +
+      const int column = unit.column + class_w * w.stride;
+      const int residue =
+          column - static_cast<int>(cut.by_step_w.divide(static_cast<unsigned>(column))) * w.step();
+      const int row = item_row + class_h * h.stride + first * step_h;
+      const float* const g = gradients + unit.of_g + image * outputs * cut.target_plane +
                              (class_h + first * classes_h) * cut.target_row + class_w * cut.target_phase +
                              left;
-      const float* const x = planes + (image * cut.channels + unit.channel / kRepeat) * cut.plane +
-                             row * cut.row + residue * cut.phase + left;
+      const float* const x =
+          planes + unit.of_x + image * cut.channels * cut.plane + row * cut.row + residue * cut.phase + left;
       sums.add(g, classes_h * cut.target_row, rows, x, step_h * cut.row, row, step_h, at.high - at.low,
-               unit.rows, all_taps, unit.number == 0);
+               unit.rows, unit.all_taps, unit.first);
     }
     __syncthreads();
   }
@@ -188,7 +201,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_phases(const PhaseWor
     const int channel = i / (taps + 1), tap = i - channel * (taps + 1);
     if (!kBias && tap == taps) continue;
     const int tap_h = tap / w.kernel, tap_w = tap - tap_h * w.kernel;
-    const int number = tap == taps ? 0 : PhaseTapUnit::number_of(work, tap_h, tap_w, kTapRows);
+    const int number = tap == taps ? 0 : taps_of(work, tap_h, tap_w, kTapRows);
     const int of = tap == taps ? kTapRows * kTaps : tap_h / h.stride % kTapRows * kTaps + tap_w / w.stride;
     const float* const from = list + of * kThreads + number * cut.splits * outputs + channel;
     float sum = 0;

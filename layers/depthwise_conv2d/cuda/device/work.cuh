@@ -268,6 +268,7 @@ struct PhaseCut {
   /// every `splits`-th.
   int target_phase = 0, target_row = 0, target_plane = 0;
   int strip_rows = 0, splits = 1;
+  Divisor by_classes_h, by_classes_w, by_step_w;
   Divisor by_tiles, by_row_groups, by_source_rows, by_target_rows, by_channels, by_sources, by_bands;
 };
 
