@@ -27,7 +27,7 @@ void weigh() {
     sizes.channels = draw(1, g.channels / (kLast ? kVector : 1)) * (kLast ? kVector : 1);
     sizes.images = draw(1, g.batch);
     sizes.band = draw(1, work.h.targets + 1);
-    sizes.strip_rows = draw(1, work.h.targets + 1);
+    sizes.strip_rows = draw(0, work.h.targets + 1);
     sizes.splits = draw(0, 3);
     const bool in_order = kLast || kVector == 1 || work.w.source_every == 1;
     const Launch launch =
@@ -50,6 +50,7 @@ TEST(PhasesWeigh, multiplier_of_planes) { weigh<float, Kernel<2, 9, 2, 2, 2>, 6,
 TEST(PhasesWeigh, vectors_of_channels) { weigh<BFloat16, Kernel<3, 3, 1, 1>, 4, 3, false, true, 4>(); }
 TEST(PhasesWeigh, vectors_of_columns) { weigh<BFloat16, Kernel<3, 5, 2, 1>, 12, 1, true, false, 2>(); }
 TEST(PhasesWeigh, strides_above_the_kernel) { weigh<float, Kernel<1, 2, 2, 3>, 4, 1, true, false>(); }
+TEST(PhasesWeigh, tiles_of_pairs) { weigh<Float16, Kernel<6, 7, 1, 1>, 14, 3, true, true, 2>(); }
 TEST(PhasesWeigh, rows_of_taps) { weigh<float, Kernel<11, 3, 1, 1>, 16, 4, true, true>(); }
 
 /// Threads that do not suffice for the taps, and sums that need more room than planes.

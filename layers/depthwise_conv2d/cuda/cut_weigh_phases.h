@@ -11,18 +11,31 @@ struct PhaseWeighSizes {
   int threads = 256;
   int channels = 1, images = 1;  ///< of x
   int band = 1;                  ///< targets, at least; bands are of whole classes
-  int strip_rows = 1;            ///< of a class, that a thread walks down at once
+  int strip_rows = 0;            ///< of a class, that a thread walks down at once; 0: see strip_rows_for()
   int splits = 0;                ///< threads of the same taps; 0: as many as fit
   int load_vector = 1, gradient_vector = 1;
 };
 
-/// A pitch of no fewer floats, at which so many neighbours, if that is a power of two, and tiles of an odd
-/// number of fours take vectors of four from different banks.
+/// Rows of a strip for so many of a class, with which threads are done first: each has as many of the strips,
+/// of which there are `count` times those of the rows. A strip costs more than its rows, which meet rows of x
+/// that begin and end with fewer rows of taps.
+inline int strip_rows_for(int class_rows, std::int64_t count, int splits, int tap_rows) {
+  int best = class_rows;
+  std::int64_t least = 0;
+  for (int groups = 1; groups <= class_rows; ++groups) {
+    const std::int64_t rows = ceiling(class_rows, groups), strips = count * ceiling(class_rows, rows);
+    const std::int64_t cost = ceiling(strips, splits) * (10 * rows + 2 * tap_rows + 1);
+    if (least == 0 || cost < least) least = cost, best = static_cast<int>(rows);
+  }
+  return best;
+}
+
+/// A pitch of no fewer floats, at which so many neighbours and their tiles of an odd number of vectors read
+/// from different banks, or from the same one seldom if they are no power of two.
 inline std::int64_t apart_in_banks(std::int64_t floats, int neighbours) {
   constexpr int kVector = 4, kVectors = 8;
-  const int spread = std::gcd(neighbours, kVectors);
-  if (spread == 1) return round_up(floats, kVector);
-  const int pitch = kVector * kVectors / spread;
+  if (neighbours == 1) return round_up(floats, kVector);
+  const int pitch = neighbours == 2 || neighbours == 4 ? kVector * kVectors / neighbours : kVector;
   const std::int64_t pitches = ceiling(floats, pitch);
   return (pitches % 2 == 1 ? pitches : pitches + 1) * pitch;
 }
@@ -68,7 +81,10 @@ inline Launch cut_weigh_phases(PhaseWork& work, std::int64_t images, std::int64_
   cut.target_plane =
       static_cast<int>(apart_in_banks(std::int64_t{cut.target_rows} * cut.target_row, outputs));
   const int class_rows = static_cast<int>(ceiling(cut.target_rows, h.classes()));
-  cut.row_groups = static_cast<int>(ceiling(class_rows, sizes.strip_rows));
+  const std::int64_t strips = std::int64_t{sizes.images} * h.classes() * w.classes() * cut.tiles;
+  cut.row_groups = static_cast<int>(ceiling(
+      class_rows, sizes.strip_rows > 0 ? sizes.strip_rows
+                                       : strip_rows_for(class_rows, strips, cut.splits, sizes.tap_rows)));
   cut.strip_rows = static_cast<int>(ceiling(class_rows, cut.row_groups));
 
   const int of_row = channels_last ? sizes.channels : 1;

@@ -27,7 +27,7 @@ __device__ __forceinline__ int taps_of(const PhaseWork& work, int tap_h, int tap
 }
 
 /// What a thread has. Output channels come first and strips second: planes lie so many banks apart, and tiles
-/// of an odd number of fours, that neighbours meet in none; and lanes of the same taps leave out the same
+/// of an odd number of vectors, that neighbours meet in none; and lanes of the same taps leave out the same
 /// rows.
 struct PhaseTapUnit {
   int split;             ///< the first strip; none: the thread has no taps
@@ -130,7 +130,7 @@ template <class T, class Tile, int kRepeat, bool kBias, bool kLast, int kLoadX, 
 __global__ void __launch_bounds__(kThreads, kBlocks) weigh_phases(const PhaseWork work) {
   constexpr int kTapRows = Tile::kTapRows, kTaps = Tile::kTaps;
   // Loads in flight, beside the sums.
-  constexpr int kTogether = kTapRows * kTaps <= 24 && kLoadX < 4 && kLoadG < 4 ? 8 : 4;
+  constexpr int kTogether = (kTapRows * kTaps <= 24 ? 8 : 4) / (kLoadX < 4 && kLoadG < 4 ? 1 : 2);
   extern __shared__ uint4 shared[];
   const PhaseAxis &h = work.h, &w = work.w;
   const PhaseCut& cut = work.cut;
