@@ -8,9 +8,9 @@ namespace {
 constexpr unsigned kSeeds = 40;
 
 /// kVector: numbers of a row that are loaded at once.
-template <class T, class K, int kColumns, int kTapRows, bool kBias, bool kLast, int kVector = 1>
+template <class T, class K, int kColumns, int kTapRows, bool kKeeps, bool kBias, bool kLast, int kVector = 1>
 void weigh() {
-  using Tile = PhaseTapTile<(K::kW + K::kStrideW - 1) / K::kStrideW, kColumns, kTapRows,
+  using Tile = PhaseTapTile<(K::kW + K::kStrideW - 1) / K::kStrideW, kColumns, kTapRows, kKeeps,
                             (K::kW > K::kStrideW && K::kW % K::kStrideW != 0)>;
   for_seeds(kSeeds, [](Draw& draw) {
     Wanted wanted{Case<T, K>::kSizes};
@@ -41,17 +41,17 @@ void weigh() {
   });
 }
 
-TEST(PhasesWeigh, planes) { weigh<float, Kernel<5, 5, 1, 1>, 4, 3, true, false>(); }
-TEST(PhasesWeigh, strides) { weigh<BFloat16, Kernel<4, 7, 2, 3>, 12, 2, true, false>(); }
-TEST(PhasesWeigh, other_strides) { weigh<Float16, Kernel<7, 4, 3, 2>, 8, 2, false, false>(); }
-TEST(PhasesWeigh, channels_last) { weigh<Float16, Kernel<3, 6, 1, 2>, 3, 3, false, true>(); }
-TEST(PhasesWeigh, multiplier) { weigh<BFloat16, Kernel<7, 2, 3, 1, 2>, 8, 2, true, true>(); }
-TEST(PhasesWeigh, multiplier_of_planes) { weigh<float, Kernel<2, 9, 2, 2, 2>, 6, 1, true, false>(); }
-TEST(PhasesWeigh, vectors_of_channels) { weigh<BFloat16, Kernel<3, 3, 1, 1>, 4, 3, false, true, 4>(); }
-TEST(PhasesWeigh, vectors_of_columns) { weigh<BFloat16, Kernel<3, 5, 2, 1>, 12, 1, true, false, 2>(); }
-TEST(PhasesWeigh, strides_above_the_kernel) { weigh<float, Kernel<1, 2, 2, 3>, 4, 1, true, false>(); }
-TEST(PhasesWeigh, tiles_of_pairs) { weigh<Float16, Kernel<6, 7, 1, 1>, 14, 3, true, true, 2>(); }
-TEST(PhasesWeigh, rows_of_taps) { weigh<float, Kernel<11, 3, 1, 1>, 16, 4, true, true>(); }
+TEST(PhasesWeigh, planes) { weigh<float, Kernel<5, 5, 1, 1>, 4, 3, true, true, false>(); }
+TEST(PhasesWeigh, strides) { weigh<BFloat16, Kernel<4, 7, 2, 3>, 12, 2, true, true, false>(); }
+TEST(PhasesWeigh, other_strides) { weigh<Float16, Kernel<7, 4, 3, 2>, 8, 2, false, false, false>(); }
+TEST(PhasesWeigh, channels_last) { weigh<Float16, Kernel<3, 6, 1, 2>, 3, 3, true, false, true>(); }
+TEST(PhasesWeigh, multiplier) { weigh<BFloat16, Kernel<7, 2, 3, 1, 2>, 8, 2, true, true, true>(); }
+TEST(PhasesWeigh, multiplier_of_planes) { weigh<float, Kernel<2, 9, 2, 2, 2>, 6, 1, false, true, false>(); }
+TEST(PhasesWeigh, vectors_of_channels) { weigh<BFloat16, Kernel<3, 3, 1, 1>, 4, 3, true, false, true, 4>(); }
+TEST(PhasesWeigh, vectors_of_columns) { weigh<BFloat16, Kernel<3, 5, 2, 1>, 12, 1, true, true, false, 2>(); }
+TEST(PhasesWeigh, strides_above_the_kernel) { weigh<float, Kernel<1, 2, 2, 3>, 4, 1, false, true, false>(); }
+TEST(PhasesWeigh, tiles_of_pairs) { weigh<Float16, Kernel<6, 7, 1, 1>, 14, 3, true, true, true, 2>(); }
+TEST(PhasesWeigh, rows_of_taps) { weigh<float, Kernel<11, 3, 1, 1>, 16, 4, false, true, true>(); }
 
 /// Threads that do not suffice for the taps, and sums that need more room than planes.
 TEST(PhasesWeigh, cut) {

@@ -33,11 +33,9 @@ inline int strip_rows_for(int class_rows, std::int64_t count, int splits, int ta
 /// A pitch of no fewer floats, at which so many neighbours and their tiles of an odd number of vectors read
 /// from different banks, or from the same one seldom if they are no power of two.
 inline std::int64_t apart_in_banks(std::int64_t floats, int neighbours) {
-  constexpr int kVector = 4, kVectors = 8;
-  if (neighbours == 1) return round_up(floats, kVector);
-  const int pitch = neighbours == 2 || neighbours == 4 ? kVector * kVectors / neighbours : kVector;
-  const std::int64_t pitches = ceiling(floats, pitch);
-  return (pitches % 2 == 1 ? pitches : pitches + 1) * pitch;
+  constexpr int kVector = 4, kBanks = 32;
+  const int odd = neighbours == 2 || neighbours == 4 ? kBanks / neighbours : kVector;
+  return neighbours == 1 ? round_up(floats, kVector) : round_up(floats - odd, kBanks) + odd;
 }
 
 /// The launch of weigh_phases; axes are those of the output. channels: of x. No blocks: it cannot be.

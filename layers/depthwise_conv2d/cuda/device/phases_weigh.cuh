@@ -4,17 +4,17 @@
 
 /// The weight's gradient from planes sorted by residue (phases.cuh), with y's gradient g beside them, sorted
 /// by class. A thread has some taps of an output channel as long as its block lives, and walks down strips of
-/// columns: rows of g stay in registers while the rows of x that they meet pass by, so that each is loaded
-/// once for all of the thread's rows of taps.
+/// columns: a row of x is loaded once for all of the thread's rows of taps.
 namespace lamella::depthwise {
 
 /// kTaps_: of a group, in a row, at most. A unit has kTapRows_ rows of them, and takes kColumns_ columns at
-/// once: 128 registers hold kTapRows · (kTaps + kColumns) + kWindow up to 96. kRagged_: some groups have one
-/// tap less.
-template <int kTaps_, int kColumns_, int kTapRows_, bool kRagged_>
+/// once. kKeeps_: rows of g stay in registers until all rows of taps have had them, which takes so many
+/// copies of the loop; else each row of taps loads them again. Beside the sums and a window 128 registers
+/// hold 40 numbers of g or so. kRagged_: some groups have one tap less.
+template <int kTaps_, int kColumns_, int kTapRows_, bool kKeeps_, bool kRagged_>
 struct PhaseTapTile {
   static constexpr int kTaps = kTaps_, kColumns = kColumns_, kTapRows = kTapRows_;
-  static constexpr bool kRagged = kRagged_;
+  static constexpr bool kKeeps = kKeeps_, kRagged = kRagged_;
   static constexpr int kVector = kColumns % 4 == 0 ? 4 : kColumns % 2 == 0 ? 2 : 1;
   static constexpr int kWindow = (kColumns + kTaps - 1 + kVector - 1) / kVector * kVector;
 };
@@ -75,14 +75,14 @@ struct PhaseTapSums {
                                       int row, int step, int high, int tap_rows, bool all_taps,
                                       bool has_bias) {
     constexpr int kColumns = Tile::kColumns, kTaps = Tile::kTaps, kTapRows = Tile::kTapRows,
-                  kWindow = Tile::kWindow;
-    float of_g[kTapRows][kColumns];  // row n in place n % kTapRows
+                  kWindow = Tile::kWindow, kPlaces = Tile::kKeeps ? kTapRows : 1;
+    float of_g[kPlaces][kColumns];  // row n in place n % kPlaces
 #pragma unroll 1
-    for (int first = 0; first < rows + kTapRows - 1; first += kTapRows) {
+    for (int first = 0; first < rows + kTapRows - 1; first += kPlaces) {
 #pragma unroll
-      for (int u = 0; u < kTapRows; ++u) {
+      for (int u = 0; u < kPlaces; ++u) {
         const int n = first + u;
-        if (n < rows) {
+        if (n < rows && (Tile::kKeeps || (kBias && has_bias))) {
           load_run<kColumns>(g, of_g[u]);
           if (kBias && has_bias) {
 #pragma unroll
@@ -96,12 +96,13 @@ struct PhaseTapSums {
           for (int j = 0; j < kTapRows; ++j) {
             if (static_cast<unsigned>(n - j) >= static_cast<unsigned>(rows) || (j > 0 && j >= tap_rows))
               continue;
+            const int place = Tile::kKeeps ? (u - j + kTapRows) % kTapRows : 0;
+            if (!Tile::kKeeps) load_run<kColumns>(g - j * g_pitch, of_g[place]);
 #pragma unroll
             for (int k = 0; k < kTaps; ++k) {
               if (Tile::kRagged && k == kTaps - 1 && !all_taps) continue;
 #pragma unroll
-              for (int c = 0; c < kColumns; ++c)
-                taps[j][k] += of_g[(u - j + kTapRows) % kTapRows][c] * of_x[c + k];
+              for (int c = 0; c < kColumns; ++c) taps[j][k] += of_g[place][c] * of_x[c + k];
             }
           }
         }
