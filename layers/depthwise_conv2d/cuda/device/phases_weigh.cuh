@@ -74,8 +74,11 @@ struct PhaseTapSums {
   __device__ __forceinline__ void add(const float* g, int g_pitch, int rows, const float* x, int x_pitch,
                                       int row, int step, int high, int tap_rows, bool all_taps,
                                       bool has_bias) {
-    constexpr int kColumns = Tile::kColumns, kTaps = Tile::kTaps, kTapRows = Tile::kTapRows,
-                  kWindow = Tile::kWindow, kPlaces = Tile::kKeeps ? kTapRows : 1;
+    constexpr int kColumns = Tile::kColumns, kTapRows = Tile::kTapRows, kWindow = Tile::kWindow,
+                  kPlaces = Tile::kKeeps ? kTapRows : 1;
+    // Rows of x that all rows of taps meet: there nothing is asked between loads and products.
+    constexpr bool kWhole = !Tile::kKeeps && kTapRows > 1;
+    const int whole_rows = tap_rows == kTapRows && all_taps ? max(rows - kTapRows + 1, 0) : 0;
     float of_g[kPlaces][kColumns];  // row n in place n % kPlaces
 #pragma unroll 1
     for (int first = 0; first < rows + kTapRows - 1; first += kPlaces) {
@@ -92,17 +95,20 @@ struct PhaseTapSums {
         if (static_cast<unsigned>(row) < static_cast<unsigned>(high)) {
           float of_x[kWindow];
           load_run<kWindow>(x, of_x);
+          if (kWhole && static_cast<unsigned>(n - kTapRows + 1) < static_cast<unsigned>(whole_rows)) {
 #pragma unroll
-          for (int j = 0; j < kTapRows; ++j) {
-            if (static_cast<unsigned>(n - j) >= static_cast<unsigned>(rows) || (j > 0 && j >= tap_rows))
-              continue;
-            const int place = Tile::kKeeps ? (u - j + kTapRows) % kTapRows : 0;
-            if (!Tile::kKeeps) load_run<kColumns>(g - j * g_pitch, of_g[place]);
+            for (int j = 0; j < kTapRows; ++j) {
+              load_run<kColumns>(g - j * g_pitch, of_g[0]);
+              multiply(j, of_g[0], of_x, true);
+            }
+          } else {
 #pragma unroll
-            for (int k = 0; k < kTaps; ++k) {
-              if (Tile::kRagged && k == kTaps - 1 && !all_taps) continue;
-#pragma unroll
-              for (int c = 0; c < kColumns; ++c) taps[j][k] += of_g[place][c] * of_x[c + k];
+            for (int j = 0; j < kTapRows; ++j) {
+              if (static_cast<unsigned>(n - j) >= static_cast<unsigned>(rows) || (j > 0 && j >= tap_rows))
+                continue;
+              const int place = Tile::kKeeps ? (u - j + kTapRows) % kTapRows : 0;
+              if (!Tile::kKeeps) load_run<kColumns>(g - j * g_pitch, of_g[place]);
+              multiply(j, of_g[place], of_x, all_taps);
             }
           }
         }
@@ -112,6 +118,15 @@ struct PhaseTapSums {
   }
 
  private:
+  __device__ __forceinline__ void multiply(int j, const float (&g)[Tile::kColumns],
+                                           const float (&x)[Tile::kWindow], bool all_taps) {
+#pragma unroll
+    for (int k = 0; k < Tile::kTaps; ++k) {
+      if (Tile::kRagged && k == Tile::kTaps - 1 && !all_taps) continue;
+#pragma unroll
+      for (int c = 0; c < Tile::kColumns; ++c) taps[j][k] += g[c] * x[c + k];
+    }
+  }
   template <int kCount>
   __device__ __forceinline__ static void load_run(const float* from, float (&run)[kCount]) {
 #pragma unroll
