@@ -51,6 +51,8 @@ TEST(PhasesWeigh, vectors_of_channels) { weigh<BFloat16, Kernel<3, 3, 1, 1>, 4, 
 TEST(PhasesWeigh, vectors_of_columns) { weigh<BFloat16, Kernel<3, 5, 2, 1>, 12, 1, true, true, false, 2>(); }
 TEST(PhasesWeigh, strides_above_the_kernel) { weigh<float, Kernel<1, 2, 2, 3>, 4, 1, false, true, false>(); }
 TEST(PhasesWeigh, tiles_of_pairs) { weigh<Float16, Kernel<6, 7, 1, 1>, 14, 3, true, true, true, 2>(); }
+TEST(PhasesWeigh, large) { weigh<BFloat16, Kernel<11, 11, 1, 1>, 14, 3, true, true, false>(); }
+TEST(PhasesWeigh, large_with_strides) { weigh<Float16, Kernel<11, 11, 2, 2>, 12, 4, false, true, true>(); }
 TEST(PhasesWeigh, rows_of_taps) { weigh<float, Kernel<11, 3, 1, 1>, 16, 4, false, true, true>(); }
 
 /// Threads that do not suffice for the taps, and sums that need more room than planes.
