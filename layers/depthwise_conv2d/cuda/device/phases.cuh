@@ -78,11 +78,35 @@ __device__ __forceinline__ const T* behind(const T* from, Int64 bytes) {
   return reinterpret_cast<const T*>(reinterpret_cast<const char*>(from) + bytes);
 }
 
-/// Where column `column` of sources lies in a row; negative: nowhere.
-__device__ __forceinline__ int phase_place(const PhaseWork& work, int column, int step) {
-  const int index = column / step, residue = column - index * step;
-  const int place = index - work.cut.bases[residue];
-  return place >= 0 && place < work.cut.phase ? residue * work.cut.phase + place : -1;
+/// Planes that are loaded, and how their columns lie in shared memory: see PhaseCut.
+template <bool kHasBases>
+struct PhasePlanes {
+  const PhaseTensor& tensor;
+  int first_h, every_h, first_w, every_w;  ///< which of the tensor's rows and columns
+  int columns, step;                       ///< residues modulo `step`
+  const int* bases;                        ///< kHasBases; else all begin with their first
+  int phase, plane, lanes;
+
+  /// Where a column lies in a row; negative: nowhere.
+  __device__ __forceinline__ int place(int column) const {
+    const int index = column / step, residue = column - index * step;
+    const int at = kHasBases ? index - bases[residue] : index;
+    return at >= 0 && at < phase ? residue * phase + at : -1;
+  }
+};
+/// An item's sources, sorted as the groups of taps want them.
+__device__ __forceinline__ PhasePlanes<true> sources_of(const PhaseWork& work) {
+  const PhaseCut& cut = work.cut;
+  return {work.source,         work.h.source_first, work.h.source_every, work.w.source_first,
+          work.w.source_every, work.w.sources,      work.w.step(),       cut.bases,
+          cut.phase,           cut.plane,           cut.load_lanes};
+}
+/// An item's targets, for the weight's gradient, sorted by class.
+__device__ __forceinline__ PhasePlanes<false> gradients_of(const PhaseWork& work) {
+  const PhaseCut& cut = work.cut;
+  return {work.target,         work.h.target_first, work.h.target_every, work.w.target_first,
+          work.w.target_every, work.w.targets,      work.w.classes(),    nullptr,
+          cut.target_phase,    cut.target_plane,    cut.store_lanes};
 }
 
 /// Neighbouring numbers as float32, or as they are. `from` is aligned as for load().
@@ -100,37 +124,33 @@ __device__ __forceinline__ void load_as(const T* from, Kept (&numbers)[kVector])
   }
 }
 
-/// Loads an item's sources, whose rows are listed, and keeps them as float32 or as they are. kLast: channels
-/// are neighbours; else columns are. kVector of these are loaded at once. `repeat`: channels of sources for
-/// one of x.
-template <class T, bool kLast, int kVector, int kThreads, class Kept>
-__device__ __forceinline__ void load_phases(const PhaseWork& work, const PhaseShare& share,
-                                            const PhaseItem& at, int repeat, const uint4* list, int count,
-                                            Kept* planes) {
-  constexpr int kTogether = 8;  // loads in flight
-  const PhaseCut& cut = work.cut;
-  const int channels = share.channels * repeat, step = work.w.step();
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % cut.load_lanes,
-            group = thread / cut.load_lanes, groups = kThreads / cut.load_lanes;
-  const int run = kLast ? work.w.sources * channels : work.w.sources;
-  const T* const from =
-      static_cast<const T*>(work.source.data) + at.image * work.source.image +
-      share.first_channel * repeat * work.source.channel +
-      (work.h.source_first + static_cast<Int64>(at.low) * work.h.source_every) * work.source.row;
-  for (int first = lane * kVector; first < run; first += cut.load_lanes * kVector) {
+/// Loads planes of an item whose rows, from `low` on, are listed, and keeps them as float32 or as they are.
+/// kLast: channels are neighbours; else columns are. kVector of these are loaded at once, kTogether times
+/// before any is kept. `repeat`: channels of the planes for one of x.
+template <class T, bool kLast, int kVector, int kThreads, int kTogether = 8, bool kHasBases, class Kept>
+__device__ __forceinline__ void load_planes(const PhasePlanes<kHasBases>& of, const PhaseShare& share,
+                                            const PhaseItem& at, int low, int repeat, const uint4* list,
+                                            int count, Kept* planes) {
+  const int channels = share.channels * repeat;
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % of.lanes, group = thread / of.lanes,
+            groups = kThreads / of.lanes;
+  const int run = kLast ? of.columns * channels : of.columns;
+  const T* const from = static_cast<const T*>(of.tensor.data) + at.image * of.tensor.image +
+                        share.first_channel * repeat * of.tensor.channel +
+                        (of.first_h + static_cast<Int64>(low) * of.every_h) * of.tensor.row;
+  for (int first = lane * kVector; first < run; first += of.lanes * kVector) {
     const int column = kLast ? first / channels : first, channel = kLast ? first - column * channels : 0;
     int places[kVector];
     bool any = false;
 #pragma unroll
     for (int v = 0; v < kVector; ++v) {
-      places[v] = phase_place(work, kLast ? column : column + v, step);
+      places[v] = of.place(kLast ? column : column + v);
       any = any || places[v] >= 0;
-      if (kLast && places[v] >= 0) places[v] += (channel + v) * cut.plane;
+      if (kLast && places[v] >= 0) places[v] += (channel + v) * of.plane;
     }
     if (!any) continue;
-    const T* const of_column =
-        from + channel * work.source.channel +
-        (work.w.source_first + static_cast<Int64>(column) * work.w.source_every) * work.source.column;
+    const T* const of_column = from + channel * of.tensor.channel +
+                               (of.first_w + static_cast<Int64>(column) * of.every_w) * of.tensor.column;
 #pragma unroll 1
     for (int row = group; row < count; row += groups * kTogether) {
       Kept numbers[kTogether][kVector];

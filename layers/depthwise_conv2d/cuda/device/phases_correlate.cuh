@@ -155,7 +155,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
         work.source, work.source.row * h.source_every, at.images, cut.channels * kSources,
         share.channels * kSources, rows, cut.plane, cut.row, sources_list);
     __syncthreads();
-    load_phases<T, kLast, kLoad, kThreads>(work, share, at, kSources, sources_list, source_rows, planes);
+    load_planes<T, kLast, kLoad, kThreads>(sources_of(work), share, at, at.low, kSources, sources_list,
+                                           source_rows, planes);
     // Not before all have stored what is left of the item before.
     const int target_rows = list_targets<T, kLast, kThreads>(work, share, at, kTargets, targets_list);
     __syncthreads();

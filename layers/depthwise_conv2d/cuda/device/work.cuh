@@ -264,8 +264,13 @@ struct PhaseCut {
   int target_rows = 0;                   ///< of the tensor, in shared memory
   int source_list = 0, target_list = 0;  ///< rows of all planes
   int load_lanes = 1;                    ///< neighbouring threads that load a row; a power of two
-  int store_lanes = 1;
-  Divisor by_tiles, by_row_groups, by_classes_h, by_classes_w, by_step_h, by_place_blocks;
+  int store_lanes = 1;                   ///< those of targets, stored or loaded
+  /// Weight gradient: targets lie in shared memory as float32, too, columns sorted by class. A strip is a
+  /// tile of columns by strip_rows rows of a class; there are row_groups of these. Of all strips a thread has
+  /// every `splits`-th.
+  int target_phase = 0, target_row = 0, target_plane = 0;
+  int strip_rows = 0, splits = 1;
+  Divisor by_tiles, by_row_groups, by_classes_h, by_classes_w, by_step_h, by_step_w, by_place_blocks;
   Divisor by_channels, by_bands;           ///< channels: planes of targets of an image
   static constexpr int kMostGroups = 128;  ///< of one axis, of all classes
 };
