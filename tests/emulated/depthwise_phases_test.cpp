@@ -21,7 +21,7 @@ void compute(PhaseSizes sizes, const Run& run) {
     PhaseWork work;
     problem.describe(work, kScatters);
     sizes.threads = kThreads;
-    sizes.load_vector = sizes.store_vector = kVector;
+    sizes.load_vector = sizes.target_vector = kVector;
     sizes.channels = draw(1, g.channels / (kLast ? kVector : 1)) * (kLast ? kVector : 1);
     sizes.images = draw(1, g.batch);
     sizes.band = draw(1, work.h.targets + 1);

@@ -23,7 +23,7 @@ void weigh() {
     problem.describe(work, false);
     PhaseWeighSizes sizes;
     sizes.columns = kColumns, sizes.tap_rows = kTapRows, sizes.threads = kThreads;
-    sizes.load_vector = sizes.gradient_vector = kVector;
+    sizes.load_vector = sizes.target_vector = kVector;
     sizes.channels = draw(1, g.channels / (kLast ? kVector : 1)) * (kLast ? kVector : 1);
     sizes.images = draw(1, g.batch);
     sizes.band = draw(1, work.h.targets + 1);

@@ -101,7 +101,7 @@ const std::map<std::string, int, std::less<>> kParameters{
     {"forward_toeplitz_boxes", 4}, {"backward_pairs", 6},      {"backward_hankel_boxes", 5},
     {"forward_columns", 5},        {"weigh_columns", 6},       {"weigh_whole_columns", 7},
     {"forward_positions", 6},      {"backward_positions", 6},  {"weigh_positions", 8},
-    {"correlate_phases", 9},       {"multiply_phases", 9}};
+    {"correlate_phases", 9},       {"multiply_phases", 9},     {"weigh_phases", 9}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -425,7 +425,7 @@ TEST(Plans, of_phases_are_offered_behind_the_others) {
     EXPECT_FALSE(!plans.empty() && is_one(plans.front()));
     return std::count_if(plans.begin(), plans.end(), is_one);
   };
-  for (const Pass pass : {Pass::Forward, Pass::Input})
+  for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight})
     for (const bool last : {false, true})
       for (const DType dtype : {DType::Float32, DType::BFloat16}) {
         problem.pass = pass, problem.channels_last = last, problem.dtype = dtype;

@@ -334,8 +334,9 @@ TEST(DepthwisePhasesTest, plans_compute_what_others_do) {
   const auto add = [&](std::int64_t channels, Size2 in, Size2 kernel, Size2 stride, Size2 dilation,
                        std::int64_t outputs, DType dtype, MemoryFormat format) {
     constexpr std::int64_t kImages = 7;
-    for (const Pass pass : {Pass::Forward, Pass::Input}) {
+    for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight}) {
       PlanSetting of{pass, dtype, format, kImages, channels, in, kernel};
+      of.bias = pass != Pass::Input;
       of.padding = {kernel.h / 2, kernel.w / 2 * dilation.w}, of.stride = stride, of.dilation = dilation;
       of.outputs = outputs;
       settings.push_back(of);
@@ -348,8 +349,9 @@ TEST(DepthwisePhasesTest, plans_compute_what_others_do) {
     add(72, Size2(14), Size2(5), Size2(2), Size2(2), 1, bfloat16, format);
     add(5, {24, 130}, {15, 15}, Size2(1), Size2(1), 2, float32, format);
   }
-  expect_plans_agree(settings, of_family(Family::Phases), 9,
-                     [](const PlanSetting& of) { return of.dtype == float32 ? 4e-6 : 4e-3; });
+  expect_plans_agree(settings, of_family(Family::Phases), 9, [](const PlanSetting& of) {
+    return of.pass == Pass::Weight ? 1e-5 : of.dtype == float32 ? 4e-6 : 4e-3;
+  });
 }
 
 /// Problems drawn at random: of each family that has plans for one, the first and one further on.

@@ -10,16 +10,23 @@
 /// How planes sorted by residue (device/phases.cuh) are shared out.
 namespace lamella::depthwise {
 
-/// What a kernel of phases is compiled for, and how much of the problem a block has at a time.
-struct PhaseSizes {
-  bool multiplies = false;        ///< multiply_phases; else correlate_phases
+/// How much of the problem a block has at a time, and how it moves it.
+struct PhaseShareSizes {
+  int threads = 256;
+  int channels = 1, images = 1;            ///< of x
+  int band = 1;                            ///< targets, at least; bands are of whole classes
+  int load_vector = 1, target_vector = 1;  ///< numbers of sources, and of targets, that are moved together
+};
+
+/// What else correlate_phases, or multiply_phases, is compiled for.
+struct PhaseSizes : PhaseShareSizes {
+  bool multiplies = false;
   int rows = 1;                   ///< of a place, or of a unit
   int columns = 1, tap_rows = 1;  ///< of a unit
-  int threads = 256;
-  int channels = 1, images = 1;  ///< of x
-  int band = 1;                  ///< targets, at least; bands are of whole classes
-  int load_vector = 1, store_vector = 1;
 };
+
+/// Numbers that are loaded together where a thread has so many neighbouring columns.
+constexpr int column_vector(int columns) { return columns % 4 == 0 ? 4 : columns % 2 == 0 ? 2 : 1; }
 
 /// One axis of the forward pass, or of the input's gradient.
 inline PhaseAxis phase_axis(std::int64_t input, std::int64_t output, std::int64_t kernel, std::int64_t stride,
@@ -86,9 +93,8 @@ inline void cut_phase_rows(const PhaseAxis& h, const PhaseAxis& w, const PhaseSi
     cut.taps = h.kernel * w.sets() * (eights + 1) * kEight;
     return;
   }
-  const int vector = sizes.columns % kVector == 0 ? kVector : sizes.columns % 2 == 0 ? 2 : 1;
-  cut_phase_columns(w, sizes.columns, static_cast<int>(round_up(sizes.columns + w.most_taps() - 1, vector)),
-                    cut);
+  const std::int64_t window = sizes.columns + w.most_taps() - 1;
+  cut_phase_columns(w, sizes.columns, static_cast<int>(round_up(window, column_vector(sizes.columns))), cut);
   cut.row = w.step() * cut.phase;
   cut.taps = h.kernel * w.sets() * static_cast<int>(round_up(w.most_taps(), kVector));
   if (cut.taps % kEight == 0) cut.taps += kVector;  // channels side by side do not meet in a bank
@@ -128,7 +134,7 @@ inline Launch cut_correlate_phases(PhaseWork& work, std::int64_t images, std::in
   const int sources = w.scatters ? repeat : 1, targets = w.scatters ? 1 : repeat;
   const int of_row = channels_last ? sizes.channels : 1;
   cut.load_lanes = lanes_for(w.sources * of_row * sources / sizes.load_vector, sizes.threads);
-  cut.store_lanes = lanes_for(work.target_w * of_row * targets / sizes.store_vector, sizes.threads);
+  cut.store_lanes = lanes_for(work.target_w * of_row * targets / sizes.target_vector, sizes.threads);
   const std::int64_t planes = std::int64_t{sizes.images} * sizes.channels;
   cut.source_list = static_cast<int>((channels_last ? sizes.images : planes * sources) * cut.source_rows);
   cut.target_list = static_cast<int>((channels_last ? sizes.images : planes * targets) * cut.target_rows);

@@ -5,15 +5,11 @@
 /// How the weight's gradient of planes sorted by residue (device/phases_weigh.cuh) is shared out.
 namespace lamella::depthwise {
 
-/// What a kernel of it is compiled for, and how much of the problem a block has at a time.
-struct PhaseWeighSizes {
+/// What else weigh_phases is compiled for, and how its threads share out strips.
+struct PhaseWeighSizes : PhaseShareSizes {
   int columns = 4, tap_rows = 1;  ///< of a unit
-  int threads = 256;
-  int channels = 1, images = 1;  ///< of x
-  int band = 1;                  ///< targets, at least; bands are of whole classes
-  int strip_rows = 0;            ///< of a class, that a thread walks down at once; 0: see strip_rows_for()
-  int splits = 0;                ///< threads of the same taps; 0: as many as fit
-  int load_vector = 1, gradient_vector = 1;
+  int strip_rows = 0;             ///< of a class, that a thread walks down at once; 0: see strip_rows_for()
+  int splits = 0;                 ///< threads of the same taps; 0: as many as fit
 };
 
 /// Rows of a strip for so many of a class, with which threads are done first: each has as many of the strips,
@@ -60,9 +56,8 @@ inline Launch cut_weigh_phases(PhaseWork& work, std::int64_t images, std::int64_
   cut.channels = sizes.channels, cut.images = sizes.images;
   cut.channel_blocks = static_cast<int>(ceiling(channels, sizes.channels));
   // Planes.
-  const int vector = sizes.columns % kVector == 0 ? kVector : sizes.columns % 2 == 0 ? 2 : 1;
-  cut_phase_columns(w, sizes.columns, static_cast<int>(round_up(sizes.columns + w.most_taps() - 1, vector)),
-                    cut);
+  const std::int64_t window = sizes.columns + w.most_taps() - 1;
+  cut_phase_columns(w, sizes.columns, static_cast<int>(round_up(window, column_vector(sizes.columns))), cut);
   const auto odd = [](int floats) { return static_cast<int>((ceiling(floats, kVector) | 1) * kVector); };
   cut.row = odd(w.step() * cut.phase);
   cut.target_phase = cut.tiles * sizes.columns;
@@ -88,7 +83,7 @@ inline Launch cut_weigh_phases(PhaseWork& work, std::int64_t images, std::int64_
   const int of_row = channels_last ? sizes.channels : 1;
   cut.load_lanes = lanes_for(w.sources * of_row / sizes.load_vector, sizes.threads);
   cut.store_lanes =
-      lanes_for(w.targets * of_row * (channels_last ? repeat : 1) / sizes.gradient_vector, sizes.threads);
+      lanes_for(w.targets * of_row * (channels_last ? repeat : 1) / sizes.target_vector, sizes.threads);
   cut.by_tiles = divisor_of(cut.tiles), cut.by_row_groups = divisor_of(cut.row_groups);
   cut.by_channels = divisor_of(outputs);
   cut.by_bands = divisor_of(cut.bands), cut.by_step_w = divisor_of(w.step());

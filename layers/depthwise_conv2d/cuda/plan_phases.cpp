@@ -1,27 +1,15 @@
-#include <algorithm>
-#include <array>
+#include "layers/depthwise_conv2d/cuda/plan_phases.h"
+
 #include <cmath>
 #include <cstdio>
 
-#include "layers/depthwise_conv2d/cuda/cut_phases.h"
-#include "layers/depthwise_conv2d/cuda/planning.h"
-
-// Planes sorted by residue in shared memory: kernels of many taps with any stride and dilation.
+// The output, and the input's gradient.
 namespace lamella::depthwise {
 namespace {
 
 struct PhaseConfig {
   PhaseSizes sizes;
   int resident = 1;  ///< blocks that share a multiprocessor
-};
-
-/// A problem as these kernels see it, and what all of its plans share.
-struct PhaseShape {
-  PhaseWork work;  ///< axes and sizes
-  std::int64_t images, channels;
-  int repeat, number, sources, targets;  ///< channels of either for one of x
-  int load_vector, store_vector;         ///< at most, by addresses and rows
-  double rows_met;                       ///< rows of taps of a target that meet a source, on average
 };
 
 /// Products of one axis that exist, for each of its targets.
@@ -39,8 +27,7 @@ double meetings(const PhaseAxis& axis) {
 }
 
 int window_of(const PhaseShape& s, const PhaseSizes& z) {
-  const int vector = z.columns % 4 == 0 ? 4 : z.columns % 2 == 0 ? 2 : 1;
-  return static_cast<int>(round_up(z.columns + s.work.w.most_taps() - 1, vector));
+  return static_cast<int>(round_up(z.columns + s.work.w.most_taps() - 1, column_vector(z.columns)));
 }
 
 /// Of a thread, to within some.
@@ -50,12 +37,7 @@ int phase_registers(const PhaseShape& s, const PhaseSizes& z) {
   return 40 + z.rows * z.columns + window_of(s, z) + z.tap_rows * taps;
 }
 
-/// What a block spends on an item beside moving it: instructions of warps, wavefronts of shared memory, and
-/// clocks of the matrix units.
-struct PhaseEffort {
-  double issue, wavefronts, matrix;
-};
-
+/// What a block spends on an item beside moving it.
 PhaseEffort effort_of(const PhaseShape& s, const PhaseSizes& z, const PhaseCut& cut) {
   const PhaseAxis &h = s.work.h, &w = s.work.w;
   const double classes = static_cast<double>(h.classes()) * w.classes();
@@ -77,49 +59,13 @@ PhaseEffort effort_of(const PhaseShape& s, const PhaseSizes& z, const PhaseCut& 
   const double planes = static_cast<double>(z.images) * z.channels;
   const double units = planes * s.targets * classes * cut.row_groups * cut.tiles;
   const double turns = std::ceil(units / z.threads) * z.threads / 32;
-  const double window = window_of(s, z), vector = z.columns % 4 == 0 ? 4 : z.columns % 2 == 0 ? 2 : 1;
+  const double window = window_of(s, z), vector = column_vector(z.columns);
   // Rows of taps that a unit's rows meet, together.
   const double rows = std::min<double>(h.kernel, s.rows_met + (z.rows - 1) / 2.0) * turns_w;
   const double at_once = z.rows + z.tap_rows - 1.0, of_row = at_once * window / z.tap_rows;
   return {turns * (rows * (z.rows * z.columns * taps + of_row / vector + at_once * 4 / z.tap_rows + 12) +
                    groups * 55 + z.rows * z.columns * 10 + 150),
           turns * (rows * (of_row + taps / 4) + z.rows * z.columns * 2), 0};
-}
-
-/// Estimated milliseconds: some limits, of which the largest counts most. Instructions and wavefronts are
-/// counted; nothing is fitted to measurements.
-double phase_cost(const PhaseShape& s, const PhaseConfig& c, const Plan& plan) {
-  constexpr double kClocks = kMultiprocessors * 1.75e6;  // of all multiprocessors, a millisecond
-  const PhaseWork& work = plan.phases;
-  const PhaseAxis &h = work.h, &w = work.w;
-  const PhaseCut& cut = work.cut;
-  const PhaseSizes& z = c.sizes;
-  const double items = static_cast<double>(work.items) * cut.channel_blocks;
-  const double planes = static_cast<double>(z.images) * z.channels;
-  const PhaseEffort effort = effort_of(s, z, cut);
-  const double loaded =
-      planes * s.sources * cut.source_rows * std::min<double>(w.sources, w.step() * cut.phase);
-  const double stored = planes * s.targets * cut.target_rows * work.target_w;
-  const double issue =
-      effort.issue + (loaded * (3 + 12.0 / z.load_vector) + stored * (1 + 12.0 / z.store_vector)) / 32;
-  const double wavefronts = effort.wavefronts + (loaded * 2 + stored * 2) / 32;
-  const double x = static_cast<double>(s.images * s.channels) * s.sources * h.sources * w.sources,
-               y = static_cast<double>(s.images * s.channels) * s.targets * work.target_h * work.target_w;
-  const double again = std::max(0.0, items * loaded / x - 1);
-  const double memory = (x * (1 + 0.3 * again) + y) * s.number / 3.6e9;
-  const double blocks = static_cast<double>(plan.launch.blocks);
-  const double of_block = static_cast<double>(z.channels) * s.repeat * h.kernel * w.kernel * 30 / z.threads +
-                          static_cast<double>(plan.launch.shared_bytes) / 4 / z.threads * 2 + 2000;
-  const double latency =
-      (items * (4000 + issue / z.threads * 32 * 2) + blocks * of_block) / c.resident / kClocks;
-  constexpr double kPower = 3, kIssue = 1.25, kShared = 1.3;
-  double sum = 0;
-  for (const double limit :
-       {memory, items * issue / 4 * kIssue / kClocks, items * wavefronts * kShared / kClocks,
-        items * effort.matrix / kClocks, latency})
-    sum += std::pow(limit, kPower);
-  const double waves = blocks / (kMultiprocessors * c.resident);
-  return std::pow(sum, 1 / kPower) * (1 + 0.5 * (std::ceil(waves) / waves - 1)) + 0.004;
 }
 
 /// The plan of a configuration; false: it does not fit.
@@ -135,7 +81,8 @@ bool plan_phases(const Problem& p, const PhaseShape& s, const PhaseConfig& c, bo
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
   if ((plan.launch.shared_bytes + 1024) * c.resident > kSharedBytes) return false;
   if (registers_of(z.threads, c.resident) < phase_registers(s, z)) return false;
-  plan.cost = phase_cost(s, c, plan);
+  const double taps = static_cast<double>(z.channels) * s.repeat * s.work.h.kernel * s.work.w.kernel;
+  plan.cost = phase_cost(s, z, plan, c.resident, effort_of(s, z, plan.phases.cut), taps * 30 / z.threads);
   plan.resident = c.resident, plan.registers = phase_registers(s, z), plan.item_images = z.images;
   if (!named) return true;
   std::array<char, 200> text{};
@@ -146,7 +93,7 @@ bool plan_phases(const Problem& p, const PhaseShape& s, const PhaseConfig& c, bo
                                    type_name(p.dtype), s.work.w.most_taps(), z.rows, z.columns, z.tap_rows);
   std::snprintf(text.data() + length, text.size() - static_cast<std::size_t>(length),
                 ", %d, %s, %s, %d, %d, %d, %d>", s.repeat, word(s.work.w.scatters), word(p.channels_last),
-                z.load_vector, z.store_vector, z.threads, c.resident);
+                z.load_vector, z.target_vector, z.threads, c.resident);
   plan.kernel = text.data();
   plan.what = "phases of " + std::to_string(z.images) + " x " + std::to_string(z.channels) + " planes in " +
               std::to_string(plan.phases.cut.bands) + " bands, " +
@@ -157,102 +104,84 @@ bool plan_phases(const Problem& p, const PhaseShape& s, const PhaseConfig& c, bo
 }
 
 bool may_use_phases(const Problem& p, const Shape& s) {
-  constexpr std::int64_t kMostSize = std::int64_t{1} << 20;
+  constexpr std::int64_t kMostSize = std::int64_t{1} << 20, kMostNumbers = std::int64_t{1} << 30;
   const Conv2dGeometry& g = p.geometry;
   const auto fits = [](Size2 size) { return std::max(size.h, size.w) < kMostSize; };
-  return (p.pass == Pass::Forward || p.pass == Pass::Input) && !p.transforms && p.hook == Hook::None &&
-         fits(g.in) && fits(g.out) && fits(g.padding) && fits(g.dilation) && fits(g.stride) &&
-         taps_of(s.kernel) > 1 && g.in.h * g.in.w * g.out_channels < (std::int64_t{1} << 30) &&
-         g.out.h * g.out.w * g.out_channels < (std::int64_t{1} << 30);
+  return p.pass != Pass::Both && !p.transforms && p.hook == Hook::None && fits(g.in) && fits(g.out) &&
+         fits(g.padding) && fits(g.dilation) && fits(g.stride) && taps_of(s.kernel) > 1 &&
+         g.in.h * g.in.w * g.out_channels < kMostNumbers && g.out.h * g.out.w * g.out_channels < kMostNumbers;
 }
 
-PhaseShape describe_phases(const Problem& p, const Shape& s) {
+}  // namespace
+
+bool describe_phases(const Problem& p, const Shape& s, PhaseShape& shape) {
+  if (!may_use_phases(p, s)) return false;
   const Conv2dGeometry& g = p.geometry;
   const bool scatters = p.pass == Pass::Input;
-  PhaseShape shape{};
   PhaseWork& work = shape.work;
   work.h = phase_axis(g.in.h, g.out.h, g.kernel.h, g.stride.h, g.padding.h, g.dilation.h, scatters);
   work.w = phase_axis(g.in.w, g.out.w, g.kernel.w, g.stride.w, g.padding.w, g.dilation.w, scatters);
+  if (work.w.step() > PhaseCut::kMostPhases || work.h.targets < 1 || work.w.targets < 1 ||
+      work.h.sources < 1 || work.w.sources < 1)
+    return false;
   work.target_h = static_cast<int>(scatters ? g.in.h : g.out.h);
   work.target_w = static_cast<int>(scatters ? g.in.w : g.out.w);
   shape.images = s.images, shape.channels = s.channels;
   shape.repeat = s.kernel.repeat, shape.number = s.number;
   shape.sources = scatters ? shape.repeat : 1, shape.targets = scatters ? 1 : shape.repeat;
-  const int read = scatters ? p.output_alignment : p.input_alignment,
-            written = scatters ? p.input_alignment : p.output_alignment;
+  const int sources = scatters ? p.output_alignment : p.input_alignment,
+            targets = scatters ? p.input_alignment : p.output_alignment;
   constexpr int kMostTogether = 4;
   const std::int64_t source_run = p.channels_last ? s.channels * shape.sources : work.w.sources,
                      target_run = p.channels_last ? s.channels * shape.targets : work.target_w;
   const bool neighbours = p.channels_last || work.w.source_every == 1;
-  shape.load_vector = neighbours ? std::min(kMostTogether, vector_of(source_run, s.number, read)) : 1;
-  shape.store_vector = vector_of(target_run, s.number, written);
-  return shape;
+  shape.load_vector = neighbours ? std::min(kMostTogether, vector_of(source_run, s.number, sources)) : 1;
+  shape.target_vector = vector_of(target_run, s.number, targets);
+  if (weighs(p)) shape.target_vector = std::min(kMostTogether, shape.target_vector);
+  shape.rows_met = meetings(work.h);
+  return true;
 }
 
-/// Calls add(sizes) for how much of the problem a block may have at a time.
-template <class Add>
-void each_share(const PhaseShape& s, bool channels_last, PhaseSizes sizes, std::int64_t bytes,
-                const Add& add) {
-  const PhaseAxis& h = s.work.h;
-  std::array<int, 4> groups{1, 0, 0, 0};
-  if (channels_last) groups = {8, 16, 32, 64};
-  for (const int group : groups) {
-    if (group == 0 || (group > 8 && group / 2 >= s.channels)) continue;
-    sizes.channels = static_cast<int>(std::min<std::int64_t>(group, s.channels));
-    const auto divides = [&](int vector, int of) {
-      while (channels_last && std::int64_t{sizes.channels} * of % vector != 0) vector /= 2;
-      return vector;
-    };
-    sizes.load_vector = divides(s.load_vector, s.sources);
-    sizes.store_vector = divides(s.store_vector, s.targets);
-    const auto bytes_of = [&](int images, int channels, int band) {
-      PhaseSizes of = sizes;
-      of.images = images, of.channels = channels, of.band = band;
-      PhaseWork work = s.work;
-      return cut_correlate_phases(work, s.images, s.channels, channels_last, s.repeat, of, s.number, 1)
-          .shared_bytes;
-    };
-    sizes.band = h.targets, sizes.images = 1;
-    const std::int64_t whole = bytes_of(1, sizes.channels, h.targets);
-    if (whole == 0) return;
-    if (whole <= bytes) {
-      // Small planes: more channels, or more images, of what fits.
-      const auto most = static_cast<int>(bytes / whole);
-      if (!channels_last) {
-        PhaseSizes more = sizes;
-        more.channels = static_cast<int>(std::min<std::int64_t>(s.channels, most));
-        while (more.channels > 1 && bytes_of(1, more.channels, h.targets) > bytes) --more.channels;
-        more.images = static_cast<int>(std::min<std::int64_t>(s.images, std::max(1, most / more.channels)));
-        while (more.images > 1 && bytes_of(more.images, more.channels, h.targets) > bytes) --more.images;
-        add(more);
-        more.channels = static_cast<int>(std::min<std::int64_t>(4, s.channels)), more.images = 1;
-        if (bytes_of(1, more.channels, h.targets) <= bytes) add(more);
-        add(sizes);
-        continue;
-      }
-      sizes.images = static_cast<int>(std::min<std::int64_t>(s.images, most));
-      while (sizes.images > 1 && bytes_of(sizes.images, sizes.channels, h.targets) > bytes) --sizes.images;
-      add(sizes);
-      continue;
-    }
-    int band = h.targets;
-    while (band > h.classes() && bytes_of(1, sizes.channels, band) > bytes) band = band * 7 / 8;
-    if (bytes_of(1, sizes.channels, band) > bytes) continue;
-    // Bands of about the same size.
-    const std::int64_t bands = ceiling(h.targets, round_up(band, h.classes()));
-    sizes.band = static_cast<int>(ceiling(h.targets, bands));
-    add(sizes);
-  }
+PhaseEffort effort_to_move(const PhaseShape& s, const PhaseCut& cut, const PhaseShareSizes& z, bool stores) {
+  const PhaseAxis& w = s.work.w;
+  const double planes = static_cast<double>(z.images) * z.channels;
+  const double x = planes * s.sources * cut.source_rows * std::min<double>(w.sources, w.step() * cut.phase),
+               y = planes * s.targets * cut.target_rows * s.work.target_w;
+  const double y_issue = stores ? 1 + 12.0 / z.target_vector : 3 + 12.0 / z.target_vector;
+  return {(x * (3 + 12.0 / z.load_vector) + y * y_issue) / 32, (x * 2 + y * 2) / 32, 0};
 }
 
-}  // namespace
+double phase_cost(const PhaseShape& s, const PhaseShareSizes& z, const Plan& plan, int resident,
+                  const PhaseEffort& of_item, double of_block) {
+  constexpr double kClocks = kMultiprocessors * 1.75e6;  // of all multiprocessors, a millisecond
+  const PhaseWork& work = plan.phases;
+  const PhaseCut& cut = work.cut;
+  const double items = static_cast<double>(work.items) * cut.channel_blocks;
+  const PhaseEffort move = effort_to_move(s, cut, z, !work.weighs);
+  const double issue = of_item.issue + move.issue, wavefronts = of_item.wavefronts + move.wavefronts;
+  const double loaded = static_cast<double>(z.images) * z.channels * s.sources * cut.source_rows *
+                        std::min<double>(work.w.sources, work.w.step() * cut.phase);
+  const double x = static_cast<double>(s.images * s.channels) * s.sources * work.h.sources * work.w.sources,
+               y = static_cast<double>(s.images * s.channels) * s.targets * work.target_h * work.target_w;
+  const double again = std::max(0.0, items * loaded / x - 1);
+  const double memory = (x * (1 + 0.3 * again) + y) * s.number / 3.6e9;
+  const double blocks = static_cast<double>(plan.launch.blocks);
+  const double begin = of_block + static_cast<double>(plan.launch.shared_bytes) / 4 / z.threads * 2 + 2000;
+  const double latency = (items * (4000 + issue / z.threads * 32 * 2) + blocks * begin) / resident / kClocks;
+  constexpr double kPower = 3, kIssue = 1.25, kShared = 1.3;
+  double sum = 0;
+  for (const double limit :
+       {memory, items * issue / 4 * kIssue / kClocks, items * wavefronts * kShared / kClocks,
+        items * of_item.matrix / kClocks, latency})
+    sum += std::pow(limit, kPower);
+  const double waves = blocks / (kMultiprocessors * resident);
+  return std::pow(sum, 1 / kPower) * (1 + 0.5 * (std::ceil(waves) / waves - 1)) + 0.004;
+}
 
 void add_phase_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
-  if (!may_use_phases(p, s)) return;
-  PhaseShape shape = describe_phases(p, s);
-  if (shape.work.w.step() > PhaseCut::kMostPhases || shape.work.h.targets < 1 || shape.work.w.targets < 1)
-    return;
-  shape.rows_met = meetings(shape.work.h);
+  PhaseShape shape{};
+  if (!describe_phases(p, s, shape)) return;
+  if (weighs(p)) return add_weigh_phase_plans(p, shape, plans);
   std::vector<std::pair<double, PhaseConfig>> configs;
   // Of each tile the best share of a block.
   const auto try_tile = [&](const PhaseSizes& tile) {
@@ -264,14 +193,19 @@ void add_phase_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
       for (const int resident : {1, 2, 3, 4, 6}) {
         c.sizes.threads = threads, c.resident = resident;
         if (registers_of(threads, resident) < phase_registers(shape, c.sizes)) continue;
-        each_share(shape, p.channels_last, c.sizes, kSharedBytes / resident - 1024,
-                   [&](const PhaseSizes& sizes) {
-                     PhaseConfig of = c;
-                     of.sizes = sizes;
-                     if (!plan_phases(p, shape, of, false, plan)) return;
-                     if (least > 0 && plan.cost >= least) return;
-                     least = plan.cost, best = of;
-                   });
+        const auto cut = [&](const PhaseSizes& sizes) {
+          PhaseWork work = shape.work;
+          return cut_correlate_phases(work, shape.images, shape.channels, p.channels_last, shape.repeat,
+                                      sizes, shape.number, 1);
+        };
+        each_phase_share(shape, p.channels_last, c.sizes, kSharedBytes / resident - 1024, cut,
+                         [&](const PhaseSizes& sizes) {
+                           PhaseConfig of = c;
+                           of.sizes = sizes;
+                           if (!plan_phases(p, shape, of, false, plan)) return;
+                           if (least > 0 && plan.cost >= least) return;
+                           least = plan.cost, best = of;
+                         });
       }
     if (least > 0) configs.emplace_back(least, best);
   };

@@ -355,6 +355,7 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
     phases.source = strided(bound.from), phases.target = strided(bound.into);
     phases.taps = parameters;
     phases.accumulate = o.accumulate;
+    phases.parts = parts;
     work = &phases;
   } else if (!plan.has_pixels()) {
     planes = planes_for(plan, bound);

@@ -10,6 +10,7 @@
 #include "pairs.cuh"
 #include "phases_correlate.cuh"
 #include "phases_multiply.cuh"
+#include "phases_weigh.cuh"
 #include "pixels.cuh"
 #include "planes.cuh"
 #include "positions_correlate.cuh"

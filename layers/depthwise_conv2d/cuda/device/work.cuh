@@ -282,6 +282,7 @@ struct PhaseWork {
   int target_h = 0, target_w = 0;  ///< sizes of the tensor
   Parameters taps;
   bool accumulate = false;  ///< adds to the targets
+  bool weighs = false;      ///< the weight's gradient: targets are read
   PhaseCut cut;
   int items = 0, items_per_part = 1;  ///< of a group of channels: images, then bands
   float* parts = nullptr;             ///< weight gradient: [part][channel][taps + 1]
