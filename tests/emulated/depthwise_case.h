@@ -14,6 +14,7 @@
 
 #include "depthwise_reference.h"
 #include "layers/depthwise_conv2d/cuda/cut_hooks.h"
+#include "layers/depthwise_conv2d/cuda/cut_phases.h"
 #include "layers/depthwise_conv2d/cuda/device/walk.cuh"
 
 /// A depthwise kernel on the emulated machine, and its results against the definition.
@@ -46,6 +47,7 @@ class Tensor {
 
   T* data() { return data_; }
   Pixels pixels() { return {data_, strides_[0], strides_[2], strides_[3]}; }
+  PhaseTensor strided() { return {data_, strides_[0], strides_[1], strides_[2], strides_[3]}; }
   void fill(const std::vector<double>& numbers) {
     each([&](T& at, std::size_t i) { at = narrow<T>(static_cast<float>(numbers[i])); });
   }
@@ -127,6 +129,14 @@ struct Case {
     }
     work.x = x.data(), work.y = y.data(), work.dx = dx.data();
     work.channels = g.channels;
+  }
+  /// The output, or the input's gradient.
+  void describe(PhaseWork& work, bool scatters) {
+    work.h = phase_axis(g.h, g.out_h, K::kH, g.stride_h, g.padding_h, g.dilation_h, scatters);
+    work.w = phase_axis(g.w, g.out_w, K::kW, g.stride_w, g.padding_w, g.dilation_w, scatters);
+    work.source = scatters ? y.strided() : x.strided(), work.target = scatters ? dx.strided() : y.strided();
+    work.target_h = scatters ? g.h : g.out_h, work.target_w = scatters ? g.w : g.out_w;
+    work.taps = parameters_;
   }
 
   /// Runs kernel(). `twice`: what is added to is added to rounded sums.

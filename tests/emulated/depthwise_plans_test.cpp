@@ -100,7 +100,8 @@ const std::map<std::string, int, std::less<>> kParameters{
     {"forward_float_boxes", 6},    {"backward_diagonals", 11}, {"forward_matrices", 7},
     {"forward_toeplitz_boxes", 4}, {"backward_pairs", 6},      {"backward_hankel_boxes", 5},
     {"forward_columns", 5},        {"weigh_columns", 6},       {"weigh_whole_columns", 7},
-    {"forward_positions", 6},      {"backward_positions", 6},  {"weigh_positions", 8}};
+    {"forward_positions", 6},      {"backward_positions", 6},  {"weigh_positions", 8},
+    {"correlate_phases", 9},       {"multiply_phases", 9},     {"weigh_phases", 9}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -118,21 +119,25 @@ void expect_fits(const Problem& problem, const Plan& plan) {
             has_parts || problem.hook != Hook::None);
   EXPECT_TRUE(std::isfinite(plan.cost) && plan.cost > 0) << plan.cost;
 
-  static constexpr const char* kFamilies[] = {"pixels",         "planes",       "boxes",     "runs",
-                                              "direct",         "matrices",     "diagonals", "pairs",
-                                              "toeplitz_boxes", "hankel_boxes", "columns",   "positions"};
+  static constexpr const char* kFamilies[] = {
+      "pixels", "planes",         "boxes",        "runs",    "direct",    "matrices", "diagonals",
+      "pairs",  "toeplitz_boxes", "hankel_boxes", "columns", "positions", "phases"};
   const std::size_t bracket = plan.kernel.find('<');
   const std::string name = plan.kernel.substr(0, bracket);
   EXPECT_TRUE(name.ends_with(kFamilies[static_cast<std::size_t>(plan.family)]));
-  EXPECT_EQ(name.starts_with("forward"), problem.pass == Pass::Forward || plan.turned);
+  // Those of phases are compiled for what is left of a row of taps.
+  const bool has_kernel = plan.family != Plan::Family::Phases;
+  EXPECT_EQ(name.starts_with("forward"), has_kernel && (problem.pass == Pass::Forward || plan.turned));
   const char* const type = problem.dtype == DType::Float32    ? "<float, Kernel<"
                            : problem.dtype == DType::BFloat16 ? "<BFloat16, Kernel<"
                                                               : "<Float16, Kernel<";
   const Size2 kernel = problem.geometry.kernel;
   const std::size_t parameters =
       plan.family == Plan::Family::Pairs ? plan.kernel.find('<', bracket + 1) : bracket;
-  EXPECT_EQ(plan.kernel.find(type + std::to_string(kernel.h) + ", " + std::to_string(kernel.w) + ", "),
-            parameters);
+  if (has_kernel) {
+    EXPECT_EQ(plan.kernel.find(type + std::to_string(kernel.h) + ", " + std::to_string(kernel.w) + ", "),
+              parameters);
+  }
   std::string_view text = plan.kernel;
   const auto known = kParameters.find(name);
   ASSERT_NE(known, kParameters.end());
@@ -325,7 +330,8 @@ TEST(Plans, of_matrices_come_before_runs_where_taps_are_many) {
     std::set<Plan::Family> found;
     const std::vector<Plan> plans = plans_for(problem);
     for (const Plan& plan : plans)
-      if (plan.family != Plan::Family::Positions) found.insert(plan.family);
+      if (plan.family != Plan::Family::Positions && plan.family != Plan::Family::Phases)
+        found.insert(plan.family);
     if (kernel == Size2(7) && size > 7 && found.count(Plan::Family::Matrices) > 0) {
       EXPECT_EQ(plans.front().family, Plan::Family::Matrices) << size;
     }
@@ -398,6 +404,38 @@ TEST(Plans, of_hankel_boxes_are_offered) {
   EXPECT_EQ(count(14, Size2(3, 9), 1, 1), 0);
   problem.transforms = true;
   EXPECT_EQ(count(14, Size2(5), 1, 1), 0);
+}
+
+TEST(Plans, of_phases_are_offered_behind_the_others) {
+  Problem problem;
+  problem.boxes = true;
+  const auto count = [&](Size2 kernel, Size2 stride, Size2 dilation, std::int64_t multiplier) {
+    constexpr std::int64_t kChannels = 11, kSize = 60;
+    const Size2 reach{(kernel.h - 1) * dilation.h, (kernel.w - 1) * dilation.w};
+    const auto outputs = [](std::int64_t of, std::int64_t step) { return (kSize - of - 1) / step + 1; };
+    problem.geometry = {40,        kChannels,    kChannels * multiplier,
+                        kChannels, Size2(kSize), {outputs(reach.h, stride.h), outputs(reach.w, stride.w)},
+                        kernel,    stride,       {0, 0},
+                        dilation};
+    const int number = static_cast<int>(size_of(problem.dtype));
+    problem.input_alignment = problem.channels_last ? number : 16;
+    problem.output_alignment = problem.channels_last ? number * static_cast<int>(multiplier) : 16;
+    const std::vector<Plan> plans = plans_for(problem);
+    const auto is_one = [](const Plan& plan) { return plan.family == Plan::Family::Phases; };
+    EXPECT_FALSE(!plans.empty() && is_one(plans.front()));
+    return std::count_if(plans.begin(), plans.end(), is_one);
+  };
+  for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight})
+    for (const bool last : {false, true})
+      for (const DType dtype : {DType::Float32, DType::BFloat16}) {
+        problem.pass = pass, problem.channels_last = last, problem.dtype = dtype;
+        EXPECT_GT(count({5, 5}, {1, 1}, {1, 1}, 1), 0);
+        EXPECT_GT(count({9, 4}, {3, 2}, {1, 1}, 2), 0);
+        EXPECT_GT(count({9, 13}, {1, 3}, {3, 1}, 1), 0);
+      }
+  problem.transforms = true;
+  problem.pass = Pass::Forward;
+  EXPECT_EQ(count({5, 5}, {1, 1}, {1, 1}, 1), 0);
 }
 
 TEST(Plans, of_positions_are_offered_for_small_maps) {

@@ -328,6 +328,32 @@ TEST(DepthwisePositionsTest, plans_compute_what_others_do) {
   }
 }
 
+TEST(DepthwisePhasesTest, plans_compute_what_others_do) {
+  LAMELLA_NEEDS_GPU();
+  std::vector<PlanSetting> settings;
+  const auto add = [&](std::int64_t channels, Size2 in, Size2 kernel, Size2 stride, Size2 dilation,
+                       std::int64_t outputs, DType dtype, MemoryFormat format) {
+    constexpr std::int64_t kImages = 7;
+    for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight}) {
+      PlanSetting of{pass, dtype, format, kImages, channels, in, kernel};
+      of.bias = pass != Pass::Input;
+      of.padding = {kernel.h / 2, kernel.w / 2 * dilation.w}, of.stride = stride, of.dilation = dilation;
+      of.outputs = outputs;
+      settings.push_back(of);
+    }
+  };
+  for (const MemoryFormat format : {kPlanes, kLast}) {
+    add(11, {60, 47}, {7, 10}, Size2(1), Size2(1), 1, float32, format);
+    add(24, {33, 38}, {11, 4}, {2, 3}, {1, 2}, 1, bfloat16, format);
+    add(3, {101, 96}, {4, 9}, {3, 1}, {1, 3}, 2, float16, format);
+    add(72, Size2(14), Size2(5), Size2(2), Size2(2), 1, bfloat16, format);
+    add(5, {24, 130}, {15, 15}, Size2(1), Size2(1), 2, float32, format);
+  }
+  expect_plans_agree(settings, of_family(Family::Phases), 9, [](const PlanSetting& of) {
+    return of.pass == Pass::Weight ? 1e-5 : of.dtype == float32 ? 4e-6 : 4e-3;
+  });
+}
+
 /// Problems drawn at random: of each family that has plans for one, the first and one further on.
 class DepthwiseFamiliesTest : public ::testing::TestWithParam<unsigned> {};
 

@@ -83,6 +83,7 @@ inline int owner_of(const Axis& axis, int stride, int reach) {
 
 /// Blocks that share out the channels, of those that have the same items.
 inline std::int64_t groups_of(const PixelWork& work) { return work.cut.channel_blocks; }
+inline std::int64_t groups_of(const PhaseWork& work) { return work.cut.channel_blocks; }
 inline std::int64_t groups_of(const PlaneWork& work) { return ceiling(work.channels, work.cut.planes); }
 
 /// Gives each block so many items; false: there are too many to count.

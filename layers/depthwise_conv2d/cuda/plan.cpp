@@ -81,6 +81,8 @@ std::vector<Plan> plans_for(const Problem& p) {
     plan.clears = p.pass != Pass::Forward && p.pass != Pass::Weight && !all_are_read &&
                   (plan.clears || plan.has_pixels());
   }
+  // They have not run on a GPU yet: behind the others, where a tuning file can name them.
+  if (!plans.empty()) add_phase_plans(p, s, plans);
   return plans;
 }
 

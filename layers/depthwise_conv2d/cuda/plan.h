@@ -55,7 +55,8 @@ struct Plan {
     ToeplitzBoxes,
     HankelBoxes,
     Columns,
-    Positions
+    Positions,
+    Phases
   };
   Family family = Family::Pixels;
   BoxSizes x_box, y_box, dx_box;  ///< where it moves boxes; without channels: the kernel does not have it
@@ -63,6 +64,7 @@ struct Plan {
   bool clears = false;            ///< dx must be zero before: some inputs are read by no output
   PixelWork pixels;
   PlaneWork planes;
+  PhaseWork phases;
   double cost = 0;          ///< estimated milliseconds
   std::vector<Plan> kinds;  ///< of Pairs: the input's gradient and the weight's, with their blocks of a part
   // Of what may be one of those. Blocks that share a multiprocessor, registers that a thread is to have,
@@ -73,11 +75,14 @@ struct Plan {
   bool moves_boxes() const {
     return family == Family::Boxes || family == Family::ToeplitzBoxes || family == Family::HankelBoxes;
   }
-  /// Whether `pixels` describes the work; else `planes` does, or of Pairs those of `kinds`.
+  /// Whether `pixels` describes the work; else `planes` does, of Phases `phases`, or of Pairs those of
+  /// `kinds`.
   bool has_pixels() const { return family == Family::Pixels || family == Family::Direct || moves_boxes(); }
   /// Blocks that share out the channels, of those that work on parts of the images.
   int channel_groups() const {
-    return static_cast<int>(has_pixels() ? groups_of(pixels) : groups_of(planes));
+    return static_cast<int>(family == Family::Phases ? groups_of(phases)
+                            : has_pixels()           ? groups_of(pixels)
+                                                     : groups_of(planes));
   }
 
   /// Floats of the parts of a weight gradient; those of a hook lie behind.

@@ -135,5 +135,6 @@ void add_run_plans(const Problem& problem, const Shape& shape, std::vector<Plan>
 void add_column_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_matrix_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_position_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
+void add_phase_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 
 }  // namespace lamella::depthwise

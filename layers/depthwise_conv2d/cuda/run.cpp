@@ -124,6 +124,10 @@ lamella::depthwise::Pixels pixels_of(const ConstTensorView& view) {
   return {const_cast<void*>(view.data), view.strides[0], view.strides[2], view.strides[3]};
 }
 
+lamella::depthwise::PhaseTensor strided(const ConstTensorView& view) {
+  return {const_cast<void*>(view.data), view.strides[0], view.strides[1], view.strides[2], view.strides[3]};
+}
+
 lamella::depthwise::GradientTarget target_of(const detail::TensorView& view, bool add) {
   lamella::depthwise::GradientTarget target;
   target.data = view.data;
@@ -204,8 +208,9 @@ bool bind(const Plan& plan, const Operands& o, Bound& bound) {
       forward || o.to != nullptr || o.hook == Hook::NormSums ? o.input : ConstTensorView(o.grad_input);
   const ConstTensorView y = forward ? ConstTensorView(o.output) : o.grad_output;
   if (plan.clears && !o.accumulate && !is_run(o.grad_input)) return false;
-  bound.from = plan.turned ? y : x;
-  bound.into = plan.turned ? ConstTensorView(o.grad_input) : y;
+  const bool is_reverse = plan.turned || plan.phases.h.scatters;
+  bound.from = is_reverse ? y : x;
+  bound.into = is_reverse ? ConstTensorView(o.grad_input) : y;
   if (!plan.moves_boxes()) return true;
   BoxWork& boxes = bound.boxes;
   return (plan.x_box.channels == 0 || describe(bound.from, plan.x_box, boxes.x)) &&
@@ -328,6 +333,7 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
     }
   };
   lamella::depthwise::PlaneWork planes;
+  lamella::depthwise::PhaseWork phases;
   PairWork<lamella::depthwise::PlaneWork> plane_pair;
   PairWork<BoxWork> box_pair;
   void* work = &planes;
@@ -344,6 +350,13 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
                     static_cast<int>(of_input.launch.blocks), static_cast<int>(of_weight.launch.blocks)};
       work = &plane_pair;
     }
+  } else if (plan.family == Plan::Family::Phases) {
+    phases = plan.phases;
+    phases.source = strided(bound.from), phases.target = strided(bound.into);
+    phases.taps = parameters;
+    phases.accumulate = o.accumulate;
+    phases.parts = parts;
+    work = &phases;
   } else if (!plan.has_pixels()) {
     planes = planes_for(plan, bound);
   } else {

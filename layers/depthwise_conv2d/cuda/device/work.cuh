@@ -189,6 +189,105 @@ struct PlaneWork {
   int owner_h = 0, owner_w = 0;  ///< as of PixelWork
 };
 
+/// One axis of a correlation whose sources lie sorted by residue (phases.cuh), stride and dilation without a
+/// common divisor: of those d that they have, only every d-th of x's numbers takes part, and they are counted
+/// here. Forward, sources are x's and targets y's; where it scatters, for the input's gradient, sources are
+/// y's. Targets of a class have the same taps:
+///   target[c + classes · t] = Σ over groups of taps, Σ_j tap[group.tap + j · group.tap_step] ·
+///                             source[group.first + (t + j) · step],
+/// and the sources of a group are those of one residue modulo `step`.
+struct PhaseAxis {
+  int kernel = 1, stride = 1, dilation = 1, padding = 0;
+  int sources = 0, targets = 0;
+  bool scatters = false;
+  int source_first = 0, source_every = 1, target_first = 0, target_every = 1;  ///< which of the tensor's
+
+  struct Group {
+    int first = 0, tap = 0, tap_step = 0, taps = 0;
+  };
+  LAMELLA_ANYWHERE int classes() const { return scatters ? stride * dilation : dilation; }
+  LAMELLA_ANYWHERE int groups() const { return scatters ? 1 : sets(); }
+  LAMELLA_ANYWHERE int step() const { return scatters ? dilation : stride * dilation; }
+  /// Sets of taps; each group has one of them whole.
+  LAMELLA_ANYWHERE int sets() const { return stride < kernel ? stride : kernel; }
+  LAMELLA_ANYWHERE int most_taps() const { return (kernel + stride - 1) / stride; }
+  LAMELLA_ANYWHERE int targets_of(int number) const { return (targets - number + classes() - 1) / classes(); }
+  /// Group `number` of a class. Without taps: its targets are zero.
+  LAMELLA_ANYWHERE Group group(int of_class, int number) const {
+    Group group;
+    if (!scatters) {
+      group.first = of_class * stride + number * dilation - padding;
+      group.tap = number, group.tap_step = stride;
+      group.taps = (kernel - number + stride - 1) / stride;
+      return group;
+    }
+    int tap = 0;
+    while ((of_class + padding - tap * dilation) % stride != 0) ++tap;
+    if (tap >= kernel) return group;
+    group.taps = (kernel - 1 - tap) / stride + 1;
+    group.first = (of_class + padding - tap * dilation) / stride - (group.taps - 1) * dilation;
+    group.tap = tap + (group.taps - 1) * stride, group.tap_step = -stride;
+    return group;
+  }
+  /// The sources of targets begin … end - 1, from the first on and behind the last.
+  LAMELLA_ANYWHERE int source_begin(int begin) const {
+    const int from = scatters ? Axis::ceiling(begin + padding - (kernel - 1) * dilation, stride)
+                              : begin * stride - padding;
+    return from < 0 ? 0 : from < sources ? from : sources;
+  }
+  LAMELLA_ANYWHERE int source_end(int end) const {
+    const int to = scatters ? Axis::floor(end - 1 + padding, stride) + 1
+                            : (end - 1) * stride - padding + (kernel - 1) * dilation + 1;
+    return to < 0 ? 0 : to < sources ? to : sources;
+  }
+};
+
+/// A tensor of any format; strides in elements.
+struct PhaseTensor {
+  void* data = nullptr;
+  Int64 image = 0, channel = 0, row = 0, column = 0;
+};
+
+/// How a problem is shared out among blocks, each of which has some channels of x.
+struct PhaseCut {
+  int channels = 1, channel_blocks = 1;  ///< of a block; the last may have fewer
+  int images = 1;                        ///< of an item
+  int bands = 1, band = 0;               ///< of targets; counted as those of PhaseAxis
+  int row_groups = 1, tiles = 1;         ///< units of a class: rows and columns
+  int place_blocks = 1;                  ///< multiply_phases: of a class, of a channel
+  /// Shared memory, in numbers: columns of a residue in a row, all of a row, all of a plane. Columns of
+  /// residue r begin with number bases[r] of those that have it; of unread residues it is kUnread.
+  int phase = 0, row = 0, plane = 0, source_rows = 0;
+  int taps = 0;  ///< in words, of one output channel
+  static constexpr int kMostPhases = 16, kUnread = 1 << 30;
+  int bases[kMostPhases] = {};
+  int target_rows = 0;                   ///< of the tensor, in shared memory
+  int source_list = 0, target_list = 0;  ///< rows of all planes
+  int load_lanes = 1;                    ///< neighbouring threads that load a row; a power of two
+  int store_lanes = 1;                   ///< those of targets, stored or loaded
+  /// Weight gradient: targets lie in shared memory as float32, too, columns sorted by class. A strip is a
+  /// tile of columns by strip_rows rows of a class; there are row_groups of these. Of all strips a thread has
+  /// every `splits`-th.
+  int target_phase = 0, target_row = 0, target_plane = 0;
+  int strip_rows = 0, splits = 1;
+  Divisor by_tiles, by_row_groups, by_classes_h, by_classes_w, by_step_h, by_step_w, by_place_blocks;
+  Divisor by_channels, by_bands;           ///< channels: planes of targets of an image
+  static constexpr int kMostGroups = 128;  ///< of one axis, of all classes
+};
+
+struct PhaseWork {
+  PhaseAxis h, w;
+  PhaseTensor source, target;
+  int images = 0, channels = 0;    ///< channels of x
+  int target_h = 0, target_w = 0;  ///< sizes of the tensor
+  Parameters taps;
+  bool accumulate = false;  ///< adds to the targets
+  bool weighs = false;      ///< the weight's gradient: targets are read
+  PhaseCut cut;
+  int items = 0, items_per_part = 1;  ///< of a group of channels: images, then bands
+  float* parts = nullptr;             ///< weight gradient: [part][channel][taps + 1]
+};
+
 /// What the copy engine knows of a tensor: its sizes, strides, and the box that one copy moves (CUtensorMap).
 struct alignas(64) TensorMap {
   unsigned long long opaque[16];

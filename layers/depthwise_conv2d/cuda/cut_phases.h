@@ -1,0 +1,159 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+
+#include "layers/depthwise_conv2d/cuda/cut.h"
+#include "layers/depthwise_conv2d/cuda/cut_direct.h"
+
+/// How planes sorted by residue (device/phases.cuh) are shared out.
+namespace lamella::depthwise {
+
+/// How much of the problem a block has at a time, and how it moves it.
+struct PhaseShareSizes {
+  int threads = 256;
+  int channels = 1, images = 1;            ///< of x
+  int band = 1;                            ///< targets, at least; bands are of whole classes
+  int load_vector = 1, target_vector = 1;  ///< numbers of sources, and of targets, that are moved together
+};
+
+/// What else correlate_phases, or multiply_phases, is compiled for.
+struct PhaseSizes : PhaseShareSizes {
+  bool multiplies = false;
+  int rows = 1;                   ///< of a place, or of a unit
+  int columns = 1, tap_rows = 1;  ///< of a unit
+};
+
+/// Numbers that are loaded together where a thread has so many neighbouring columns.
+constexpr int column_vector(int columns) { return columns % 4 == 0 ? 4 : columns % 2 == 0 ? 2 : 1; }
+
+/// One axis of the forward pass, or of the input's gradient.
+inline PhaseAxis phase_axis(std::int64_t input, std::int64_t output, std::int64_t kernel, std::int64_t stride,
+                            std::int64_t padding, std::int64_t dilation, bool scatters) {
+  if (kernel == 1) dilation = 1;
+  const std::int64_t common = std::gcd(stride, dilation);
+  const std::int64_t first = (common - padding % common) % common;
+  const std::int64_t inputs = first < input ? ceiling(input - first, common) : 0;
+  PhaseAxis axis;
+  axis.kernel = static_cast<int>(kernel);
+  axis.stride = static_cast<int>(stride / common);
+  axis.dilation = static_cast<int>(dilation / common);
+  axis.padding = static_cast<int>((padding + first) / common);
+  axis.scatters = scatters;
+  axis.sources = static_cast<int>(scatters ? output : inputs);
+  axis.targets = static_cast<int>(scatters ? inputs : output);
+  (scatters ? axis.target_first : axis.source_first) = static_cast<int>(first);
+  (scatters ? axis.target_every : axis.source_every) = static_cast<int>(common);
+  return axis;
+}
+
+/// A number of neighbouring threads, a power of two, for `count` pieces of a row.
+inline int lanes_for(int count, int threads) {
+  constexpr int kLeast = 8;
+  int best = kLeast;
+  for (int lanes = kLeast; lanes <= threads; lanes *= 2)
+    if (round_up(count, lanes) <= round_up(count, best)) best = lanes;
+  return best;
+}
+
+/// Sorts columns: where those of each residue begin, and how many a row has of each.
+inline void cut_phase_columns(const PhaseAxis& w, int columns, int window, PhaseCut& cut) {
+  for (int& base : cut.bases) base = PhaseCut::kUnread;
+  const auto each_group = [&](const auto& visit) {
+    for (int of_class = 0; of_class < w.classes(); ++of_class)
+      for (int number = 0; number < w.groups(); ++number) {
+        const PhaseAxis::Group group = w.group(of_class, number);
+        if (group.taps == 0) continue;
+        const int index = Axis::floor(group.first, w.step());
+        visit(of_class, group.first - index * w.step(), index);
+      }
+  };
+  each_group([&](int, int residue, int index) { cut.bases[residue] = std::min(cut.bases[residue], index); });
+  cut.tiles = static_cast<int>(ceiling(w.targets_of(0), columns));
+  each_group([&](int of_class, int residue, int index) {
+    const int places = w.targets_of(of_class) + index - cut.bases[residue];
+    cut.tiles = std::max(cut.tiles, static_cast<int>(ceiling(places, columns)));
+  });
+  cut.phase = static_cast<int>(round_up((cut.tiles - 1) * columns + window, 4));
+}
+
+/// The eights of columns that a product of multiply_phases reads.
+inline int phase_eights(const PhaseAxis& w) { return static_cast<int>(ceiling(w.most_taps() + 7, 8)); }
+
+/// How much of a row and of its taps shared memory has.
+inline void cut_phase_rows(const PhaseAxis& h, const PhaseAxis& w, const PhaseSizes& sizes, PhaseCut& cut) {
+  constexpr int kVector = 4, kEight = 8;
+  if (sizes.multiplies) {
+    const int eights = phase_eights(w);
+    cut_phase_columns(w, kEight, eights * kEight, cut);
+    cut.phase = static_cast<int>(round_up(cut.phase, kEight));
+    // Eight rows, one below the other, meet all banks.
+    cut.row = static_cast<int>(round_up(w.step() * cut.phase / kEight, 2) + 1) * kEight;
+    cut.taps = h.kernel * w.sets() * (eights + 1) * kEight;
+    return;
+  }
+  const std::int64_t window = sizes.columns + w.most_taps() - 1;
+  cut_phase_columns(w, sizes.columns, static_cast<int>(round_up(window, column_vector(sizes.columns))), cut);
+  cut.row = w.step() * cut.phase;
+  cut.taps = h.kernel * w.sets() * static_cast<int>(round_up(w.most_taps(), kVector));
+  if (cut.taps % kEight == 0) cut.taps += kVector;  // channels side by side do not meet in a bank
+}
+
+/// The launch of correlate_phases or multiply_phases. channels: of x. No blocks: it cannot be.
+inline Launch cut_correlate_phases(PhaseWork& work, std::int64_t images, std::int64_t channels,
+                                   bool channels_last, int repeat, const PhaseSizes& sizes, int number_bytes,
+                                   std::int64_t wanted_blocks) {
+  const PhaseAxis &h = work.h, &w = work.w;
+  PhaseCut& cut = work.cut;
+  Launch launch;
+  if (h.sources < 1 || h.targets < 1 || w.sources < 1 || w.targets < 1 || w.step() > PhaseCut::kMostPhases)
+    return launch;
+  if (h.classes() * h.groups() > PhaseCut::kMostGroups || w.classes() * w.groups() > PhaseCut::kMostGroups)
+    return launch;
+  work.images = static_cast<int>(images);
+  work.channels = static_cast<int>(channels);
+  cut.channels = sizes.channels, cut.images = sizes.images;
+  cut.channel_blocks = static_cast<int>(ceiling(channels, sizes.channels));
+  cut_phase_rows(h, w, sizes, cut);
+  cut.band = static_cast<int>(round_up(std::min(sizes.band, h.targets), h.classes()));
+  cut.bands = static_cast<int>(ceiling(h.targets, cut.band));
+  const std::int64_t class_rows = ceiling(std::min(cut.band, h.targets), h.classes());
+  cut.row_groups = static_cast<int>(ceiling(class_rows, sizes.rows));
+  constexpr std::int64_t kPlaces = 16;
+  cut.place_blocks =
+      static_cast<int>(ceiling(std::int64_t{sizes.images} * cut.row_groups * cut.tiles, kPlaces));
+  cut.source_rows = 1, cut.target_rows = 1;
+  for (int band = 0; band < cut.bands; ++band) {
+    const int begin = band * cut.band, end = std::min(begin + cut.band, h.targets);
+    cut.source_rows = std::max(cut.source_rows, h.source_end(end) - h.source_begin(begin));
+    const int last = end < h.targets ? end * h.target_every : work.target_h;
+    cut.target_rows = std::max(cut.target_rows, last - begin * h.target_every);
+  }
+  cut.plane = cut.source_rows * cut.row;
+  const int sources = w.scatters ? repeat : 1, targets = w.scatters ? 1 : repeat;
+  const int of_row = channels_last ? sizes.channels : 1;
+  cut.load_lanes = lanes_for(w.sources * of_row * sources / sizes.load_vector, sizes.threads);
+  cut.store_lanes = lanes_for(work.target_w * of_row * targets / sizes.target_vector, sizes.threads);
+  const std::int64_t planes = std::int64_t{sizes.images} * sizes.channels;
+  cut.source_list = static_cast<int>((channels_last ? sizes.images : planes * sources) * cut.source_rows);
+  cut.target_list = static_cast<int>((channels_last ? sizes.images : planes * targets) * cut.target_rows);
+  cut.by_tiles = divisor_of(cut.tiles), cut.by_row_groups = divisor_of(cut.row_groups);
+  cut.by_classes_h = divisor_of(h.classes()), cut.by_classes_w = divisor_of(w.classes());
+  cut.by_step_h = divisor_of(h.step()), cut.by_place_blocks = divisor_of(cut.place_blocks);
+  cut.by_channels = divisor_of(std::int64_t{sizes.channels} * targets);
+  cut.by_bands = divisor_of(cut.bands);
+  const std::int64_t items = ceiling(images, sizes.images) * cut.bands;
+  if (!share_items(work, launch, items, wanted_blocks)) return launch;
+  launch.parts = 0;  // of no sum
+  const std::int64_t listed =
+      h.classes() * h.groups() + w.classes() * w.groups() + std::int64_t{cut.source_list} + cut.target_list;
+  launch.shared_bytes = listed * 16 +
+                        (cut.row + planes * sources * cut.plane) * (sizes.multiplies ? number_bytes : 4) +
+                        std::int64_t{sizes.channels} * repeat * cut.taps * 4 +
+                        round_up(planes * targets * cut.target_rows * work.target_w * number_bytes, 16);
+  launch.threads = sizes.threads;
+  return launch;
+}
+
+}  // namespace lamella::depthwise

@@ -1,0 +1,103 @@
+#pragma once
+
+#include "layers/depthwise_conv2d/cuda/cut_phases.h"
+
+/// How the weight's gradient of planes sorted by residue (device/phases_weigh.cuh) is shared out.
+namespace lamella::depthwise {
+
+/// What else weigh_phases is compiled for, and how its threads share out strips.
+struct PhaseWeighSizes : PhaseShareSizes {
+  int columns = 4, tap_rows = 1;  ///< of a unit
+  int strip_rows = 0;             ///< of a class, that a thread walks down at once; 0: see strip_rows_for()
+  int splits = 0;                 ///< threads of the same taps; 0: as many as fit
+};
+
+/// Rows of a strip for so many of a class, with which threads are done first: each has as many of the strips,
+/// of which there are `count` times those of the rows. A strip costs more than its rows, which meet rows of x
+/// that begin and end with fewer rows of taps.
+inline int strip_rows_for(int class_rows, std::int64_t count, int splits, int tap_rows) {
+  int best = class_rows;
+  std::int64_t least = 0;
+  for (int groups = 1; groups <= class_rows; ++groups) {
+    const std::int64_t rows = ceiling(class_rows, groups), strips = count * ceiling(class_rows, rows);
+    const std::int64_t cost = ceiling(strips, splits) * (10 * rows + 2 * tap_rows + 1);
+    if (least == 0 || cost < least) least = cost, best = static_cast<int>(rows);
+  }
+  return best;
+}
+
+/// A pitch of no fewer floats, at which so many neighbours and their tiles of an odd number of vectors read
+/// from different banks, or from the same one seldom if they are no power of two.
+inline std::int64_t apart_in_banks(std::int64_t floats, int neighbours) {
+  constexpr int kVector = 4, kBanks = 32;
+  const int odd = neighbours == 2 || neighbours == 4 ? kBanks / neighbours : kVector;
+  return neighbours == 1 ? round_up(floats, kVector) : round_up(floats - odd, kBanks) + odd;
+}
+
+/// The launch of weigh_phases; axes are those of the output. channels: of x. No blocks: it cannot be.
+inline Launch cut_weigh_phases(PhaseWork& work, std::int64_t images, std::int64_t channels,
+                               bool channels_last, int repeat, bool bias, const PhaseWeighSizes& sizes,
+                               std::int64_t wanted_blocks) {
+  constexpr int kVector = 4;
+  const PhaseAxis &h = work.h, &w = work.w;
+  PhaseCut& cut = work.cut;
+  Launch launch;
+  if (h.sources < 1 || h.targets < 1 || w.sources < 1 || w.targets < 1 || w.step() > PhaseCut::kMostPhases)
+    return launch;
+  // Threads.
+  const int outputs = sizes.channels * repeat, of_blocks = h.stride * sizes.tap_rows;
+  const int tap_blocks = h.kernel / of_blocks * h.sets() + std::min(h.sets(), h.kernel % of_blocks);
+  const int units = tap_blocks * w.sets() * outputs;
+  cut.splits = sizes.splits > 0 ? sizes.splits : std::max(1, sizes.threads / units);
+  if (std::int64_t{units} * cut.splits > sizes.threads) return launch;
+
+  work.images = static_cast<int>(images);
+  work.channels = static_cast<int>(channels);
+  cut.channels = sizes.channels, cut.images = sizes.images;
+  cut.channel_blocks = static_cast<int>(ceiling(channels, sizes.channels));
+  // Planes.
+  const std::int64_t window = sizes.columns + w.most_taps() - 1;
+  cut_phase_columns(w, sizes.columns, static_cast<int>(round_up(window, column_vector(sizes.columns))), cut);
+  const auto odd = [](int floats) { return static_cast<int>((ceiling(floats, kVector) | 1) * kVector); };
+  cut.row = odd(w.step() * cut.phase);
+  cut.target_phase = cut.tiles * sizes.columns;
+  cut.target_row = odd(w.classes() * cut.target_phase);
+  cut.band = static_cast<int>(round_up(std::min(sizes.band, h.targets), h.classes()));
+  cut.bands = static_cast<int>(ceiling(h.targets, cut.band));
+  cut.target_rows = std::min(cut.band, h.targets);
+  cut.source_rows = 1;
+  for (int band = 0; band < cut.bands; ++band) {
+    const int begin = band * cut.band, end = std::min(begin + cut.band, h.targets);
+    cut.source_rows = std::max(cut.source_rows, h.source_end(end) - h.source_begin(begin));
+  }
+  cut.plane = static_cast<int>(apart_in_banks(std::int64_t{cut.source_rows} * cut.row, sizes.channels));
+  cut.target_plane =
+      static_cast<int>(apart_in_banks(std::int64_t{cut.target_rows} * cut.target_row, outputs));
+  const int class_rows = static_cast<int>(ceiling(cut.target_rows, h.classes()));
+  const std::int64_t strips = std::int64_t{sizes.images} * h.classes() * w.classes() * cut.tiles;
+  cut.row_groups = static_cast<int>(ceiling(
+      class_rows, sizes.strip_rows > 0 ? sizes.strip_rows
+                                       : strip_rows_for(class_rows, strips, cut.splits, sizes.tap_rows)));
+  cut.strip_rows = static_cast<int>(ceiling(class_rows, cut.row_groups));
+
+  const int of_row = channels_last ? sizes.channels : 1;
+  cut.load_lanes = lanes_for(w.sources * of_row / sizes.load_vector, sizes.threads);
+  cut.store_lanes =
+      lanes_for(w.targets * of_row * (channels_last ? repeat : 1) / sizes.target_vector, sizes.threads);
+  cut.by_tiles = divisor_of(cut.tiles), cut.by_row_groups = divisor_of(cut.row_groups);
+  cut.by_channels = divisor_of(outputs);
+  cut.by_bands = divisor_of(cut.bands), cut.by_step_w = divisor_of(w.step());
+  cut.by_classes_h = divisor_of(h.classes()), cut.by_classes_w = divisor_of(w.classes());
+  const std::int64_t items = ceiling(images, sizes.images) * cut.bands;
+  if (!share_items(work, launch, items, wanted_blocks)) return launch;
+  const std::int64_t planes = std::int64_t{sizes.images} * (std::int64_t{sizes.channels} * cut.plane +
+                                                            std::int64_t{outputs} * cut.target_plane);
+  const std::int64_t sums = (std::int64_t{sizes.tap_rows} * w.most_taps() + (bias ? 1 : 0)) * sizes.threads;
+  cut.source_list = (channels_last ? 1 : sizes.channels) * sizes.images * cut.source_rows;
+  cut.target_list = (channels_last ? 1 : outputs) * sizes.images * cut.target_rows;
+  launch.shared_bytes = (std::int64_t{cut.source_list} + cut.target_list) * 16 + std::max(planes, sums) * 4;
+  launch.threads = sizes.threads;
+  return launch;
+}
+
+}  // namespace lamella::depthwise

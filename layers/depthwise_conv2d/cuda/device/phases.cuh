@@ -1,0 +1,255 @@
+#pragma once
+
+#include "vector.cuh"
+
+/// Planes of any stride, dilation and format, in shared memory as float32: columns sorted by residue, so that
+/// those that neighbouring targets of a class take of a group of taps are neighbours, and what lies outside
+/// is zero. There all these problems are one, a dense correlation of stride 1.
+namespace lamella::depthwise {
+
+/// A block's share: channels, and items, which are images and bands of rows.
+struct PhaseShare {
+  int first_channel, channels;  ///< of x
+  int first, last;
+
+  __device__ __forceinline__ explicit PhaseShare(const PhaseWork& work) {
+    const int block = static_cast<int>(blockIdx.x), part = block / work.cut.channel_blocks;
+    first_channel = (block - part * work.cut.channel_blocks) * work.cut.channels;
+    channels = min(work.cut.channels, work.channels - first_channel);
+    first = part * work.items_per_part;
+    last = min(first + work.items_per_part, work.items);
+  }
+};
+
+/// Images, targets and sources of an item.
+struct PhaseItem {
+  int image, images;
+  int begin, end;  ///< targets
+  int low, high;   ///< sources that they have
+
+  __device__ __forceinline__ PhaseItem(const PhaseWork& work, int item) {
+    const int group = static_cast<int>(work.cut.by_bands.divide(static_cast<unsigned>(item)));
+    image = group * work.cut.images;
+    images = min(work.cut.images, work.images - image);
+    begin = (item - group * work.cut.bands) * work.cut.band;
+    end = min(begin + work.cut.band, work.h.targets);
+    low = work.h.source_begin(begin), high = max(work.h.source_end(end), low);
+  }
+};
+
+/// A row of an item's planes.
+struct PhaseRow {
+  Int64 from;  ///< in the tensor: bytes from the item's first row on
+  int to;      ///< in shared memory: numbers from the first plane on
+
+  /// As it is kept in a list: in one piece.
+  __device__ __forceinline__ void keep(uint4* at) const {
+    const unsigned words[4]{static_cast<unsigned>(from), static_cast<unsigned>(from >> 32),
+                            static_cast<unsigned>(to), 0};
+    store_shared(shared_address(at), words);
+  }
+  __device__ __forceinline__ static PhaseRow of(const uint4* at) {
+    const uint4 words = *at;
+    return {static_cast<Int64>(static_cast<unsigned long long>(words.y) << 32 | words.x),
+            static_cast<int>(words.z)};
+  }
+};
+
+/// Lists the rows of an item's planes for all threads, and returns how many there are: of each image `rows`
+/// of each of `channels` planes, or, where channels are neighbours (kLast), of all planes together. In shared
+/// memory an image has `all` planes.
+template <class T, bool kLast, int kThreads>
+__device__ __forceinline__ int list_rows(const PhaseTensor& tensor, Int64 row_step, int images, int all,
+                                         int channels, int rows, int plane_pitch, int row_pitch,
+                                         uint4* list) {
+  const int of_image = kLast ? rows : channels * rows, count = images * of_image;
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) {
+    const int image = i / of_image, rest = i - image * of_image, channel = kLast ? 0 : rest / rows,
+              row = rest - channel * rows;
+    const PhaseRow entry{
+        (image * tensor.image + channel * tensor.channel + row * row_step) * static_cast<int>(sizeof(T)),
+        (image * all + channel) * plane_pitch + row * row_pitch};
+    entry.keep(list + i);
+  }
+  return count;
+}
+template <class T>
+__device__ __forceinline__ const T* behind(const T* from, Int64 bytes) {
+  return reinterpret_cast<const T*>(reinterpret_cast<const char*>(from) + bytes);
+}
+
+/// Planes that are loaded, and how their columns lie in shared memory: see PhaseCut.
+template <bool kHasBases>
+struct PhasePlanes {
+  const PhaseTensor& tensor;
+  int first_h, every_h, first_w, every_w;  ///< which of the tensor's rows and columns
+  int columns, step;                       ///< residues modulo `step`
+  const int* bases;                        ///< kHasBases; else all begin with their first
+  int phase, plane, lanes;
+
+  /// Where a column lies in a row; negative: nowhere.
+  __device__ __forceinline__ int place(int column) const {
+    const int index = column / step, residue = column - index * step;
+    const int at = kHasBases ? index - bases[residue] : index;
+    return at >= 0 && at < phase ? residue * phase + at : -1;
+  }
+};
+/// An item's sources, sorted as the groups of taps want them.
+__device__ __forceinline__ PhasePlanes<true> sources_of(const PhaseWork& work) {
+  const PhaseCut& cut = work.cut;
+  return {work.source,         work.h.source_first, work.h.source_every, work.w.source_first,
+          work.w.source_every, work.w.sources,      work.w.step(),       cut.bases,
+          cut.phase,           cut.plane,           cut.load_lanes};
+}
+/// An item's targets, for the weight's gradient, sorted by class.
+__device__ __forceinline__ PhasePlanes<false> gradients_of(const PhaseWork& work) {
+  const PhaseCut& cut = work.cut;
+  return {work.target,         work.h.target_first, work.h.target_every, work.w.target_first,
+          work.w.target_every, work.w.targets,      work.w.classes(),    nullptr,
+          cut.target_phase,    cut.target_plane,    cut.store_lanes};
+}
+
+/// Neighbouring numbers as float32, or as they are. `from` is aligned as for load().
+template <class T, class Kept, int kVector>
+__device__ __forceinline__ void load_as(const T* from, Kept (&numbers)[kVector]) {
+  if constexpr (sizeof(Kept) == 4) {
+    load<T>(from, numbers);
+  } else if constexpr (kVector == 1) {
+    numbers[0] = *from;
+  } else {
+    const auto words = load_words<2 * kVector>(from);
+#pragma unroll
+    for (int v = 0; v < kVector; ++v)
+      numbers[v].bits = static_cast<unsigned short>(words.word[v / 2] >> v % 2 * 16);
+  }
+}
+
+/// Loads planes of an item whose rows, from `low` on, are listed, and keeps them as float32 or as they are.
+/// kLast: channels are neighbours; else columns are. kVector of these are loaded at once, kTogether times
+/// before any is kept. `repeat`: channels of the planes for one of x.
+template <class T, bool kLast, int kVector, int kThreads, int kTogether = 8, bool kHasBases, class Kept>
+__device__ __forceinline__ void load_planes(const PhasePlanes<kHasBases>& of, const PhaseShare& share,
+                                            const PhaseItem& at, int low, int repeat, const uint4* list,
+                                            int count, Kept* planes) {
+  const int channels = share.channels * repeat;
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % of.lanes, group = thread / of.lanes,
+            groups = kThreads / of.lanes;
+  const int run = kLast ? of.columns * channels : of.columns;
+  const T* const from = static_cast<const T*>(of.tensor.data) + at.image * of.tensor.image +
+                        share.first_channel * repeat * of.tensor.channel +
+                        (of.first_h + static_cast<Int64>(low) * of.every_h) * of.tensor.row;
+  for (int first = lane * kVector; first < run; first += of.lanes * kVector) {
+    const int column = kLast ? first / channels : first, channel = kLast ? first - column * channels : 0;
+    int places[kVector];
+    bool any = false;
+#pragma unroll
+    for (int v = 0; v < kVector; ++v) {
+      places[v] = of.place(kLast ? column : column + v);
+      any = any || places[v] >= 0;
+      if (kLast && places[v] >= 0) places[v] += (channel + v) * of.plane;
+    }
+    if (!any) continue;
+    const T* const of_column = from + channel * of.tensor.channel +
+                               (of.first_w + static_cast<Int64>(column) * of.every_w) * of.tensor.column;
+#pragma unroll 1
+    for (int row = group; row < count; row += groups * kTogether) {
+      Kept numbers[kTogether][kVector];
+      int to[kTogether];
+      // The last row stands in for those behind it.
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) {
+        const PhaseRow entry = PhaseRow::of(list + min(row + i * groups, count - 1));
+        to[i] = entry.to;
+        load_as(behind(of_column, entry.from), numbers[i]);
+      }
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i)
+#pragma unroll
+        for (int v = 0; v < kVector; ++v)
+          if (row + i * groups < count && (kVector == 1 || kLast || places[v] >= 0))
+            planes[to[i] + places[v]] = numbers[i][v];
+    }
+  }
+}
+
+/// Lists the rows of the tensor that an item's targets are in: with those between them, and behind the last.
+template <class T, bool kLast, int kThreads>
+__device__ __forceinline__ int list_targets(const PhaseWork& work, const PhaseShare& share,
+                                            const PhaseItem& at, int repeat, uint4* list) {
+  const int low = at.begin * work.h.target_every,
+            high = at.end < work.h.targets ? at.end * work.h.target_every : work.target_h;
+  const int all = work.cut.channels * repeat;
+  return list_rows<T, kLast, kThreads>(work.target, work.target.row, at.images, all, share.channels * repeat,
+                                       high - low, work.cut.target_rows * work.target_w,
+                                       (kLast ? all : 1) * work.target_w, list);
+}
+
+/// Stores an item's targets, whose rows are listed. They lie in shared memory in the order of the tensor:
+/// rows of columns of channels (kLast), or planes of rows of columns. kVector numbers at once; what is added
+/// to one by one.
+template <class T, bool kLast, int kVector, int kThreads>
+__device__ __forceinline__ void store_targets(const PhaseWork& work, const PhaseShare& share,
+                                              const PhaseItem& at, int repeat, const uint4* list, int count,
+                                              const T* targets) {
+  const PhaseCut& cut = work.cut;
+  const int all = cut.channels * repeat, channels = share.channels * repeat;
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % cut.store_lanes,
+            group = thread / cut.store_lanes, groups = kThreads / cut.store_lanes;
+  const int run = kLast ? work.target_w * channels : work.target_w;
+  T* const to = static_cast<T*>(work.target.data) + at.image * work.target.image +
+                share.first_channel * repeat * work.target.channel +
+                at.begin * work.h.target_every * work.target.row;
+  for (int first = lane * kVector; first < run; first += cut.store_lanes * kVector) {
+    const int column = kLast ? first / channels : first, channel = kLast ? first - column * channels : 0;
+    const T* const of_column = to + channel * work.target.channel + column * work.target.column;
+    const T* const of_targets = targets + (kLast ? column * all + channel : column);
+#pragma unroll 4
+    for (int row = group; row < count; row += groups) {
+      const PhaseRow entry = PhaseRow::of(list + row);
+      T* const at_row = const_cast<T*>(behind(of_column, entry.from));
+      const T* const from = of_targets + entry.to;
+      if (work.accumulate) {
+#pragma unroll
+        for (int v = 0; v < kVector; ++v) at_row[v] = narrow<T>(widen(at_row[v]) + widen(from[v]));
+      } else if constexpr (kVector * sizeof(T) < 4) {
+        *at_row = *from;
+      } else {
+        store_words(at_row, load_words<kVector* static_cast<int>(sizeof(T))>(from));
+      }
+    }
+  }
+}
+
+/// A group of taps of a class, as threads want it: places of taps are counted from their channel's on.
+struct alignas(16) PhaseGroupOfRows {
+  int first;  ///< row of the class's first target, and first tap
+  int tap, tap_pitch, taps;
+};
+struct alignas(16) PhaseGroupOfColumns {
+  int first;   ///< where the columns of tile 0 begin in a row
+  int behind;  ///< so many of them come before the class's first target
+  int tap, taps;
+};
+
+/// Lists the groups of all classes, rows first. A set's row of taps has `pitch` words.
+template <int kThreads>
+__device__ __forceinline__ void list_groups(const PhaseWork& work, int pitch, PhaseGroupOfRows* of_rows,
+                                            PhaseGroupOfColumns* of_columns) {
+  const PhaseAxis &h = work.h, &w = work.w;
+  const int groups_h = h.groups(), groups_w = w.groups(), of_row = w.sets() * pitch;
+  for (int i = static_cast<int>(threadIdx.x); i < h.classes() * groups_h; i += kThreads) {
+    const PhaseAxis::Group group = h.group(i / groups_h, i % groups_h);
+    of_rows[i] = {group.first, group.tap * of_row, group.tap_step * of_row, group.taps};
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < w.classes() * groups_w; i += kThreads) {
+    const PhaseAxis::Group group = w.group(i / groups_w, i % groups_w);
+    const int index = Axis::floor(group.first, w.step()), residue = group.first - index * w.step();
+    const int set = w.scatters ? group.tap % w.stride : group.tap;
+    PhaseGroupOfColumns& to = of_columns[i];
+    to.first = residue * work.cut.phase;
+    to.behind = group.taps > 0 ? index - work.cut.bases[residue] : 0;
+    to.tap = set * pitch, to.taps = group.taps;
+  }
+}
+
+}  // namespace lamella::depthwise

@@ -1,0 +1,235 @@
+#pragma once
+
+#include "phases.cuh"
+
+/// The output, or the input's gradient, from planes sorted by residue (phases.cuh). A thread has a unit: some
+/// rows and columns of a class of one target's plane. Its inner loop is dense whatever the stride and the
+/// dilation, and of few instructions but multiply-adds; rows outside, and those of no tap, are left out.
+namespace lamella::depthwise {
+
+/// kTaps_: of a group, in a row, at most. A unit has kRows_ x kColumns_ targets, and kTapRows_ rows of taps
+/// at a time.
+template <int kTaps_, int kRows_, int kColumns_, int kTapRows_>
+struct PhaseTile {
+  static constexpr int kTaps = kTaps_, kRows = kRows_, kColumns = kColumns_, kTapRows = kTapRows_;
+  static constexpr int kVector = kColumns % 4 == 0 ? 4 : kColumns % 2 == 0 ? 2 : 1;
+  static constexpr int kWindow = (kColumns + kTaps - 1 + kVector - 1) / kVector * kVector;
+  static constexpr int kTapPitch = (kTaps + 3) / 4 * 4;
+};
+
+/// Makes the taps of a block's channels, [output channel][row of taps][set of columns][kTapPitch], each set
+/// in the order in which its sources lie.
+template <class T, class Tile, int kThreads>
+__device__ __forceinline__ void make_phase_taps(const PhaseWork& work, const PhaseShare& share, int repeat,
+                                                float* taps) {
+  constexpr int kPitch = Tile::kTapPitch;
+  const PhaseAxis &h = work.h, &w = work.w;
+  const int sets = w.sets(), of_row = sets * kPitch, of_channel = h.kernel * of_row;
+  for (int i = static_cast<int>(threadIdx.x); i < share.channels * repeat * of_channel; i += kThreads) {
+    const int channel = i / of_channel, row = i / of_row % h.kernel, set = i / kPitch % sets,
+              number = i % kPitch;
+    const int count = (w.kernel - set + w.stride - 1) / w.stride;
+    const int column = set + (w.scatters ? count - 1 - number : number) * w.stride;
+    const int of = row * w.kernel + column, all = h.kernel * w.kernel;
+    float tap = 0;
+    if (number < count)
+      tap = load_parameter<T>(work.taps.taps, work.taps.taps_are_float32,
+                              static_cast<Int64>(share.first_channel * repeat + channel) * all +
+                                  (work.taps.turned ? all - 1 - of : of));
+    taps[channel * work.cut.taps + i % of_channel] = tap;
+  }
+}
+
+/// The sums of a unit.
+template <class Tile>
+struct PhaseSums {
+  float sums[Tile::kRows][Tile::kColumns];
+
+  __device__ __forceinline__ void fill(float with) {
+#pragma unroll
+    for (int r = 0; r < Tile::kRows; ++r)
+#pragma unroll
+      for (int c = 0; c < Tile::kColumns; ++c) sums[r][c] = with;
+  }
+
+  /// Adds a group's products. Sources of row i, counted from the unit's first target's, are at rows + i ·
+  /// pitch; they exist if 0 <= row + i · step < high, else `zeros` does for them. Taps of row j are at taps +
+  /// j · tap_pitch. all_taps: the last column has taps, too.
+  __device__ __forceinline__ void add(const float* rows, int pitch, const float* zeros, int row, int step,
+                                      Divisor by_step, int high, const float* taps, int tap_pitch,
+                                      int tap_rows, bool all_taps) {
+    constexpr int kRows = Tile::kRows, kColumns = Tile::kColumns, kTaps = Tile::kTaps,
+                  kVector = Tile::kVector, kTapRows = Tile::kTapRows, kWindow = Tile::kWindow,
+                  kTapPitch = Tile::kTapPitch;
+    // Rows of taps that meet any row.
+    const int before = row + (kRows - 1) * step;
+    const int first =
+        before < 0 ? static_cast<int>(by_step.divide(static_cast<unsigned>(step - 1 - before))) : 0;
+    const int last =
+        row < high
+            ? min(tap_rows, static_cast<int>(by_step.divide(static_cast<unsigned>(high - 1 - row))) + 1)
+            : 0;
+#pragma unroll 1
+    for (int j = first; j < last; j += kTapRows) {
+      float tap[kTapRows][kTapPitch];
+#pragma unroll
+      for (int t = 0; t < kTapRows; ++t) {
+        const float* const of = taps + (kTapRows == 1 || j + t < last ? j + t : j) * tap_pitch;
+#pragma unroll
+        for (int k = 0; k < kTapPitch; k += 4) {
+          float four[4];
+          load<float>(of + k, four);
+#pragma unroll
+          for (int n = 0; n < 4; ++n) tap[t][k + n] = four[n];
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kRows + kTapRows - 1; ++i) {
+        const int at = row + (j + i) * step;
+        const float* const from = at >= 0 && at < high ? rows + (j + i) * pitch : zeros;
+        float x[kWindow];
+#pragma unroll
+        for (int c = 0; c < kWindow; c += kVector) {
+          float some[kVector];
+          load<float>(from + c, some);
+#pragma unroll
+          for (int n = 0; n < kVector; ++n) x[c + n] = some[n];
+        }
+#pragma unroll
+        for (int t = 0; t < kTapRows; ++t) {
+          const int r = i - t;
+          if (r < 0 || r >= kRows || (t > 0 && j + t >= last)) continue;
+#pragma unroll
+          for (int k = 0; k < kTaps; ++k) {
+            if (k == kTaps - 1 && !all_taps) continue;
+#pragma unroll
+            for (int c = 0; c < kColumns; ++c) sums[r][c] += tap[t][k] * x[c + k];
+          }
+        }
+      }
+    }
+  }
+};
+
+/// kRepeat: output channels of one of x.
+template <class T, class Tile, int kRepeat, bool kScatters, bool kLast, int kLoad, int kStore, int kThreads,
+          int kBlocks>
+__global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const PhaseWork work) {
+  constexpr int kRows = Tile::kRows, kColumns = Tile::kColumns;
+  constexpr int kSources = kScatters ? kRepeat : 1, kTargets = kScatters ? 1 : kRepeat;
+  extern __shared__ uint4 shared[];
+  const PhaseAxis &h = work.h, &w = work.w;
+  const PhaseCut& cut = work.cut;
+  const PhaseShare share(work);
+  const int source_planes = cut.images * cut.channels * kSources,
+            target_planes = cut.images * cut.channels * kTargets;
+  // Lists, a row of zeros, planes, taps, targets.
+  PhaseGroupOfRows* const groups_of_rows = reinterpret_cast<PhaseGroupOfRows*>(shared);
+  PhaseGroupOfColumns* const groups_of_columns =
+      reinterpret_cast<PhaseGroupOfColumns*>(groups_of_rows + h.classes() * h.groups());
+  uint4* const sources_list = reinterpret_cast<uint4*>(groups_of_columns + w.classes() * w.groups());
+  uint4* const targets_list = sources_list + cut.source_list;
+  float* const zeros = reinterpret_cast<float*>(targets_list + cut.target_list);
+  float* const planes = zeros + cut.row;
+  float* const taps = planes + source_planes * cut.plane;
+  T* const targets = reinterpret_cast<T*>(taps + cut.channels * kRepeat * cut.taps);
+  const int target_numbers = target_planes * cut.target_rows * work.target_w;
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int i = thread; i < cut.row + source_planes * cut.plane; i += kThreads) zeros[i] = 0;
+  // Numbers of the tensor between targets stay zero.
+  if (kScatters && h.target_every * w.target_every > 1)
+    for (int i = thread; i < target_numbers; i += kThreads) targets[i] = narrow<T>(0.0f);
+  list_groups<kThreads>(work, Tile::kTapPitch, groups_of_rows, groups_of_columns);
+  wait_for_stream();
+  if (share.first >= share.last) return;
+  make_phase_taps<T, Tile, kThreads>(work, share, kRepeat, taps);
+
+  const int classes_h = h.classes(), classes_w = w.classes(), step_h = h.step();
+  const int groups_h = h.groups(), groups_w = w.groups();
+  const int units = target_planes * classes_h * classes_w * cut.row_groups * cut.tiles;
+#pragma unroll 1
+  for (int item = share.first; item < share.last; ++item) {
+    const PhaseItem at(work, item);
+    const int rows = at.high - at.low;
+    const int source_rows = list_rows<T, kLast, kThreads>(
+        work.source, work.source.row * h.source_every, at.images, cut.channels * kSources,
+        share.channels * kSources, rows, cut.plane, cut.row, sources_list);
+    __syncthreads();
+    load_planes<T, kLast, kLoad, kThreads>(sources_of(work), share, at, at.low, kSources, sources_list,
+                                           source_rows, planes);
+    // Not before all have stored what is left of the item before.
+    const int target_rows = list_targets<T, kLast, kThreads>(work, share, at, kTargets, targets_list);
+    __syncthreads();
+#pragma unroll 1
+    for (int unit = thread; unit < units; unit += kThreads) {
+      const auto digit = [](int& number, int count, Divisor by) {
+        const int rest = static_cast<int>(by.divide(static_cast<unsigned>(number))),
+                  is = number - rest * count;
+        number = rest;
+        return is;
+      };
+      int plane = unit;
+      const int tile = digit(plane, cut.tiles, cut.by_tiles);
+      const int class_w = digit(plane, classes_w, cut.by_classes_w);
+      const int row_group = digit(plane, cut.row_groups, cut.by_row_groups);
+      const int class_h = digit(plane, classes_h, cut.by_classes_h);
+      int image = plane;
+      const int of_image = digit(image, cut.channels * kTargets, cut.by_channels);
+      // The first row of the unit, of its class.
+      const int first_row =
+          static_cast<int>(cut.by_classes_h.divide(static_cast<unsigned>(at.begin))) + row_group * kRows;
+      const int rows_left = at.end - class_h - first_row * classes_h;  // of all classes
+      if (image >= at.images || of_image >= share.channels * kTargets || rows_left <= 0) continue;
+
+      PhaseSums<Tile> result;
+      result.fill(kScatters ? 0.0f : load_bias<T>(work.taps, share.first_channel * kTargets + of_image));
+      int left = tile * kColumns;  // the first column, of its class
+#pragma unroll 1
+      for (int source = 0; source < kSources; ++source) {
+        const float* const of_plane =
+            planes + (kScatters ? plane * kSources + source : plane / kTargets) * cut.plane;
+        const float* const of_channel =
+            taps + (kScatters ? of_image * kSources + source : of_image) * cut.taps;
+#pragma unroll 1
+        for (int group_w = 0; group_w < groups_w; ++group_w) {
+          const PhaseGroupOfColumns by_w = groups_of_columns[class_w * groups_w + group_w];
+          if (by_w.taps == 0) continue;
+          if (kScatters) left = tile * kColumns - by_w.behind;
+          const int column = by_w.first + tile * kColumns;
+#pragma unroll 1
+          for (int group_h = 0; group_h < groups_h; ++group_h) {
+            const PhaseGroupOfRows by_h = groups_of_rows[class_h * groups_h + group_h];
+            const int row = by_h.first + first_row * step_h - at.low;
+            result.add(of_plane + row * cut.row + column, step_h * cut.row, zeros + column, row, step_h,
+                       cut.by_step_h, rows, of_channel + by_h.tap + by_w.tap, by_h.tap_pitch, by_h.taps,
+                       by_w.taps == Tile::kTaps);
+          }
+        }
+      }
+      const int all = kLast ? cut.channels * kTargets : 1;
+      const int row = h.target_first + (class_h + first_row * classes_h - at.begin) * h.target_every;
+      const int column = w.target_first + (class_w + left * classes_w) * w.target_every;
+      const int columns = w.targets_of(class_w) - left;
+      const int next_row = classes_h * h.target_every * work.target_w * all,
+                next = classes_w * w.target_every * all;
+      int to = (((kLast ? image : plane) * cut.target_rows + row) * work.target_w + column) * all +
+               (kLast ? of_image : 0);
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c) {
+        if (c < columns && (!kScatters || left + c >= 0)) {
+          int at_row = to;
+#pragma unroll
+          for (int r = 0; r < kRows; ++r) {
+            if (r * classes_h < rows_left) targets[at_row] = narrow<T>(result.sums[r][c]);
+            at_row += next_row;
+          }
+        }
+        to += next;
+      }
+    }
+    __syncthreads();
+    store_targets<T, kLast, kStore, kThreads>(work, share, at, kTargets, targets_list, target_rows, targets);
+  }
+}
+
+}  // namespace lamella::depthwise

@@ -1,0 +1,235 @@
+#include "layers/depthwise_conv2d/cuda/plan_phases.h"
+
+#include <cmath>
+#include <cstdio>
+
+// The output, and the input's gradient.
+namespace lamella::depthwise {
+namespace {
+
+struct PhaseConfig {
+  PhaseSizes sizes;
+  int resident = 1;  ///< blocks that share a multiprocessor
+};
+
+/// Products of one axis that exist, for each of its targets.
+double meetings(const PhaseAxis& axis) {
+  double met = 0;
+  for (int target = 0; target < axis.targets; ++target)
+    for (int number = 0; number < axis.groups(); ++number) {
+      const PhaseAxis::Group group = axis.group(target % axis.classes(), number);
+      for (int tap = 0; tap < group.taps; ++tap) {
+        const int source = group.first + (target / axis.classes() + tap) * axis.step();
+        if (source >= 0 && source < axis.sources) ++met;
+      }
+    }
+  return met / axis.targets;
+}
+
+int window_of(const PhaseShape& s, const PhaseSizes& z) {
+  return static_cast<int>(round_up(z.columns + s.work.w.most_taps() - 1, column_vector(z.columns)));
+}
+
+/// Of a thread, to within some.
+int phase_registers(const PhaseShape& s, const PhaseSizes& z) {
+  if (z.multiplies) return 62 + z.rows * (4 + phase_eights(s.work.w));
+  const int taps = static_cast<int>(round_up(s.work.w.most_taps(), 4));
+  return 40 + z.rows * z.columns + window_of(s, z) + z.tap_rows * taps;
+}
+
+/// What a block spends on an item beside moving it.
+PhaseEffort effort_of(const PhaseShape& s, const PhaseSizes& z, const PhaseCut& cut) {
+  const PhaseAxis &h = s.work.h, &w = s.work.w;
+  const double classes = static_cast<double>(h.classes()) * w.classes();
+  const double groups = static_cast<double>(h.groups()) * w.groups() * s.sources;
+  const double turns_w = w.groups() * s.sources, taps = w.most_taps();
+  if (z.multiplies) {
+    const double units = static_cast<double>(z.channels) * s.targets * classes * cut.place_blocks;
+    const double turns = std::ceil(units / (z.threads / 32)) * (z.threads / 32);
+    // Rows that all places together are high, and so meet rows of taps that some of them do not.
+    const double high = std::min<double>(cut.row_groups, std::ceil(16.0 / cut.tiles)) * z.rows;
+    const double met = std::min(1.0, (s.rows_met + (high - 1) / 2) / h.kernel);
+    const double tap_rows = h.kernel * turns_w * met, rows = tap_rows + groups * (z.rows - 1) * met;
+    const int eights = phase_eights(w);
+    const double loads = (eights > 1 ? 4 : 0) + eights % 2 * 2, products = eights / 2 + eights % 2;
+    return {turns * (300 + 40 * z.rows + groups * 60 + rows * (14 + eights + products) +
+                     tap_rows * z.rows * (2 + 2 * products)),
+            turns * (rows * (eights + loads) + 12 * z.rows), turns * tap_rows * z.rows * eights * 1.1};
+  }
+  const double planes = static_cast<double>(z.images) * z.channels;
+  const double units = planes * s.targets * classes * cut.row_groups * cut.tiles;
+  const double turns = std::ceil(units / z.threads) * z.threads / 32;
+  const double window = window_of(s, z), vector = column_vector(z.columns);
+  // Rows of taps that a unit's rows meet, together.
+  const double rows = std::min<double>(h.kernel, s.rows_met + (z.rows - 1) / 2.0) * turns_w;
+  const double at_once = z.rows + z.tap_rows - 1.0, of_row = at_once * window / z.tap_rows;
+  return {turns * (rows * (z.rows * z.columns * taps + of_row / vector + at_once * 4 / z.tap_rows + 12) +
+                   groups * 55 + z.rows * z.columns * 10 + 150),
+          turns * (rows * (of_row + taps / 4) + z.rows * z.columns * 2), 0};
+}
+
+/// The plan of a configuration; false: it does not fit.
+bool plan_phases(const Problem& p, const PhaseShape& s, const PhaseConfig& c, bool named, Plan& plan) {
+  const PhaseSizes& z = c.sizes;
+  plan = {};
+  plan.family = Plan::Family::Phases;
+  plan.phases = s.work;
+  constexpr int kWaves = 2;
+  plan.launch =
+      cut_correlate_phases(plan.phases, s.images, s.channels, p.channels_last, s.repeat, z, s.number,
+                           std::int64_t{c.resident} * static_cast<std::int64_t>(kMultiprocessors) * kWaves);
+  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
+  if ((plan.launch.shared_bytes + 1024) * c.resident > kSharedBytes) return false;
+  if (registers_of(z.threads, c.resident) < phase_registers(s, z)) return false;
+  const double taps = static_cast<double>(z.channels) * s.repeat * s.work.h.kernel * s.work.w.kernel;
+  plan.cost = phase_cost(s, z, plan, c.resident, effort_of(s, z, plan.phases.cut), taps * 30 / z.threads);
+  plan.resident = c.resident, plan.registers = phase_registers(s, z), plan.item_images = z.images;
+  if (!named) return true;
+  std::array<char, 200> text{};
+  const int length =
+      z.multiplies ? std::snprintf(text.data(), text.size(), "multiply_phases<%s, PhaseMatrixTile<%d, %d>",
+                                   type_name(p.dtype), s.work.w.most_taps(), z.rows)
+                   : std::snprintf(text.data(), text.size(), "correlate_phases<%s, PhaseTile<%d, %d, %d, %d>",
+                                   type_name(p.dtype), s.work.w.most_taps(), z.rows, z.columns, z.tap_rows);
+  std::snprintf(text.data() + length, text.size() - static_cast<std::size_t>(length),
+                ", %d, %s, %s, %d, %d, %d, %d>", s.repeat, word(s.work.w.scatters), word(p.channels_last),
+                z.load_vector, z.target_vector, z.threads, c.resident);
+  plan.kernel = text.data();
+  plan.what = "phases of " + std::to_string(z.images) + " x " + std::to_string(z.channels) + " planes in " +
+              std::to_string(plan.phases.cut.bands) + " bands, " +
+              (z.multiplies ? "16 places of " + std::to_string(z.rows) + " rows"
+                            : std::to_string(z.rows) + "x" + std::to_string(z.columns) + ", " +
+                                  std::to_string(z.tap_rows) + " rows of taps");
+  return true;
+}
+
+bool may_use_phases(const Problem& p, const Shape& s) {
+  constexpr std::int64_t kMostSize = std::int64_t{1} << 20, kMostNumbers = std::int64_t{1} << 30;
+  const Conv2dGeometry& g = p.geometry;
+  const auto fits = [](Size2 size) { return std::max(size.h, size.w) < kMostSize; };
+  return p.pass != Pass::Both && !p.transforms && p.hook == Hook::None && fits(g.in) && fits(g.out) &&
+         fits(g.padding) && fits(g.dilation) && fits(g.stride) && taps_of(s.kernel) > 1 &&
+         g.in.h * g.in.w * g.out_channels < kMostNumbers && g.out.h * g.out.w * g.out_channels < kMostNumbers;
+}
+
+}  // namespace
+
+bool describe_phases(const Problem& p, const Shape& s, PhaseShape& shape) {
+  if (!may_use_phases(p, s)) return false;
+  const Conv2dGeometry& g = p.geometry;
+  const bool scatters = p.pass == Pass::Input;
+  PhaseWork& work = shape.work;
+  work.h = phase_axis(g.in.h, g.out.h, g.kernel.h, g.stride.h, g.padding.h, g.dilation.h, scatters);
+  work.w = phase_axis(g.in.w, g.out.w, g.kernel.w, g.stride.w, g.padding.w, g.dilation.w, scatters);
+  if (work.w.step() > PhaseCut::kMostPhases || work.h.targets < 1 || work.w.targets < 1 ||
+      work.h.sources < 1 || work.w.sources < 1)
+    return false;
+  work.target_h = static_cast<int>(scatters ? g.in.h : g.out.h);
+  work.target_w = static_cast<int>(scatters ? g.in.w : g.out.w);
+  shape.images = s.images, shape.channels = s.channels;
+  shape.repeat = s.kernel.repeat, shape.number = s.number;
+  shape.sources = scatters ? shape.repeat : 1, shape.targets = scatters ? 1 : shape.repeat;
+  const int sources = scatters ? p.output_alignment : p.input_alignment,
+            targets = scatters ? p.input_alignment : p.output_alignment;
+  constexpr int kMostTogether = 4;
+  const std::int64_t source_run = p.channels_last ? s.channels * shape.sources : work.w.sources,
+                     target_run = p.channels_last ? s.channels * shape.targets : work.target_w;
+  const bool neighbours = p.channels_last || work.w.source_every == 1;
+  shape.load_vector = neighbours ? std::min(kMostTogether, vector_of(source_run, s.number, sources)) : 1;
+  shape.target_vector = vector_of(target_run, s.number, targets);
+  if (weighs(p)) shape.target_vector = std::min(kMostTogether, shape.target_vector);
+  shape.rows_met = meetings(work.h);
+  return true;
+}
+
+PhaseEffort effort_to_move(const PhaseShape& s, const PhaseCut& cut, const PhaseShareSizes& z, bool stores) {
+  const PhaseAxis& w = s.work.w;
+  const double planes = static_cast<double>(z.images) * z.channels;
+  const double x = planes * s.sources * cut.source_rows * std::min<double>(w.sources, w.step() * cut.phase),
+               y = planes * s.targets * cut.target_rows * s.work.target_w;
+  const double y_issue = stores ? 1 + 12.0 / z.target_vector : 3 + 12.0 / z.target_vector;
+  return {(x * (3 + 12.0 / z.load_vector) + y * y_issue) / 32, (x * 2 + y * 2) / 32, 0};
+}
+
+double phase_cost(const PhaseShape& s, const PhaseShareSizes& z, const Plan& plan, int resident,
+                  const PhaseEffort& of_item, double of_block) {
+  constexpr double kClocks = kMultiprocessors * 1.75e6;  // of all multiprocessors, a millisecond
+  const PhaseWork& work = plan.phases;
+  const PhaseCut& cut = work.cut;
+  const double items = static_cast<double>(work.items) * cut.channel_blocks;
+  const PhaseEffort move = effort_to_move(s, cut, z, !work.weighs);
+  const double issue = of_item.issue + move.issue, wavefronts = of_item.wavefronts + move.wavefronts;
+  const double loaded = static_cast<double>(z.images) * z.channels * s.sources * cut.source_rows *
+                        std::min<double>(work.w.sources, work.w.step() * cut.phase);
+  const double x = static_cast<double>(s.images * s.channels) * s.sources * work.h.sources * work.w.sources,
+               y = static_cast<double>(s.images * s.channels) * s.targets * work.target_h * work.target_w;
+  const double again = std::max(0.0, items * loaded / x - 1);
+  const double memory = (x * (1 + 0.3 * again) + y) * s.number / 3.6e9;
+  const double blocks = static_cast<double>(plan.launch.blocks);
+  const double begin = of_block + static_cast<double>(plan.launch.shared_bytes) / 4 / z.threads * 2 + 2000;
+  const double latency = (items * (4000 + issue / z.threads * 32 * 2) + blocks * begin) / resident / kClocks;
+  constexpr double kPower = 3, kIssue = 1.25, kShared = 1.3;
+  double sum = 0;
+  for (const double limit :
+       {memory, items * issue / 4 * kIssue / kClocks, items * wavefronts * kShared / kClocks,
+        items * of_item.matrix / kClocks, latency})
+    sum += std::pow(limit, kPower);
+  const double waves = blocks / (kMultiprocessors * resident);
+  return std::pow(sum, 1 / kPower) * (1 + 0.5 * (std::ceil(waves) / waves - 1)) + 0.004;
+}
+
+void add_phase_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
+  PhaseShape shape{};
+  if (!describe_phases(p, s, shape)) return;
+  if (weighs(p)) return add_weigh_phase_plans(p, shape, plans);
+  std::vector<std::pair<double, PhaseConfig>> configs;
+  // Of each tile the best share of a block.
+  const auto try_tile = [&](const PhaseSizes& tile) {
+    PhaseConfig c, best;
+    c.sizes = tile;
+    double least = 0;
+    Plan plan;
+    for (const int threads : {128, 256})
+      for (const int resident : {1, 2, 3, 4, 6}) {
+        c.sizes.threads = threads, c.resident = resident;
+        if (registers_of(threads, resident) < phase_registers(shape, c.sizes)) continue;
+        const auto cut = [&](const PhaseSizes& sizes) {
+          PhaseWork work = shape.work;
+          return cut_correlate_phases(work, shape.images, shape.channels, p.channels_last, shape.repeat,
+                                      sizes, shape.number, 1);
+        };
+        each_phase_share(shape, p.channels_last, c.sizes, kSharedBytes / resident - 1024, cut,
+                         [&](const PhaseSizes& sizes) {
+                           PhaseConfig of = c;
+                           of.sizes = sizes;
+                           if (!plan_phases(p, shape, of, false, plan)) return;
+                           if (least > 0 && plan.cost >= least) return;
+                           least = plan.cost, best = of;
+                         });
+      }
+    if (least > 0) configs.emplace_back(least, best);
+  };
+  const PhaseAxis &h = shape.work.h, &w = shape.work.w;
+  const auto rows = static_cast<int>(ceiling(h.targets, h.classes())), columns = w.targets_of(0);
+  if (shape.number == 2 && !p.exact_taps)
+    for (const int of_rows : {1, 2, 3, 4, 6, 8}) {
+      if (of_rows > 1 && of_rows >= 2 * rows) continue;
+      PhaseSizes tile;
+      tile.multiplies = true, tile.rows = of_rows;
+      try_tile(tile);
+    }
+  for (const int of_columns : {3, 4, 5, 6, 7, 8, 10, 12})
+    for (const int of_rows : {1, 2, 3, 4}) {
+      if ((of_columns > 3 && of_columns >= 2 * columns) || (of_rows > 1 && of_rows >= 2 * rows)) continue;
+      for (const int tap_rows : {1, 2, 4}) {
+        if (tap_rows > 1 && (tap_rows * w.most_taps() > 16 || tap_rows > h.most_taps())) continue;
+        PhaseSizes tile;
+        tile.columns = of_columns, tile.rows = of_rows, tile.tap_rows = tap_rows;
+        try_tile(tile);
+      }
+    }
+  add_best(
+      configs, [&](const auto& config, Plan& best) { plan_phases(p, shape, config, true, best); }, plans);
+}
+
+}  // namespace lamella::depthwise

@@ -1,0 +1,99 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+
+#include "layers/depthwise_conv2d/cuda/cut_phases.h"
+#include "layers/depthwise_conv2d/cuda/planning.h"
+
+/// What the planners of phases share: planes sorted by residue in shared memory, for kernels of many taps
+/// with any stride and dilation.
+namespace lamella::depthwise {
+
+/// A problem as these kernels see it, and what all of its plans share.
+struct PhaseShape {
+  PhaseWork work;  ///< axes and sizes
+  std::int64_t images, channels;
+  int repeat, number, sources, targets;  ///< channels of either for one of x
+  int load_vector, target_vector;        ///< at most, by addresses and rows
+  double rows_met;                       ///< rows of taps of a target that meet a source, on average
+};
+
+/// False: no phases can do the problem.
+bool describe_phases(const Problem& problem, const Shape& shape, PhaseShape& to);
+
+/// Instructions and wavefronts of shared memory that an item's planes take to be loaded, and stored if they
+/// are; of a warp.
+struct PhaseEffort {
+  double issue = 0, wavefronts = 0, matrix = 0;  ///< matrix: clocks of the matrix units
+};
+PhaseEffort effort_to_move(const PhaseShape& s, const PhaseCut& cut, const PhaseShareSizes& sizes,
+                           bool stores);
+
+/// Estimated milliseconds, of all that items take beside being moved, and that blocks take, in instructions
+/// of warps: some limits, of which the largest counts most. Nothing is fitted to measurements.
+double phase_cost(const PhaseShape& s, const PhaseShareSizes& sizes, const Plan& plan, int resident,
+                  const PhaseEffort& of_item, double of_block);
+
+/// Calls add(sizes) for how much of the problem a block may have at a time; cut(sizes) is its launch.
+template <class Sizes, class Cut, class Add>
+void each_phase_share(const PhaseShape& s, bool channels_last, Sizes sizes, std::int64_t bytes,
+                      const Cut& cut, const Add& add) {
+  const PhaseAxis& h = s.work.h;
+  const auto fits = [&](int images, int channels, int band) {
+    Sizes of = sizes;
+    of.images = images, of.channels = channels, of.band = band;
+    const Launch launch = cut(of);
+    return launch.blocks > 0 && launch.shared_bytes <= bytes;
+  };
+  // The largest count for which fits_with(count) holds, if it does for one.
+  const auto most_of = [](std::int64_t most, const auto& fits_with) {
+    int least = 1, end = static_cast<int>(std::min<std::int64_t>(most, 1 << 12)) + 1;
+    while (end - least > 1) {
+      const int middle = (least + end) / 2;
+      (fits_with(middle) ? least : end) = middle;
+    }
+    return least;
+  };
+  std::array<int, 6> groups{1};
+  if (channels_last) groups = {2, 4, 8, 16, 32, 64};
+  for (const int group : groups) {
+    if (group == 0 || (group > 2 && group / 2 >= s.channels)) continue;
+    sizes.channels = static_cast<int>(std::min<std::int64_t>(group, s.channels));
+    const auto divides = [&](int vector, int of) {
+      while (channels_last && std::int64_t{sizes.channels} * of % vector != 0) vector /= 2;
+      return vector;
+    };
+    sizes.load_vector = divides(s.load_vector, s.sources);
+    sizes.target_vector = divides(s.target_vector, s.targets);
+    sizes.images = 1, sizes.band = h.targets;
+    if (fits(1, sizes.channels, h.targets)) {
+      // Small planes: more channels, or more images, of what fits.
+      if (!channels_last) {
+        add(sizes);
+        sizes.channels = most_of(s.channels, [&](int count) { return fits(1, count, h.targets); });
+        if (sizes.channels > 8) {
+          Sizes few = sizes;
+          few.channels = 4;
+          add(few);
+        }
+      }
+      sizes.images = most_of(s.images, [&](int count) { return fits(count, sizes.channels, h.targets); });
+      add(sizes);
+      continue;
+    }
+    int band = h.targets;
+    while (band > h.classes() && !fits(1, sizes.channels, band)) band = band * 7 / 8;
+    if (!fits(1, sizes.channels, band)) continue;
+    // Bands of about the same size.
+    const std::int64_t bands = ceiling(h.targets, round_up(band, h.classes()));
+    sizes.band = static_cast<int>(ceiling(h.targets, bands));
+    add(sizes);
+  }
+}
+
+/// Adds the plans of the weight's gradient.
+void add_weigh_phase_plans(const Problem& problem, const PhaseShape& shape, std::vector<Plan>& plans);
+
+}  // namespace lamella::depthwise

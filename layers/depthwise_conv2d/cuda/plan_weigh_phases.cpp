@@ -1,0 +1,127 @@
+#include <cmath>
+#include <cstdio>
+
+#include "layers/depthwise_conv2d/cuda/cut_weigh_phases.h"
+#include "layers/depthwise_conv2d/cuda/plan_phases.h"
+
+// The weight's gradient.
+namespace lamella::depthwise {
+namespace {
+
+struct PhaseWeighConfig {
+  PhaseWeighSizes sizes;
+  bool keeps = false;  ///< rows of the gradient in registers
+  int resident = 1;
+};
+
+int window_of(const PhaseShape& s, const PhaseWeighSizes& z) {
+  return static_cast<int>(round_up(z.columns + s.work.w.most_taps() - 1, column_vector(z.columns)));
+}
+
+/// Of a thread, to within some.
+int weigh_registers(const PhaseShape& s, const PhaseWeighConfig& c) {
+  const PhaseWeighSizes& z = c.sizes;
+  const int taps = z.tap_rows * s.work.w.most_taps(), window = window_of(s, z);
+  return c.keeps ? 36 + taps + z.tap_rows * z.columns + window : 46 + taps + z.columns + window;
+}
+
+/// What a block spends on an item beside moving it.
+PhaseEffort effort_of(const PhaseShape& s, const PhaseWeighConfig& c, const PhaseCut& cut) {
+  const PhaseAxis &h = s.work.h, &w = s.work.w;
+  const PhaseWeighSizes& z = c.sizes;
+  const double strips =
+      static_cast<double>(z.images) * h.classes() * w.classes() * cut.tiles * cut.row_groups;
+  const double turns = std::ceil(strips / cut.splits) * z.threads / 32;  // of warps
+  // Rows of x that a strip meets, and products of its rows with them.
+  const double met = std::min(1.0, (s.rows_met + z.tap_rows - 1) / h.kernel);
+  const double rows = (cut.strip_rows + z.tap_rows - 1) * met;
+  const double products = static_cast<double>(cut.strip_rows) * met * z.tap_rows * w.most_taps() * z.columns;
+  const double of_g = c.keeps ? z.columns : z.columns * z.tap_rows, window = window_of(s, z);
+  const double vector = column_vector(z.columns);
+  return {turns * (products + rows * ((window + of_g) / vector + 14) + 90), turns * rows * (window + of_g),
+          0};
+}
+
+/// The plan of a configuration; false: it does not fit.
+bool plan_weigh_phases(const Problem& p, const PhaseShape& s, const PhaseWeighConfig& c, bool named,
+                       Plan& plan) {
+  const PhaseWeighSizes& z = c.sizes;
+  plan = {};
+  plan.family = Plan::Family::Phases;
+  plan.phases = s.work;
+  plan.phases.weighs = true;
+  plan.launch = cut_weigh_phases(plan.phases, s.images, s.channels, p.channels_last, s.repeat, p.bias, z,
+                                 std::int64_t{c.resident} * static_cast<std::int64_t>(kMultiprocessors));
+  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
+  if ((plan.launch.shared_bytes + 1024) * c.resident > kSharedBytes) return false;
+  if (registers_of(z.threads, c.resident) < weigh_registers(s, c)) return false;
+  const PhaseAxis &h = s.work.h, &w = s.work.w;
+  const double sums = static_cast<double>(z.tap_rows) * w.most_taps(),
+               taps = static_cast<double>(h.kernel) * w.kernel + 1;
+  const double of_block =
+      2000 + sums * 8 + z.channels * s.repeat * taps * (40 + 6 * plan.phases.cut.splits) / z.threads;
+  plan.cost =
+      phase_cost(s, z, plan, c.resident, effort_of(s, c, plan.phases.cut), of_block) +
+      static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) * s.repeat * taps * 8 / 3e9;
+  plan.resident = c.resident, plan.registers = weigh_registers(s, c), plan.item_images = z.images;
+  if (!named) return true;
+  std::array<char, 200> text{};
+  const bool ragged = w.kernel > w.stride && w.kernel % w.stride != 0;
+  std::snprintf(text.data(), text.size(),
+                "weigh_phases<%s, PhaseTapTile<%d, %d, %d, %s, %s>, %d, %s, %s, %d, %d, %d, %d>",
+                type_name(p.dtype), w.most_taps(), z.columns, z.tap_rows, word(c.keeps), word(ragged),
+                s.repeat, word(p.bias), word(p.channels_last), z.load_vector, z.target_vector, z.threads,
+                c.resident);
+  plan.kernel = text.data();
+  plan.what = "phases of " + std::to_string(z.images) + " x " + std::to_string(z.channels) + " planes in " +
+              std::to_string(plan.phases.cut.bands) + " bands, strips of " +
+              std::to_string(plan.phases.cut.strip_rows) + "x" + std::to_string(z.columns) + ", " +
+              std::to_string(z.tap_rows) + " rows of taps" + (c.keeps ? " kept" : "");
+  return true;
+}
+
+}  // namespace
+
+void add_weigh_phase_plans(const Problem& p, const PhaseShape& shape, std::vector<Plan>& plans) {
+  std::vector<std::pair<double, PhaseWeighConfig>> configs;
+  const PhaseAxis &h = shape.work.h, &w = shape.work.w;
+  const int columns = w.targets_of(0);
+  const auto cut = [&](const PhaseWeighSizes& sizes) {
+    PhaseWork work = shape.work;
+    return cut_weigh_phases(work, shape.images, shape.channels, p.channels_last, shape.repeat, p.bias, sizes,
+                            1);
+  };
+  // Of each tile the best share of a block.
+  const auto try_tile = [&](int of_columns, int tap_rows, bool keeps) {
+    PhaseWeighConfig c, best;
+    c.sizes.columns = of_columns, c.sizes.tap_rows = tap_rows, c.keeps = keeps;
+    double least = 0;
+    Plan plan;
+    for (const int threads : {128, 256, 512})
+      for (const int resident : {1, 2, 3, 4}) {
+        c.sizes.threads = threads, c.resident = resident;
+        if (registers_of(threads, resident) < weigh_registers(shape, c)) continue;
+        each_phase_share(shape, p.channels_last, c.sizes, kSharedBytes / resident - 1024, cut,
+                         [&](const PhaseWeighSizes& sizes) {
+                           PhaseWeighConfig of = c;
+                           of.sizes = sizes;
+                           if (!plan_weigh_phases(p, shape, of, false, plan)) return;
+                           if (least > 0 && plan.cost >= least) return;
+                           least = plan.cost, best = of;
+                         });
+      }
+    if (least > 0) configs.emplace_back(least, best);
+  };
+  for (const int of_columns : {4, 6, 8, 12, 14, 16}) {
+    if (of_columns > 4 && of_columns >= 2 * columns) continue;
+    for (const int tap_rows : {1, 2, 3, 4}) {
+      if (tap_rows > h.most_taps()) continue;
+      for (const bool keeps : {false, true}) try_tile(of_columns, tap_rows, keeps);
+    }
+  }
+  add_best(
+      configs, [&](const auto& config, Plan& best) { plan_weigh_phases(p, shape, config, true, best); },
+      plans);
+}
+
+}  // namespace lamella::depthwise

@@ -1,0 +1,114 @@
+#include "depthwise_case.h"
+#include "layers/depthwise_conv2d/cuda/cut_phases.h"
+#include "layers/depthwise_conv2d/cuda/device/phases_correlate.cuh"
+#include "layers/depthwise_conv2d/cuda/device/phases_multiply.cuh"
+
+namespace lamella::depthwise::checks {
+namespace {
+
+constexpr unsigned kSeeds = 40;
+
+/// run(work) for problems drawn by seed; kVector: numbers of a row that are loaded and stored at once.
+template <class T, class K, bool kScatters, bool kLast, int kVector, class Run>
+void compute(PhaseSizes sizes, const Run& run) {
+  for_seeds(kSeeds, [&](Draw& draw) {
+    Wanted wanted{Case<T, K>::kSizes};
+    if (kLast) wanted.channels = kVector;
+    if (!kLast) wanted.width = wanted.out_width = kVector;
+    const Geometry g = draw_geometry(draw, wanted);
+    SCOPED_TRACE(to_string(g));
+    Case<T, K> problem(draw, g, {kLast, kVector, kVector});
+    PhaseWork work;
+    problem.describe(work, kScatters);
+    sizes.threads = kThreads;
+    sizes.load_vector = sizes.target_vector = kVector;
+    sizes.channels = draw(1, g.channels / (kLast ? kVector : 1)) * (kLast ? kVector : 1);
+    sizes.images = draw(1, g.batch);
+    sizes.band = draw(1, work.h.targets + 1);
+    const bool in_order = kLast || kVector == 1 || work.w.source_every == 1;
+    const Launch launch =
+        cut_correlate_phases(work, g.batch, g.channels, kLast, K::kRepeat, sizes, sizeof(T), draw(1, 6));
+    constexpr std::int64_t kMostShared = 200 << 10;
+    if (launch.blocks == 0 || launch.shared_bytes > kMostShared || !in_order) return false;
+    const auto kernel = [&] { run(work); };
+    if (kScatters)
+      problem.backward(work, launch, {true, false, false}, false, true, kernel);
+    else
+      problem.forward(work, launch, true, kernel);
+    return true;
+  });
+}
+
+/// Of a group, in a row.
+template <class K>
+constexpr int kMostTaps = (K::kW + K::kStrideW - 1) / K::kStrideW;
+
+template <class T, class K, int kRows, int kColumns, int kTapRows, bool kScatters, bool kLast,
+          int kVector = 1>
+void correlate() {
+  using Tile = PhaseTile<kMostTaps<K>, kRows, kColumns, kTapRows>;
+  PhaseSizes sizes;
+  sizes.rows = kRows, sizes.columns = kColumns, sizes.tap_rows = kTapRows;
+  compute<T, K, kScatters, kLast, kVector>(sizes, [](const PhaseWork& work) {
+    correlate_phases<T, Tile, K::kRepeat, kScatters, kLast, kVector, kVector, kThreads, 1>(work);
+  });
+}
+
+template <class T, class K, int kRows, bool kScatters, bool kLast, int kVector = 1>
+void multiply() {
+  using Tile = PhaseMatrixTile<kMostTaps<K>, kRows>;
+  PhaseSizes sizes;
+  sizes.multiplies = true, sizes.rows = kRows;
+  compute<T, K, kScatters, kLast, kVector>(sizes, [](const PhaseWork& work) {
+    multiply_phases<T, Tile, K::kRepeat, kScatters, kLast, kVector, kVector, kThreads, 1>(work);
+  });
+}
+
+TEST(Phases, forward) { correlate<float, Kernel<5, 5, 1, 1>, 4, 4, 1, false, false>(); }
+TEST(Phases, forward_strides) { correlate<BFloat16, Kernel<4, 7, 2, 3>, 2, 12, 1, false, false>(); }
+TEST(Phases, forward_channels_last) { correlate<Float16, Kernel<3, 6, 1, 2>, 3, 3, 2, false, true>(); }
+TEST(Phases, forward_multiplier) { correlate<BFloat16, Kernel<7, 2, 3, 1, 2>, 4, 8, 2, false, true>(); }
+TEST(Phases, forward_multiplier_of_planes) {
+  correlate<float, Kernel<2, 9, 2, 2, 3>, 1, 6, 1, false, false>();
+}
+TEST(Phases, forward_vectors_of_channels) {
+  correlate<BFloat16, Kernel<3, 3, 1, 1>, 2, 4, 3, false, true, 4>();
+}
+TEST(Phases, forward_vectors_of_columns) {
+  correlate<BFloat16, Kernel<3, 5, 2, 1>, 2, 4, 1, false, false, 2>();
+}
+TEST(Phases, forward_strides_above_the_kernel) {
+  correlate<float, Kernel<1, 2, 2, 3>, 2, 4, 1, false, false>();
+}
+TEST(Phases, input_gradient) { correlate<float, Kernel<5, 4, 1, 1>, 4, 4, 1, true, false>(); }
+TEST(Phases, input_gradient_strides) { correlate<BFloat16, Kernel<4, 7, 2, 3>, 2, 12, 1, true, false>(); }
+TEST(Phases, input_gradient_channels_last) { correlate<Float16, Kernel<3, 6, 3, 2>, 3, 3, 2, true, true>(); }
+TEST(Phases, input_gradient_multiplier) { correlate<BFloat16, Kernel<7, 2, 3, 1, 2>, 4, 8, 2, true, true>(); }
+TEST(Phases, input_gradient_multiplier_of_planes) {
+  correlate<float, Kernel<2, 9, 2, 2, 3>, 1, 6, 1, true, false>();
+}
+TEST(Phases, input_gradient_strides_above_the_kernel) {
+  correlate<float, Kernel<1, 2, 2, 3>, 2, 4, 1, true, false>();
+}
+TEST(Phases, input_gradient_vectors_of_channels) {
+  correlate<Float16, Kernel<3, 3, 2, 2>, 2, 4, 1, true, true, 2>();
+}
+
+TEST(Phases, multiply) { multiply<BFloat16, Kernel<5, 5, 1, 1>, 1, false, false>(); }
+TEST(Phases, multiply_windows_of_an_eight) { multiply<Float16, Kernel<3, 1, 1, 2>, 2, false, false>(); }
+TEST(Phases, multiply_windows_of_three_eights) { multiply<BFloat16, Kernel<3, 11, 1, 1>, 2, false, true>(); }
+TEST(Phases, multiply_strides) { multiply<Float16, Kernel<4, 7, 2, 3>, 2, false, false>(); }
+TEST(Phases, multiply_multiplier) { multiply<BFloat16, Kernel<7, 2, 3, 1, 2>, 1, false, true>(); }
+TEST(Phases, multiply_vectors_of_channels) { multiply<BFloat16, Kernel<3, 3, 1, 1>, 4, false, true, 4>(); }
+TEST(Phases, multiply_vectors_of_columns) { multiply<Float16, Kernel<3, 5, 2, 1>, 1, false, false, 2>(); }
+TEST(Phases, multiply_input_gradient) { multiply<BFloat16, Kernel<5, 4, 1, 1>, 2, true, false>(); }
+TEST(Phases, multiply_input_gradient_strides) { multiply<Float16, Kernel<4, 7, 2, 3>, 1, true, false>(); }
+TEST(Phases, multiply_input_gradient_multiplier) {
+  multiply<BFloat16, Kernel<2, 9, 2, 2, 3>, 1, true, true>();
+}
+TEST(Phases, multiply_input_gradient_strides_above_the_kernel) {
+  multiply<Float16, Kernel<1, 2, 2, 3>, 2, true, false>();
+}
+
+}  // namespace
+}  // namespace lamella::depthwise::checks
