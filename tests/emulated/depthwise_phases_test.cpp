@@ -22,14 +22,15 @@ void compute(PhaseSizes sizes, const Run& run) {
     problem.describe(work, kScatters);
     sizes.threads = kThreads;
     sizes.load_vector = sizes.target_vector = kVector;
-    sizes.channels = draw(1, g.channels / (kLast ? kVector : 1)) * (kLast ? kVector : 1);
+    const int unit = phase_channels(kLast, kVector);
+    sizes.channels = draw(1, g.channels / unit) * unit;
     sizes.images = draw(1, g.batch);
     sizes.band = draw(1, work.h.targets + 1);
-    const bool in_order = kLast || kVector == 1 || work.w.source_every == 1;
+    const bool are_neighbours = kLast || kVector == 1 || work.w.source_every == 1;
     const Launch launch =
         cut_correlate_phases(work, g.batch, g.channels, kLast, K::kRepeat, sizes, sizeof(T), draw(1, 6));
     constexpr std::int64_t kMostShared = 200 << 10;
-    if (launch.blocks == 0 || launch.shared_bytes > kMostShared || !in_order) return false;
+    if (launch.blocks == 0 || launch.shared_bytes > kMostShared || !are_neighbours) return false;
     const auto kernel = [&] { run(work); };
     if (kScatters)
       problem.backward(work, launch, {true, false, false}, false, true, kernel);

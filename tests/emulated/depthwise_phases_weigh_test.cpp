@@ -1,5 +1,5 @@
 #include "depthwise_case.h"
-#include "layers/depthwise_conv2d/cuda/cut_weigh_phases.h"
+#include "layers/depthwise_conv2d/cuda/cut_phases_weigh.h"
 #include "layers/depthwise_conv2d/cuda/device/phases_weigh.cuh"
 
 namespace lamella::depthwise::checks {
@@ -24,16 +24,17 @@ void weigh() {
     PhaseWeighSizes sizes;
     sizes.columns = kColumns, sizes.tap_rows = kTapRows, sizes.threads = kThreads;
     sizes.load_vector = sizes.target_vector = kVector;
-    sizes.channels = draw(1, g.channels / (kLast ? kVector : 1)) * (kLast ? kVector : 1);
+    const int unit = phase_channels(kLast, kVector);
+    sizes.channels = draw(1, g.channels / unit) * unit;
     sizes.images = draw(1, g.batch);
     sizes.band = draw(1, work.h.targets + 1);
     sizes.strip_rows = draw(0, work.h.targets + 1);
     sizes.splits = draw(0, 3);
-    const bool in_order = kLast || kVector == 1 || work.w.source_every == 1;
+    const bool are_neighbours = kLast || kVector == 1 || work.w.source_every == 1;
     const Launch launch =
         cut_weigh_phases(work, g.batch, g.channels, kLast, K::kRepeat, kBias, sizes, draw(1, 6));
     constexpr std::int64_t kMostShared = 200 << 10;
-    if (launch.blocks == 0 || launch.shared_bytes > kMostShared || !in_order) return false;
+    if (launch.blocks == 0 || launch.shared_bytes > kMostShared || !are_neighbours) return false;
     problem.backward(work, launch, {false, true, kBias}, false, false, [&] {
       weigh_phases<T, Tile, K::kRepeat, kBias, kLast, kVector, kVector, kThreads, 1>(work);
     });

@@ -34,6 +34,15 @@ inline int divide_dilation(Axis& axis, std::int64_t input, std::int64_t output, 
   return static_cast<int>(stride / common);
 }
 
+/// `count`: from 1 to 2^31 (T. Granlund, P. L. Montgomery: Division by Invariant Integers using
+/// Multiplication).
+inline Divisor divisor_of(std::int64_t count) {
+  int bits = 0;
+  while ((std::int64_t{1} << bits) < count) ++bits;
+  return {static_cast<unsigned>((std::uint64_t{1} << (31 + bits)) / static_cast<std::uint64_t>(count) + 1),
+          31 + bits};
+}
+
 /// Compile-time sizes of a kernel, as numbers.
 struct KernelSizes {
   int kernel_h, kernel_w, stride_h, stride_w, repeat;
@@ -81,7 +90,7 @@ inline int owner_of(const Axis& axis, int stride, int reach) {
   return std::clamp(range.begin, 0, reach - 1);
 }
 
-/// Blocks that share out the channels, of those that have the same items.
+/// Blocks that share out the channels, of those that have the same items. The cut's channels are set before.
 inline std::int64_t groups_of(const PixelWork& work) { return work.cut.channel_blocks; }
 inline std::int64_t groups_of(const PhaseWork& work) { return work.cut.channel_blocks; }
 inline std::int64_t groups_of(const PlaneWork& work) { return ceiling(work.channels, work.cut.planes); }
@@ -96,14 +105,14 @@ bool give_items(Work& work, Launch& launch, std::int64_t items, std::int64_t of_
   launch.blocks = launch.parts * groups_of(work);
   return true;
 }
-/// Shares out items among some so many blocks, of which each has at most `most`.
+/// Shares out items among about `wanted_blocks` blocks, of which each has at most `most`.
 template <class Work>
 bool share_items(Work& work, Launch& launch, std::int64_t items, std::int64_t wanted_blocks,
                  std::int64_t most = kMostItems) {
   const std::int64_t of_block = ceiling(items * groups_of(work), wanted_blocks);
   return give_items(work, launch, items, std::clamp<std::int64_t>(of_block, 1, most));
 }
-/// Among at most so many blocks, but one for all channels.
+/// Among at most so many blocks, but no fewer than one for each group of channels.
 template <class Work>
 bool share_items_among(Work& work, Launch& launch, std::int64_t items, std::int64_t most_blocks) {
   const std::int64_t parts = std::max<std::int64_t>(1, most_blocks / groups_of(work));

@@ -7,15 +7,6 @@
 /// The launches of direct.cuh: a thread has a tile of a vector of channels.
 namespace lamella::depthwise {
 
-/// `count`: from 1 to 2^31 (T. Granlund, P. L. Montgomery: Division by Invariant Integers using
-/// Multiplication).
-inline Divisor divisor_of(std::int64_t count) {
-  int bits = 0;
-  while ((std::int64_t{1} << bits) < count) ++bits;
-  return {static_cast<unsigned>((std::uint64_t{1} << (31 + bits)) / static_cast<std::uint64_t>(count) + 1),
-          31 + bits};
-}
-
 /// `vectors`: of channels, that neighbouring threads have. No blocks: there are too many.
 inline Launch cut_direct(PixelWork& work, std::int64_t images, std::int64_t channels, const TileSizes& tile,
                          int vectors, int threads, std::int64_t rows, std::int64_t columns) {

@@ -5,7 +5,6 @@
 #include <numeric>
 
 #include "layers/depthwise_conv2d/cuda/cut.h"
-#include "layers/depthwise_conv2d/cuda/cut_direct.h"
 
 /// How planes sorted by residue (device/phases.cuh) are shared out.
 namespace lamella::depthwise {
@@ -24,9 +23,6 @@ struct PhaseSizes : PhaseShareSizes {
   int rows = 1;                   ///< of a place, or of a unit
   int columns = 1, tap_rows = 1;  ///< of a unit
 };
-
-/// Numbers that are loaded together where a thread has so many neighbouring columns.
-constexpr int column_vector(int columns) { return columns % 4 == 0 ? 4 : columns % 2 == 0 ? 2 : 1; }
 
 /// One axis of the forward pass, or of the input's gradient.
 inline PhaseAxis phase_axis(std::int64_t input, std::int64_t output, std::int64_t kernel, std::int64_t stride,
@@ -93,8 +89,7 @@ inline void cut_phase_rows(const PhaseAxis& h, const PhaseAxis& w, const PhaseSi
     cut.taps = h.kernel * w.sets() * (eights + 1) * kEight;
     return;
   }
-  const std::int64_t window = sizes.columns + w.most_taps() - 1;
-  cut_phase_columns(w, sizes.columns, static_cast<int>(round_up(window, column_vector(sizes.columns))), cut);
+  cut_phase_columns(w, sizes.columns, phase_window(sizes.columns, w.most_taps()), cut);
   cut.row = w.step() * cut.phase;
   cut.taps = h.kernel * w.sets() * static_cast<int>(round_up(w.most_taps(), kVector));
   if (cut.taps % kEight == 0) cut.taps += kVector;  // channels side by side do not meet in a bank

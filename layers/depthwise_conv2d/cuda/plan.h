@@ -32,7 +32,8 @@ struct Problem {
   bool hardswish = false;   ///< the Transform's activation, there and where a hook goes back through it
   Hook hook = Hook::None;
   bool accumulate = false;  ///< the input's gradient is added to what is there
-  bool boxes = false;  ///< the GPU has the copy engine that all families but pixels, planes and direct want
+  bool boxes =
+      false;  ///< the GPU has the copy engine that all families but pixels, planes, direct and phases want
   bool exact_taps = false;  ///< taps are float32 and must not be rounded to the type of the other tensors
   friend bool operator==(const Problem& a, const Problem& b);
 };
@@ -98,8 +99,8 @@ struct Plan {
   }
 };
 
-/// The plans that can do the work, the best by estimate first, but planes last; none: only the generic
-/// kernels can.
+/// The plans that can do the work, the best by estimate first, but planes behind those, and phases last;
+/// none: only the generic kernels can.
 std::vector<Plan> plans_for(const Problem& problem);
 
 }  // namespace lamella::depthwise

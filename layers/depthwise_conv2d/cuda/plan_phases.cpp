@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstdio>
 
-// The output, and the input's gradient.
+// Phases: what plan_phases.h declares, and the plans of the output and the input's gradient.
 namespace lamella::depthwise {
 namespace {
 
@@ -26,15 +26,11 @@ double meetings(const PhaseAxis& axis) {
   return met / axis.targets;
 }
 
-int window_of(const PhaseShape& s, const PhaseSizes& z) {
-  return static_cast<int>(round_up(z.columns + s.work.w.most_taps() - 1, column_vector(z.columns)));
-}
-
 /// Of a thread, to within some.
 int phase_registers(const PhaseShape& s, const PhaseSizes& z) {
   if (z.multiplies) return 62 + z.rows * (4 + phase_eights(s.work.w));
   const int taps = static_cast<int>(round_up(s.work.w.most_taps(), 4));
-  return 40 + z.rows * z.columns + window_of(s, z) + z.tap_rows * taps;
+  return 40 + z.rows * z.columns + phase_window(z.columns, s.work.w.most_taps()) + z.tap_rows * taps;
 }
 
 /// What a block spends on an item beside moving it.
@@ -59,7 +55,7 @@ PhaseEffort effort_of(const PhaseShape& s, const PhaseSizes& z, const PhaseCut& 
   const double planes = static_cast<double>(z.images) * z.channels;
   const double units = planes * s.targets * classes * cut.row_groups * cut.tiles;
   const double turns = std::ceil(units / z.threads) * z.threads / 32;
-  const double window = window_of(s, z), vector = column_vector(z.columns);
+  const double window = phase_window(z.columns, s.work.w.most_taps()), vector = phase_vector(z.columns);
   // Rows of taps that a unit's rows meet, together.
   const double rows = std::min<double>(h.kernel, s.rows_met + (z.rows - 1) / 2.0) * turns_w;
   const double at_once = z.rows + z.tap_rows - 1.0, of_row = at_once * window / z.tap_rows;
@@ -82,8 +78,8 @@ bool plan_phases(const Problem& p, const PhaseShape& s, const PhaseConfig& c, bo
   if ((plan.launch.shared_bytes + 1024) * c.resident > kSharedBytes) return false;
   if (registers_of(z.threads, c.resident) < phase_registers(s, z)) return false;
   const double taps = static_cast<double>(z.channels) * s.repeat * s.work.h.kernel * s.work.w.kernel;
-  plan.cost = phase_cost(s, z, plan, c.resident, effort_of(s, z, plan.phases.cut), taps * 30 / z.threads);
-  plan.resident = c.resident, plan.registers = phase_registers(s, z), plan.item_images = z.images;
+  plan.cost =
+      phase_cost(s, z, plan, c.resident, effort_of(s, z, plan.phases.cut), taps * 30 / z.threads, true);
   if (!named) return true;
   std::array<char, 200> text{};
   const int length =
@@ -152,12 +148,12 @@ PhaseEffort effort_to_move(const PhaseShape& s, const PhaseCut& cut, const Phase
 }
 
 double phase_cost(const PhaseShape& s, const PhaseShareSizes& z, const Plan& plan, int resident,
-                  const PhaseEffort& of_item, double of_block) {
+                  const PhaseEffort& of_item, double of_block, bool stores) {
   constexpr double kClocks = kMultiprocessors * 1.75e6;  // of all multiprocessors, a millisecond
   const PhaseWork& work = plan.phases;
   const PhaseCut& cut = work.cut;
   const double items = static_cast<double>(work.items) * cut.channel_blocks;
-  const PhaseEffort move = effort_to_move(s, cut, z, !work.weighs);
+  const PhaseEffort move = effort_to_move(s, cut, z, stores);
   const double issue = of_item.issue + move.issue, wavefronts = of_item.wavefronts + move.wavefronts;
   const double loaded = static_cast<double>(z.images) * z.channels * s.sources * cut.source_rows *
                         std::min<double>(work.w.sources, work.w.step() * cut.phase);

@@ -7,8 +7,7 @@
 #include "layers/depthwise_conv2d/cuda/cut_phases.h"
 #include "layers/depthwise_conv2d/cuda/planning.h"
 
-/// What the planners of phases share: planes sorted by residue in shared memory, for kernels of many taps
-/// with any stride and dilation.
+/// What the planners of phases share.
 namespace lamella::depthwise {
 
 /// A problem as these kernels see it, and what all of its plans share.
@@ -31,10 +30,11 @@ struct PhaseEffort {
 PhaseEffort effort_to_move(const PhaseShape& s, const PhaseCut& cut, const PhaseShareSizes& sizes,
                            bool stores);
 
-/// Estimated milliseconds, of all that items take beside being moved, and that blocks take, in instructions
-/// of warps: some limits, of which the largest counts most. Nothing is fitted to measurements.
+/// Estimated milliseconds. of_item: what warps do for an item beside moving it; of_block: clocks that a block
+/// takes to begin and end. Limits of memory, issue, shared memory, matrix units and latency, joined so that
+/// the largest counts most. Counted; nothing is fitted to measurements.
 double phase_cost(const PhaseShape& s, const PhaseShareSizes& sizes, const Plan& plan, int resident,
-                  const PhaseEffort& of_item, double of_block);
+                  const PhaseEffort& of_item, double of_block, bool stores);
 
 /// Calls add(sizes) for how much of the problem a block may have at a time; cut(sizes) is its launch.
 template <class Sizes, class Cut, class Add>

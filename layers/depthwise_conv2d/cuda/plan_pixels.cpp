@@ -8,6 +8,7 @@
 
 #include "layers/depthwise_conv2d/cuda/plan_threads.h"
 
+// Pixels: channels side by side; all threads copy, and compute their own results.
 namespace lamella::depthwise {
 namespace {
 

@@ -9,6 +9,7 @@
 #include "layers/depthwise_conv2d/cuda/cut_planes.h"
 #include "layers/depthwise_conv2d/cuda/plan_threads.h"
 
+// Planes: dense planes, likewise.
 namespace lamella::depthwise {
 namespace {
 

@@ -1,4 +1,4 @@
-// All kernels: what is compiled at run time.
+// All kernels: what is compiled at run time. docs/architecture.md tells the families apart.
 #include "boxes_backward.cuh"
 #include "boxes_forward.cuh"
 #include "columns.cuh"

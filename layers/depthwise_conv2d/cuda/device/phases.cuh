@@ -2,9 +2,12 @@
 
 #include "vector.cuh"
 
-/// Planes of any stride, dilation and format, in shared memory as float32: columns sorted by residue, so that
-/// those that neighbouring targets of a class take of a group of taps are neighbours, and what lies outside
-/// is zero. There all these problems are one, a dense correlation of stride 1.
+/// Planes sorted by phase: the columns of one residue modulo PhaseAxis::step(). A block writes planes of
+/// either format into shared memory phase after phase, with zeros for columns outside the tensor; rows keep
+/// their order. There neighbouring targets of a class, which have the same taps, read neighbours for
+/// neighbouring taps of a group (PhaseAxis, work.cuh): a dense correlation of stride 1, whatever stride and
+/// dilation were. Numbers are kept as float32 (phases_correlate.cuh, phases_weigh.cuh) or as they are, for
+/// the matrix units (phases_multiply.cuh). These are not the phases of barriers.
 namespace lamella::depthwise {
 
 /// A block's share: channels, and items, which are images and bands of rows.

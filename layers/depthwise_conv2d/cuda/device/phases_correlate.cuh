@@ -12,8 +12,7 @@ namespace lamella::depthwise {
 template <int kTaps_, int kRows_, int kColumns_, int kTapRows_>
 struct PhaseTile {
   static constexpr int kTaps = kTaps_, kRows = kRows_, kColumns = kColumns_, kTapRows = kTapRows_;
-  static constexpr int kVector = kColumns % 4 == 0 ? 4 : kColumns % 2 == 0 ? 2 : 1;
-  static constexpr int kWindow = (kColumns + kTaps - 1 + kVector - 1) / kVector * kVector;
+  static constexpr int kVector = phase_vector(kColumns), kWindow = phase_window(kColumns, kTaps);
   static constexpr int kTapPitch = (kTaps + 3) / 4 * 4;
 };
 
@@ -28,7 +27,7 @@ __device__ __forceinline__ void make_phase_taps(const PhaseWork& work, const Pha
   for (int i = static_cast<int>(threadIdx.x); i < share.channels * repeat * of_channel; i += kThreads) {
     const int channel = i / of_channel, row = i / of_row % h.kernel, set = i / kPitch % sets,
               number = i % kPitch;
-    const int count = (w.kernel - set + w.stride - 1) / w.stride;
+    const int count = w.taps_of_set(set);
     const int column = set + (w.scatters ? count - 1 - number : number) * w.stride;
     const int of = row * w.kernel + column, all = h.kernel * w.kernel;
     float tap = 0;
@@ -111,12 +110,13 @@ struct PhaseSums {
   }
 };
 
-/// kRepeat: output channels of one of x.
+/// kRepeat: output channels of one of x. kScatters: the input's gradient. kLast: channels are neighbours.
+/// kLoad, kStore: sources, and targets, that are moved together.
 template <class T, class Tile, int kRepeat, bool kScatters, bool kLast, int kLoad, int kStore, int kThreads,
           int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const PhaseWork work) {
   constexpr int kRows = Tile::kRows, kColumns = Tile::kColumns;
-  constexpr int kSources = kScatters ? kRepeat : 1, kTargets = kScatters ? 1 : kRepeat;
+  constexpr int kSources = phase_channels(kScatters, kRepeat), kTargets = phase_channels(!kScatters, kRepeat);
   extern __shared__ uint4 shared[];
   const PhaseAxis &h = work.h, &w = work.w;
   const PhaseCut& cut = work.cut;
@@ -141,7 +141,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
     for (int i = thread; i < target_numbers; i += kThreads) targets[i] = narrow<T>(0.0f);
   list_groups<kThreads>(work, Tile::kTapPitch, groups_of_rows, groups_of_columns);
   wait_for_stream();
-  if (share.first >= share.last) return;
   make_phase_taps<T, Tile, kThreads>(work, share, kRepeat, taps);
 
   const int classes_h = h.classes(), classes_w = w.classes(), step_h = h.step();

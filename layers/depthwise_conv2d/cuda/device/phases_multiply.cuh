@@ -33,7 +33,7 @@ __device__ __forceinline__ void make_phase_tables(const PhaseWork& work, const P
   for (int i = static_cast<int>(threadIdx.x); i < share.channels * repeat * of_channel; i += kThreads) {
     const int channel = i / of_channel, row = i / of_row % h.kernel, set = i / Tile::kEntries % sets,
               entry = i % Tile::kEntries;
-    const int count = (w.kernel - set + w.stride - 1) / w.stride, all = h.kernel * w.kernel;
+    const int count = w.taps_of_set(set), all = h.kernel * w.kernel;
     float tap[2];
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
@@ -102,12 +102,13 @@ struct PhasePlaces {
   }
 };
 
-/// kRepeat: output channels of one of x.
+/// kRepeat: output channels of one of x. kScatters: the input's gradient. kLast: channels are neighbours.
+/// kLoad, kStore: sources, and targets, that are moved together.
 template <class T, class Tile, int kRepeat, bool kScatters, bool kLast, int kLoad, int kStore, int kThreads,
           int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const PhaseWork work) {
   constexpr int kRows = Tile::kRows, kPlaces = 16;
-  constexpr int kSources = kScatters ? kRepeat : 1, kTargets = kScatters ? 1 : kRepeat;
+  constexpr int kSources = phase_channels(kScatters, kRepeat), kTargets = phase_channels(!kScatters, kRepeat);
   extern __shared__ uint4 shared[];
   const PhaseAxis &h = work.h, &w = work.w;
   const PhaseCut& cut = work.cut;
@@ -132,7 +133,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
     for (int i = thread; i < target_numbers; i += kThreads) targets[i] = T{};
   list_groups<kThreads>(work, Tile::kEntries, groups_of_rows, groups_of_columns);
   wait_for_stream();
-  if (share.first >= share.last) return;
   make_phase_tables<T, Tile, kThreads>(work, share, kRepeat, tables);
 
   const int classes_h = h.classes(), classes_w = w.classes(), step_h = h.step();

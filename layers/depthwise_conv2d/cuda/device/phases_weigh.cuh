@@ -15,8 +15,7 @@ template <int kTaps_, int kColumns_, int kTapRows_, bool kKeeps_, bool kRagged_>
 struct PhaseTapTile {
   static constexpr int kTaps = kTaps_, kColumns = kColumns_, kTapRows = kTapRows_;
   static constexpr bool kKeeps = kKeeps_, kRagged = kRagged_;
-  static constexpr int kVector = kColumns % 4 == 0 ? 4 : kColumns % 2 == 0 ? 2 : 1;
-  static constexpr int kWindow = (kColumns + kTaps - 1 + kVector - 1) / kVector * kVector;
+  static constexpr int kVector = phase_vector(kColumns), kWindow = phase_window(kColumns, kTaps);
 };
 
 /// The number of a block of rows of taps, of one set of columns, both modulo the stride: that of one of its

@@ -211,6 +211,9 @@ struct PhaseAxis {
   /// Sets of taps; each group has one of them whole.
   LAMELLA_ANYWHERE int sets() const { return stride < kernel ? stride : kernel; }
   LAMELLA_ANYWHERE int most_taps() const { return (kernel + stride - 1) / stride; }
+  LAMELLA_ANYWHERE int taps_of_set(int number) const { return (kernel - number + stride - 1) / stride; }
+  /// Whether some sets have a tap less than others.
+  LAMELLA_ANYWHERE bool is_ragged() const { return kernel > stride && kernel % stride != 0; }
   LAMELLA_ANYWHERE int targets_of(int number) const { return (targets - number + classes() - 1) / classes(); }
   /// Group `number` of a class. Without taps: its targets are zero.
   LAMELLA_ANYWHERE Group group(int of_class, int number) const {
@@ -218,7 +221,7 @@ struct PhaseAxis {
     if (!scatters) {
       group.first = of_class * stride + number * dilation - padding;
       group.tap = number, group.tap_step = stride;
-      group.taps = (kernel - number + stride - 1) / stride;
+      group.taps = taps_of_set(number);
       return group;
     }
     int tap = 0;
@@ -241,6 +244,20 @@ struct PhaseAxis {
     return to < 0 ? 0 : to < sources ? to : sources;
   }
 };
+
+/// Numbers that a thread with so many neighbouring columns loads together, and those that it loads for a row
+/// of taps.
+LAMELLA_ANYWHERE constexpr int phase_vector(int columns) {
+  return columns % 4 == 0 ? 4 : columns % 2 == 0 ? 2 : 1;
+}
+LAMELLA_ANYWHERE constexpr int phase_window(int columns, int taps) {
+  return (columns + taps - 1 + phase_vector(columns) - 1) / phase_vector(columns) * phase_vector(columns);
+}
+
+/// Channels of sources, where it scatters, and of targets, where it does not, for one of x.
+LAMELLA_ANYWHERE constexpr int phase_channels(bool are_outputs, int repeat) {
+  return are_outputs ? repeat : 1;
+}
 
 /// A tensor of any format; strides in elements.
 struct PhaseTensor {
@@ -282,7 +299,6 @@ struct PhaseWork {
   int target_h = 0, target_w = 0;  ///< sizes of the tensor
   Parameters taps;
   bool accumulate = false;  ///< adds to the targets
-  bool weighs = false;      ///< the weight's gradient: targets are read
   PhaseCut cut;
   int items = 0, items_per_part = 1;  ///< of a group of channels: images, then bands
   float* parts = nullptr;             ///< weight gradient: [part][channel][taps + 1]

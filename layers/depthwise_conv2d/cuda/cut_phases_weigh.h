@@ -56,8 +56,7 @@ inline Launch cut_weigh_phases(PhaseWork& work, std::int64_t images, std::int64_
   cut.channels = sizes.channels, cut.images = sizes.images;
   cut.channel_blocks = static_cast<int>(ceiling(channels, sizes.channels));
   // Planes.
-  const std::int64_t window = sizes.columns + w.most_taps() - 1;
-  cut_phase_columns(w, sizes.columns, static_cast<int>(round_up(window, column_vector(sizes.columns))), cut);
+  cut_phase_columns(w, sizes.columns, phase_window(sizes.columns, w.most_taps()), cut);
   const auto odd = [](int floats) { return static_cast<int>((ceiling(floats, kVector) | 1) * kVector); };
   cut.row = odd(w.step() * cut.phase);
   cut.target_phase = cut.tiles * sizes.columns;

@@ -1,10 +1,10 @@
 #include <cmath>
 #include <cstdio>
 
-#include "layers/depthwise_conv2d/cuda/cut_weigh_phases.h"
+#include "layers/depthwise_conv2d/cuda/cut_phases_weigh.h"
 #include "layers/depthwise_conv2d/cuda/plan_phases.h"
 
-// The weight's gradient.
+// Phases: the weight's gradient.
 namespace lamella::depthwise {
 namespace {
 
@@ -14,14 +14,10 @@ struct PhaseWeighConfig {
   int resident = 1;
 };
 
-int window_of(const PhaseShape& s, const PhaseWeighSizes& z) {
-  return static_cast<int>(round_up(z.columns + s.work.w.most_taps() - 1, column_vector(z.columns)));
-}
-
 /// Of a thread, to within some.
 int weigh_registers(const PhaseShape& s, const PhaseWeighConfig& c) {
   const PhaseWeighSizes& z = c.sizes;
-  const int taps = z.tap_rows * s.work.w.most_taps(), window = window_of(s, z);
+  const int taps = z.tap_rows * s.work.w.most_taps(), window = phase_window(z.columns, s.work.w.most_taps());
   return c.keeps ? 36 + taps + z.tap_rows * z.columns + window : 46 + taps + z.columns + window;
 }
 
@@ -36,8 +32,9 @@ PhaseEffort effort_of(const PhaseShape& s, const PhaseWeighConfig& c, const Phas
   const double met = std::min(1.0, (s.rows_met + z.tap_rows - 1) / h.kernel);
   const double rows = (cut.strip_rows + z.tap_rows - 1) * met;
   const double products = static_cast<double>(cut.strip_rows) * met * z.tap_rows * w.most_taps() * z.columns;
-  const double of_g = c.keeps ? z.columns : z.columns * z.tap_rows, window = window_of(s, z);
-  const double vector = column_vector(z.columns);
+  const double of_g = c.keeps ? z.columns : z.columns * z.tap_rows,
+               window = phase_window(z.columns, s.work.w.most_taps());
+  const double vector = phase_vector(z.columns);
   return {turns * (products + rows * ((window + of_g) / vector + 14) + 90), turns * rows * (window + of_g),
           0};
 }
@@ -49,7 +46,6 @@ bool plan_weigh_phases(const Problem& p, const PhaseShape& s, const PhaseWeighCo
   plan = {};
   plan.family = Plan::Family::Phases;
   plan.phases = s.work;
-  plan.phases.weighs = true;
   plan.launch = cut_weigh_phases(plan.phases, s.images, s.channels, p.channels_last, s.repeat, p.bias, z,
                                  std::int64_t{c.resident} * static_cast<std::int64_t>(kMultiprocessors));
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
@@ -61,15 +57,13 @@ bool plan_weigh_phases(const Problem& p, const PhaseShape& s, const PhaseWeighCo
   const double of_block =
       2000 + sums * 8 + z.channels * s.repeat * taps * (40 + 6 * plan.phases.cut.splits) / z.threads;
   plan.cost =
-      phase_cost(s, z, plan, c.resident, effort_of(s, c, plan.phases.cut), of_block) +
+      phase_cost(s, z, plan, c.resident, effort_of(s, c, plan.phases.cut), of_block, false) +
       static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) * s.repeat * taps * 8 / 3e9;
-  plan.resident = c.resident, plan.registers = weigh_registers(s, c), plan.item_images = z.images;
   if (!named) return true;
   std::array<char, 200> text{};
-  const bool ragged = w.kernel > w.stride && w.kernel % w.stride != 0;
   std::snprintf(text.data(), text.size(),
                 "weigh_phases<%s, PhaseTapTile<%d, %d, %d, %s, %s>, %d, %s, %s, %d, %d, %d, %d>",
-                type_name(p.dtype), w.most_taps(), z.columns, z.tap_rows, word(c.keeps), word(ragged),
+                type_name(p.dtype), w.most_taps(), z.columns, z.tap_rows, word(c.keeps), word(w.is_ragged()),
                 s.repeat, word(p.bias), word(p.channels_last), z.load_vector, z.target_vector, z.threads,
                 c.resident);
   plan.kernel = text.data();
