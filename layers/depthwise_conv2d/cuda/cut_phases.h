@@ -44,7 +44,8 @@ inline PhaseAxis phase_axis(std::int64_t input, std::int64_t output, std::int64_
   return axis;
 }
 
-/// A number of neighbouring threads, a power of two, for `count` pieces of a row.
+/// Neighbouring threads that share a row of `count` pieces: the power of two, from 8 on, that leaves the
+/// fewest idle.
 inline int lanes_for(int count, int threads) {
   constexpr int kLeast = 8;
   int best = kLeast;
@@ -72,6 +73,24 @@ inline void cut_phase_columns(const PhaseAxis& w, int columns, int window, Phase
     cut.tiles = std::max(cut.tiles, static_cast<int>(ceiling(places, columns)));
   });
   cut.phase = static_cast<int>(round_up((cut.tiles - 1) * columns + window, 4));
+}
+
+/// Bands of whole classes, of at least so many targets, and rows of sources that one has.
+inline void cut_phase_bands(const PhaseAxis& h, int targets, PhaseCut& cut) {
+  cut.band = static_cast<int>(round_up(std::min(targets, h.targets), h.classes()));
+  cut.bands = static_cast<int>(ceiling(h.targets, cut.band));
+  cut.source_rows = 1;
+  for (int band = 0; band < cut.bands; ++band) {
+    const int begin = band * cut.band, end = std::min(begin + cut.band, h.targets);
+    cut.source_rows = std::max(cut.source_rows, h.source_end(end) - h.source_begin(begin));
+  }
+}
+
+/// Whether lists and tables are long enough, and there is anything to do.
+inline bool can_cut_phases(const PhaseAxis& h, const PhaseAxis& w) {
+  return h.sources > 0 && h.targets > 0 && w.sources > 0 && w.targets > 0 &&
+         w.step() <= PhaseCut::kMostPhases && h.classes() * h.groups() <= PhaseCut::kMostGroups &&
+         w.classes() * w.groups() <= PhaseCut::kMostGroups;
 }
 
 /// The eights of columns that a product of multiply_phases reads.
@@ -102,26 +121,21 @@ inline Launch cut_correlate_phases(PhaseWork& work, std::int64_t images, std::in
   const PhaseAxis &h = work.h, &w = work.w;
   PhaseCut& cut = work.cut;
   Launch launch;
-  if (h.sources < 1 || h.targets < 1 || w.sources < 1 || w.targets < 1 || w.step() > PhaseCut::kMostPhases)
-    return launch;
-  if (h.classes() * h.groups() > PhaseCut::kMostGroups || w.classes() * w.groups() > PhaseCut::kMostGroups)
-    return launch;
+  if (!can_cut_phases(h, w)) return launch;
   work.images = static_cast<int>(images);
   work.channels = static_cast<int>(channels);
   cut.channels = sizes.channels, cut.images = sizes.images;
   cut.channel_blocks = static_cast<int>(ceiling(channels, sizes.channels));
   cut_phase_rows(h, w, sizes, cut);
-  cut.band = static_cast<int>(round_up(std::min(sizes.band, h.targets), h.classes()));
-  cut.bands = static_cast<int>(ceiling(h.targets, cut.band));
+  cut_phase_bands(h, sizes.band, cut);
   const std::int64_t class_rows = ceiling(std::min(cut.band, h.targets), h.classes());
   cut.row_groups = static_cast<int>(ceiling(class_rows, sizes.rows));
   constexpr std::int64_t kPlaces = 16;
   cut.place_blocks =
       static_cast<int>(ceiling(std::int64_t{sizes.images} * cut.row_groups * cut.tiles, kPlaces));
-  cut.source_rows = 1, cut.target_rows = 1;
+  cut.target_rows = 1;
   for (int band = 0; band < cut.bands; ++band) {
     const int begin = band * cut.band, end = std::min(begin + cut.band, h.targets);
-    cut.source_rows = std::max(cut.source_rows, h.source_end(end) - h.source_begin(begin));
     const int last = end < h.targets ? end * h.target_every : work.target_h;
     cut.target_rows = std::max(cut.target_rows, last - begin * h.target_every);
   }

@@ -12,9 +12,9 @@ struct PhaseWeighSizes : PhaseShareSizes {
   int splits = 0;                 ///< threads of the same taps; 0: as many as fit
 };
 
-/// Rows of a strip for so many of a class, with which threads are done first: each has as many of the strips,
-/// of which there are `count` times those of the rows. A strip costs more than its rows, which meet rows of x
-/// that begin and end with fewer rows of taps.
+/// How many rows of a class a strip has, so that threads are done first. There are `count` strips for each
+/// group of rows, shared out among `splits` threads; short strips cost more a row, as their first and last
+/// rows of x meet fewer rows of taps.
 inline int strip_rows_for(int class_rows, std::int64_t count, int splits, int tap_rows) {
   int best = class_rows;
   std::int64_t least = 0;
@@ -26,8 +26,8 @@ inline int strip_rows_for(int class_rows, std::int64_t count, int splits, int ta
   return best;
 }
 
-/// A pitch of no fewer floats, at which so many neighbours and their tiles of an odd number of vectors read
-/// from different banks, or from the same one seldom if they are no power of two.
+/// The least pitch, in floats, at which `neighbours` planes begin in different banks (of other counts than 1,
+/// 2 and 4: seldom in the same).
 inline std::int64_t apart_in_banks(std::int64_t floats, int neighbours) {
   constexpr int kVector = 4, kBanks = 32;
   const int odd = neighbours == 2 || neighbours == 4 ? kBanks / neighbours : kVector;
@@ -42,8 +42,7 @@ inline Launch cut_weigh_phases(PhaseWork& work, std::int64_t images, std::int64_
   const PhaseAxis &h = work.h, &w = work.w;
   PhaseCut& cut = work.cut;
   Launch launch;
-  if (h.sources < 1 || h.targets < 1 || w.sources < 1 || w.targets < 1 || w.step() > PhaseCut::kMostPhases)
-    return launch;
+  if (!can_cut_phases(h, w)) return launch;
   // Threads.
   const int outputs = sizes.channels * repeat, of_blocks = h.stride * sizes.tap_rows;
   const int tap_blocks = h.kernel / of_blocks * h.sets() + std::min(h.sets(), h.kernel % of_blocks);
@@ -61,14 +60,8 @@ inline Launch cut_weigh_phases(PhaseWork& work, std::int64_t images, std::int64_
   cut.row = odd(w.step() * cut.phase);
   cut.target_phase = cut.tiles * sizes.columns;
   cut.target_row = odd(w.classes() * cut.target_phase);
-  cut.band = static_cast<int>(round_up(std::min(sizes.band, h.targets), h.classes()));
-  cut.bands = static_cast<int>(ceiling(h.targets, cut.band));
+  cut_phase_bands(h, sizes.band, cut);
   cut.target_rows = std::min(cut.band, h.targets);
-  cut.source_rows = 1;
-  for (int band = 0; band < cut.bands; ++band) {
-    const int begin = band * cut.band, end = std::min(begin + cut.band, h.targets);
-    cut.source_rows = std::max(cut.source_rows, h.source_end(end) - h.source_begin(begin));
-  }
   cut.plane = static_cast<int>(apart_in_banks(std::int64_t{cut.source_rows} * cut.row, sizes.channels));
   cut.target_plane =
       static_cast<int>(apart_in_banks(std::int64_t{cut.target_rows} * cut.target_row, outputs));

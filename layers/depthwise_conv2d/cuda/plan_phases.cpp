@@ -117,9 +117,7 @@ bool describe_phases(const Problem& p, const Shape& s, PhaseShape& shape) {
   PhaseWork& work = shape.work;
   work.h = phase_axis(g.in.h, g.out.h, g.kernel.h, g.stride.h, g.padding.h, g.dilation.h, scatters);
   work.w = phase_axis(g.in.w, g.out.w, g.kernel.w, g.stride.w, g.padding.w, g.dilation.w, scatters);
-  if (work.w.step() > PhaseCut::kMostPhases || work.h.targets < 1 || work.w.targets < 1 ||
-      work.h.sources < 1 || work.w.sources < 1)
-    return false;
+  if (!can_cut_phases(work.h, work.w)) return false;
   work.target_h = static_cast<int>(scatters ? g.in.h : g.out.h);
   work.target_w = static_cast<int>(scatters ? g.in.w : g.out.w);
   shape.images = s.images, shape.channels = s.channels;

@@ -77,8 +77,15 @@ __device__ __forceinline__ int list_rows(const PhaseTensor& tensor, Int64 row_st
   return count;
 }
 template <class T>
-__device__ __forceinline__ const T* behind(const T* from, Int64 bytes) {
+__device__ __forceinline__ const T* at_bytes(const T* from, Int64 bytes) {
   return reinterpret_cast<const T*>(reinterpret_cast<const char*>(from) + bytes);
+}
+
+/// The last digit of `number`, of `count` values; what is left of the number stays.
+__device__ __forceinline__ int take_digit(int& number, int count, Divisor by) {
+  const int rest = static_cast<int>(by.divide(static_cast<unsigned>(number))), digit = number - rest * count;
+  number = rest;
+  return digit;
 }
 
 /// Planes that are loaded, and how their columns lie in shared memory: see PhaseCut.
@@ -163,7 +170,7 @@ __device__ __forceinline__ void load_planes(const PhasePlanes<kHasBases>& of, co
       for (int i = 0; i < kTogether; ++i) {
         const PhaseRow entry = PhaseRow::of(list + min(row + i * groups, count - 1));
         to[i] = entry.to;
-        load_as(behind(of_column, entry.from), numbers[i]);
+        load_as(at_bytes(of_column, entry.from), numbers[i]);
       }
 #pragma unroll
       for (int i = 0; i < kTogether; ++i)
@@ -209,7 +216,7 @@ __device__ __forceinline__ void store_targets(const PhaseWork& work, const Phase
 #pragma unroll 4
     for (int row = group; row < count; row += groups) {
       const PhaseRow entry = PhaseRow::of(list + row);
-      T* const at_row = const_cast<T*>(behind(of_column, entry.from));
+      T* const at_row = const_cast<T*>(at_bytes(of_column, entry.from));
       const T* const from = of_targets + entry.to;
       if (work.accumulate) {
 #pragma unroll
@@ -223,14 +230,26 @@ __device__ __forceinline__ void store_targets(const PhaseWork& work, const Phase
   }
 }
 
+/// Tap `number` of a set of columns, in the order in which their sources lie; zero behind the last.
+template <class T>
+__device__ __forceinline__ float load_phase_tap(const PhaseWork& work, int channel, int row, int set,
+                                                int number) {
+  const PhaseAxis &h = work.h, &w = work.w;
+  const int count = w.taps_of_set(set), all = h.kernel * w.kernel;
+  if (number < 0 || number >= count) return 0;
+  const int at = row * w.kernel + set + (w.scatters ? count - 1 - number : number) * w.stride;
+  return load_parameter<T>(work.taps.taps, work.taps.taps_are_float32,
+                           static_cast<Int64>(channel) * all + (work.taps.turned ? all - 1 - at : at));
+}
+
 /// A group of taps of a class, as threads want it: places of taps are counted from their channel's on.
 struct alignas(16) PhaseGroupOfRows {
   int first;  ///< row of the class's first target, and first tap
   int tap, tap_pitch, taps;
 };
 struct alignas(16) PhaseGroupOfColumns {
-  int first;   ///< where the columns of tile 0 begin in a row
-  int behind;  ///< so many of them come before the class's first target
+  int first;  ///< where the columns of tile 0 begin in a row
+  int lead;   ///< so many of them come before the class's first target
   int tap, taps;
 };
 
@@ -250,7 +269,7 @@ __device__ __forceinline__ void list_groups(const PhaseWork& work, int pitch, Ph
     const int set = w.scatters ? group.tap % w.stride : group.tap;
     PhaseGroupOfColumns& to = of_columns[i];
     to.first = residue * work.cut.phase;
-    to.behind = group.taps > 0 ? index - work.cut.bases[residue] : 0;
+    to.lead = group.taps > 0 ? index - work.cut.bases[residue] : 0;
     to.tap = set * pitch, to.taps = group.taps;
   }
 }

@@ -27,15 +27,8 @@ __device__ __forceinline__ void make_phase_taps(const PhaseWork& work, const Pha
   for (int i = static_cast<int>(threadIdx.x); i < share.channels * repeat * of_channel; i += kThreads) {
     const int channel = i / of_channel, row = i / of_row % h.kernel, set = i / kPitch % sets,
               number = i % kPitch;
-    const int count = w.taps_of_set(set);
-    const int column = set + (w.scatters ? count - 1 - number : number) * w.stride;
-    const int of = row * w.kernel + column, all = h.kernel * w.kernel;
-    float tap = 0;
-    if (number < count)
-      tap = load_parameter<T>(work.taps.taps, work.taps.taps_are_float32,
-                              static_cast<Int64>(share.first_channel * repeat + channel) * all +
-                                  (work.taps.turned ? all - 1 - of : of));
-    taps[channel * work.cut.taps + i % of_channel] = tap;
+    taps[channel * work.cut.taps + i % of_channel] =
+        load_phase_tap<T>(work, share.first_channel * repeat + channel, row, set, number);
   }
 }
 
@@ -161,19 +154,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
     __syncthreads();
 #pragma unroll 1
     for (int unit = thread; unit < units; unit += kThreads) {
-      const auto digit = [](int& number, int count, Divisor by) {
-        const int rest = static_cast<int>(by.divide(static_cast<unsigned>(number))),
-                  is = number - rest * count;
-        number = rest;
-        return is;
-      };
       int plane = unit;
-      const int tile = digit(plane, cut.tiles, cut.by_tiles);
-      const int class_w = digit(plane, classes_w, cut.by_classes_w);
-      const int row_group = digit(plane, cut.row_groups, cut.by_row_groups);
-      const int class_h = digit(plane, classes_h, cut.by_classes_h);
+      const int tile = take_digit(plane, cut.tiles, cut.by_tiles);
+      const int class_w = take_digit(plane, classes_w, cut.by_classes_w);
+      const int row_group = take_digit(plane, cut.row_groups, cut.by_row_groups);
+      const int class_h = take_digit(plane, classes_h, cut.by_classes_h);
       int image = plane;
-      const int of_image = digit(image, cut.channels * kTargets, cut.by_channels);
+      const int of_image = take_digit(image, cut.channels * kTargets, cut.by_channels);
       // The first row of the unit, of its class.
       const int first_row =
           static_cast<int>(cut.by_classes_h.divide(static_cast<unsigned>(at.begin))) + row_group * kRows;
@@ -193,7 +180,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
         for (int group_w = 0; group_w < groups_w; ++group_w) {
           const PhaseGroupOfColumns by_w = groups_of_columns[class_w * groups_w + group_w];
           if (by_w.taps == 0) continue;
-          if (kScatters) left = tile * kColumns - by_w.behind;
+          if (kScatters) left = tile * kColumns - by_w.lead;
           const int column = by_w.first + tile * kColumns;
 #pragma unroll 1
           for (int group_h = 0; group_h < groups_h; ++group_h) {

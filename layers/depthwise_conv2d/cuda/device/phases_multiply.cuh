@@ -33,18 +33,10 @@ __device__ __forceinline__ void make_phase_tables(const PhaseWork& work, const P
   for (int i = static_cast<int>(threadIdx.x); i < share.channels * repeat * of_channel; i += kThreads) {
     const int channel = i / of_channel, row = i / of_row % h.kernel, set = i / Tile::kEntries % sets,
               entry = i % Tile::kEntries;
-    const int count = w.taps_of_set(set), all = h.kernel * w.kernel;
     float tap[2];
 #pragma unroll
-    for (int n = 0; n < 2; ++n) {
-      const int number = entry - 7 + n;
-      const int of = row * w.kernel + set + (w.scatters ? count - 1 - number : number) * w.stride;
-      tap[n] = number >= 0 && number < count
-                   ? load_parameter<T>(work.taps.taps, work.taps.taps_are_float32,
-                                       static_cast<Int64>(share.first_channel * repeat + channel) * all +
-                                           (work.taps.turned ? all - 1 - of : of))
-                   : 0.0f;
-    }
+    for (int n = 0; n < 2; ++n)
+      tap[n] = load_phase_tap<T>(work, share.first_channel * repeat + channel, row, set, entry - 7 + n);
     tables[channel * work.cut.taps + i % of_channel] = narrow_pair(tap[0], tap[1], T{});
   }
 }
@@ -141,11 +133,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
   const int entry = lane % 4 * 2 - lane / 4 + 7;
   const unsigned all_planes = shared_address(planes), all_zeros = shared_address(zeros);
   const int units = cut.channels * kTargets * classes_h * classes_w * cut.place_blocks;
-  const auto digit = [](int& number, int count, Divisor by) {
-    const int rest = static_cast<int>(by.divide(static_cast<unsigned>(number))), is = number - rest * count;
-    number = rest;
-    return is;
-  };
 #pragma unroll 1
   for (int item = share.first; item < share.last; ++item) {
     const PhaseItem at(work, item);
@@ -163,15 +150,15 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
 #pragma unroll 1
     for (int unit = thread / 32; unit < units; unit += kThreads / 32) {
       int channel = unit;
-      const int first = digit(channel, cut.place_blocks, cut.by_place_blocks) * kPlaces;
-      const int class_w = digit(channel, classes_w, cut.by_classes_w),
-                class_h = digit(channel, classes_h, cut.by_classes_h);
+      const int first = take_digit(channel, cut.place_blocks, cut.by_place_blocks) * kPlaces;
+      const int class_w = take_digit(channel, classes_w, cut.by_classes_w),
+                class_h = take_digit(channel, classes_h, cut.by_classes_h);
       const int of_class = at.images * cut.row_groups * cut.tiles;
       if (channel >= share.channels * kTargets || first >= of_class) continue;
       const auto find = [&](int number, int& tile, int& row) {
         int image = number;
-        tile = digit(image, cut.tiles, cut.by_tiles);
-        row = digit(image, cut.row_groups, cut.by_row_groups) * kRows;
+        tile = take_digit(image, cut.tiles, cut.by_tiles);
+        row = take_digit(image, cut.row_groups, cut.by_row_groups) * kRows;
         return image;
       };
       const int number = min(first + place, of_class - 1);  // the last stands in for those behind it
@@ -185,7 +172,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
           image * cut.channels * kSources + (kScatters ? channel * kSources : channel / kTargets);
       PhasePlaces<T, Tile> result;
       result.fill(kScatters ? 0.0f : load_bias<T>(work.taps, share.first_channel * kTargets + channel));
-      int behind = 0;
+      int lead = 0;
 #pragma unroll 1
       for (int source = 0; source < kSources; ++source) {
         const unsigned* const of_channel =
@@ -194,7 +181,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
         for (int group_w = 0; group_w < groups_w; ++group_w) {
           const PhaseGroupOfColumns by_w = groups_of_columns[class_w * groups_w + group_w];
           if (by_w.taps == 0) continue;
-          if (kScatters) behind = by_w.behind;
+          if (kScatters) lead = by_w.lead;
           const int column = by_w.first + (tile + eight) * 8;
 #pragma unroll 1
           for (int group_h = 0; group_h < groups_h; ++group_h) {
@@ -219,7 +206,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
       for (int half = 0; half < 2; ++half) {
         const int place_of_result = first + half * 8 + lane / 4;
         const int image_of = find(min(place_of_result, of_class - 1), tile, row);
-        const int column = tile * 8 + lane % 4 * 2 - behind;
+        const int column = tile * 8 + lane % 4 * 2 - lead;
         const int row_of = class_h + (begin + row) * classes_h - at.begin,  // of all classes
             rows_left = at.end - at.begin - row_of;
         const int of_plane = h.target_first + row_of * h.target_every;

@@ -18,16 +18,16 @@ struct PhaseTapTile {
   static constexpr int kVector = phase_vector(kColumns), kWindow = phase_window(kColumns, kTaps);
 };
 
-/// The number of a block of rows of taps, of one set of columns, both modulo the stride: that of one of its
-/// taps. Those that exist come first.
-__device__ __forceinline__ int taps_of(const PhaseWork& work, int tap_h, int tap_w, int tap_rows) {
+/// Which unit has a tap. Units count sets of columns fastest, then sets of rows, then blocks of tap_rows rows
+/// of a set; sets are taps modulo the stride.
+__device__ __forceinline__ int unit_of_tap(const PhaseWork& work, int tap_h, int tap_w, int tap_rows) {
   const int of_set = tap_h / work.h.stride, set_h = tap_h - of_set * work.h.stride;
   return (of_set / tap_rows * work.h.sets() + set_h) * work.w.sets() + tap_w % work.w.stride;
 }
 
-/// What a thread has. Output channels come first and strips second: planes lie so many banks apart, and tiles
-/// of an odd number of vectors, that neighbours meet in none; and lanes of the same taps leave out the same
-/// rows.
+/// What a thread has. Neighbouring threads have neighbouring output channels, then strips of the same taps:
+/// planes are so far apart that neighbouring channels read different banks, and threads of the same taps
+/// leave out the same rows, so that warps do not diverge.
 struct PhaseTapUnit {
   int split;             ///< the first strip; none: the thread has no taps
   int of_x, of_g;        ///< planes of the first image, in floats
@@ -229,7 +229,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_phases(const PhaseWor
     const int channel = i / (taps + 1), tap = i - channel * (taps + 1);
     if (!kBias && tap == taps) continue;
     const int tap_h = tap / w.kernel, tap_w = tap - tap_h * w.kernel;
-    const int number = tap == taps ? 0 : taps_of(work, tap_h, tap_w, kTapRows);
+    const int number = tap == taps ? 0 : unit_of_tap(work, tap_h, tap_w, kTapRows);
     const int of = tap == taps ? kTapRows * kTaps : tap_h / h.stride % kTapRows * kTaps + tap_w / w.stride;
     const float* const from = list + of * kThreads + number * cut.splits * outputs + channel;
     float sum = 0;

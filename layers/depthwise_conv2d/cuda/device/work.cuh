@@ -189,19 +189,22 @@ struct PlaneWork {
   int owner_h = 0, owner_w = 0;  ///< as of PixelWork
 };
 
-/// One axis of a correlation whose sources lie sorted by residue (phases.cuh), stride and dilation without a
-/// common divisor: of those d that they have, only every d-th of x's numbers takes part, and they are counted
-/// here. Forward, sources are x's and targets y's; where it scatters, for the input's gradient, sources are
-/// y's. Targets of a class have the same taps:
+/// One axis of a correlation whose sources lie sorted by residue (phases.cuh). Stride and dilation are
+/// divided by their greatest common divisor d: only every d-th number of x takes part (source_first and
+/// source_every, or target_first and target_every), and positions here count those alone. Forward, sources
+/// are x's and targets y's; where it scatters, for the input's gradient, sources are y's. Targets of a class
+/// have the same taps:
 ///   target[c + classes · t] = Σ over groups of taps, Σ_j tap[group.tap + j · group.tap_step] ·
 ///                             source[group.first + (t + j) · step],
-/// and the sources of a group are those of one residue modulo `step`.
+/// and the sources of a group are those of one residue modulo `step`. Forward, a residue belongs to one group
+/// of one class; where it scatters, classes share residues.
 struct PhaseAxis {
   int kernel = 1, stride = 1, dilation = 1, padding = 0;
   int sources = 0, targets = 0;
   bool scatters = false;
   int source_first = 0, source_every = 1, target_first = 0, target_every = 1;  ///< which of the tensor's
 
+  /// The source of the class's first target's first tap; which taps; how many.
   struct Group {
     int first = 0, tap = 0, tap_step = 0, taps = 0;
   };
@@ -269,7 +272,7 @@ struct PhaseTensor {
 struct PhaseCut {
   int channels = 1, channel_blocks = 1;  ///< of a block; the last may have fewer
   int images = 1;                        ///< of an item
-  int bands = 1, band = 0;               ///< of targets; counted as those of PhaseAxis
+  int bands = 1, band = 0;               ///< of targets of PhaseAxis, not rows of the tensor
   int row_groups = 1, tiles = 1;         ///< units of a class: rows and columns
   int place_blocks = 1;                  ///< multiply_phases: of a class, of a channel
   /// Shared memory, in numbers: columns of a residue in a row, all of a row, all of a plane. Columns of
