@@ -1,6 +1,6 @@
 #include "depthwise_case.h"
 #include "layers/depthwise_conv2d/cuda/cut_diagonals.h"
-#include "layers/depthwise_conv2d/cuda/device/diagonals_weigh.cuh"
+#include "layers/depthwise_conv2d/cuda/device/diagonals_backward.cuh"
 
 namespace lamella::depthwise::checks {
 namespace {

@@ -21,6 +21,7 @@ struct UnitWindow {
     return (kPhase + a) % kStride + kStride * ((kPhase + a) / kStride - kLow - q);
   }
 };
+/// units_of() of work.cuh for units that begin with input `phase`.
 LAMELLA_ANYWHERE inline Units units_of(const Axis& axis, int residue, int stride, int phase, bool owns,
                                        int owner) {
   Units units{Axis::floor(axis.input_begin(residue) - phase, stride),
@@ -49,6 +50,7 @@ __device__ __forceinline__ UnitItem unit_item(const PixelWork& work, int number)
   return {at.image, at.class_h, at.class_w, row, column, steps};
 }
 
+/// Sizes of pages, boxes and shared memory of backward_boxes.
 template <class K, class Tile, bool kInput, bool kWeight, int kPhaseH, int kPhaseW>
 struct BackwardBoxes {
   using WindowH = UnitWindow<K::kH, K::kStrideH, kPhaseH>;

@@ -2,7 +2,7 @@
 #include "boxes_backward.cuh"
 #include "boxes_forward.cuh"
 #include "columns.cuh"
-#include "diagonals_weigh.cuh"
+#include "diagonals_backward.cuh"
 #include "direct.cuh"
 #include "float_boxes_backward.cuh"
 #include "float_boxes_forward.cuh"

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "boxes_backward.cuh"
-#include "diagonals_weigh.cuh"
+#include "diagonals_backward.cuh"
 #include "hankel_boxes.cuh"
 #include "matrices_forward.cuh"
 #include "positions_correlate.cuh"
