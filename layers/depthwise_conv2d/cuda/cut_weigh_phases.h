@@ -16,14 +16,15 @@ struct PhaseWeighSizes : PhaseShareSizes {
 /// of which there are `count` times those of the rows. A strip costs more than its rows, which meet rows of x
 /// that begin and end with fewer rows of taps.
 inline int strip_rows_for(int class_rows, std::int64_t count, int splits, int tap_rows) {
-  int best = class_rows;
-  std::int64_t least = 0;
-  for (int groups = 1; groups <= class_rows; ++groups) {
-    const std::int64_t rows = ceiling(class_rows, groups), strips = count * ceiling(class_rows, rows);
+  std::int64_t best = class_rows, least = 0;
+  // Of each count of rows that is the least for its count of strips.
+  for (std::int64_t rows = class_rows; rows > 0;) {
+    const std::int64_t strips = count * ceiling(class_rows, rows);
     const std::int64_t cost = ceiling(strips, splits) * (10 * rows + 2 * tap_rows + 1);
-    if (least == 0 || cost < least) least = cost, best = static_cast<int>(rows);
+    if (least == 0 || cost < least) least = cost, best = rows;
+    rows = rows > 1 ? ceiling(class_rows, ceiling(class_rows, rows - 1)) : 0;
   }
-  return best;
+  return static_cast<int>(best);
 }
 
 /// A pitch of no fewer floats, at which so many neighbours and their tiles of an odd number of vectors read
