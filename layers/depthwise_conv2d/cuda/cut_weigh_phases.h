@@ -71,6 +71,9 @@ inline Launch cut_weigh_phases(PhaseWork& work, std::int64_t images, std::int64_
     const int begin = band * cut.band, end = std::min(begin + cut.band, h.targets);
     cut.source_rows = std::max(cut.source_rows, h.source_end(end) - h.source_begin(begin));
   }
+  if (std::max(std::int64_t{cut.source_rows} * cut.row, std::int64_t{cut.target_rows} * cut.target_row) >
+      kMostPlane)
+    return launch;
   cut.plane = static_cast<int>(apart_in_banks(std::int64_t{cut.source_rows} * cut.row, sizes.channels));
   cut.target_plane =
       static_cast<int>(apart_in_banks(std::int64_t{cut.target_rows} * cut.target_row, outputs));
