@@ -111,5 +111,21 @@ TEST(Phases, multiply_input_gradient_strides_above_the_kernel) {
   multiply<Float16, Kernel<1, 2, 2, 3>, 2, true, false>();
 }
 
+/// A plane of more numbers than an int counts.
+TEST(Phases, cut) {
+  PhaseWork work;
+  work.h = phase_axis(1000000, 250000, 3, 4, 1, 1, false);
+  work.w = phase_axis(1, 3999, 3, 1, 2000, 1, false);
+  work.target_h = 250000, work.target_w = 3999;
+  PhaseSizes sizes;
+  sizes.columns = 4;
+  const auto cut = [&](int band) {
+    sizes.band = band;
+    return cut_correlate_phases(work, 1, 1, false, 1, sizes, 4, 1);
+  };
+  EXPECT_EQ(cut(250000).blocks, 0);
+  EXPECT_EQ(cut(1).blocks, 1);
+}
+
 }  // namespace
 }  // namespace lamella::depthwise::checks

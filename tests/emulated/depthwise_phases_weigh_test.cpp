@@ -73,5 +73,19 @@ TEST(PhasesWeigh, cut) {
   EXPECT_EQ(work.cut.splits, 21);
 }
 
+/// Planes of more numbers than an int counts.
+TEST(PhasesWeigh, cut_of_large_planes) {
+  PhaseWork work;
+  work.h = phase_axis(1000000, 250000, 3, 4, 1, 1, false);
+  work.w = phase_axis(1, 3999, 3, 1, 2000, 1, false);
+  PhaseWeighSizes sizes;
+  const auto cut = [&](int band) {
+    sizes.band = band;
+    return cut_weigh_phases(work, 1, 1, false, 1, true, sizes, 1);
+  };
+  EXPECT_EQ(cut(250000).blocks, 0);
+  EXPECT_EQ(cut(1).blocks, 1);
+}
+
 }  // namespace
 }  // namespace lamella::depthwise::checks

@@ -24,6 +24,9 @@ struct PhaseSizes : PhaseShareSizes {
   int columns = 1, tap_rows = 1;  ///< of a unit
 };
 
+/// Numbers that a plane may have: more than any shared memory, and few enough to be multiplied.
+inline constexpr std::int64_t kMostPlane = 1 << 20;
+
 /// One axis of the forward pass, or of the input's gradient.
 inline PhaseAxis phase_axis(std::int64_t input, std::int64_t output, std::int64_t kernel, std::int64_t stride,
                             std::int64_t padding, std::int64_t dilation, bool scatters) {
@@ -139,7 +142,9 @@ inline Launch cut_correlate_phases(PhaseWork& work, std::int64_t images, std::in
     const int last = end < h.targets ? end * h.target_every : work.target_h;
     cut.target_rows = std::max(cut.target_rows, last - begin * h.target_every);
   }
-  cut.plane = cut.source_rows * cut.row;
+  const std::int64_t plane = std::int64_t{cut.source_rows} * cut.row;
+  if (plane > kMostPlane) return launch;
+  cut.plane = static_cast<int>(plane);
   const int sources = w.scatters ? repeat : 1, targets = w.scatters ? 1 : repeat;
   const int of_row = channels_last ? sizes.channels : 1;
   cut.load_lanes = lanes_for(w.sources * of_row * sources / sizes.load_vector, sizes.threads);

@@ -16,14 +16,15 @@ struct PhaseWeighSizes : PhaseShareSizes {
 /// group of rows, shared out among `splits` threads; short strips cost more a row, as their first and last
 /// rows of x meet fewer rows of taps.
 inline int strip_rows_for(int class_rows, std::int64_t count, int splits, int tap_rows) {
-  int best = class_rows;
-  std::int64_t least = 0;
-  for (int groups = 1; groups <= class_rows; ++groups) {
-    const std::int64_t rows = ceiling(class_rows, groups), strips = count * ceiling(class_rows, rows);
+  std::int64_t best = class_rows, least = 0;
+  // Of each count of rows that is the least for its count of strips.
+  for (std::int64_t rows = class_rows; rows > 0;) {
+    const std::int64_t strips = count * ceiling(class_rows, rows);
     const std::int64_t cost = ceiling(strips, splits) * (10 * rows + 2 * tap_rows + 1);
-    if (least == 0 || cost < least) least = cost, best = static_cast<int>(rows);
+    if (least == 0 || cost < least) least = cost, best = rows;
+    rows = rows > 1 ? ceiling(class_rows, ceiling(class_rows, rows - 1)) : 0;
   }
-  return best;
+  return static_cast<int>(best);
 }
 
 /// The least pitch, in floats, at which `neighbours` planes begin in different banks (of other counts than 1,
@@ -62,6 +63,9 @@ inline Launch cut_weigh_phases(PhaseWork& work, std::int64_t images, std::int64_
   cut.target_row = odd(w.classes() * cut.target_phase);
   cut_phase_bands(h, sizes.band, cut);
   cut.target_rows = std::min(cut.band, h.targets);
+  if (std::max(std::int64_t{cut.source_rows} * cut.row, std::int64_t{cut.target_rows} * cut.target_row) >
+      kMostPlane)
+    return launch;
   cut.plane = static_cast<int>(apart_in_banks(std::int64_t{cut.source_rows} * cut.row, sizes.channels));
   cut.target_plane =
       static_cast<int>(apart_in_banks(std::int64_t{cut.target_rows} * cut.target_row, outputs));

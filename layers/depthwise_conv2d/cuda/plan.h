@@ -32,8 +32,7 @@ struct Problem {
   bool hardswish = false;   ///< the Transform's activation, there and where a hook goes back through it
   Hook hook = Hook::None;
   bool accumulate = false;  ///< the input's gradient is added to what is there
-  bool boxes =
-      false;  ///< the GPU has the copy engine that all families but pixels, planes, direct and phases want
+  bool boxes = false;  ///< the GPU has the copy engine that all families but pixels, planes and direct want
   bool exact_taps = false;  ///< taps are float32 and must not be rounded to the type of the other tensors
   friend bool operator==(const Problem& a, const Problem& b);
 };

@@ -103,8 +103,8 @@ bool may_use_phases(const Problem& p, const Shape& s) {
   constexpr std::int64_t kMostSize = std::int64_t{1} << 20, kMostNumbers = std::int64_t{1} << 30;
   const Conv2dGeometry& g = p.geometry;
   const auto fits = [](Size2 size) { return std::max(size.h, size.w) < kMostSize; };
-  return p.pass != Pass::Both && !p.transforms && p.hook == Hook::None && fits(g.in) && fits(g.out) &&
-         fits(g.padding) && fits(g.dilation) && fits(g.stride) && taps_of(s.kernel) > 1 &&
+  return p.boxes && p.pass != Pass::Both && !p.transforms && p.hook == Hook::None && fits(g.in) &&
+         fits(g.out) && fits(g.padding) && fits(g.dilation) && fits(g.stride) && taps_of(s.kernel) > 1 &&
          g.in.h * g.in.w * g.out_channels < kMostNumbers && g.out.h * g.out.w * g.out_channels < kMostNumbers;
 }
 
