@@ -5,6 +5,9 @@
 /// The weight's gradient from planes sorted by residue (phases.cuh), with y's gradient g beside them, sorted
 /// by class. A thread has some taps of an output channel as long as its block lives, and walks down strips of
 /// columns: a row of x is loaded once for all of the thread's rows of taps.
+///
+/// Numbers that are not finite spread to other taps of their channel, as 0 · infinity is no number: zeros lie
+/// beside the rows of x, and beside those of g to the end of a tile.
 namespace lamella::depthwise {
 
 /// kTaps_: of a group, in a row, at most. A unit has kTapRows_ rows of them, and takes kColumns_ columns at
