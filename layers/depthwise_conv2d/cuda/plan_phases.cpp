@@ -101,11 +101,13 @@ bool plan_phases(const Problem& p, const PhaseShape& s, const PhaseConfig& c, bo
 
 bool may_use_phases(const Problem& p, const Shape& s) {
   constexpr std::int64_t kMostSize = std::int64_t{1} << 20, kMostNumbers = std::int64_t{1} << 30;
+  constexpr int kFewestTaps = 10;  // of fewer, memory decides, and planning takes time
   const Conv2dGeometry& g = p.geometry;
   const auto fits = [](Size2 size) { return std::max(size.h, size.w) < kMostSize; };
   return p.boxes && p.pass != Pass::Both && !p.transforms && p.hook == Hook::None && fits(g.in) &&
-         fits(g.out) && fits(g.padding) && fits(g.dilation) && fits(g.stride) && taps_of(s.kernel) > 1 &&
-         g.in.h * g.in.w * g.out_channels < kMostNumbers && g.out.h * g.out.w * g.out_channels < kMostNumbers;
+         fits(g.out) && fits(g.padding) && fits(g.dilation) && fits(g.stride) &&
+         taps_of(s.kernel) >= kFewestTaps && g.in.h * g.in.w * g.out_channels < kMostNumbers &&
+         g.out.h * g.out.w * g.out_channels < kMostNumbers;
 }
 
 }  // namespace
@@ -176,7 +178,8 @@ void add_phase_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
   PhaseShape shape{};
   if (!describe_phases(p, s, shape)) return;
   if (weighs(p)) return add_weigh_phase_plans(p, shape, plans);
-  std::vector<std::pair<double, PhaseConfig>> configs;
+  // Those of either kernel by themselves: else the other's would be all that is measured.
+  std::vector<std::pair<double, PhaseConfig>> of_products, configs;
   // Of each tile the best share of a block.
   const auto try_tile = [&](const PhaseSizes& tile) {
     PhaseConfig c, best;
@@ -201,7 +204,7 @@ void add_phase_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
                            least = plan.cost, best = of;
                          });
       }
-    if (least > 0) configs.emplace_back(least, best);
+    if (least > 0) (tile.multiplies ? of_products : configs).emplace_back(least, best);
   };
   const PhaseAxis &h = shape.work.h, &w = shape.work.w;
   const auto rows = static_cast<int>(ceiling(h.targets, h.classes())), columns = w.targets_of(0);
@@ -222,8 +225,14 @@ void add_phase_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
         try_tile(tile);
       }
     }
-  add_best(
-      configs, [&](const auto& config, Plan& best) { plan_phases(p, shape, config, true, best); }, plans);
+  const auto plan_of = [&](const PhaseConfig& config, Plan& best) {
+    plan_phases(p, shape, config, true, best);
+  };
+  const auto first = static_cast<std::ptrdiff_t>(plans.size());
+  add_best(of_products, plan_of, plans);
+  add_best(configs, plan_of, plans);
+  std::stable_sort(plans.begin() + first, plans.end(),
+                   [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
 }
 
 }  // namespace lamella::depthwise
