@@ -274,4 +274,30 @@ __device__ __forceinline__ void list_groups(const PhaseWork& work, int pitch, Ph
   }
 }
 
+/// How correlate_phases and multiply_phases lay out shared memory: lists, a row of zeros, planes, taps,
+/// targets.
+template <class T, class Kept, class Tap>
+struct PhaseMemory {
+  PhaseGroupOfRows* groups_of_rows;
+  PhaseGroupOfColumns* groups_of_columns;
+  uint4 *sources_list, *targets_list;
+  Kept *zeros, *planes;
+  Tap* taps;
+  T* targets;
+
+  /// Planes and output channels that a block has at a time.
+  __device__ __forceinline__ PhaseMemory(const PhaseWork& work, uint4* shared, int source_planes,
+                                         int outputs) {
+    const PhaseAxis &h = work.h, &w = work.w;
+    groups_of_rows = reinterpret_cast<PhaseGroupOfRows*>(shared);
+    groups_of_columns = reinterpret_cast<PhaseGroupOfColumns*>(groups_of_rows + h.classes() * h.groups());
+    sources_list = reinterpret_cast<uint4*>(groups_of_columns + w.classes() * w.groups());
+    targets_list = sources_list + work.cut.source_list;
+    zeros = reinterpret_cast<Kept*>(targets_list + work.cut.target_list);
+    planes = zeros + work.cut.row;
+    taps = reinterpret_cast<Tap*>(planes + source_planes * work.cut.plane);
+    targets = reinterpret_cast<T*>(taps + outputs * work.cut.taps);
+  }
+};
+
 }  // namespace lamella::depthwise

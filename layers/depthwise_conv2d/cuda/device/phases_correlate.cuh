@@ -116,23 +116,17 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
   const PhaseShare share(work);
   const int source_planes = cut.images * cut.channels * kSources,
             target_planes = cut.images * cut.channels * kTargets;
-  // Lists, a row of zeros, planes, taps, targets.
-  PhaseGroupOfRows* const groups_of_rows = reinterpret_cast<PhaseGroupOfRows*>(shared);
-  PhaseGroupOfColumns* const groups_of_columns =
-      reinterpret_cast<PhaseGroupOfColumns*>(groups_of_rows + h.classes() * h.groups());
-  uint4* const sources_list = reinterpret_cast<uint4*>(groups_of_columns + w.classes() * w.groups());
-  uint4* const targets_list = sources_list + cut.source_list;
-  float* const zeros = reinterpret_cast<float*>(targets_list + cut.target_list);
-  float* const planes = zeros + cut.row;
-  float* const taps = planes + source_planes * cut.plane;
-  T* const targets = reinterpret_cast<T*>(taps + cut.channels * kRepeat * cut.taps);
+  const PhaseMemory<T, float, float> memory(work, shared, source_planes, cut.channels * kRepeat);
+  float *const zeros = memory.zeros, *const planes = memory.planes;
+  float* const taps = memory.taps;
+  T* const targets = memory.targets;
   const int target_numbers = target_planes * cut.target_rows * work.target_w;
   const int thread = static_cast<int>(threadIdx.x);
   for (int i = thread; i < cut.row + source_planes * cut.plane; i += kThreads) zeros[i] = 0;
   // Numbers of the tensor between targets stay zero.
   if (kScatters && h.target_every * w.target_every > 1)
     for (int i = thread; i < target_numbers; i += kThreads) targets[i] = narrow<T>(0.0f);
-  list_groups<kThreads>(work, Tile::kTapPitch, groups_of_rows, groups_of_columns);
+  list_groups<kThreads>(work, Tile::kTapPitch, memory.groups_of_rows, memory.groups_of_columns);
   wait_for_stream();
   make_phase_taps<T, Tile, kThreads>(work, share, kRepeat, taps);
 
@@ -145,12 +139,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
     const int rows = at.high - at.low;
     const int source_rows = list_rows<T, kLast, kThreads>(
         work.source, work.source.row * h.source_every, at.images, cut.channels * kSources,
-        share.channels * kSources, rows, cut.plane, cut.row, sources_list);
+        share.channels * kSources, rows, cut.plane, cut.row, memory.sources_list);
     __syncthreads();
-    load_planes<T, kLast, kLoad, kThreads>(sources_of(work), share, at, at.low, kSources, sources_list,
+    load_planes<T, kLast, kLoad, kThreads>(sources_of(work), share, at, at.low, kSources, memory.sources_list,
                                            source_rows, planes);
     // Not before all have stored what is left of the item before.
-    const int target_rows = list_targets<T, kLast, kThreads>(work, share, at, kTargets, targets_list);
+    const int target_rows = list_targets<T, kLast, kThreads>(work, share, at, kTargets, memory.targets_list);
     __syncthreads();
 #pragma unroll 1
     for (int unit = thread; unit < units; unit += kThreads) {
@@ -178,13 +172,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
             taps + (kScatters ? of_image * kSources + source : of_image) * cut.taps;
 #pragma unroll 1
         for (int group_w = 0; group_w < groups_w; ++group_w) {
-          const PhaseGroupOfColumns by_w = groups_of_columns[class_w * groups_w + group_w];
+          const PhaseGroupOfColumns by_w = memory.groups_of_columns[class_w * groups_w + group_w];
           if (by_w.taps == 0) continue;
           if (kScatters) left = tile * kColumns - by_w.lead;
           const int column = by_w.first + tile * kColumns;
 #pragma unroll 1
           for (int group_h = 0; group_h < groups_h; ++group_h) {
-            const PhaseGroupOfRows by_h = groups_of_rows[class_h * groups_h + group_h];
+            const PhaseGroupOfRows by_h = memory.groups_of_rows[class_h * groups_h + group_h];
             const int row = by_h.first + first_row * step_h - at.low;
             result.add(of_plane + row * cut.row + column, step_h * cut.row, zeros + column, row, step_h,
                        cut.by_step_h, rows, of_channel + by_h.tap + by_w.tap, by_h.tap_pitch, by_h.taps,
@@ -214,7 +208,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
       }
     }
     __syncthreads();
-    store_targets<T, kLast, kStore, kThreads>(work, share, at, kTargets, targets_list, target_rows, targets);
+    store_targets<T, kLast, kStore, kThreads>(work, share, at, kTargets, memory.targets_list, target_rows,
+                                              targets);
   }
 }
 

@@ -107,23 +107,17 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
   const PhaseShare share(work);
   const int source_planes = cut.images * cut.channels * kSources,
             target_planes = cut.images * cut.channels * kTargets;
-  PhaseGroupOfRows* const groups_of_rows = reinterpret_cast<PhaseGroupOfRows*>(shared);
-  PhaseGroupOfColumns* const groups_of_columns =
-      reinterpret_cast<PhaseGroupOfColumns*>(groups_of_rows + h.classes() * h.groups());
-  uint4* const sources_list = reinterpret_cast<uint4*>(groups_of_columns + w.classes() * w.groups());
-  uint4* const targets_list = sources_list + cut.source_list;
-  // A row of zeros, planes, taps, targets.
-  T* const zeros = reinterpret_cast<T*>(targets_list + cut.target_list);
-  T* const planes = zeros + cut.row;
-  unsigned* const tables = reinterpret_cast<unsigned*>(planes + source_planes * cut.plane);
-  T* const targets = reinterpret_cast<T*>(tables + cut.channels * kRepeat * cut.taps);
+  const PhaseMemory<T, T, unsigned> memory(work, shared, source_planes, cut.channels * kRepeat);
+  T *const zeros = memory.zeros, *const planes = memory.planes;
+  unsigned* const tables = memory.taps;
+  T* const targets = memory.targets;
   const int target_numbers = target_planes * cut.target_rows * work.target_w;
   const int thread = static_cast<int>(threadIdx.x);
   for (int i = thread; i < cut.row + source_planes * cut.plane; i += kThreads) zeros[i] = T{};
   // Numbers of the tensor between targets stay zero.
   if (kScatters && h.target_every * w.target_every > 1)
     for (int i = thread; i < target_numbers; i += kThreads) targets[i] = T{};
-  list_groups<kThreads>(work, Tile::kEntries, groups_of_rows, groups_of_columns);
+  list_groups<kThreads>(work, Tile::kEntries, memory.groups_of_rows, memory.groups_of_columns);
   wait_for_stream();
   make_phase_tables<T, Tile, kThreads>(work, share, kRepeat, tables);
 
@@ -139,12 +133,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
     const int rows = at.high - at.low;
     const int source_rows = list_rows<T, kLast, kThreads>(
         work.source, work.source.row * h.source_every, at.images, cut.channels * kSources,
-        share.channels * kSources, rows, cut.plane, cut.row, sources_list);
+        share.channels * kSources, rows, cut.plane, cut.row, memory.sources_list);
     __syncthreads();
-    load_planes<T, kLast, kLoad, kThreads>(sources_of(work), share, at, at.low, kSources, sources_list,
+    load_planes<T, kLast, kLoad, kThreads>(sources_of(work), share, at, at.low, kSources, memory.sources_list,
                                            source_rows, planes);
     // Not before all have stored what is left of the item before.
-    const int target_rows = list_targets<T, kLast, kThreads>(work, share, at, kTargets, targets_list);
+    const int target_rows = list_targets<T, kLast, kThreads>(work, share, at, kTargets, memory.targets_list);
     __syncthreads();
     const int begin = static_cast<int>(cut.by_classes_h.divide(static_cast<unsigned>(at.begin)));
 #pragma unroll 1
@@ -179,13 +173,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
             tables + (kScatters ? channel * kSources + source : channel) * cut.taps + entry;
 #pragma unroll 1
         for (int group_w = 0; group_w < groups_w; ++group_w) {
-          const PhaseGroupOfColumns by_w = groups_of_columns[class_w * groups_w + group_w];
+          const PhaseGroupOfColumns by_w = memory.groups_of_columns[class_w * groups_w + group_w];
           if (by_w.taps == 0) continue;
           if (kScatters) lead = by_w.lead;
           const int column = by_w.first + (tile + eight) * 8;
 #pragma unroll 1
           for (int group_h = 0; group_h < groups_h; ++group_h) {
-            const PhaseGroupOfRows by_h = groups_of_rows[class_h * groups_h + group_h];
+            const PhaseGroupOfRows by_h = memory.groups_of_rows[class_h * groups_h + group_h];
             const int begin_row = by_h.first + begin * step_h - at.low;
             PhaseWindows windows;
             windows.row = begin_row + row * step_h, windows.step = step_h, windows.high = rows;
@@ -229,7 +223,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
       }
     }
     __syncthreads();
-    store_targets<T, kLast, kStore, kThreads>(work, share, at, kTargets, targets_list, target_rows, targets);
+    store_targets<T, kLast, kStore, kThreads>(work, share, at, kTargets, memory.targets_list, target_rows,
+                                              targets);
   }
 }
 
