@@ -8,8 +8,9 @@ namespace {
 
 constexpr unsigned kSeeds = 40;
 
-/// run(work) for problems drawn by seed; kVector: numbers of a row that are loaded and stored at once.
-template <class T, class K, bool kScatters, bool kLast, int kVector, class Run>
+/// run(work) for problems drawn by seed; kWord: bytes of sources that are copied at once, kVector: numbers of
+/// a row that are stored at once.
+template <class T, class K, bool kScatters, bool kLast, int kWord, int kVector, class Run>
 void compute(PhaseSizes sizes, const Run& run) {
   for_seeds(kSeeds, [&](Draw& draw) {
     Wanted wanted{Case<T, K>::kSizes};
@@ -21,16 +22,19 @@ void compute(PhaseSizes sizes, const Run& run) {
     PhaseWork work;
     problem.describe(work, kScatters);
     sizes.threads = kThreads;
-    sizes.load_vector = sizes.target_vector = kVector;
+    sizes.source_word = kWord, sizes.target_vector = kVector;
     const int unit = phase_channels(kLast, kVector);
     sizes.channels = draw(1, g.channels / unit) * unit;
+    const int sources = g.channels * phase_channels(kScatters, K::kRepeat);
+    sizes.source_pieces =
+        kLast && (sizes.channels < g.channels || work.source.column != sources || draw(0, 1) == 1);
     sizes.images = draw(1, g.batch);
     sizes.band = draw(1, work.h.targets + 1);
-    const bool are_neighbours = kLast || kVector == 1 || work.w.source_every == 1;
+    if (!sizes.multiplies && draw(0, 1) == 1) spread_phases(work.h, work.w, sizes);
     const Launch launch =
         cut_correlate_phases(work, g.batch, g.channels, kLast, K::kRepeat, sizes, sizeof(T), draw(1, 6));
     constexpr std::int64_t kMostShared = 200 << 10;
-    if (launch.blocks == 0 || launch.shared_bytes > kMostShared || !are_neighbours) return false;
+    if (launch.blocks == 0 || launch.shared_bytes > kMostShared) return false;
     const auto kernel = [&] { run(work); };
     if (kScatters)
       problem.backward(work, launch, {true, false, false}, false, true, kernel);
@@ -44,55 +48,55 @@ void compute(PhaseSizes sizes, const Run& run) {
 template <class K>
 constexpr int kMostTaps = (K::kW + K::kStrideW - 1) / K::kStrideW;
 
-template <class T, class K, int kRows, int kColumns, int kTapRows, bool kScatters, bool kLast,
-          int kVector = 1>
+template <class T, class K, int kRows, int kColumns, bool kScatters, bool kLast,
+          int kWord = 16, int kVector = 1>
 void correlate() {
-  using Tile = PhaseTile<kMostTaps<K>, kRows, kColumns, kTapRows>;
+  using Tile = PhaseTile<kMostTaps<K>, kRows, kColumns>;
   PhaseSizes sizes;
-  sizes.rows = kRows, sizes.columns = kColumns, sizes.tap_rows = kTapRows;
-  compute<T, K, kScatters, kLast, kVector>(sizes, [](const PhaseWork& work) {
-    correlate_phases<T, Tile, K::kRepeat, kScatters, kLast, kVector, kVector, kThreads, 1>(work);
+  sizes.rows = kRows, sizes.columns = kColumns;
+  compute<T, K, kScatters, kLast, kWord, kVector>(sizes, [](const PhaseWork& work) {
+    correlate_phases<T, Tile, K::kRepeat, kScatters, kLast, kWord, kVector, kThreads, 1>(work);
   });
 }
 
-template <class T, class K, int kRows, bool kScatters, bool kLast, int kVector = 1>
+template <class T, class K, int kRows, bool kScatters, bool kLast, int kWord = 16, int kVector = 1>
 void multiply() {
   using Tile = PhaseMatrixTile<kMostTaps<K>, kRows>;
   PhaseSizes sizes;
   sizes.multiplies = true, sizes.rows = kRows;
-  compute<T, K, kScatters, kLast, kVector>(sizes, [](const PhaseWork& work) {
-    multiply_phases<T, Tile, K::kRepeat, kScatters, kLast, kVector, kVector, kThreads, 1>(work);
+  compute<T, K, kScatters, kLast, kWord, kVector>(sizes, [](const PhaseWork& work) {
+    multiply_phases<T, Tile, K::kRepeat, kScatters, kLast, kWord, kVector, kThreads, 1>(work);
   });
 }
 
-TEST(Phases, forward) { correlate<float, Kernel<5, 5, 1, 1>, 4, 4, 1, false, false>(); }
-TEST(Phases, forward_strides) { correlate<BFloat16, Kernel<4, 7, 2, 3>, 2, 12, 1, false, false>(); }
-TEST(Phases, forward_channels_last) { correlate<Float16, Kernel<3, 6, 1, 2>, 3, 3, 2, false, true>(); }
-TEST(Phases, forward_multiplier) { correlate<BFloat16, Kernel<7, 2, 3, 1, 2>, 4, 8, 2, false, true>(); }
+TEST(Phases, forward) { correlate<float, Kernel<5, 5, 1, 1>, 4, 4, false, false>(); }
+TEST(Phases, forward_strides) { correlate<BFloat16, Kernel<4, 7, 2, 3>, 2, 12, false, false>(); }
+TEST(Phases, forward_channels_last) { correlate<Float16, Kernel<3, 6, 1, 2>, 3, 3, false, true>(); }
+TEST(Phases, forward_multiplier) { correlate<BFloat16, Kernel<7, 2, 3, 1, 2>, 4, 8, false, true>(); }
 TEST(Phases, forward_multiplier_of_planes) {
-  correlate<float, Kernel<2, 9, 2, 2, 3>, 1, 6, 1, false, false>();
+  correlate<float, Kernel<2, 9, 2, 2, 3>, 1, 6, false, false>();
 }
 TEST(Phases, forward_vectors_of_channels) {
-  correlate<BFloat16, Kernel<3, 3, 1, 1>, 2, 4, 3, false, true, 4>();
+  correlate<BFloat16, Kernel<3, 3, 1, 1>, 2, 4, false, true, 4, 4>();
 }
 TEST(Phases, forward_vectors_of_columns) {
-  correlate<BFloat16, Kernel<3, 5, 2, 1>, 2, 4, 1, false, false, 2>();
+  correlate<BFloat16, Kernel<3, 5, 2, 1>, 2, 4, false, false, 16, 2>();
 }
 TEST(Phases, forward_strides_above_the_kernel) {
-  correlate<float, Kernel<1, 2, 2, 3>, 2, 4, 1, false, false>();
+  correlate<float, Kernel<1, 2, 2, 3>, 2, 4, false, false>();
 }
-TEST(Phases, input_gradient) { correlate<float, Kernel<5, 4, 1, 1>, 4, 4, 1, true, false>(); }
-TEST(Phases, input_gradient_strides) { correlate<BFloat16, Kernel<4, 7, 2, 3>, 2, 12, 1, true, false>(); }
-TEST(Phases, input_gradient_channels_last) { correlate<Float16, Kernel<3, 6, 3, 2>, 3, 3, 2, true, true>(); }
-TEST(Phases, input_gradient_multiplier) { correlate<BFloat16, Kernel<7, 2, 3, 1, 2>, 4, 8, 2, true, true>(); }
+TEST(Phases, input_gradient) { correlate<float, Kernel<5, 4, 1, 1>, 4, 4, true, false>(); }
+TEST(Phases, input_gradient_strides) { correlate<BFloat16, Kernel<4, 7, 2, 3>, 2, 12, true, false>(); }
+TEST(Phases, input_gradient_channels_last) { correlate<Float16, Kernel<3, 6, 3, 2>, 3, 3, true, true>(); }
+TEST(Phases, input_gradient_multiplier) { correlate<BFloat16, Kernel<7, 2, 3, 1, 2>, 4, 8, true, true>(); }
 TEST(Phases, input_gradient_multiplier_of_planes) {
-  correlate<float, Kernel<2, 9, 2, 2, 3>, 1, 6, 1, true, false>();
+  correlate<float, Kernel<2, 9, 2, 2, 3>, 1, 6, true, false>();
 }
 TEST(Phases, input_gradient_strides_above_the_kernel) {
-  correlate<float, Kernel<1, 2, 2, 3>, 2, 4, 1, true, false>();
+  correlate<float, Kernel<1, 2, 2, 3>, 2, 4, true, false>();
 }
 TEST(Phases, input_gradient_vectors_of_channels) {
-  correlate<Float16, Kernel<3, 3, 2, 2>, 2, 4, 1, true, true, 2>();
+  correlate<Float16, Kernel<3, 3, 2, 2>, 2, 4, true, true, 4, 2>();
 }
 
 TEST(Phases, multiply) { multiply<BFloat16, Kernel<5, 5, 1, 1>, 1, false, false>(); }
@@ -100,8 +104,8 @@ TEST(Phases, multiply_windows_of_an_eight) { multiply<Float16, Kernel<3, 1, 1, 2
 TEST(Phases, multiply_windows_of_three_eights) { multiply<BFloat16, Kernel<3, 11, 1, 1>, 2, false, true>(); }
 TEST(Phases, multiply_strides) { multiply<Float16, Kernel<4, 7, 2, 3>, 2, false, false>(); }
 TEST(Phases, multiply_multiplier) { multiply<BFloat16, Kernel<7, 2, 3, 1, 2>, 1, false, true>(); }
-TEST(Phases, multiply_vectors_of_channels) { multiply<BFloat16, Kernel<3, 3, 1, 1>, 4, false, true, 4>(); }
-TEST(Phases, multiply_vectors_of_columns) { multiply<Float16, Kernel<3, 5, 2, 1>, 1, false, false, 2>(); }
+TEST(Phases, multiply_vectors_of_channels) { multiply<BFloat16, Kernel<3, 3, 1, 1>, 4, false, true, 4, 4>(); }
+TEST(Phases, multiply_vectors_of_columns) { multiply<Float16, Kernel<3, 5, 2, 1>, 1, false, false, 16, 2>(); }
 TEST(Phases, multiply_input_gradient) { multiply<BFloat16, Kernel<5, 4, 1, 1>, 2, true, false>(); }
 TEST(Phases, multiply_input_gradient_strides) { multiply<Float16, Kernel<4, 7, 2, 3>, 1, true, false>(); }
 TEST(Phases, multiply_input_gradient_multiplier) {

@@ -96,9 +96,11 @@ template <int kBytes>
 void copy_ahead(unsigned to, const void* from, bool exists) {
   copy_ahead<kBytes>(emulated::shared_memory() + to, from, exists);
 }
-inline void copy_ahead_part(void* to, const void* from, int count) {
-  emulated::check_shared(to, 16, 16, "a copy's destination");
-  emulated::copy_later(to, from, static_cast<std::size_t>(count), static_cast<std::size_t>(16 - count));
+template <int kBytes = 16>
+void copy_ahead_part(void* to, const void* from, int count) {
+  emulated::check_shared(to, kBytes, kBytes, "a copy's destination");
+  emulated::check_alignment(from, kBytes, "a copy's source");
+  emulated::copy_later(to, from, static_cast<std::size_t>(count), static_cast<std::size_t>(kBytes - count));
 }
 inline void end_copies() { emulated::end_copies(); }
 template <int kGroups>

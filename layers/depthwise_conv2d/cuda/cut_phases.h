@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <numeric>
 
@@ -14,14 +15,21 @@ struct PhaseShareSizes {
   int threads = 256;
   int channels = 1, images = 1;            ///< of x
   int band = 1;                            ///< targets, at least; bands are of whole classes
-  int load_vector = 1, target_vector = 1;  ///< numbers of sources, and of targets, that are moved together
+  /// Bytes that are copied at once, of sources and, for the weight's gradient, of targets. By how many bytes
+  /// the addresses divide at which rows, or a block's channels of a column, begin.
+  int source_word = 16, target_word = 16, source_alignment = 1, target_alignment = 1;
+  bool source_pieces = false, target_pieces = false;  ///< channels are neighbours, and a block has some
+  int target_vector = 1;                              ///< targets that are stored together
 };
 
 /// What else correlate_phases, or multiply_phases, is compiled for.
 struct PhaseSizes : PhaseShareSizes {
   bool multiplies = false;
-  int rows = 1;                   ///< of a place, or of a unit
-  int columns = 1, tap_rows = 1;  ///< of a unit
+  int rows = 1;     ///< of a place, or of a unit
+  int columns = 1;  ///< of a unit
+  /// Numbers by which phases, and rows, are longer than they must be, and the wavefronts in which a warp
+  /// then loads phase_vector(columns) numbers a lane: see spread_phases().
+  int more_phase = 0, more_row = 0, wavefronts = 0;
 };
 
 /// Numbers that a plane may have: more than any shared memory, and few enough to be multiplied.
@@ -45,6 +53,32 @@ inline PhaseAxis phase_axis(std::int64_t input, std::int64_t output, std::int64_
   (scatters ? axis.target_first : axis.source_first) = static_cast<int>(first);
   (scatters ? axis.target_every : axis.source_every) = static_cast<int>(common);
   return axis;
+}
+
+/// How rows lie before they are sorted, of so many columns, each `every`-th of the tensor; `channels` of a
+/// block are neighbours.
+inline PhaseRaw cut_phase_raw(std::int64_t columns, std::int64_t every, std::int64_t channels, bool pieces,
+                              int word, int alignment, int number_bytes, int threads) {
+  const std::int64_t column_bytes = channels * number_bytes,
+                     piece_bytes = pieces ? column_bytes : ((columns - 1) * every + 1) * column_bytes;
+  PhaseRaw raw;
+  raw.pieces = pieces ? static_cast<int>(columns) : 1;
+  raw.piece_bytes = static_cast<int>(piece_bytes);
+  const std::int64_t before = std::max(0, word - std::max(alignment, number_bytes));
+  raw.piece_words = static_cast<int>(ceiling(piece_bytes + before, word));
+  raw.column_bytes = static_cast<int>(pieces ? std::int64_t{raw.piece_words} * word : every * column_bytes);
+  // As few idle threads as may be, in as few turns.
+  const auto lanes = [&](std::int64_t count, std::int64_t at_once) {
+    const std::int64_t turns = ceiling(count, at_once * threads);
+    return static_cast<int>(ceiling(count, at_once * turns));
+  };
+  constexpr int kSortedTogether = 4;
+  raw.copy_lanes = lanes(std::int64_t{raw.pieces} * raw.piece_words, 1);
+  raw.sort_lanes = lanes(columns * channels, kSortedTogether);
+  return raw;
+}
+inline std::int64_t bytes_of(const PhaseRaw& raw, std::int64_t rows, int word) {
+  return round_up(rows * raw.pieces * raw.piece_words * word, 16);
 }
 
 /// Neighbouring threads that share a row of `count` pieces: the power of two, from 8 on, that leaves the
@@ -99,6 +133,44 @@ inline bool can_cut_phases(const PhaseAxis& h, const PhaseAxis& w) {
 /// The eights of columns that a product of multiply_phases reads.
 inline int phase_eights(const PhaseAxis& w) { return static_cast<int>(ceiling(w.most_taps() + 7, 8)); }
 
+/// Wavefronts of shared memory in which a warp of correlate_phases loads phase_vector(columns) numbers a lane,
+/// by how its first units lie: 1 for each 128 bytes, if none meet in a bank.
+inline int phase_wavefronts(const PhaseAxis& h, const PhaseAxis& w, const PhaseSizes& sizes,
+                            const PhaseCut& cut) {
+  constexpr int kLanes = 32, kBanks = 32;
+  const int vector = phase_vector(sizes.columns), together = kLanes / vector, places = kBanks / vector;
+  int wavefronts = 0;
+  for (int first = 0; first < kLanes; first += together) {
+    std::array<int, kBanks> meet{};
+    int most = 0;
+    for (int lane = first; lane < first + together; ++lane) {
+      const int by_tile = lane / cut.tiles, source = w.group(by_tile % w.classes(), 0).first;
+      const int residue = source - Axis::floor(source, w.step()) * w.step();
+      const int at = residue * cut.phase + lane % cut.tiles * sizes.columns +
+                     by_tile / w.classes() * sizes.rows * h.step() * cut.row;
+      most = std::max(most, ++meet[static_cast<std::size_t>(at / vector % places)]);
+    }
+    wavefronts += most;
+  }
+  return wavefronts;
+}
+
+/// Makes phases and rows somewhat longer, so that lanes meet in few banks.
+inline void spread_phases(const PhaseAxis& h, const PhaseAxis& w, PhaseSizes& sizes) {
+  constexpr int kVector = 4, kBanks = 32, kPart = 6;  // of a phase
+  PhaseCut cut;
+  cut_phase_columns(w, sizes.columns, phase_window(sizes.columns, w.most_taps()), cut);
+  const int least = cut.phase, most = w.step() > 1 ? std::min(kBanks - kVector, least / kPart) : 0;
+  sizes.wavefronts = 0;
+  for (int more_phase = 0; more_phase <= most; more_phase += kVector)
+    for (int more_row = 0; more_row < kBanks; more_row += kVector) {
+      cut.phase = least + more_phase, cut.row = w.step() * cut.phase + more_row;
+      const int wavefronts = phase_wavefronts(h, w, sizes, cut);
+      if (sizes.wavefronts > 0 && wavefronts >= sizes.wavefronts) continue;
+      sizes.wavefronts = wavefronts, sizes.more_phase = more_phase, sizes.more_row = more_row;
+    }
+}
+
 /// How much of a row and of its taps shared memory has.
 inline void cut_phase_rows(const PhaseAxis& h, const PhaseAxis& w, const PhaseSizes& sizes, PhaseCut& cut) {
   constexpr int kVector = 4, kEight = 8;
@@ -112,7 +184,8 @@ inline void cut_phase_rows(const PhaseAxis& h, const PhaseAxis& w, const PhaseSi
     return;
   }
   cut_phase_columns(w, sizes.columns, phase_window(sizes.columns, w.most_taps()), cut);
-  cut.row = w.step() * cut.phase;
+  cut.phase += sizes.more_phase;
+  cut.row = w.step() * cut.phase + sizes.more_row;
   cut.taps = h.kernel * w.sets() * static_cast<int>(round_up(w.most_taps(), kVector));
   if (cut.taps % kEight == 0) cut.taps += kVector;  // channels side by side do not meet in a bank
 }
@@ -147,7 +220,9 @@ inline Launch cut_correlate_phases(PhaseWork& work, std::int64_t images, std::in
   cut.plane = static_cast<int>(plane);
   const int sources = w.scatters ? repeat : 1, targets = w.scatters ? 1 : repeat;
   const int of_row = channels_last ? sizes.channels : 1;
-  cut.load_lanes = lanes_for(w.sources * of_row * sources / sizes.load_vector, sizes.threads);
+  cut.source_raw = cut_phase_raw(w.sources, w.source_every, std::int64_t{of_row} * (channels_last ? sources : 1),
+                                 sizes.source_pieces, sizes.source_word, sizes.source_alignment, number_bytes,
+                                 sizes.threads);
   cut.store_lanes = lanes_for(work.target_w * of_row * targets / sizes.target_vector, sizes.threads);
   const std::int64_t planes = std::int64_t{sizes.images} * sizes.channels;
   cut.source_list = static_cast<int>((channels_last ? sizes.images : planes * sources) * cut.source_rows);
@@ -160,9 +235,12 @@ inline Launch cut_correlate_phases(PhaseWork& work, std::int64_t images, std::in
   const std::int64_t items = ceiling(images, sizes.images) * cut.bands;
   if (!share_items(work, launch, items, wanted_blocks)) return launch;
   launch.parts = 0;  // of no sum
+  const std::int64_t raw = bytes_of(cut.source_raw, cut.source_list, sizes.source_word);
+  if (raw > kMostPlane) return {};
+  cut.source_bytes = static_cast<int>(raw);
   const std::int64_t listed =
       h.classes() * h.groups() + w.classes() * w.groups() + std::int64_t{cut.source_list} + cut.target_list;
-  launch.shared_bytes = listed * 16 +
+  launch.shared_bytes = listed * 16 + raw +
                         (cut.row + planes * sources * cut.plane) * (sizes.multiplies ? number_bytes : 4) +
                         std::int64_t{sizes.channels} * repeat * cut.taps * 4 +
                         round_up(planes * targets * cut.target_rows * work.target_w * number_bytes, 16);

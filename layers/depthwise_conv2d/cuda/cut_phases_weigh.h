@@ -38,7 +38,7 @@ inline std::int64_t apart_in_banks(std::int64_t floats, int neighbours) {
 /// The launch of weigh_phases; axes are those of the output. channels: of x. No blocks: it cannot be.
 inline Launch cut_weigh_phases(PhaseWork& work, std::int64_t images, std::int64_t channels,
                                bool channels_last, int repeat, bool bias, const PhaseWeighSizes& sizes,
-                               std::int64_t wanted_blocks) {
+                               int number_bytes, std::int64_t wanted_blocks) {
   constexpr int kVector = 4;
   const PhaseAxis &h = work.h, &w = work.w;
   PhaseCut& cut = work.cut;
@@ -77,9 +77,11 @@ inline Launch cut_weigh_phases(PhaseWork& work, std::int64_t images, std::int64_
   cut.strip_rows = static_cast<int>(ceiling(class_rows, cut.row_groups));
 
   const int of_row = channels_last ? sizes.channels : 1;
-  cut.load_lanes = lanes_for(w.sources * of_row / sizes.load_vector, sizes.threads);
-  cut.store_lanes =
-      lanes_for(w.targets * of_row * (channels_last ? repeat : 1) / sizes.target_vector, sizes.threads);
+  cut.source_raw = cut_phase_raw(w.sources, w.source_every, of_row, sizes.source_pieces, sizes.source_word,
+                                 sizes.source_alignment, number_bytes, sizes.threads);
+  cut.target_raw =
+      cut_phase_raw(w.targets, 1, std::int64_t{of_row} * (channels_last ? repeat : 1), sizes.target_pieces,
+                    sizes.target_word, sizes.target_alignment, number_bytes, sizes.threads);
   cut.by_tiles = divisor_of(cut.tiles), cut.by_row_groups = divisor_of(cut.row_groups);
   cut.by_channels = divisor_of(outputs);
   cut.by_bands = divisor_of(cut.bands), cut.by_step_w = divisor_of(w.step());
@@ -91,7 +93,12 @@ inline Launch cut_weigh_phases(PhaseWork& work, std::int64_t images, std::int64_
   const std::int64_t sums = (std::int64_t{sizes.tap_rows} * w.most_taps() + (bias ? 1 : 0)) * sizes.threads;
   cut.source_list = (channels_last ? 1 : sizes.channels) * sizes.images * cut.source_rows;
   cut.target_list = (channels_last ? 1 : outputs) * sizes.images * cut.target_rows;
-  launch.shared_bytes = (std::int64_t{cut.source_list} + cut.target_list) * 16 + std::max(planes, sums) * 4;
+  const std::int64_t x_raw = bytes_of(cut.source_raw, cut.source_list, sizes.source_word),
+                     g_raw = bytes_of(cut.target_raw, cut.target_list, sizes.target_word);
+  if (std::max(x_raw, g_raw) > kMostPlane) return {};
+  cut.source_bytes = static_cast<int>(x_raw), cut.target_bytes = static_cast<int>(g_raw);
+  launch.shared_bytes = (std::int64_t{cut.source_list} + cut.target_list) * 16 + x_raw + g_raw +
+                        std::max(planes, sums) * 4;
   launch.threads = sizes.threads;
   return launch;
 }

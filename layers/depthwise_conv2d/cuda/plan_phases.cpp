@@ -30,7 +30,7 @@ double meetings(const PhaseAxis& axis) {
 int phase_registers(const PhaseShape& s, const PhaseSizes& z) {
   if (z.multiplies) return 62 + z.rows * (4 + phase_eights(s.work.w));
   const int taps = static_cast<int>(round_up(s.work.w.most_taps(), 4));
-  return 40 + z.rows * z.columns + phase_window(z.columns, s.work.w.most_taps()) + z.tap_rows * taps;
+  return 46 + z.rows * z.columns + phase_window(z.columns, s.work.w.most_taps()) + taps;
 }
 
 /// What a block spends on an item beside moving it.
@@ -56,12 +56,12 @@ PhaseEffort effort_of(const PhaseShape& s, const PhaseSizes& z, const PhaseCut& 
   const double units = planes * s.targets * classes * cut.row_groups * cut.tiles;
   const double turns = std::ceil(units / z.threads) * z.threads / 32;
   const double window = phase_window(z.columns, s.work.w.most_taps()), vector = phase_vector(z.columns);
-  // Rows of taps that a unit's rows meet, together.
-  const double rows = std::min<double>(h.kernel, s.rows_met + (z.rows - 1) / 2.0) * turns_w;
-  const double at_once = z.rows + z.tap_rows - 1.0, of_row = at_once * window / z.tap_rows;
-  return {turns * (rows * (z.rows * z.columns * taps + of_row / vector + at_once * 4 / z.tap_rows + 12) +
+  // Rows of taps that a row of targets meets, and rows of sources that those of a unit do.
+  const double met = s.rows_met * turns_w, rows = met + groups * (z.rows - 1);
+  const double tap_words = std::ceil(taps / 4), conflicts = z.wavefronts / vector;
+  return {turns * (met * z.rows * (z.columns * taps + tap_words + 1) + rows * (window / vector + 12) +
                    groups * 55 + z.rows * z.columns * 10 + 150),
-          turns * (rows * (of_row + taps / 4) + z.rows * z.columns * 2), 0};
+          turns * (rows * window * conflicts + met * z.rows * tap_words + z.rows * z.columns * 2), 0};
 }
 
 /// The plan of a configuration; false: it does not fit.
@@ -85,17 +85,16 @@ bool plan_phases(const Problem& p, const PhaseShape& s, const PhaseConfig& c, bo
   const int length =
       z.multiplies ? std::snprintf(text.data(), text.size(), "multiply_phases<%s, PhaseMatrixTile<%d, %d>",
                                    type_name(p.dtype), s.work.w.most_taps(), z.rows)
-                   : std::snprintf(text.data(), text.size(), "correlate_phases<%s, PhaseTile<%d, %d, %d, %d>",
-                                   type_name(p.dtype), s.work.w.most_taps(), z.rows, z.columns, z.tap_rows);
+                   : std::snprintf(text.data(), text.size(), "correlate_phases<%s, PhaseTile<%d, %d, %d>",
+                                   type_name(p.dtype), s.work.w.most_taps(), z.rows, z.columns);
   std::snprintf(text.data() + length, text.size() - static_cast<std::size_t>(length),
                 ", %d, %s, %s, %d, %d, %d, %d>", s.repeat, word(s.work.w.scatters), word(p.channels_last),
-                z.load_vector, z.target_vector, z.threads, c.resident);
+                z.source_word, z.target_vector, z.threads, c.resident);
   plan.kernel = text.data();
   plan.what = "phases of " + std::to_string(z.images) + " x " + std::to_string(z.channels) + " planes in " +
               std::to_string(plan.phases.cut.bands) + " bands, " +
               (z.multiplies ? "16 places of " + std::to_string(z.rows) + " rows"
-                            : std::to_string(z.rows) + "x" + std::to_string(z.columns) + ", " +
-                                  std::to_string(z.tap_rows) + " rows of taps");
+                            : std::to_string(z.rows) + "x" + std::to_string(z.columns));
   return true;
 }
 
@@ -127,47 +126,105 @@ bool describe_phases(const Problem& p, const Shape& s, PhaseShape& shape) {
   shape.sources = scatters ? shape.repeat : 1, shape.targets = scatters ? 1 : shape.repeat;
   const int sources = scatters ? p.output_alignment : p.input_alignment,
             targets = scatters ? p.input_alignment : p.output_alignment;
-  constexpr int kMostTogether = 4;
-  const std::int64_t source_run = p.channels_last ? s.channels * shape.sources : work.w.sources,
-                     target_run = p.channels_last ? s.channels * shape.targets : work.target_w;
-  const bool neighbours = p.channels_last || work.w.source_every == 1;
-  shape.load_vector = neighbours ? std::min(kMostTogether, vector_of(source_run, s.number, sources)) : 1;
+  // Rows of planes begin where they begin; of channels, alignments are those of columns, too.
+  const auto aligned = [&](int alignment, std::int64_t width, const PhaseAxis& axis, bool source) {
+    const int first = source ? axis.source_first : axis.target_first;
+    std::int64_t bits = alignment;
+    if (!p.channels_last) bits |= width * s.number | first * s.number;
+    return static_cast<int>(bits & -bits);
+  };
+  shape.source_alignment = aligned(sources, scatters ? g.out.w : g.in.w, work.w, true);
+  shape.target_alignment = aligned(targets, work.target_w, work.w, false);
+  const std::int64_t target_run = p.channels_last ? s.channels * shape.targets : work.target_w;
   shape.target_vector = vector_of(target_run, s.number, targets);
-  if (weighs(p)) shape.target_vector = std::min(kMostTogether, shape.target_vector);
   shape.rows_met = meetings(work.h);
   return true;
 }
 
+void choose_words(const PhaseShape& s, bool channels_last, PhaseShareSizes& sizes) {
+  const auto choose = [&](int of, int alignment, bool& pieces, int& word, int& begins) {
+    pieces = channels_last && sizes.channels < s.channels;
+    word = 16, begins = alignment;
+    if (!pieces) return;
+    const int bytes = sizes.channels * of * s.number;
+    begins = std::min(alignment, bytes & -bytes);
+    constexpr int kLong = 64;  // bytes, of which a word more or less is few
+    if (bytes < kLong) word = std::clamp(begins, 4, 16);
+  };
+  choose(s.sources, s.source_alignment, sizes.source_pieces, sizes.source_word, sizes.source_alignment);
+  choose(s.targets, s.target_alignment, sizes.target_pieces, sizes.target_word, sizes.target_alignment);
+  sizes.target_vector = s.target_vector;
+  while (channels_last && std::int64_t{sizes.channels} * s.targets % sizes.target_vector != 0)
+    sizes.target_vector /= 2;
+}
+
+namespace {
+
+/// What copying and sorting rows takes, of so many columns.
+PhaseEffort effort_to_sort(const PhaseRaw& raw, int word, double rows, double numbers, int number_bytes,
+                           int threads) {
+  const double words = rows * raw.pieces * raw.piece_words;
+  const auto idle = [&](int lanes) { return threads / (threads / lanes * static_cast<double>(lanes)); };
+  return {(words * 12 * idle(raw.copy_lanes) + numbers * (number_bytes == 2 ? 8 : 6) * idle(raw.sort_lanes)) / 32,
+          (words * word / 4 + numbers * 2.4) / 32, 0};
+}
+/// Bytes of whole sectors that copying rows takes.
+double sectors_of(const PhaseRaw& raw, int alignment, double rows) {
+  constexpr double kSector = 32;
+  const double whole = std::ceil(raw.piece_bytes / kSector);
+  const bool straddles = alignment < raw.piece_bytes % static_cast<int>(kSector) || alignment < 16;
+  return rows * raw.pieces * (straddles ? raw.piece_bytes / kSector + 1 : whole) * kSector;
+}
+
+}  // namespace
+
 PhaseEffort effort_to_move(const PhaseShape& s, const PhaseCut& cut, const PhaseShareSizes& z, bool stores) {
   const PhaseAxis& w = s.work.w;
   const double planes = static_cast<double>(z.images) * z.channels;
-  const double x = planes * s.sources * cut.source_rows * std::min<double>(w.sources, w.step() * cut.phase),
+  const double x = planes * s.sources * cut.source_rows * w.sources,
                y = planes * s.targets * cut.target_rows * s.work.target_w;
-  const double y_issue = stores ? 1 + 12.0 / z.target_vector : 3 + 12.0 / z.target_vector;
-  return {(x * (3 + 12.0 / z.load_vector) + y * y_issue) / 32, (x * 2 + y * 2) / 32, 0};
+  PhaseEffort effort =
+      effort_to_sort(cut.source_raw, z.source_word, cut.source_list, x, s.number, z.threads);
+  if (stores) {
+    effort.issue += y * (1 + 12.0 / z.target_vector) / 32, effort.wavefronts += y * 2 / 32;
+  } else {
+    const PhaseEffort of_g =
+        effort_to_sort(cut.target_raw, z.target_word, cut.target_list, y, s.number, z.threads);
+    effort.issue += of_g.issue, effort.wavefronts += of_g.wavefronts;
+  }
+  return effort;
 }
 
 double phase_cost(const PhaseShape& s, const PhaseShareSizes& z, const Plan& plan, int resident,
                   const PhaseEffort& of_item, double of_block, bool stores) {
-  constexpr double kClocks = kMultiprocessors * 1.75e6;  // of all multiprocessors, a millisecond
+  constexpr double kClocks = kMultiprocessors * 1.9e6;  // of all multiprocessors, a millisecond
   const PhaseWork& work = plan.phases;
   const PhaseCut& cut = work.cut;
   const double items = static_cast<double>(work.items) * cut.channel_blocks;
   const PhaseEffort move = effort_to_move(s, cut, z, stores);
   const double issue = of_item.issue + move.issue, wavefronts = of_item.wavefronts + move.wavefronts;
-  const double loaded = static_cast<double>(z.images) * z.channels * s.sources * cut.source_rows *
-                        std::min<double>(work.w.sources, work.w.step() * cut.phase);
+  const double loaded = static_cast<double>(z.images) * z.channels * s.sources * cut.source_rows * work.w.sources;
+  double sectors = sectors_of(cut.source_raw, z.source_alignment, cut.source_list);
+  if (!stores) {
+    sectors += sectors_of(cut.target_raw, z.target_alignment, cut.target_list);
+  } else if (z.target_pieces) {
+    // Parts of sectors are written, and joined in the cache.
+    PhaseRaw pieces;
+    pieces.pieces = work.target_w, pieces.piece_bytes = z.channels * s.targets * s.number;
+    sectors += 2 * sectors_of(pieces, z.target_alignment, cut.target_list);
+  }
   const double x = static_cast<double>(s.images * s.channels) * s.sources * work.h.sources * work.w.sources,
                y = static_cast<double>(s.images * s.channels) * s.targets * work.target_h * work.target_w;
   const double again = std::max(0.0, items * loaded / x - 1);
-  const double memory = (x * (1 + 0.3 * again) + y) * s.number / 3.6e9;
+  constexpr double kMemory = 3.6e9, kCache = 4e9;  // bytes a millisecond
+  const double memory = (x * (1 + 0.3 * again) + y) * s.number / kMemory;
   const double blocks = static_cast<double>(plan.launch.blocks);
   const double begin = of_block + static_cast<double>(plan.launch.shared_bytes) / 4 / z.threads * 2 + 2000;
-  const double latency = (items * (4000 + issue / z.threads * 32 * 2) + blocks * begin) / resident / kClocks;
-  constexpr double kPower = 3, kIssue = 1.25, kShared = 1.3;
+  const double latency = (items * (2500 + issue / z.threads * 32 * 2) + blocks * begin) / resident / kClocks;
+  constexpr double kPower = 3, kIssue = 1.25, kShared = 1.1;
   double sum = 0;
   for (const double limit :
-       {memory, items * issue / 4 * kIssue / kClocks, items * wavefronts * kShared / kClocks,
+       {memory, items * sectors / kCache, items * issue / 4 * kIssue / kClocks, items * wavefronts * kShared / kClocks,
         items * of_item.matrix / kClocks, latency})
     sum += std::pow(limit, kPower);
   const double waves = blocks / (kMultiprocessors * resident);
@@ -215,15 +272,13 @@ void add_phase_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
       tile.multiplies = true, tile.rows = of_rows;
       try_tile(tile);
     }
-  for (const int of_columns : {3, 4, 5, 6, 7, 8, 10, 12})
-    for (const int of_rows : {1, 2, 3, 4}) {
+  for (const int of_columns : {3, 4, 5, 6, 7, 8, 10, 12, 20})
+    for (const int of_rows : {1, 2, 3, 4, 6}) {
       if ((of_columns > 3 && of_columns >= 2 * columns) || (of_rows > 1 && of_rows >= 2 * rows)) continue;
-      for (const int tap_rows : {1, 2, 4}) {
-        if (tap_rows > 1 && (tap_rows * w.most_taps() > 16 || tap_rows > h.most_taps())) continue;
-        PhaseSizes tile;
-        tile.columns = of_columns, tile.rows = of_rows, tile.tap_rows = tap_rows;
-        try_tile(tile);
-      }
+      PhaseSizes tile;
+      tile.columns = of_columns, tile.rows = of_rows;
+      spread_phases(h, w, tile);
+      try_tile(tile);
     }
   const auto plan_of = [&](const PhaseConfig& config, Plan& best) {
     plan_phases(p, shape, config, true, best);

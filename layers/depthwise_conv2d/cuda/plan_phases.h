@@ -15,15 +15,16 @@ struct PhaseShape {
   PhaseWork work;  ///< axes and sizes
   std::int64_t images, channels;
   int repeat, number, sources, targets;  ///< channels of either for one of x
-  int load_vector, target_vector;        ///< at most, by addresses and rows
+  int source_alignment, target_alignment;  ///< by which rows begin, and columns whose channels are neighbours
+  int target_vector;                       ///< at most
   double rows_met;                       ///< rows of taps of a target that meet a source, on average
 };
 
 /// False: no phases can do the problem.
 bool describe_phases(const Problem& problem, const Shape& shape, PhaseShape& to);
 
-/// Instructions and wavefronts of shared memory that an item's planes take to be loaded, and stored if they
-/// are; of a warp.
+/// Instructions and wavefronts of shared memory that an item's planes take to be copied, sorted, and stored if
+/// they are; of a warp.
 struct PhaseEffort {
   double issue = 0, wavefronts = 0, matrix = 0;  ///< matrix: clocks of the matrix units
 };
@@ -36,6 +37,9 @@ PhaseEffort effort_to_move(const PhaseShape& s, const PhaseCut& cut, const Phase
 double phase_cost(const PhaseShape& s, const PhaseShareSizes& sizes, const Plan& plan, int resident,
                   const PhaseEffort& of_item, double of_block, bool stores);
 
+/// Settles how a block with sizes.channels copies them.
+void choose_words(const PhaseShape& s, bool channels_last, PhaseShareSizes& sizes);
+
 /// Calls add(sizes) for how much of the problem a block may have at a time; cut(sizes) is its launch.
 template <class Sizes, class Cut, class Add>
 void each_phase_share(const PhaseShape& s, bool channels_last, Sizes sizes, std::int64_t bytes,
@@ -44,6 +48,7 @@ void each_phase_share(const PhaseShape& s, bool channels_last, Sizes sizes, std:
   const auto fits = [&](int images, int channels, int band) {
     Sizes of = sizes;
     of.images = images, of.channels = channels, of.band = band;
+    choose_words(s, channels_last, of);
     const Launch launch = cut(of);
     return launch.blocks > 0 && launch.shared_bytes <= bytes;
   };
@@ -56,31 +61,30 @@ void each_phase_share(const PhaseShape& s, bool channels_last, Sizes sizes, std:
     }
     return least;
   };
-  std::array<int, 6> groups{1};
-  if (channels_last) groups = {2, 4, 8, 16, 32, 64};
+  const auto add_words = [&](Sizes of) {
+    choose_words(s, channels_last, of);
+    add(of);
+  };
+  std::array<int, 7> groups{1};
+  constexpr std::int64_t kMostTogether = 128;  // channels
+  if (channels_last) groups = {2, 4, 8, 16, 32, 64, static_cast<int>(std::min(s.channels, kMostTogether))};
   for (const int group : groups) {
     if (group == 0 || (group > 2 && group / 2 >= s.channels)) continue;
     sizes.channels = static_cast<int>(std::min<std::int64_t>(group, s.channels));
-    const auto divides = [&](int vector, int of) {
-      while (channels_last && std::int64_t{sizes.channels} * of % vector != 0) vector /= 2;
-      return vector;
-    };
-    sizes.load_vector = divides(s.load_vector, s.sources);
-    sizes.target_vector = divides(s.target_vector, s.targets);
     sizes.images = 1, sizes.band = h.targets;
     if (fits(1, sizes.channels, h.targets)) {
       // Small planes: more channels, or more images, of what fits.
       if (!channels_last) {
-        add(sizes);
+        add_words(sizes);
         sizes.channels = most_of(s.channels, [&](int count) { return fits(1, count, h.targets); });
         if (sizes.channels > 8) {
           Sizes few = sizes;
           few.channels = 4;
-          add(few);
+          add_words(few);
         }
       }
       sizes.images = most_of(s.images, [&](int count) { return fits(count, sizes.channels, h.targets); });
-      add(sizes);
+      add_words(sizes);
       continue;
     }
     int band = h.targets;
@@ -89,7 +93,7 @@ void each_phase_share(const PhaseShape& s, bool channels_last, Sizes sizes, std:
     // Bands of about the same size.
     const std::int64_t bands = ceiling(h.targets, round_up(band, h.classes()));
     sizes.band = static_cast<int>(ceiling(h.targets, bands));
-    add(sizes);
+    add_words(sizes);
   }
 }
 

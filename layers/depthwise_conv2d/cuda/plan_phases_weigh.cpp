@@ -34,9 +34,10 @@ PhaseEffort effort_of(const PhaseShape& s, const PhaseWeighConfig& c, const Phas
   const double products = static_cast<double>(cut.strip_rows) * met * z.tap_rows * w.most_taps() * z.columns;
   const double of_g = c.keeps ? z.columns : z.columns * z.tap_rows,
                window = phase_window(z.columns, s.work.w.most_taps());
+  constexpr double kConflicts = 1.6;  // of banks
   const double vector = phase_vector(z.columns);
-  return {turns * (products + rows * ((window + of_g) / vector + 14) + 90), turns * rows * (window + of_g),
-          0};
+  return {turns * (products + rows * ((window + of_g) / vector + 14) + 90),
+          turns * rows * (window + of_g) * kConflicts, 0};
 }
 
 /// The plan of a configuration; false: it does not fit.
@@ -46,7 +47,7 @@ bool plan_weigh_phases(const Problem& p, const PhaseShape& s, const PhaseWeighCo
   plan = {};
   plan.family = Plan::Family::Phases;
   plan.phases = s.work;
-  plan.launch = cut_weigh_phases(plan.phases, s.images, s.channels, p.channels_last, s.repeat, p.bias, z,
+  plan.launch = cut_weigh_phases(plan.phases, s.images, s.channels, p.channels_last, s.repeat, p.bias, z, s.number,
                                  std::int64_t{c.resident} * static_cast<std::int64_t>(kMultiprocessors));
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
   if ((plan.launch.shared_bytes + 1024) * c.resident > kSharedBytes) return false;
@@ -64,7 +65,7 @@ bool plan_weigh_phases(const Problem& p, const PhaseShape& s, const PhaseWeighCo
   std::snprintf(text.data(), text.size(),
                 "weigh_phases<%s, PhaseTapTile<%d, %d, %d, %s, %s>, %d, %s, %s, %d, %d, %d, %d>",
                 type_name(p.dtype), w.most_taps(), z.columns, z.tap_rows, word(c.keeps), word(w.is_ragged()),
-                s.repeat, word(p.bias), word(p.channels_last), z.load_vector, z.target_vector, z.threads,
+                s.repeat, word(p.bias), word(p.channels_last), z.source_word, z.target_word, z.threads,
                 c.resident);
   plan.kernel = text.data();
   plan.what = "phases of " + std::to_string(z.images) + " x " + std::to_string(z.channels) + " planes in " +
@@ -83,7 +84,7 @@ void add_weigh_phase_plans(const Problem& p, const PhaseShape& shape, std::vecto
   const auto cut = [&](const PhaseWeighSizes& sizes) {
     PhaseWork work = shape.work;
     return cut_weigh_phases(work, shape.images, shape.channels, p.channels_last, shape.repeat, p.bias, sizes,
-                            1);
+                            shape.number, 1);
   };
   // Of each tile the best share of a block.
   const auto try_tile = [&](int of_columns, int tap_rows, bool keeps) {

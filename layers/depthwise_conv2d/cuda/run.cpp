@@ -40,6 +40,8 @@ using lamella::depthwise::BoxWork;
 using lamella::depthwise::Hook;
 using lamella::depthwise::PairWork;
 using lamella::depthwise::Pass;
+using lamella::depthwise::PhaseCut;
+using lamella::depthwise::PhaseRaw;
 using lamella::depthwise::Plan;
 using lamella::depthwise::Problem;
 using lamella::depthwise::TensorMap;
@@ -211,6 +213,16 @@ bool bind(const Plan& plan, const Operands& o, Bound& bound) {
   const bool is_reverse = plan.turned || plan.phases.h.scatters;
   bound.from = is_reverse ? y : x;
   bound.into = is_reverse ? ConstTensorView(o.grad_input) : y;
+  if (plan.family == Plan::Family::Phases) {
+    // Rows that are copied as one piece have no gaps.
+    const auto has_no_gaps = [](const PhaseRaw& raw, int every, const ConstTensorView& view) {
+      return raw.pieces > 1 || view.shape[3] == 1 ||
+             raw.column_bytes == every * view.strides[3] * static_cast<std::int64_t>(size_of(view.dtype));
+    };
+    const PhaseCut& cut = plan.phases.cut;
+    return has_no_gaps(cut.source_raw, plan.phases.w.source_every, bound.from) &&
+           (cut.target_bytes == 0 || has_no_gaps(cut.target_raw, 1, bound.into));
+  }
   if (!plan.moves_boxes()) return true;
   BoxWork& boxes = bound.boxes;
   return (plan.x_box.channels == 0 || describe(bound.from, plan.x_box, boxes.x)) &&

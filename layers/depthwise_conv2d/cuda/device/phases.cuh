@@ -2,9 +2,9 @@
 
 #include "vector.cuh"
 
-/// Planes sorted by phase: the columns of one residue modulo PhaseAxis::step(). A block writes planes of
-/// either format into shared memory phase after phase, with zeros for columns outside the tensor; rows keep
-/// their order. There neighbouring targets of a class, which have the same taps, read neighbours for
+/// Planes sorted by phase: the columns of one residue modulo PhaseAxis::step(). A block copies rows of either
+/// format to shared memory as they are, while it computes those before; then it sorts them, phase after phase,
+/// with zeros for columns outside the tensor. Rows keep their order. There neighbouring targets of a class, which have the same taps, read neighbours for
 /// neighbouring taps of a group (PhaseAxis, work.cuh): a dense correlation of stride 1, whatever stride and
 /// dilation were. Numbers are kept as float32 (phases_correlate.cuh, phases_weigh.cuh) or as they are, for
 /// the matrix units (phases_multiply.cuh). These are not the phases of barriers.
@@ -88,14 +88,15 @@ __device__ __forceinline__ int take_digit(int& number, int count, Divisor by) {
   return digit;
 }
 
-/// Planes that are loaded, and how their columns lie in shared memory: see PhaseCut.
+/// Planes that are copied and sorted, and how their columns lie in shared memory: see PhaseCut.
 template <bool kHasBases>
 struct PhasePlanes {
   const PhaseTensor& tensor;
+  const PhaseRaw& raw;
   int first_h, every_h, first_w, every_w;  ///< which of the tensor's rows and columns
   int columns, step;                       ///< residues modulo `step`
   const int* bases;                        ///< kHasBases; else all begin with their first
-  int phase, plane, lanes;
+  int phase, plane, repeat;                ///< repeat: channels of the planes for one of x
 
   /// Where a column lies in a row; negative: nowhere.
   __device__ __forceinline__ int place(int column) const {
@@ -103,81 +104,124 @@ struct PhasePlanes {
     const int at = kHasBases ? index - bases[residue] : index;
     return at >= 0 && at < phase ? residue * phase + at : -1;
   }
+  /// Where a block's channels begin in an item's row 0 of these planes, counted from row `low` on.
+  template <class T>
+  __device__ __forceinline__ const char* begin(const PhaseShare& share, const PhaseItem& at, int low) const {
+    return reinterpret_cast<const char*>(
+        static_cast<const T*>(tensor.data) + at.image * tensor.image +
+        static_cast<Int64>(share.first_channel) * repeat * tensor.channel +
+        (first_h + static_cast<Int64>(low) * every_h) * tensor.row + first_w * tensor.column);
+  }
+  /// Bytes of the tensor from one column to the next.
+  template <class T>
+  __device__ __forceinline__ int column_step() const {
+    return every_w * static_cast<int>(tensor.column) * static_cast<int>(sizeof(T));
+  }
 };
 /// An item's sources, sorted as the groups of taps want them.
-__device__ __forceinline__ PhasePlanes<true> sources_of(const PhaseWork& work) {
+__device__ __forceinline__ PhasePlanes<true> sources_of(const PhaseWork& work, int repeat) {
   const PhaseCut& cut = work.cut;
-  return {work.source,         work.h.source_first, work.h.source_every, work.w.source_first,
-          work.w.source_every, work.w.sources,      work.w.step(),       cut.bases,
-          cut.phase,           cut.plane,           cut.load_lanes};
+  return {work.source,         cut.source_raw,      work.h.source_first, work.h.source_every,
+          work.w.source_first, work.w.source_every, work.w.sources,      work.w.step(),
+          cut.bases,           cut.phase,           cut.plane,           repeat};
 }
 /// An item's targets, for the weight's gradient, sorted by class.
-__device__ __forceinline__ PhasePlanes<false> gradients_of(const PhaseWork& work) {
+__device__ __forceinline__ PhasePlanes<false> gradients_of(const PhaseWork& work, int repeat) {
   const PhaseCut& cut = work.cut;
-  return {work.target,         work.h.target_first, work.h.target_every, work.w.target_first,
-          work.w.target_every, work.w.targets,      work.w.classes(),    nullptr,
-          cut.target_phase,    cut.target_plane,    cut.store_lanes};
+  return {work.target,         cut.target_raw,      work.h.target_first, work.h.target_every,
+          work.w.target_first, work.w.target_every, work.w.targets,      work.w.classes(),
+          nullptr,             cut.target_phase,    cut.target_plane,    repeat};
 }
 
-/// Neighbouring numbers as float32, or as they are. `from` is aligned as for load().
-template <class T, class Kept, int kVector>
-__device__ __forceinline__ void load_as(const T* from, Kept (&numbers)[kVector]) {
-  if constexpr (sizeof(Kept) == 4) {
-    load<T>(from, numbers);
-  } else if constexpr (kVector == 1) {
-    numbers[0] = *from;
-  } else {
-    const auto words = load_words<2 * kVector>(from);
-#pragma unroll
-    for (int v = 0; v < kVector; ++v)
-      numbers[v].bits = static_cast<unsigned short>(words.word[v / 2] >> v % 2 * 16);
+/// Begins to copy planes of an item whose `count` rows, from `low` on, are listed; end_copies() and
+/// wait_for_copies() end it. Words of kWord bytes: those around a row's ends are read as far as they are in
+/// front of it, where they lie within one that is aligned, and no further behind it than it goes.
+template <class T, int kWord, int kThreads, bool kHasBases>
+__device__ __forceinline__ void copy_planes(const PhasePlanes<kHasBases>& of, const PhaseShare& share,
+                                            const PhaseItem& at, int low, const uint4* list, int count,
+                                            unsigned char* raw) {
+  const PhaseRaw& form = of.raw;
+  const int lanes = form.copy_lanes, thread = static_cast<int>(threadIdx.x), group = thread / lanes,
+            lane = thread - group * lanes, groups = kThreads / lanes;
+  if (group >= groups) return;
+  const char* const begin = of.template begin<T>(share, at, low);
+  const int row_words = form.pieces * form.piece_words, column_step = of.template column_step<T>();
+  const int bytes =
+      form.pieces > 1 ? share.channels * of.repeat * static_cast<int>(sizeof(T)) : form.piece_bytes;
+  for (int word = lane; word < row_words; word += lanes) {
+    const int piece = word / form.piece_words, ahead = (word - piece * form.piece_words) * kWord;
+    const char* const of_piece = begin + static_cast<Int64>(piece) * column_step;
+    unsigned char* const to = raw + word * kWord;
+#pragma unroll 4
+    for (int row = group; row < count; row += groups) {
+      const char* const from = of_piece + PhaseRow::of(list + row).from;
+      const int before = static_cast<int>(reinterpret_cast<unsigned long long>(from) % kWord);
+      const int left = bytes + before - ahead;
+      if (left > 0)
+        copy_ahead_part<kWord>(to + row * row_words * kWord, from - before + ahead, min(left, kWord));
+    }
   }
 }
 
-/// Loads planes of an item whose rows, from `low` on, are listed, and keeps them as float32 or as they are.
-/// kLast: channels are neighbours; else columns are. kVector of these are loaded at once, kTogether times
-/// before any is kept. `repeat`: channels of the planes for one of x.
-template <class T, bool kLast, int kVector, int kThreads, int kTogether = 8, bool kHasBases, class Kept>
-__device__ __forceinline__ void load_planes(const PhasePlanes<kHasBases>& of, const PhaseShare& share,
-                                            const PhaseItem& at, int low, int repeat, const uint4* list,
-                                            int count, Kept* planes) {
-  const int channels = share.channels * repeat;
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % of.lanes, group = thread / of.lanes,
-            groups = kThreads / of.lanes;
-  const int run = kLast ? of.columns * channels : of.columns;
-  const T* const from = static_cast<const T*>(of.tensor.data) + at.image * of.tensor.image +
-                        share.first_channel * repeat * of.tensor.channel +
-                        (of.first_h + static_cast<Int64>(low) * of.every_h) * of.tensor.row;
-  for (int first = lane * kVector; first < run; first += of.lanes * kVector) {
-    const int column = kLast ? first / channels : first, channel = kLast ? first - column * channels : 0;
-    int places[kVector];
-    bool any = false;
+/// A number as float32, or as it is.
+template <class Kept, class T>
+__device__ __forceinline__ Kept keep_as(T number) {
+  if constexpr (sizeof(Kept) == sizeof(T))
+    return number;
+  else
+    return widen(number);
+}
+
+/// Sorts planes that copy_planes() has brought, and keeps their numbers as float32 or as they are.
+template <class T, bool kLast, int kWord, int kThreads, bool kHasBases, class Kept>
+__device__ __forceinline__ void sort_planes(const PhasePlanes<kHasBases>& of, const PhaseShare& share,
+                                            const PhaseItem& at, int low, const uint4* list, int count,
+                                            const unsigned char* raw, Kept* planes) {
+  constexpr int kTogether = 4, kRows = 2;
+  const PhaseRaw& form = of.raw;
+  const int lanes = form.sort_lanes, thread = static_cast<int>(threadIdx.x), group = thread / lanes,
+            lane = thread - group * lanes, groups = kThreads / lanes;
+  if (group >= groups) return;
+  const int channels = share.channels * of.repeat, run = kLast ? of.columns * channels : of.columns;
+  const int row_bytes = form.pieces * form.piece_words * kWord;
+  const unsigned begin =
+      static_cast<unsigned>(reinterpret_cast<unsigned long long>(of.template begin<T>(share, at, low)));
+  const unsigned column_step = form.pieces > 1 ? static_cast<unsigned>(of.template column_step<T>()) : 0;
+  for (int first = lane; first < run; first += lanes * kTogether) {
+    int places[kTogether], offsets[kTogether];
+    unsigned begins[kTogether];  // of the piece, as an address
 #pragma unroll
-    for (int v = 0; v < kVector; ++v) {
-      places[v] = of.place(kLast ? column : column + v);
-      any = any || places[v] >= 0;
-      if (kLast && places[v] >= 0) places[v] += (channel + v) * of.plane;
+    for (int n = 0; n < kTogether; ++n) {
+      const int number = first + n * lanes;
+      const int column = kLast ? number / channels : number, channel = kLast ? number - column * channels : 0;
+      const bool exists = number < run;
+      places[n] = exists ? of.place(column) : -1;
+      if (places[n] >= 0) places[n] += channel * of.plane;
+      offsets[n] = exists ? column * form.column_bytes + channel * static_cast<int>(sizeof(T)) : 0;
+      begins[n] = begin + static_cast<unsigned>(column) * column_step;
     }
-    if (!any) continue;
-    const T* const of_column = from + channel * of.tensor.channel +
-                               (of.first_w + static_cast<Int64>(column) * of.every_w) * of.tensor.column;
 #pragma unroll 1
-    for (int row = group; row < count; row += groups * kTogether) {
-      Kept numbers[kTogether][kVector];
-      int to[kTogether];
-      // The last row stands in for those behind it.
+    for (int row = group; row < count; row += groups * kRows) {
+      // All are loaded before any is stored; the last row stands in for those behind it.
+      T numbers[kRows][kTogether];
+      int to[kRows];
 #pragma unroll
-      for (int i = 0; i < kTogether; ++i) {
-        const PhaseRow entry = PhaseRow::of(list + min(row + i * groups, count - 1));
-        to[i] = entry.to;
-        load_as(at_bytes(of_column, entry.from), numbers[i]);
+      for (int r = 0; r < kRows; ++r) {
+        const int which = min(row + r * groups, count - 1);
+        const PhaseRow entry = PhaseRow::of(list + which);
+        const unsigned char* const of_row = raw + which * row_bytes;
+        to[r] = entry.to;
+#pragma unroll
+        for (int n = 0; n < kTogether; ++n)
+          numbers[r][n] = *reinterpret_cast<const T*>(
+              of_row + offsets[n] + (begins[n] + static_cast<unsigned>(entry.from)) % kWord);
       }
 #pragma unroll
-      for (int i = 0; i < kTogether; ++i)
+      for (int r = 0; r < kRows; ++r)
 #pragma unroll
-        for (int v = 0; v < kVector; ++v)
-          if (row + i * groups < count && (kVector == 1 || kLast || places[v] >= 0))
-            planes[to[i] + places[v]] = numbers[i][v];
+        for (int n = 0; n < kTogether; ++n)
+          if (places[n] >= 0 && (r == 0 || row + r * groups < count))
+            planes[to[r] + places[n]] = keep_as<Kept>(numbers[r][n]);
     }
   }
 }
@@ -274,13 +318,14 @@ __device__ __forceinline__ void list_groups(const PhaseWork& work, int pitch, Ph
   }
 }
 
-/// How correlate_phases and multiply_phases lay out shared memory: lists, a row of zeros, planes, taps,
-/// targets.
+/// How correlate_phases and multiply_phases lay out shared memory: lists, rows as they are, a row of zeros,
+/// planes, taps, targets.
 template <class T, class Kept, class Tap>
 struct PhaseMemory {
   PhaseGroupOfRows* groups_of_rows;
   PhaseGroupOfColumns* groups_of_columns;
   uint4 *sources_list, *targets_list;
+  unsigned char* raw;
   Kept *zeros, *planes;
   Tap* taps;
   T* targets;
@@ -293,7 +338,8 @@ struct PhaseMemory {
     groups_of_columns = reinterpret_cast<PhaseGroupOfColumns*>(groups_of_rows + h.classes() * h.groups());
     sources_list = reinterpret_cast<uint4*>(groups_of_columns + w.classes() * w.groups());
     targets_list = sources_list + work.cut.source_list;
-    zeros = reinterpret_cast<Kept*>(targets_list + work.cut.target_list);
+    raw = reinterpret_cast<unsigned char*>(targets_list + work.cut.target_list);
+    zeros = reinterpret_cast<Kept*>(raw + work.cut.source_bytes);
     planes = zeros + work.cut.row;
     taps = reinterpret_cast<Tap*>(planes + source_planes * work.cut.plane);
     targets = reinterpret_cast<T*>(taps + outputs * work.cut.taps);

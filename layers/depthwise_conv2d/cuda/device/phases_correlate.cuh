@@ -7,11 +7,11 @@
 /// dilation, and of few instructions but multiply-adds; rows outside, and those of no tap, are left out.
 namespace lamella::depthwise {
 
-/// kTaps_: of a group, in a row, at most. A unit has kRows_ x kColumns_ targets, and kTapRows_ rows of taps
-/// at a time.
-template <int kTaps_, int kRows_, int kColumns_, int kTapRows_>
+/// kTaps_: of a group, in a row, at most. A unit has kRows_ x kColumns_ targets: a row of sources that is
+/// loaded serves all of its rows.
+template <int kTaps_, int kRows_, int kColumns_>
 struct PhaseTile {
-  static constexpr int kTaps = kTaps_, kRows = kRows_, kColumns = kColumns_, kTapRows = kTapRows_;
+  static constexpr int kTaps = kTaps_, kRows = kRows_, kColumns = kColumns_;
   static constexpr int kVector = phase_vector(kColumns), kWindow = phase_window(kColumns, kTaps);
   static constexpr int kTapPitch = (kTaps + 3) / 4 * 4;
 };
@@ -45,67 +45,68 @@ struct PhaseSums {
   }
 
   /// Adds a group's products. Sources of row i, counted from the unit's first target's, are at rows + i ·
-  /// pitch; they exist if 0 <= row + i · step < high, else `zeros` does for them. Taps of row j are at taps +
-  /// j · tap_pitch. all_taps: the last column has taps, too.
-  __device__ __forceinline__ void add(const float* rows, int pitch, const float* zeros, int row, int step,
-                                      Divisor by_step, int high, const float* taps, int tap_pitch,
-                                      int tap_rows, bool all_taps) {
-    constexpr int kRows = Tile::kRows, kColumns = Tile::kColumns, kTaps = Tile::kTaps,
-                  kVector = Tile::kVector, kTapRows = Tile::kTapRows, kWindow = Tile::kWindow,
-                  kTapPitch = Tile::kTapPitch;
-    // Rows of taps that meet any row.
-    const int before = row + (kRows - 1) * step;
-    const int first =
-        before < 0 ? static_cast<int>(by_step.divide(static_cast<unsigned>(step - 1 - before))) : 0;
-    const int last =
-        row < high
-            ? min(tap_rows, static_cast<int>(by_step.divide(static_cast<unsigned>(high - 1 - row))) + 1)
-            : 0;
+  /// pitch; they exist if 0 <= row + i · step < high. Taps of row j are at taps + j · tap_pitch. all_taps: the
+  /// last column has taps, too.
+  __device__ __forceinline__ void add(const float* rows, int pitch, int row, int step, Divisor by_step,
+                                      int high, const float* taps, int tap_pitch, int tap_rows,
+                                      bool all_taps) {
+    const int first = row < 0 ? static_cast<int>(by_step.divide(static_cast<unsigned>(step - 1 - row))) : 0;
+    const int last = row < high
+                         ? min(tap_rows + kRows - 1,
+                               static_cast<int>(by_step.divide(static_cast<unsigned>(high - 1 - row))) + 1)
+                         : 0;
+    // Between, all rows of the unit have taps: there nothing is asked between loads and products.
+    const int whole_end = all_taps ? tap_rows : 0;
+    rows += first * pitch, taps += first * tap_pitch;
 #pragma unroll 1
-    for (int j = first; j < last; j += kTapRows) {
-      float tap[kTapRows][kTapPitch];
+    for (int i = first; i < last; ++i, rows += pitch, taps += tap_pitch) {
+      if (i >= kRows - 1 && i < whole_end)
+        add_row<true>(rows, i, taps, tap_pitch, tap_rows, true);
+      else
+        add_row<false>(rows, i, taps, tap_pitch, tap_rows, all_taps);
+    }
+  }
+
+ private:
+  static constexpr int kRows = Tile::kRows, kColumns = Tile::kColumns, kTaps = Tile::kTaps;
+
+  /// Adds the products of row i of sources; row i of taps is at `taps`. kWhole: with all rows and taps.
+  template <bool kWhole>
+  __device__ __forceinline__ void add_row(const float* from, int i, const float* taps, int tap_pitch,
+                                          int tap_rows, bool all_taps) {
+    constexpr int kVector = Tile::kVector, kWindow = Tile::kWindow, kTapPitch = Tile::kTapPitch;
+    float x[kWindow];
 #pragma unroll
-      for (int t = 0; t < kTapRows; ++t) {
-        const float* const of = taps + (kTapRows == 1 || j + t < last ? j + t : j) * tap_pitch;
+    for (int c = 0; c < kWindow; c += kVector) {
+      float some[kVector];
+      load<float>(from + c, some);
 #pragma unroll
-        for (int k = 0; k < kTapPitch; k += 4) {
-          float four[4];
-          load<float>(of + k, four);
+      for (int n = 0; n < kVector; ++n) x[c + n] = some[n];
+    }
 #pragma unroll
-          for (int n = 0; n < 4; ++n) tap[t][k + n] = four[n];
-        }
+    for (int r = 0; r < kRows; ++r) {
+      if (!kWhole && static_cast<unsigned>(i - r) >= static_cast<unsigned>(tap_rows)) continue;
+      float tap[kTapPitch];
+#pragma unroll
+      for (int k = 0; k < kTapPitch; k += 4) {
+        float four[4];
+        load<float>(taps - r * tap_pitch + k, four);
+#pragma unroll
+        for (int n = 0; n < 4; ++n) tap[k + n] = four[n];
       }
 #pragma unroll
-      for (int i = 0; i < kRows + kTapRows - 1; ++i) {
-        const int at = row + (j + i) * step;
-        const float* const from = at >= 0 && at < high ? rows + (j + i) * pitch : zeros;
-        float x[kWindow];
+      for (int k = 0; k < kTaps; ++k) {
+        if (!kWhole && k == kTaps - 1 && !all_taps) continue;
 #pragma unroll
-        for (int c = 0; c < kWindow; c += kVector) {
-          float some[kVector];
-          load<float>(from + c, some);
-#pragma unroll
-          for (int n = 0; n < kVector; ++n) x[c + n] = some[n];
-        }
-#pragma unroll
-        for (int t = 0; t < kTapRows; ++t) {
-          const int r = i - t;
-          if (r < 0 || r >= kRows || (t > 0 && j + t >= last)) continue;
-#pragma unroll
-          for (int k = 0; k < kTaps; ++k) {
-            if (k == kTaps - 1 && !all_taps) continue;
-#pragma unroll
-            for (int c = 0; c < kColumns; ++c) sums[r][c] += tap[t][k] * x[c + k];
-          }
-        }
+        for (int c = 0; c < kColumns; ++c) sums[r][c] += tap[k] * x[c + k];
       }
     }
   }
 };
 
 /// kRepeat: output channels of one of x. kScatters: the input's gradient. kLast: channels are neighbours.
-/// kLoad, kStore: sources, and targets, that are moved together.
-template <class T, class Tile, int kRepeat, bool kScatters, bool kLast, int kLoad, int kStore, int kThreads,
+/// kWord: bytes of the sources that are copied at once. kStore: targets that are stored together.
+template <class T, class Tile, int kRepeat, bool kScatters, bool kLast, int kWord, int kStore, int kThreads,
           int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const PhaseWork work) {
   constexpr int kRows = Tile::kRows, kColumns = Tile::kColumns;
@@ -133,19 +134,39 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
   const int classes_h = h.classes(), classes_w = w.classes(), step_h = h.step();
   const int groups_h = h.groups(), groups_w = w.groups();
   const int units = target_planes * classes_h * classes_w * cut.row_groups * cut.tiles;
+  const auto list_sources = [&](const PhaseItem& at) {
+    return list_rows<T, kLast, kThreads>(work.source, work.source.row * h.source_every, at.images,
+                                         cut.channels * kSources, share.channels * kSources, at.high - at.low,
+                                         cut.plane, cut.row, memory.sources_list);
+  };
+  const PhasePlanes<true> sources = sources_of(work, kSources);
+  const auto copy_sources = [&](const PhaseItem& at, int count) {
+    copy_planes<T, kWord, kThreads>(sources, share, at, at.low, memory.sources_list, count, memory.raw);
+    end_copies();
+  };
+  int source_rows = 0;
+  if (share.first < share.last) {
+    const PhaseItem at(work, share.first);
+    source_rows = list_sources(at);
+    __syncthreads();
+    copy_sources(at, source_rows);
+  }
 #pragma unroll 1
   for (int item = share.first; item < share.last; ++item) {
     const PhaseItem at(work, item);
     const int rows = at.high - at.low;
-    const int source_rows = list_rows<T, kLast, kThreads>(
-        work.source, work.source.row * h.source_every, at.images, cut.channels * kSources,
-        share.channels * kSources, rows, cut.plane, cut.row, memory.sources_list);
+    wait_for_copies<0>();
     __syncthreads();
-    load_planes<T, kLast, kLoad, kThreads>(sources_of(work), share, at, at.low, kSources, memory.sources_list,
-                                           source_rows, planes);
-    // Not before all have stored what is left of the item before.
+    sort_planes<T, kLast, kWord, kThreads>(sources, share, at, at.low, memory.sources_list, source_rows,
+                                           memory.raw, planes);
     const int target_rows = list_targets<T, kLast, kThreads>(work, share, at, kTargets, memory.targets_list);
     __syncthreads();
+    if (item + 1 < share.last) {
+      const PhaseItem next(work, item + 1);
+      source_rows = list_sources(next);
+      __syncthreads();
+      copy_sources(next, source_rows);
+    }
 #pragma unroll 1
     for (int unit = thread; unit < units; unit += kThreads) {
       int plane = unit;
@@ -180,7 +201,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
           for (int group_h = 0; group_h < groups_h; ++group_h) {
             const PhaseGroupOfRows by_h = memory.groups_of_rows[class_h * groups_h + group_h];
             const int row = by_h.first + first_row * step_h - at.low;
-            result.add(of_plane + row * cut.row + column, step_h * cut.row, zeros + column, row, step_h,
+            result.add(of_plane + row * cut.row + column, step_h * cut.row, row, step_h,
                        cut.by_step_h, rows, of_channel + by_h.tap + by_w.tap, by_h.tap_pitch, by_h.taps,
                        by_w.taps == Tile::kTaps);
           }

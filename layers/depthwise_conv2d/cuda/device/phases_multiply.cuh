@@ -95,8 +95,8 @@ struct PhasePlaces {
 };
 
 /// kRepeat: output channels of one of x. kScatters: the input's gradient. kLast: channels are neighbours.
-/// kLoad, kStore: sources, and targets, that are moved together.
-template <class T, class Tile, int kRepeat, bool kScatters, bool kLast, int kLoad, int kStore, int kThreads,
+/// kWord: bytes of the sources that are copied at once. kStore: targets that are stored together.
+template <class T, class Tile, int kRepeat, bool kScatters, bool kLast, int kWord, int kStore, int kThreads,
           int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const PhaseWork work) {
   constexpr int kRows = Tile::kRows, kPlaces = 16;
@@ -127,19 +127,39 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
   const int entry = lane % 4 * 2 - lane / 4 + 7;
   const unsigned all_planes = shared_address(planes), all_zeros = shared_address(zeros);
   const int units = cut.channels * kTargets * classes_h * classes_w * cut.place_blocks;
+  const auto list_sources = [&](const PhaseItem& at) {
+    return list_rows<T, kLast, kThreads>(work.source, work.source.row * h.source_every, at.images,
+                                         cut.channels * kSources, share.channels * kSources, at.high - at.low,
+                                         cut.plane, cut.row, memory.sources_list);
+  };
+  const PhasePlanes<true> sources = sources_of(work, kSources);
+  const auto copy_sources = [&](const PhaseItem& at, int count) {
+    copy_planes<T, kWord, kThreads>(sources, share, at, at.low, memory.sources_list, count, memory.raw);
+    end_copies();
+  };
+  int source_rows = 0;
+  if (share.first < share.last) {
+    const PhaseItem at(work, share.first);
+    source_rows = list_sources(at);
+    __syncthreads();
+    copy_sources(at, source_rows);
+  }
 #pragma unroll 1
   for (int item = share.first; item < share.last; ++item) {
     const PhaseItem at(work, item);
     const int rows = at.high - at.low;
-    const int source_rows = list_rows<T, kLast, kThreads>(
-        work.source, work.source.row * h.source_every, at.images, cut.channels * kSources,
-        share.channels * kSources, rows, cut.plane, cut.row, memory.sources_list);
+    wait_for_copies<0>();
     __syncthreads();
-    load_planes<T, kLast, kLoad, kThreads>(sources_of(work), share, at, at.low, kSources, memory.sources_list,
-                                           source_rows, planes);
-    // Not before all have stored what is left of the item before.
+    sort_planes<T, kLast, kWord, kThreads>(sources, share, at, at.low, memory.sources_list, source_rows,
+                                           memory.raw, planes);
     const int target_rows = list_targets<T, kLast, kThreads>(work, share, at, kTargets, memory.targets_list);
     __syncthreads();
+    if (item + 1 < share.last) {
+      const PhaseItem next(work, item + 1);
+      source_rows = list_sources(next);
+      __syncthreads();
+      copy_sources(next, source_rows);
+    }
     const int begin = static_cast<int>(cut.by_classes_h.divide(static_cast<unsigned>(at.begin)));
 #pragma unroll 1
     for (int unit = thread / 32; unit < units; unit += kThreads / 32) {

@@ -143,12 +143,10 @@ struct PhaseTapSums {
 
 /// Parts of dw, of some channels of x and items. work.source: x, work.target: g. kRepeat: output channels of
 /// one of x.
-template <class T, class Tile, int kRepeat, bool kBias, bool kLast, int kLoadX, int kLoadG, int kThreads,
+template <class T, class Tile, int kRepeat, bool kBias, bool kLast, int kWordX, int kWordG, int kThreads,
           int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) weigh_phases(const PhaseWork work) {
   constexpr int kTapRows = Tile::kTapRows, kTaps = Tile::kTaps;
-  // Loads in flight, beside the sums.
-  constexpr int kTogether = (kTapRows * kTaps <= 24 ? 8 : 4) / (kLoadX < 4 && kLoadG < 4 ? 1 : 2);
   extern __shared__ uint4 shared[];
   const PhaseAxis &h = work.h, &w = work.w;
   const PhaseCut& cut = work.cut;
@@ -156,10 +154,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_phases(const PhaseWor
   const int outputs = cut.channels * kRepeat;
   const int x_numbers = cut.images * cut.channels * cut.plane,
             g_numbers = cut.images * outputs * cut.target_plane;
-  // Lists, planes.
+  // Lists, rows as they are, planes.
   uint4* const x_list = shared;
   uint4* const g_list = x_list + cut.source_list;
-  uint4* const all_planes = g_list + cut.target_list;
+  unsigned char* const x_raw = reinterpret_cast<unsigned char*>(g_list + cut.target_list);
+  unsigned char* const g_raw = x_raw + cut.source_bytes;
+  uint4* const all_planes = reinterpret_cast<uint4*>(g_raw + cut.target_bytes);
   float* const planes = reinterpret_cast<float*>(all_planes);
   float* const gradients = planes + x_numbers;
   const int thread = static_cast<int>(threadIdx.x);
@@ -171,21 +171,31 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_phases(const PhaseWor
   const int classes_h = h.classes(), step_h = h.step();
   PhaseTapSums<Tile, kBias> sums;
   sums.clear();
+  const PhasePlanes<true> sources = sources_of(work, 1);
+  const PhasePlanes<false> targets = gradients_of(work, kRepeat);
+  int x_rows = 0, g_rows = 0;
+  const auto begin_copies = [&](const PhaseItem& at) {
+    x_rows = list_rows<T, kLast, kThreads>(work.source, work.source.row * h.source_every, at.images,
+                                           cut.channels, share.channels, at.high - at.low, cut.plane, cut.row,
+                                           x_list);
+    g_rows = list_rows<T, kLast, kThreads>(work.target, work.target.row, at.images, outputs,
+                                           share.channels * kRepeat, at.end - at.begin, cut.target_plane,
+                                           cut.target_row, g_list);
+    __syncthreads();
+    copy_planes<T, kWordX, kThreads>(sources, share, at, at.low, x_list, x_rows, x_raw);
+    copy_planes<T, kWordG, kThreads>(targets, share, at, at.begin, g_list, g_rows, g_raw);
+    end_copies();
+  };
+  if (share.first < share.last) begin_copies(PhaseItem(work, share.first));
 #pragma unroll 1
   for (int item = share.first; item < share.last; ++item) {
     const PhaseItem at(work, item);
-    const int x_rows =
-        list_rows<T, kLast, kThreads>(work.source, work.source.row * h.source_every, at.images, cut.channels,
-                                      share.channels, at.high - at.low, cut.plane, cut.row, x_list);
-    const int g_rows = list_rows<T, kLast, kThreads>(work.target, work.target.row, at.images, outputs,
-                                                     share.channels * kRepeat, at.end - at.begin,
-                                                     cut.target_plane, cut.target_row, g_list);
+    wait_for_copies<0>();
     __syncthreads();
-    load_planes<T, kLast, kLoadX, kThreads, kTogether>(sources_of(work), share, at, at.low, 1, x_list, x_rows,
-                                                       planes);
-    load_planes<T, kLast, kLoadG, kThreads, kTogether>(gradients_of(work), share, at, at.begin, kRepeat,
-                                                       g_list, g_rows, gradients);
+    sort_planes<T, kLast, kWordX, kThreads>(sources, share, at, at.low, x_list, x_rows, x_raw, planes);
+    sort_planes<T, kLast, kWordG, kThreads>(targets, share, at, at.begin, g_list, g_rows, g_raw, gradients);
     __syncthreads();
+    if (item + 1 < share.last) begin_copies(PhaseItem(work, item + 1));
     const int strips = at.images * classes_h * cut.row_groups * w.classes() * cut.tiles;
     const int item_row = unit.row + at.begin / classes_h * step_h - at.low;
 #pragma unroll 1

@@ -197,10 +197,17 @@ template <int kBytes>
 __device__ __forceinline__ void copy_ahead(void* shared, const void* global, bool exists) {
   copy_ahead<kBytes>(static_cast<unsigned>(__cvta_generic_to_shared(shared)), global, exists);
 }
-/// The first `count` of 16 bytes, and zeros.
+/// The first `count` of kBytes, and zeros.
+template <int kBytes = 16>
 __device__ __forceinline__ void copy_ahead_part(void* shared, const void* global, int count) {
   const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(count) : "memory");
+  if constexpr (kBytes == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(count)
+                 : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(global), "n"(kBytes),
+                 "r"(count)
+                 : "memory");
 }
 /// Ends a group of copies.
 __device__ __forceinline__ void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }

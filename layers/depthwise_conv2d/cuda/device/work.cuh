@@ -268,6 +268,17 @@ struct PhaseTensor {
   Int64 image = 0, channel = 0, row = 0, column = 0;
 };
 
+/// How rows of planes lie in shared memory as they were in the tensor, before they are sorted: in words that
+/// are copied there one by one. Words are aligned in the tensor, so that numbers may begin within the first
+/// one of a piece.
+struct PhaseRaw {
+  int pieces = 1;                     ///< of a row: one, or one for each column
+  int piece_words = 0;                ///< with the one for those that begin within a word
+  int piece_bytes = 0;                ///< of all of a block's channels
+  int column_bytes = 0;               ///< from one column to the next
+  int copy_lanes = 1, sort_lanes = 1; ///< neighbouring threads that share a row
+};
+
 /// How a problem is shared out among blocks, each of which has some channels of x.
 struct PhaseCut {
   int channels = 1, channel_blocks = 1;  ///< of a block; the last may have fewer
@@ -283,8 +294,9 @@ struct PhaseCut {
   int bases[kMostPhases] = {};
   int target_rows = 0;                   ///< of the tensor, in shared memory
   int source_list = 0, target_list = 0;  ///< rows of all planes
-  int load_lanes = 1;                    ///< neighbouring threads that load a row; a power of two
-  int store_lanes = 1;                   ///< those of targets, stored or loaded
+  PhaseRaw source_raw, target_raw;       ///< the latter: weight's gradient
+  int source_bytes = 0, target_bytes = 0;  ///< of all rows of these
+  int store_lanes = 1;                   ///< neighbouring threads that store a row of targets; a power of two
   /// Weight gradient: targets lie in shared memory as float32, too, columns sorted by class. A strip is a
   /// tile of columns by strip_rows rows of a class; there are row_groups of these. Of all strips a thread has
   /// every `splits`-th.
