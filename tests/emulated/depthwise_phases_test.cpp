@@ -28,6 +28,7 @@ void compute(PhaseSizes sizes, const Run& run) {
     const int sources = g.channels * phase_channels(kScatters, K::kRepeat);
     sizes.source_pieces =
         kLast && (sizes.channels < g.channels || work.source.column != sources || draw(0, 1) == 1);
+    divide_phase_rows(work, draw(0, 3) == 0 ? 1 : PhaseWork::kMostResidues);
     sizes.images = draw(1, g.batch);
     sizes.band = draw(1, work.h.targets + 1);
     if (!sizes.multiplies && draw(0, 1) == 1) spread_phases(work.h, work.w, sizes);
@@ -121,6 +122,7 @@ TEST(Phases, cut) {
   work.h = phase_axis(1000000, 250000, 3, 4, 1, 1, false);
   work.w = phase_axis(1, 3999, 3, 1, 2000, 1, false);
   work.target_h = 250000, work.target_w = 3999;
+  divide_phase_rows(work);
   PhaseSizes sizes;
   sizes.columns = 4;
   const auto cut = [&](int band) {

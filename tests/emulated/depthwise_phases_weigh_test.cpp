@@ -26,6 +26,7 @@ void weigh() {
     sizes.source_pieces = kLast && (!has_all || work.source.column != g.channels || draw(0, 1) == 1);
     sizes.target_pieces =
         kLast && (!has_all || work.target.column != g.channels * K::kRepeat || draw(0, 1) == 1);
+    divide_phase_rows(work, draw(0, 3) == 0 ? 1 : PhaseWork::kMostResidues);
     sizes.images = draw(1, g.batch);
     sizes.band = draw(1, work.h.targets + 1);
     sizes.strip_rows = draw(0, work.h.targets + 1);
@@ -59,6 +60,8 @@ TEST(PhasesWeigh, rows_of_taps) { weigh<float, Kernel<11, 3, 1, 1>, 16, 4, false
 TEST(PhasesWeigh, cut) {
   PhaseWork work;
   work.h = work.w = phase_axis(4, 4, 11, 1, 5, 1, false);
+  work.target_h = work.target_w = 4;
+  divide_phase_rows(work);
   PhaseWeighSizes sizes;
   sizes.tap_rows = 2, sizes.threads = 128, sizes.band = 4;
   const auto cut = [&](int channels) {
@@ -77,6 +80,8 @@ TEST(PhasesWeigh, cut_of_large_planes) {
   PhaseWork work;
   work.h = phase_axis(1000000, 250000, 3, 4, 1, 1, false);
   work.w = phase_axis(1, 3999, 3, 1, 2000, 1, false);
+  work.target_h = 250000, work.target_w = 3999;
+  divide_phase_rows(work);
   PhaseWeighSizes sizes;
   const auto cut = [&](int band) {
     sizes.band = band;

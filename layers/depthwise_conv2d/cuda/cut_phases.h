@@ -81,6 +81,37 @@ inline std::int64_t bytes_of(const PhaseRaw& raw, std::int64_t rows, int word) {
   return round_up(rows * raw.pieces * raw.piece_words * word, 16);
 }
 
+/// Divides rows by residue modulo their dilation, with which their stride has no common divisor; those of more
+/// than `most` residues stay together.
+inline void divide_phase_rows(PhaseWork& work, int most = PhaseWork::kMostResidues) {
+  PhaseAxis& h = work.h;
+  work.residues = 1, work.all_targets = h.targets;
+  work.rows[0] = {h.padding, h.sources, h.targets, h.source_first, 0};
+  const int parts = h.dilation;
+  if (parts == 1 || parts > most) return;
+  work.residues = parts;
+  const auto of_residue = [&](int count, int residue) {
+    return residue < count ? (count - residue + parts - 1) / parts : 0;
+  };
+  for (int target = 0; target < parts; ++target) {
+    PhaseResidue& of = work.rows[target];
+    // Targets of this residue have sources of one.
+    int source = 0;
+    if (h.scatters) {
+      while ((source * h.stride - h.padding - target) % parts != 0) ++source;
+      of.padding = (h.padding + target - source * h.stride) / parts;
+    } else {
+      const int first = target * h.stride - h.padding, index = Axis::floor(first, parts);
+      source = first - index * parts, of.padding = -index;
+    }
+    of.sources = of_residue(h.sources, source), of.targets = of_residue(h.targets, target);
+    of.source_first = h.source_first + source * h.source_every;
+    of.target_first = target * h.target_every;
+  }
+  h.dilation = 1;
+  h.padding = work.rows[0].padding, h.sources = work.rows[0].sources, h.targets = work.rows[0].targets;
+}
+
 /// Neighbouring threads that share a row of `count` pieces: the power of two, from 8 on, that leaves the
 /// fewest idle.
 inline int lanes_for(int count, int threads) {
@@ -112,21 +143,32 @@ inline void cut_phase_columns(const PhaseAxis& w, int columns, int window, Phase
   cut.phase = static_cast<int>(round_up((cut.tiles - 1) * columns + window, 4));
 }
 
-/// Bands of whole classes, of at least so many targets, and rows of sources that one has.
-inline void cut_phase_bands(const PhaseAxis& h, int targets, PhaseCut& cut) {
+/// Bands of whole classes, of at least so many targets, and rows of sources and of the tensor that one has.
+inline void cut_phase_bands(const PhaseWork& work, int targets, PhaseCut& cut) {
+  const PhaseAxis& h = work.h;  // no residue has more targets than the first
   cut.band = static_cast<int>(round_up(std::min(targets, h.targets), h.classes()));
   cut.bands = static_cast<int>(ceiling(h.targets, cut.band));
-  cut.source_rows = 1;
-  for (int band = 0; band < cut.bands; ++band) {
-    const int begin = band * cut.band, end = std::min(begin + cut.band, h.targets);
-    cut.source_rows = std::max(cut.source_rows, h.source_end(end) - h.source_begin(begin));
+  cut.source_rows = cut.target_rows = 1;
+  for (int residue = 0; residue < work.residues; ++residue) {
+    const PhaseResidue& rows = work.rows[residue];
+    PhaseAxis of = h;
+    of.padding = rows.padding, of.sources = rows.sources, of.targets = rows.targets;
+    for (int begin = 0; begin < of.targets; begin += cut.band) {
+      const int end = std::min(begin + cut.band, of.targets);
+      const bool last = residue + (end - 1) * work.residues == work.all_targets - 1;
+      const int behind = last ? work.target_h - work.all_targets * h.target_every : 0;
+      cut.source_rows = std::max(cut.source_rows, of.source_end(end) - of.source_begin(begin));
+      cut.target_rows = std::max(cut.target_rows, (end - begin) * h.target_every + behind);
+    }
   }
+  cut.by_bands = divisor_of(cut.bands), cut.by_residues = divisor_of(work.residues);
 }
 
 /// Whether lists and tables are long enough, and there is anything to do.
-inline bool can_cut_phases(const PhaseAxis& h, const PhaseAxis& w) {
+inline bool can_cut_phases(const PhaseWork& work) {
+  const PhaseAxis &h = work.h, &w = work.w;
   return h.sources > 0 && h.targets > 0 && w.sources > 0 && w.targets > 0 &&
-         w.step() <= PhaseCut::kMostPhases && h.classes() * h.groups() <= PhaseCut::kMostGroups &&
+         w.step() <= PhaseCut::kMostPhases && work.residues * h.classes() * h.groups() <= PhaseCut::kMostGroups &&
          w.classes() * w.groups() <= PhaseCut::kMostGroups;
 }
 
@@ -144,10 +186,10 @@ inline int phase_wavefronts(const PhaseAxis& h, const PhaseAxis& w, const PhaseS
     std::array<int, kBanks> meet{};
     int most = 0;
     for (int lane = first; lane < first + together; ++lane) {
-      const int by_tile = lane / cut.tiles, source = w.group(by_tile % w.classes(), 0).first;
+      const int by_class = lane / w.classes(), source = w.group(lane % w.classes(), 0).first;
       const int residue = source - Axis::floor(source, w.step()) * w.step();
-      const int at = residue * cut.phase + lane % cut.tiles * sizes.columns +
-                     by_tile / w.classes() * sizes.rows * h.step() * cut.row;
+      const int at = residue * cut.phase + by_class % cut.tiles * sizes.columns +
+                     by_class / cut.tiles * sizes.rows * h.step() * cut.row;
       most = std::max(most, ++meet[static_cast<std::size_t>(at / vector % places)]);
     }
     wavefronts += most;
@@ -197,24 +239,18 @@ inline Launch cut_correlate_phases(PhaseWork& work, std::int64_t images, std::in
   const PhaseAxis &h = work.h, &w = work.w;
   PhaseCut& cut = work.cut;
   Launch launch;
-  if (!can_cut_phases(h, w)) return launch;
+  if (!can_cut_phases(work)) return launch;
   work.images = static_cast<int>(images);
   work.channels = static_cast<int>(channels);
   cut.channels = sizes.channels, cut.images = sizes.images;
   cut.channel_blocks = static_cast<int>(ceiling(channels, sizes.channels));
   cut_phase_rows(h, w, sizes, cut);
-  cut_phase_bands(h, sizes.band, cut);
+  cut_phase_bands(work, sizes.band, cut);
   const std::int64_t class_rows = ceiling(std::min(cut.band, h.targets), h.classes());
   cut.row_groups = static_cast<int>(ceiling(class_rows, sizes.rows));
   constexpr std::int64_t kPlaces = 16;
   cut.place_blocks =
       static_cast<int>(ceiling(std::int64_t{sizes.images} * cut.row_groups * cut.tiles, kPlaces));
-  cut.target_rows = 1;
-  for (int band = 0; band < cut.bands; ++band) {
-    const int begin = band * cut.band, end = std::min(begin + cut.band, h.targets);
-    const int last = end < h.targets ? end * h.target_every : work.target_h;
-    cut.target_rows = std::max(cut.target_rows, last - begin * h.target_every);
-  }
   const std::int64_t plane = std::int64_t{cut.source_rows} * cut.row;
   if (plane > kMostPlane) return launch;
   cut.plane = static_cast<int>(plane);
@@ -231,15 +267,14 @@ inline Launch cut_correlate_phases(PhaseWork& work, std::int64_t images, std::in
   cut.by_classes_h = divisor_of(h.classes()), cut.by_classes_w = divisor_of(w.classes());
   cut.by_step_h = divisor_of(h.step()), cut.by_place_blocks = divisor_of(cut.place_blocks);
   cut.by_channels = divisor_of(std::int64_t{sizes.channels} * targets);
-  cut.by_bands = divisor_of(cut.bands);
-  const std::int64_t items = ceiling(images, sizes.images) * cut.bands;
+  const std::int64_t items = ceiling(images, sizes.images) * work.residues * cut.bands;
   if (!share_items(work, launch, items, wanted_blocks)) return launch;
   launch.parts = 0;  // of no sum
   const std::int64_t raw = bytes_of(cut.source_raw, cut.source_list, sizes.source_word);
   if (raw > kMostPlane) return {};
   cut.source_bytes = static_cast<int>(raw);
   const std::int64_t listed =
-      h.classes() * h.groups() + w.classes() * w.groups() + std::int64_t{cut.source_list} + cut.target_list;
+      work.residues * h.classes() * h.groups() + w.classes() * w.groups() + std::int64_t{cut.source_list} + cut.target_list;
   launch.shared_bytes = listed * 16 + raw +
                         (cut.row + planes * sources * cut.plane) * (sizes.multiplies ? number_bytes : 4) +
                         std::int64_t{sizes.channels} * repeat * cut.taps * 4 +

@@ -43,7 +43,7 @@ inline Launch cut_weigh_phases(PhaseWork& work, std::int64_t images, std::int64_
   const PhaseAxis &h = work.h, &w = work.w;
   PhaseCut& cut = work.cut;
   Launch launch;
-  if (!can_cut_phases(h, w)) return launch;
+  if (!can_cut_phases(work)) return launch;
   // Threads.
   const int outputs = sizes.channels * repeat, of_blocks = h.stride * sizes.tap_rows;
   const int tap_blocks = h.kernel / of_blocks * h.sets() + std::min(h.sets(), h.kernel % of_blocks);
@@ -61,8 +61,7 @@ inline Launch cut_weigh_phases(PhaseWork& work, std::int64_t images, std::int64_
   cut.row = odd(w.step() * cut.phase);
   cut.target_phase = cut.tiles * sizes.columns;
   cut.target_row = odd(w.classes() * cut.target_phase);
-  cut_phase_bands(h, sizes.band, cut);
-  cut.target_rows = std::min(cut.band, h.targets);
+  cut_phase_bands(work, sizes.band, cut);
   if (std::max(std::int64_t{cut.source_rows} * cut.row, std::int64_t{cut.target_rows} * cut.target_row) >
       kMostPlane)
     return launch;
@@ -84,9 +83,9 @@ inline Launch cut_weigh_phases(PhaseWork& work, std::int64_t images, std::int64_
                     sizes.target_word, sizes.target_alignment, number_bytes, sizes.threads);
   cut.by_tiles = divisor_of(cut.tiles), cut.by_row_groups = divisor_of(cut.row_groups);
   cut.by_channels = divisor_of(outputs);
-  cut.by_bands = divisor_of(cut.bands), cut.by_step_w = divisor_of(w.step());
+  cut.by_step_w = divisor_of(w.step());
   cut.by_classes_h = divisor_of(h.classes()), cut.by_classes_w = divisor_of(w.classes());
-  const std::int64_t items = ceiling(images, sizes.images) * cut.bands;
+  const std::int64_t items = ceiling(images, sizes.images) * work.residues * cut.bands;
   if (!share_items(work, launch, items, wanted_blocks)) return launch;
   const std::int64_t planes = std::int64_t{sizes.images} * (std::int64_t{sizes.channels} * cut.plane +
                                                             std::int64_t{outputs} * cut.target_plane);

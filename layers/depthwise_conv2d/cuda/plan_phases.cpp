@@ -118,9 +118,12 @@ bool describe_phases(const Problem& p, const Shape& s, PhaseShape& shape) {
   PhaseWork& work = shape.work;
   work.h = phase_axis(g.in.h, g.out.h, g.kernel.h, g.stride.h, g.padding.h, g.dilation.h, scatters);
   work.w = phase_axis(g.in.w, g.out.w, g.kernel.w, g.stride.w, g.padding.w, g.dilation.w, scatters);
-  if (!can_cut_phases(work.h, work.w)) return false;
   work.target_h = static_cast<int>(scatters ? g.in.h : g.out.h);
   work.target_w = static_cast<int>(scatters ? g.in.w : g.out.w);
+  shape.rows_met = meetings(work.h);
+  shape.source_rows = work.h.sources;
+  divide_phase_rows(work);
+  if (!can_cut_phases(work)) return false;
   shape.images = s.images, shape.channels = s.channels;
   shape.repeat = s.kernel.repeat, shape.number = s.number;
   shape.sources = scatters ? shape.repeat : 1, shape.targets = scatters ? 1 : shape.repeat;
@@ -137,7 +140,6 @@ bool describe_phases(const Problem& p, const Shape& s, PhaseShape& shape) {
   shape.target_alignment = aligned(targets, work.target_w, work.w, false);
   const std::int64_t target_run = p.channels_last ? s.channels * shape.targets : work.target_w;
   shape.target_vector = vector_of(target_run, s.number, targets);
-  shape.rows_met = meetings(work.h);
   return true;
 }
 
@@ -213,7 +215,7 @@ double phase_cost(const PhaseShape& s, const PhaseShareSizes& z, const Plan& pla
     pieces.pieces = work.target_w, pieces.piece_bytes = z.channels * s.targets * s.number;
     sectors += 2 * sectors_of(pieces, z.target_alignment, cut.target_list);
   }
-  const double x = static_cast<double>(s.images * s.channels) * s.sources * work.h.sources * work.w.sources,
+  const double x = static_cast<double>(s.images * s.channels) * s.sources * s.source_rows * work.w.sources,
                y = static_cast<double>(s.images * s.channels) * s.targets * work.target_h * work.target_w;
   const double again = std::max(0.0, items * loaded / x - 1);
   constexpr double kMemory = 3.6e9, kCache = 4e9;  // bytes a millisecond

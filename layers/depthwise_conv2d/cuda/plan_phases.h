@@ -17,6 +17,7 @@ struct PhaseShape {
   int repeat, number, sources, targets;  ///< channels of either for one of x
   int source_alignment, target_alignment;  ///< by which rows begin, and columns whose channels are neighbours
   int target_vector;                       ///< at most
+  int source_rows;                       ///< of all residues
   double rows_met;                       ///< rows of taps of a target that meet a source, on average
 };
 

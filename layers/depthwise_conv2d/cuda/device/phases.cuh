@@ -26,17 +26,31 @@ struct PhaseShare {
 
 /// Images, targets and sources of an item.
 struct PhaseItem {
-  int image, images;
-  int begin, end;  ///< targets
-  int low, high;   ///< sources that they have
+  PhaseAxis h;  ///< rows
+  int image, images, residue;
+  int begin, end;                  ///< targets
+  int low, high;                   ///< sources that they have
+  Int64 source_row, target_row;    ///< where these begin in the tensors
+  int target_rows;                 ///< of the tensor, with those between targets, and behind the last
+  int source_step, target_step;    ///< rows of the tensors from one to the next
 
-  __device__ __forceinline__ PhaseItem(const PhaseWork& work, int item) {
-    const int group = static_cast<int>(work.cut.by_bands.divide(static_cast<unsigned>(item)));
+  __device__ __forceinline__ PhaseItem(const PhaseWork& work, int item) : h(work.h) {
+    const int band_of = static_cast<int>(work.cut.by_bands.divide(static_cast<unsigned>(item)));
+    const int group = static_cast<int>(work.cut.by_residues.divide(static_cast<unsigned>(band_of)));
+    residue = band_of - group * work.residues;
+    const PhaseResidue& of = work.rows[residue];
+    h.padding = of.padding, h.sources = of.sources, h.targets = of.targets;
     image = group * work.cut.images;
     images = min(work.cut.images, work.images - image);
-    begin = (item - group * work.cut.bands) * work.cut.band;
-    end = min(begin + work.cut.band, work.h.targets);
-    low = work.h.source_begin(begin), high = max(work.h.source_end(end), low);
+    begin = min((item - band_of * work.cut.bands) * work.cut.band, h.targets);
+    end = min(begin + work.cut.band, h.targets);
+    low = h.source_begin(begin), high = begin < end ? max(h.source_end(end), low) : low;
+    source_step = h.source_every * work.residues, target_step = h.target_every * work.residues;
+    source_row = of.source_first + static_cast<Int64>(low) * source_step;
+    target_row = of.target_first + static_cast<Int64>(begin) * target_step;
+    target_rows = (end - begin) * h.target_every;
+    if (begin < end && residue + (end - 1) * work.residues == work.all_targets - 1)
+      target_rows += work.target_h - work.all_targets * h.target_every;
   }
 };
 
@@ -60,17 +74,18 @@ struct PhaseRow {
 
 /// Lists the rows of an item's planes for all threads, and returns how many there are: of each image `rows`
 /// of each of `channels` planes, or, where channels are neighbours (kLast), of all planes together. In shared
-/// memory an image has `all` planes.
-template <class T, bool kLast, int kThreads>
-__device__ __forceinline__ int list_rows(const PhaseTensor& tensor, Int64 row_step, int images, int all,
-                                         int channels, int rows, int plane_pitch, int row_pitch,
+/// memory an image has `all` planes. place_of(row): where it is in the tensor, in rows from the first on.
+template <class T, bool kLast, int kThreads, class PlaceOf>
+__device__ __forceinline__ int list_rows(const PhaseTensor& tensor, const PlaceOf& place_of, int images,
+                                         int all, int channels, int rows, int plane_pitch, int row_pitch,
                                          uint4* list) {
   const int of_image = kLast ? rows : channels * rows, count = images * of_image;
   for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) {
     const int image = i / of_image, rest = i - image * of_image, channel = kLast ? 0 : rest / rows,
               row = rest - channel * rows;
     const PhaseRow entry{
-        (image * tensor.image + channel * tensor.channel + row * row_step) * static_cast<int>(sizeof(T)),
+        (image * tensor.image + channel * tensor.channel + static_cast<Int64>(place_of(row)) * tensor.row) *
+            static_cast<int>(sizeof(T)),
         (image * all + channel) * plane_pitch + row * row_pitch};
     entry.keep(list + i);
   }
@@ -93,10 +108,10 @@ template <bool kHasBases>
 struct PhasePlanes {
   const PhaseTensor& tensor;
   const PhaseRaw& raw;
-  int first_h, every_h, first_w, every_w;  ///< which of the tensor's rows and columns
-  int columns, step;                       ///< residues modulo `step`
-  const int* bases;                        ///< kHasBases; else all begin with their first
-  int phase, plane, repeat;                ///< repeat: channels of the planes for one of x
+  int first_w, every_w;      ///< which of the tensor's columns
+  int columns, step;         ///< residues modulo `step`
+  const int* bases;          ///< kHasBases; else all begin with their first
+  int phase, plane, repeat;  ///< repeat: channels of the planes for one of x
 
   /// Where a column lies in a row; negative: nowhere.
   __device__ __forceinline__ int place(int column) const {
@@ -104,13 +119,13 @@ struct PhasePlanes {
     const int at = kHasBases ? index - bases[residue] : index;
     return at >= 0 && at < phase ? residue * phase + at : -1;
   }
-  /// Where a block's channels begin in an item's row 0 of these planes, counted from row `low` on.
+  /// Where a block's channels begin in this row of an item's planes.
   template <class T>
-  __device__ __forceinline__ const char* begin(const PhaseShare& share, const PhaseItem& at, int low) const {
-    return reinterpret_cast<const char*>(
-        static_cast<const T*>(tensor.data) + at.image * tensor.image +
-        static_cast<Int64>(share.first_channel) * repeat * tensor.channel +
-        (first_h + static_cast<Int64>(low) * every_h) * tensor.row + first_w * tensor.column);
+  __device__ __forceinline__ const char* begin(const PhaseShare& share, const PhaseItem& at,
+                                               Int64 row) const {
+    return reinterpret_cast<const char*>(static_cast<const T*>(tensor.data) + at.image * tensor.image +
+                                         static_cast<Int64>(share.first_channel) * repeat * tensor.channel +
+                                         row * tensor.row + first_w * tensor.column);
   }
   /// Bytes of the tensor from one column to the next.
   template <class T>
@@ -121,30 +136,28 @@ struct PhasePlanes {
 /// An item's sources, sorted as the groups of taps want them.
 __device__ __forceinline__ PhasePlanes<true> sources_of(const PhaseWork& work, int repeat) {
   const PhaseCut& cut = work.cut;
-  return {work.source,         cut.source_raw,      work.h.source_first, work.h.source_every,
-          work.w.source_first, work.w.source_every, work.w.sources,      work.w.step(),
-          cut.bases,           cut.phase,           cut.plane,           repeat};
+  return {work.source,    cut.source_raw, work.w.source_first, work.w.source_every, work.w.sources,
+          work.w.step(),  cut.bases,      cut.phase,           cut.plane,           repeat};
 }
 /// An item's targets, for the weight's gradient, sorted by class.
 __device__ __forceinline__ PhasePlanes<false> gradients_of(const PhaseWork& work, int repeat) {
   const PhaseCut& cut = work.cut;
-  return {work.target,         cut.target_raw,      work.h.target_first, work.h.target_every,
-          work.w.target_first, work.w.target_every, work.w.targets,      work.w.classes(),
-          nullptr,             cut.target_phase,    cut.target_plane,    repeat};
+  return {work.target,      cut.target_raw, work.w.target_first, work.w.target_every, work.w.targets,
+          work.w.classes(), nullptr,        cut.target_phase,    cut.target_plane,    repeat};
 }
 
-/// Begins to copy planes of an item whose `count` rows, from `low` on, are listed; end_copies() and
+/// Begins to copy planes of an item whose `count` rows, from `first_row` on, are listed; end_copies() and
 /// wait_for_copies() end it. Words of kWord bytes: those around a row's ends are read as far as they are in
 /// front of it, where they lie within one that is aligned, and no further behind it than it goes.
 template <class T, int kWord, int kThreads, bool kHasBases>
 __device__ __forceinline__ void copy_planes(const PhasePlanes<kHasBases>& of, const PhaseShare& share,
-                                            const PhaseItem& at, int low, const uint4* list, int count,
+                                            const PhaseItem& at, Int64 first_row, const uint4* list, int count,
                                             unsigned char* raw) {
   const PhaseRaw& form = of.raw;
   const int lanes = form.copy_lanes, thread = static_cast<int>(threadIdx.x), group = thread / lanes,
             lane = thread - group * lanes, groups = kThreads / lanes;
   if (group >= groups) return;
-  const char* const begin = of.template begin<T>(share, at, low);
+  const char* const begin = of.template begin<T>(share, at, first_row);
   const int row_words = form.pieces * form.piece_words, column_step = of.template column_step<T>();
   const int bytes =
       form.pieces > 1 ? share.channels * of.repeat * static_cast<int>(sizeof(T)) : form.piece_bytes;
@@ -175,7 +188,7 @@ __device__ __forceinline__ Kept keep_as(T number) {
 /// Sorts planes that copy_planes() has brought, and keeps their numbers as float32 or as they are.
 template <class T, bool kLast, int kWord, int kThreads, bool kHasBases, class Kept>
 __device__ __forceinline__ void sort_planes(const PhasePlanes<kHasBases>& of, const PhaseShare& share,
-                                            const PhaseItem& at, int low, const uint4* list, int count,
+                                            const PhaseItem& at, Int64 first_row, const uint4* list, int count,
                                             const unsigned char* raw, Kept* planes) {
   constexpr int kTogether = 4, kRows = 2;
   const PhaseRaw& form = of.raw;
@@ -185,7 +198,7 @@ __device__ __forceinline__ void sort_planes(const PhasePlanes<kHasBases>& of, co
   const int channels = share.channels * of.repeat, run = kLast ? of.columns * channels : of.columns;
   const int row_bytes = form.pieces * form.piece_words * kWord;
   const unsigned begin =
-      static_cast<unsigned>(reinterpret_cast<unsigned long long>(of.template begin<T>(share, at, low)));
+      static_cast<unsigned>(reinterpret_cast<unsigned long long>(of.template begin<T>(share, at, first_row)));
   const unsigned column_step = form.pieces > 1 ? static_cast<unsigned>(of.template column_step<T>()) : 0;
   for (int first = lane; first < run; first += lanes * kTogether) {
     int places[kTogether], offsets[kTogether];
@@ -230,11 +243,13 @@ __device__ __forceinline__ void sort_planes(const PhasePlanes<kHasBases>& of, co
 template <class T, bool kLast, int kThreads>
 __device__ __forceinline__ int list_targets(const PhaseWork& work, const PhaseShare& share,
                                             const PhaseItem& at, int repeat, uint4* list) {
-  const int low = at.begin * work.h.target_every,
-            high = at.end < work.h.targets ? at.end * work.h.target_every : work.target_h;
-  const int all = work.cut.channels * repeat;
-  return list_rows<T, kLast, kThreads>(work.target, work.target.row, at.images, all, share.channels * repeat,
-                                       high - low, work.cut.target_rows * work.target_w,
+  const int all = work.cut.channels * repeat, every = at.h.target_every, last = at.end - at.begin - 1;
+  const auto place_of = [&](int row) {
+    const int target = every == 1 ? row : min(row / every, last);
+    return row + target * (at.target_step - every);
+  };
+  return list_rows<T, kLast, kThreads>(work.target, place_of, at.images, all, share.channels * repeat,
+                                       at.target_rows, work.cut.target_rows * work.target_w,
                                        (kLast ? all : 1) * work.target_w, list);
 }
 
@@ -252,7 +267,7 @@ __device__ __forceinline__ void store_targets(const PhaseWork& work, const Phase
   const int run = kLast ? work.target_w * channels : work.target_w;
   T* const to = static_cast<T*>(work.target.data) + at.image * work.target.image +
                 share.first_channel * repeat * work.target.channel +
-                at.begin * work.h.target_every * work.target.row;
+                at.target_row * work.target.row;
   for (int first = lane * kVector; first < run; first += cut.store_lanes * kVector) {
     const int column = kLast ? first / channels : first, channel = kLast ? first - column * channels : 0;
     const T* const of_column = to + channel * work.target.channel + column * work.target.column;
@@ -297,14 +312,17 @@ struct alignas(16) PhaseGroupOfColumns {
   int tap, taps;
 };
 
-/// Lists the groups of all classes, rows first. A set's row of taps has `pitch` words.
+/// Lists the groups of all residues and classes, rows first. A set's row of taps has `pitch` words.
 template <int kThreads>
 __device__ __forceinline__ void list_groups(const PhaseWork& work, int pitch, PhaseGroupOfRows* of_rows,
                                             PhaseGroupOfColumns* of_columns) {
   const PhaseAxis &h = work.h, &w = work.w;
   const int groups_h = h.groups(), groups_w = w.groups(), of_row = w.sets() * pitch;
-  for (int i = static_cast<int>(threadIdx.x); i < h.classes() * groups_h; i += kThreads) {
-    const PhaseAxis::Group group = h.group(i / groups_h, i % groups_h);
+  const int of_residue = h.classes() * groups_h;
+  for (int i = static_cast<int>(threadIdx.x); i < work.residues * of_residue; i += kThreads) {
+    PhaseAxis rows = h;
+    rows.padding = work.rows[i / of_residue].padding;
+    const PhaseAxis::Group group = rows.group(i % of_residue / groups_h, i % groups_h);
     of_rows[i] = {group.first, group.tap * of_row, group.tap_step * of_row, group.taps};
   }
   for (int i = static_cast<int>(threadIdx.x); i < w.classes() * groups_w; i += kThreads) {
@@ -335,7 +353,7 @@ struct PhaseMemory {
                                          int outputs) {
     const PhaseAxis &h = work.h, &w = work.w;
     groups_of_rows = reinterpret_cast<PhaseGroupOfRows*>(shared);
-    groups_of_columns = reinterpret_cast<PhaseGroupOfColumns*>(groups_of_rows + h.classes() * h.groups());
+    groups_of_columns = reinterpret_cast<PhaseGroupOfColumns*>(groups_of_rows + work.residues * h.classes() * h.groups());
     sources_list = reinterpret_cast<uint4*>(groups_of_columns + w.classes() * w.groups());
     targets_list = sources_list + work.cut.source_list;
     raw = reinterpret_cast<unsigned char*>(targets_list + work.cut.target_list);

@@ -135,13 +135,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
   const int groups_h = h.groups(), groups_w = w.groups();
   const int units = target_planes * classes_h * classes_w * cut.row_groups * cut.tiles;
   const auto list_sources = [&](const PhaseItem& at) {
-    return list_rows<T, kLast, kThreads>(work.source, work.source.row * h.source_every, at.images,
-                                         cut.channels * kSources, share.channels * kSources, at.high - at.low,
+    const auto place_of = [&](int row) { return row * at.source_step; };
+    return list_rows<T, kLast, kThreads>(work.source, place_of, at.images, cut.channels * kSources,
+                                         share.channels * kSources, at.high - at.low,
                                          cut.plane, cut.row, memory.sources_list);
   };
   const PhasePlanes<true> sources = sources_of(work, kSources);
   const auto copy_sources = [&](const PhaseItem& at, int count) {
-    copy_planes<T, kWord, kThreads>(sources, share, at, at.low, memory.sources_list, count, memory.raw);
+    copy_planes<T, kWord, kThreads>(sources, share, at, at.source_row, memory.sources_list, count, memory.raw);
     end_copies();
   };
   int source_rows = 0;
@@ -157,7 +158,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
     const int rows = at.high - at.low;
     wait_for_copies<0>();
     __syncthreads();
-    sort_planes<T, kLast, kWord, kThreads>(sources, share, at, at.low, memory.sources_list, source_rows,
+    sort_planes<T, kLast, kWord, kThreads>(sources, share, at, at.source_row, memory.sources_list, source_rows,
                                            memory.raw, planes);
     const int target_rows = list_targets<T, kLast, kThreads>(work, share, at, kTargets, memory.targets_list);
     __syncthreads();
@@ -170,8 +171,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
 #pragma unroll 1
     for (int unit = thread; unit < units; unit += kThreads) {
       int plane = unit;
-      const int tile = take_digit(plane, cut.tiles, cut.by_tiles);
       const int class_w = take_digit(plane, classes_w, cut.by_classes_w);
+      const int tile = take_digit(plane, cut.tiles, cut.by_tiles);
       const int row_group = take_digit(plane, cut.row_groups, cut.by_row_groups);
       const int class_h = take_digit(plane, classes_h, cut.by_classes_h);
       int image = plane;
@@ -199,7 +200,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
           const int column = by_w.first + tile * kColumns;
 #pragma unroll 1
           for (int group_h = 0; group_h < groups_h; ++group_h) {
-            const PhaseGroupOfRows by_h = memory.groups_of_rows[class_h * groups_h + group_h];
+            const PhaseGroupOfRows by_h = memory.groups_of_rows[(at.residue * classes_h + class_h) * groups_h + group_h];
             const int row = by_h.first + first_row * step_h - at.low;
             result.add(of_plane + row * cut.row + column, step_h * cut.row, row, step_h,
                        cut.by_step_h, rows, of_channel + by_h.tap + by_w.tap, by_h.tap_pitch, by_h.taps,

@@ -128,13 +128,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
   const unsigned all_planes = shared_address(planes), all_zeros = shared_address(zeros);
   const int units = cut.channels * kTargets * classes_h * classes_w * cut.place_blocks;
   const auto list_sources = [&](const PhaseItem& at) {
-    return list_rows<T, kLast, kThreads>(work.source, work.source.row * h.source_every, at.images,
-                                         cut.channels * kSources, share.channels * kSources, at.high - at.low,
+    const auto place_of = [&](int row) { return row * at.source_step; };
+    return list_rows<T, kLast, kThreads>(work.source, place_of, at.images, cut.channels * kSources,
+                                         share.channels * kSources, at.high - at.low,
                                          cut.plane, cut.row, memory.sources_list);
   };
   const PhasePlanes<true> sources = sources_of(work, kSources);
   const auto copy_sources = [&](const PhaseItem& at, int count) {
-    copy_planes<T, kWord, kThreads>(sources, share, at, at.low, memory.sources_list, count, memory.raw);
+    copy_planes<T, kWord, kThreads>(sources, share, at, at.source_row, memory.sources_list, count, memory.raw);
     end_copies();
   };
   int source_rows = 0;
@@ -150,7 +151,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
     const int rows = at.high - at.low;
     wait_for_copies<0>();
     __syncthreads();
-    sort_planes<T, kLast, kWord, kThreads>(sources, share, at, at.low, memory.sources_list, source_rows,
+    sort_planes<T, kLast, kWord, kThreads>(sources, share, at, at.source_row, memory.sources_list, source_rows,
                                            memory.raw, planes);
     const int target_rows = list_targets<T, kLast, kThreads>(work, share, at, kTargets, memory.targets_list);
     __syncthreads();
@@ -199,7 +200,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
           const int column = by_w.first + (tile + eight) * 8;
 #pragma unroll 1
           for (int group_h = 0; group_h < groups_h; ++group_h) {
-            const PhaseGroupOfRows by_h = memory.groups_of_rows[class_h * groups_h + group_h];
+            const PhaseGroupOfRows by_h = memory.groups_of_rows[(at.residue * classes_h + class_h) * groups_h + group_h];
             const int begin_row = by_h.first + begin * step_h - at.low;
             PhaseWindows windows;
             windows.row = begin_row + row * step_h, windows.step = step_h, windows.high = rows;

@@ -175,15 +175,17 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_phases(const PhaseWor
   const PhasePlanes<false> targets = gradients_of(work, kRepeat);
   int x_rows = 0, g_rows = 0;
   const auto begin_copies = [&](const PhaseItem& at) {
-    x_rows = list_rows<T, kLast, kThreads>(work.source, work.source.row * h.source_every, at.images,
+    const auto place_of_x = [&](int row) { return row * at.source_step; };
+    const auto place_of_g = [&](int row) { return row * at.target_step; };
+    x_rows = list_rows<T, kLast, kThreads>(work.source, place_of_x, at.images,
                                            cut.channels, share.channels, at.high - at.low, cut.plane, cut.row,
                                            x_list);
-    g_rows = list_rows<T, kLast, kThreads>(work.target, work.target.row, at.images, outputs,
+    g_rows = list_rows<T, kLast, kThreads>(work.target, place_of_g, at.images, outputs,
                                            share.channels * kRepeat, at.end - at.begin, cut.target_plane,
                                            cut.target_row, g_list);
     __syncthreads();
-    copy_planes<T, kWordX, kThreads>(sources, share, at, at.low, x_list, x_rows, x_raw);
-    copy_planes<T, kWordG, kThreads>(targets, share, at, at.begin, g_list, g_rows, g_raw);
+    copy_planes<T, kWordX, kThreads>(sources, share, at, at.source_row, x_list, x_rows, x_raw);
+    copy_planes<T, kWordG, kThreads>(targets, share, at, at.target_row, g_list, g_rows, g_raw);
     end_copies();
   };
   if (share.first < share.last) begin_copies(PhaseItem(work, share.first));
@@ -192,12 +194,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_phases(const PhaseWor
     const PhaseItem at(work, item);
     wait_for_copies<0>();
     __syncthreads();
-    sort_planes<T, kLast, kWordX, kThreads>(sources, share, at, at.low, x_list, x_rows, x_raw, planes);
-    sort_planes<T, kLast, kWordG, kThreads>(targets, share, at, at.begin, g_list, g_rows, g_raw, gradients);
+    sort_planes<T, kLast, kWordX, kThreads>(sources, share, at, at.source_row, x_list, x_rows, x_raw, planes);
+    sort_planes<T, kLast, kWordG, kThreads>(targets, share, at, at.target_row, g_list, g_rows, g_raw, gradients);
     __syncthreads();
     if (item + 1 < share.last) begin_copies(PhaseItem(work, item + 1));
     const int strips = at.images * classes_h * cut.row_groups * w.classes() * cut.tiles;
-    const int item_row = unit.row + at.begin / classes_h * step_h - at.low;
+    const int item_row = unit.row + h.padding - at.h.padding + at.begin / classes_h * step_h - at.low;
 #pragma unroll 1
     for (int strip = unit.split; strip < strips; strip += cut.splits) {
       const int by_tile = static_cast<int>(cut.by_tiles.divide(static_cast<unsigned>(strip)));

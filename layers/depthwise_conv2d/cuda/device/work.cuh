@@ -303,19 +303,29 @@ struct PhaseCut {
   int target_phase = 0, target_row = 0, target_plane = 0;
   int strip_rows = 0, splits = 1;
   Divisor by_tiles, by_row_groups, by_classes_h, by_classes_w, by_step_h, by_step_w, by_place_blocks;
-  Divisor by_channels, by_bands;           ///< channels: planes of targets of an image
+  Divisor by_channels, by_bands, by_residues;  ///< channels: planes of targets of an image
   static constexpr int kMostGroups = 128;  ///< of one axis, of all classes
 };
 
+/// Rows of one residue modulo the dilation: a problem of their own, of dilation 1.
+struct PhaseResidue {
+  int padding = 0, sources = 0, targets = 0;
+  int source_first = 0, target_first = 0;  ///< rows of the tensors that are before them
+};
+
 struct PhaseWork {
-  PhaseAxis h, w;
+  PhaseAxis h, w;  ///< h: of residue 0, if rows are divided
+  static constexpr int kMostResidues = 4;
+  PhaseResidue rows[kMostResidues];
+  int residues = 1;     ///< of rows
+  int all_targets = 0;  ///< rows of targets, of all residues
   PhaseTensor source, target;
   int images = 0, channels = 0;    ///< channels of x
   int target_h = 0, target_w = 0;  ///< sizes of the tensor
   Parameters taps;
   bool accumulate = false;  ///< adds to the targets
   PhaseCut cut;
-  int items = 0, items_per_part = 1;  ///< of a group of channels: images, then bands
+  int items = 0, items_per_part = 1;  ///< of a group of channels: images, then residues, then bands
   float* parts = nullptr;             ///< weight gradient: [part][channel][taps + 1]
 };
 
