@@ -245,7 +245,8 @@ int run(int argc, char** argv) {
   CLI::App app{"Depthwise convolution on a GPU, as shares of the roofline"};
   Options options;
   app.add_option("--only", options.only,
-                 "these shapes (of random ones r7, say), or sets of them: core, source, kernelbench, mobilenet, mobilenet32, "
+                 "these shapes (of random ones r7, say), or sets of them: core, source, kernelbench, "
+                 "mobilenet, mobilenet32, "
                  "multiplier, batch1, random")
       ->delimiter(',');
   CLI::Option* const given_types =

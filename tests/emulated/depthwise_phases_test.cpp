@@ -23,6 +23,7 @@ void compute(PhaseSizes sizes, const Run& run) {
     problem.describe(work, kScatters);
     sizes.threads = kThreads;
     sizes.source_word = kWord, sizes.target_vector = kVector;
+    if (kWord == sizeof(T)) sizes.source_alignment = kWord;
     const int unit = phase_channels(kLast, kVector);
     sizes.channels = draw(1, g.channels / unit) * unit;
     const int sources = g.channels * phase_channels(kScatters, K::kRepeat);
@@ -49,14 +50,15 @@ void compute(PhaseSizes sizes, const Run& run) {
 template <class K>
 constexpr int kMostTaps = (K::kW + K::kStrideW - 1) / K::kStrideW;
 
-template <class T, class K, int kRows, int kColumns, bool kScatters, bool kLast,
-          int kWord = 16, int kVector = 1>
+template <class T, class K, int kRows, int kColumns, bool kScatters, bool kLast, int kWord = 16,
+          int kVector = 1>
 void correlate() {
   using Tile = PhaseTile<kMostTaps<K>, kRows, kColumns>;
   PhaseSizes sizes;
   sizes.rows = kRows, sizes.columns = kColumns;
   compute<T, K, kScatters, kLast, kWord, kVector>(sizes, [](const PhaseWork& work) {
-    correlate_phases<T, Tile, K::kRepeat, kScatters, kLast, kWord, kVector, kThreads, 1>(work);
+    correlate_phases<T, Tile, K::kRepeat, kScatters, kLast, kWord, (kWord == sizeof(T)), kVector, kThreads,
+                     1>(work);
   });
 }
 
@@ -66,7 +68,8 @@ void multiply() {
   PhaseSizes sizes;
   sizes.multiplies = true, sizes.rows = kRows;
   compute<T, K, kScatters, kLast, kWord, kVector>(sizes, [](const PhaseWork& work) {
-    multiply_phases<T, Tile, K::kRepeat, kScatters, kLast, kWord, kVector, kThreads, 1>(work);
+    multiply_phases<T, Tile, K::kRepeat, kScatters, kLast, kWord, (kWord == sizeof(T)), kVector, kThreads, 1>(
+        work);
   });
 }
 
@@ -74,18 +77,15 @@ TEST(Phases, forward) { correlate<float, Kernel<5, 5, 1, 1>, 4, 4, false, false>
 TEST(Phases, forward_strides) { correlate<BFloat16, Kernel<4, 7, 2, 3>, 2, 12, false, false>(); }
 TEST(Phases, forward_channels_last) { correlate<Float16, Kernel<3, 6, 1, 2>, 3, 3, false, true>(); }
 TEST(Phases, forward_multiplier) { correlate<BFloat16, Kernel<7, 2, 3, 1, 2>, 4, 8, false, true>(); }
-TEST(Phases, forward_multiplier_of_planes) {
-  correlate<float, Kernel<2, 9, 2, 2, 3>, 1, 6, false, false>();
-}
+TEST(Phases, forward_multiplier_of_planes) { correlate<float, Kernel<2, 9, 2, 2, 3>, 1, 6, false, false>(); }
 TEST(Phases, forward_vectors_of_channels) {
   correlate<BFloat16, Kernel<3, 3, 1, 1>, 2, 4, false, true, 4, 4>();
 }
 TEST(Phases, forward_vectors_of_columns) {
   correlate<BFloat16, Kernel<3, 5, 2, 1>, 2, 4, false, false, 16, 2>();
 }
-TEST(Phases, forward_strides_above_the_kernel) {
-  correlate<float, Kernel<1, 2, 2, 3>, 2, 4, false, false>();
-}
+TEST(Phases, forward_words_of_one_number) { correlate<float, Kernel<3, 4, 1, 2>, 2, 4, false, true, 4>(); }
+TEST(Phases, forward_strides_above_the_kernel) { correlate<float, Kernel<1, 2, 2, 3>, 2, 4, false, false>(); }
 TEST(Phases, input_gradient) { correlate<float, Kernel<5, 4, 1, 1>, 4, 4, true, false>(); }
 TEST(Phases, input_gradient_strides) { correlate<BFloat16, Kernel<4, 7, 2, 3>, 2, 12, true, false>(); }
 TEST(Phases, input_gradient_channels_last) { correlate<Float16, Kernel<3, 6, 3, 2>, 3, 3, true, true>(); }

@@ -20,7 +20,9 @@ void weigh() {
     problem.describe(work, false);
     PhaseWeighSizes sizes;
     sizes.columns = kColumns, sizes.tap_rows = kTapRows, sizes.threads = kThreads;
+    constexpr bool kAligned = kWord == sizeof(T);
     sizes.source_word = sizes.target_word = kWord;
+    if (kAligned) sizes.source_alignment = sizes.target_alignment = kWord;
     sizes.channels = draw(1, g.channels);
     const bool has_all = sizes.channels == g.channels;
     sizes.source_pieces = kLast && (!has_all || work.source.column != g.channels || draw(0, 1) == 1);
@@ -36,7 +38,7 @@ void weigh() {
     constexpr std::int64_t kMostShared = 200 << 10;
     if (launch.blocks == 0 || launch.shared_bytes > kMostShared) return false;
     problem.backward(work, launch, {false, true, kBias}, false, false, [&] {
-      weigh_phases<T, Tile, K::kRepeat, kBias, kLast, kWord, kWord, kThreads, 1>(work);
+      weigh_phases<T, Tile, K::kRepeat, kBias, kLast, kWord, kAligned, kWord, kAligned, kThreads, 1>(work);
     });
     return true;
   });
@@ -51,6 +53,7 @@ TEST(PhasesWeigh, multiplier_of_planes) { weigh<float, Kernel<2, 9, 2, 2, 2>, 6,
 TEST(PhasesWeigh, words_of_channels) { weigh<BFloat16, Kernel<3, 3, 1, 1>, 4, 3, true, false, true, 4>(); }
 TEST(PhasesWeigh, words_of_columns) { weigh<BFloat16, Kernel<3, 5, 2, 1>, 12, 1, true, true, false, 4>(); }
 TEST(PhasesWeigh, strides_above_the_kernel) { weigh<float, Kernel<1, 2, 2, 3>, 4, 1, false, true, false>(); }
+TEST(PhasesWeigh, words_of_one_number) { weigh<float, Kernel<3, 4, 2, 1>, 6, 2, true, true, true, 4>(); }
 TEST(PhasesWeigh, tiles_of_pairs) { weigh<Float16, Kernel<6, 7, 1, 1>, 14, 3, true, true, true, 4>(); }
 TEST(PhasesWeigh, large) { weigh<BFloat16, Kernel<11, 11, 1, 1>, 14, 3, true, true, false>(); }
 TEST(PhasesWeigh, large_with_strides) { weigh<Float16, Kernel<11, 11, 2, 2>, 12, 4, false, true, true>(); }

@@ -13,8 +13,8 @@ namespace lamella::depthwise {
 /// How much of the problem a block has at a time, and how it moves it.
 struct PhaseShareSizes {
   int threads = 256;
-  int channels = 1, images = 1;            ///< of x
-  int band = 1;                            ///< targets, at least; bands are of whole classes
+  int channels = 1, images = 1;  ///< of x
+  int band = 1;                  ///< targets, at least; bands are of whole classes
   /// Bytes that are copied at once, of sources and, for the weight's gradient, of targets. By how many bytes
   /// the addresses divide at which rows, or a block's channels of a column, begin.
   int source_word = 16, target_word = 16, source_alignment = 1, target_alignment = 1;
@@ -81,8 +81,8 @@ inline std::int64_t bytes_of(const PhaseRaw& raw, std::int64_t rows, int word) {
   return round_up(rows * raw.pieces * raw.piece_words * word, 16);
 }
 
-/// Divides rows by residue modulo their dilation, with which their stride has no common divisor; those of more
-/// than `most` residues stay together.
+/// Divides rows by residue modulo their dilation, with which their stride has no common divisor; those of
+/// more than `most` residues stay together.
 inline void divide_phase_rows(PhaseWork& work, int most = PhaseWork::kMostResidues) {
   PhaseAxis& h = work.h;
   work.residues = 1, work.all_targets = h.targets;
@@ -168,15 +168,16 @@ inline void cut_phase_bands(const PhaseWork& work, int targets, PhaseCut& cut) {
 inline bool can_cut_phases(const PhaseWork& work) {
   const PhaseAxis &h = work.h, &w = work.w;
   return h.sources > 0 && h.targets > 0 && w.sources > 0 && w.targets > 0 &&
-         w.step() <= PhaseCut::kMostPhases && work.residues * h.classes() * h.groups() <= PhaseCut::kMostGroups &&
+         w.step() <= PhaseCut::kMostPhases &&
+         work.residues * h.classes() * h.groups() <= PhaseCut::kMostGroups &&
          w.classes() * w.groups() <= PhaseCut::kMostGroups;
 }
 
 /// The eights of columns that a product of multiply_phases reads.
 inline int phase_eights(const PhaseAxis& w) { return static_cast<int>(ceiling(w.most_taps() + 7, 8)); }
 
-/// Wavefronts of shared memory in which a warp of correlate_phases loads phase_vector(columns) numbers a lane,
-/// by how its first units lie: 1 for each 128 bytes, if none meet in a bank.
+/// Wavefronts of shared memory in which a warp of correlate_phases loads phase_vector(columns) numbers a
+/// lane, by how its first units lie: 1 for each 128 bytes, if none meet in a bank.
 inline int phase_wavefronts(const PhaseAxis& h, const PhaseAxis& w, const PhaseSizes& sizes,
                             const PhaseCut& cut) {
   constexpr int kLanes = 32, kBanks = 32;
@@ -256,9 +257,9 @@ inline Launch cut_correlate_phases(PhaseWork& work, std::int64_t images, std::in
   cut.plane = static_cast<int>(plane);
   const int sources = w.scatters ? repeat : 1, targets = w.scatters ? 1 : repeat;
   const int of_row = channels_last ? sizes.channels : 1;
-  cut.source_raw = cut_phase_raw(w.sources, w.source_every, std::int64_t{of_row} * (channels_last ? sources : 1),
-                                 sizes.source_pieces, sizes.source_word, sizes.source_alignment, number_bytes,
-                                 sizes.threads);
+  cut.source_raw = cut_phase_raw(w.sources, w.source_every,
+                                 std::int64_t{of_row} * (channels_last ? sources : 1), sizes.source_pieces,
+                                 sizes.source_word, sizes.source_alignment, number_bytes, sizes.threads);
   cut.store_lanes = lanes_for(work.target_w * of_row * targets / sizes.target_vector, sizes.threads);
   const std::int64_t planes = std::int64_t{sizes.images} * sizes.channels;
   cut.source_list = static_cast<int>((channels_last ? sizes.images : planes * sources) * cut.source_rows);
@@ -273,8 +274,8 @@ inline Launch cut_correlate_phases(PhaseWork& work, std::int64_t images, std::in
   const std::int64_t raw = bytes_of(cut.source_raw, cut.source_list, sizes.source_word);
   if (raw > kMostPlane) return {};
   cut.source_bytes = static_cast<int>(raw);
-  const std::int64_t listed =
-      work.residues * h.classes() * h.groups() + w.classes() * w.groups() + std::int64_t{cut.source_list} + cut.target_list;
+  const std::int64_t listed = work.residues * h.classes() * h.groups() + w.classes() * w.groups() +
+                              std::int64_t{cut.source_list} + cut.target_list;
   launch.shared_bytes = listed * 16 + raw +
                         (cut.row + planes * sources * cut.plane) * (sizes.multiplies ? number_bytes : 4) +
                         std::int64_t{sizes.channels} * repeat * cut.taps * 4 +

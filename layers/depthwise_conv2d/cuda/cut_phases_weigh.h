@@ -96,8 +96,8 @@ inline Launch cut_weigh_phases(PhaseWork& work, std::int64_t images, std::int64_
                      g_raw = bytes_of(cut.target_raw, cut.target_list, sizes.target_word);
   if (std::max(x_raw, g_raw) > kMostPlane) return {};
   cut.source_bytes = static_cast<int>(x_raw), cut.target_bytes = static_cast<int>(g_raw);
-  launch.shared_bytes = (std::int64_t{cut.source_list} + cut.target_list) * 16 + x_raw + g_raw +
-                        std::max(planes, sums) * 4;
+  launch.shared_bytes =
+      (std::int64_t{cut.source_list} + cut.target_list) * 16 + x_raw + g_raw + std::max(planes, sums) * 4;
   launch.threads = sizes.threads;
   return launch;
 }

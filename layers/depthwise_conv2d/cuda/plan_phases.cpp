@@ -42,15 +42,17 @@ PhaseEffort effort_of(const PhaseShape& s, const PhaseSizes& z, const PhaseCut& 
   if (z.multiplies) {
     const double units = static_cast<double>(z.channels) * s.targets * classes * cut.place_blocks;
     const double turns = std::ceil(units / (z.threads / 32)) * (z.threads / 32);
-    // Rows that all places together are high, and so meet rows of taps that some of them do not.
+    // Rows of sources that are asked for, in whole turns of the loop, and those that places meet, which
+    // together are higher than one.
+    const double at_once = std::ceil((h.most_taps() + z.rows - 1.0) / z.rows) * z.rows;
     const double high = std::min<double>(cut.row_groups, std::ceil(16.0 / cut.tiles)) * z.rows;
     const double met = std::min(1.0, (s.rows_met + (high - 1) / 2) / h.kernel);
-    const double tap_rows = h.kernel * turns_w * met, rows = tap_rows + groups * (z.rows - 1) * met;
+    const double rows = groups * at_once, rows_met = groups * (h.most_taps() + z.rows - 1) * met;
     const int eights = phase_eights(w);
     const double loads = (eights > 1 ? 4 : 0) + eights % 2 * 2, products = eights / 2 + eights % 2;
-    return {turns * (300 + 40 * z.rows + groups * 60 + rows * (14 + eights + products) +
-                     tap_rows * z.rows * (2 + 2 * products)),
-            turns * (rows * (eights + loads) + 12 * z.rows), turns * tap_rows * z.rows * eights * 1.1};
+    return {
+        turns * (270 + 27 * z.rows + groups * 60 + rows * (18 + eights) + rows_met * (4 + z.rows * products)),
+        turns * (rows * eights + rows_met * loads + 12 * z.rows), turns * rows_met * z.rows * eights * 1.1};
   }
   const double planes = static_cast<double>(z.images) * z.channels;
   const double units = planes * s.targets * classes * cut.row_groups * cut.tiles;
@@ -59,8 +61,8 @@ PhaseEffort effort_of(const PhaseShape& s, const PhaseSizes& z, const PhaseCut& 
   // Rows of taps that a row of targets meets, and rows of sources that those of a unit do.
   const double met = s.rows_met * turns_w, rows = met + groups * (z.rows - 1);
   const double tap_words = std::ceil(taps / 4), conflicts = z.wavefronts / vector;
-  return {turns * (met * z.rows * (z.columns * taps + tap_words + 1) + rows * (window / vector + 12) +
-                   groups * 55 + z.rows * z.columns * 10 + 150),
+  return {turns * (met * z.rows * (z.columns * taps + tap_words + 1) + rows * (window / vector + 18) +
+                   groups * 55 + z.rows * z.columns * 5 + 200),
           turns * (rows * window * conflicts + met * z.rows * tap_words + z.rows * z.columns * 2), 0};
 }
 
@@ -88,8 +90,9 @@ bool plan_phases(const Problem& p, const PhaseShape& s, const PhaseConfig& c, bo
                    : std::snprintf(text.data(), text.size(), "correlate_phases<%s, PhaseTile<%d, %d, %d>",
                                    type_name(p.dtype), s.work.w.most_taps(), z.rows, z.columns);
   std::snprintf(text.data() + length, text.size() - static_cast<std::size_t>(length),
-                ", %d, %s, %s, %d, %d, %d, %d>", s.repeat, word(s.work.w.scatters), word(p.channels_last),
-                z.source_word, z.target_vector, z.threads, c.resident);
+                ", %d, %s, %s, %d, %s, %d, %d, %d>", s.repeat, word(s.work.w.scatters), word(p.channels_last),
+                z.source_word, word(z.source_alignment >= z.source_word), z.target_vector, z.threads,
+                c.resident);
   plan.kernel = text.data();
   plan.what = "phases of " + std::to_string(z.images) + " x " + std::to_string(z.channels) + " planes in " +
               std::to_string(plan.phases.cut.bands) + " bands, " +
@@ -163,11 +166,13 @@ void choose_words(const PhaseShape& s, bool channels_last, PhaseShareSizes& size
 namespace {
 
 /// What copying and sorting rows takes, of so many columns.
-PhaseEffort effort_to_sort(const PhaseRaw& raw, int word, double rows, double numbers, int number_bytes,
-                           int threads) {
+PhaseEffort effort_to_sort(const PhaseRaw& raw, int word, int alignment, double rows, double numbers,
+                           int number_bytes, int threads) {
   const double words = rows * raw.pieces * raw.piece_words;
   const auto idle = [&](int lanes) { return threads / (threads / lanes * static_cast<double>(lanes)); };
-  return {(words * 12 * idle(raw.copy_lanes) + numbers * (number_bytes == 2 ? 8 : 6) * idle(raw.sort_lanes)) / 32,
+  const bool aligned = alignment >= word;
+  const double of_word = aligned ? 15 : 26, of_number = (number_bytes == 2 ? 9 : 8) - (aligned ? 1 : 0);
+  return {(words * of_word * idle(raw.copy_lanes) + numbers * of_number * idle(raw.sort_lanes)) / 32,
           (words * word / 4 + numbers * 2.4) / 32, 0};
 }
 /// Bytes of whole sectors that copying rows takes.
@@ -185,13 +190,13 @@ PhaseEffort effort_to_move(const PhaseShape& s, const PhaseCut& cut, const Phase
   const double planes = static_cast<double>(z.images) * z.channels;
   const double x = planes * s.sources * cut.source_rows * w.sources,
                y = planes * s.targets * cut.target_rows * s.work.target_w;
-  PhaseEffort effort =
-      effort_to_sort(cut.source_raw, z.source_word, cut.source_list, x, s.number, z.threads);
+  PhaseEffort effort = effort_to_sort(cut.source_raw, z.source_word, z.source_alignment, cut.source_list, x,
+                                      s.number, z.threads);
   if (stores) {
     effort.issue += y * (1 + 12.0 / z.target_vector) / 32, effort.wavefronts += y * 2 / 32;
   } else {
-    const PhaseEffort of_g =
-        effort_to_sort(cut.target_raw, z.target_word, cut.target_list, y, s.number, z.threads);
+    const PhaseEffort of_g = effort_to_sort(cut.target_raw, z.target_word, z.target_alignment,
+                                            cut.target_list, y, s.number, z.threads);
     effort.issue += of_g.issue, effort.wavefronts += of_g.wavefronts;
   }
   return effort;
@@ -205,7 +210,8 @@ double phase_cost(const PhaseShape& s, const PhaseShareSizes& z, const Plan& pla
   const double items = static_cast<double>(work.items) * cut.channel_blocks;
   const PhaseEffort move = effort_to_move(s, cut, z, stores);
   const double issue = of_item.issue + move.issue, wavefronts = of_item.wavefronts + move.wavefronts;
-  const double loaded = static_cast<double>(z.images) * z.channels * s.sources * cut.source_rows * work.w.sources;
+  const double loaded =
+      static_cast<double>(z.images) * z.channels * s.sources * cut.source_rows * work.w.sources;
   double sectors = sectors_of(cut.source_raw, z.source_alignment, cut.source_list);
   if (!stores) {
     sectors += sectors_of(cut.target_raw, z.target_alignment, cut.target_list);
@@ -226,8 +232,8 @@ double phase_cost(const PhaseShape& s, const PhaseShareSizes& z, const Plan& pla
   constexpr double kPower = 3, kIssue = 1.25, kShared = 1.1;
   double sum = 0;
   for (const double limit :
-       {memory, items * sectors / kCache, items * issue / 4 * kIssue / kClocks, items * wavefronts * kShared / kClocks,
-        items * of_item.matrix / kClocks, latency})
+       {memory, items * sectors / kCache, items * issue / 4 * kIssue / kClocks,
+        items * wavefronts * kShared / kClocks, items * of_item.matrix / kClocks, latency})
     sum += std::pow(limit, kPower);
   const double waves = blocks / (kMultiprocessors * resident);
   return std::pow(sum, 1 / kPower) * (1 + 0.5 * (std::ceil(waves) / waves - 1)) + 0.004;

@@ -14,18 +14,18 @@ namespace lamella::depthwise {
 struct PhaseShape {
   PhaseWork work;  ///< axes and sizes
   std::int64_t images, channels;
-  int repeat, number, sources, targets;  ///< channels of either for one of x
+  int repeat, number, sources, targets;    ///< channels of either for one of x
   int source_alignment, target_alignment;  ///< by which rows begin, and columns whose channels are neighbours
   int target_vector;                       ///< at most
-  int source_rows;                       ///< of all residues
-  double rows_met;                       ///< rows of taps of a target that meet a source, on average
+  int source_rows;                         ///< of all residues
+  double rows_met;                         ///< rows of taps of a target that meet a source, on average
 };
 
 /// False: no phases can do the problem.
 bool describe_phases(const Problem& problem, const Shape& shape, PhaseShape& to);
 
-/// Instructions and wavefronts of shared memory that an item's planes take to be copied, sorted, and stored if
-/// they are; of a warp.
+/// Instructions and wavefronts of shared memory that an item's planes take to be copied, sorted, and stored
+/// if they are; of a warp.
 struct PhaseEffort {
   double issue = 0, wavefronts = 0, matrix = 0;  ///< matrix: clocks of the matrix units
 };

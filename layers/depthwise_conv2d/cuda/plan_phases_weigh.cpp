@@ -35,8 +35,12 @@ PhaseEffort effort_of(const PhaseShape& s, const PhaseWeighConfig& c, const Phas
   const double of_g = c.keeps ? z.columns : z.columns * z.tap_rows,
                window = phase_window(z.columns, s.work.w.most_taps());
   constexpr double kConflicts = 1.6;  // of banks
+  // Loops that no cache of instructions near the multiprocessor holds.
+  constexpr double kMostCode = 24 << 10, kInstruction = 16;
+  const double code = (c.keeps ? z.tap_rows : 1.0) * z.tap_rows * w.most_taps() * z.columns * kInstruction;
+  const double fetch = code > kMostCode ? 1.15 : 1;
   const double vector = phase_vector(z.columns);
-  return {turns * (products + rows * ((window + of_g) / vector + 14) + 90),
+  return {turns * fetch * (products + rows * ((window + of_g) / vector + 14) + 90),
           turns * rows * (window + of_g) * kConflicts, 0};
 }
 
@@ -47,8 +51,9 @@ bool plan_weigh_phases(const Problem& p, const PhaseShape& s, const PhaseWeighCo
   plan = {};
   plan.family = Plan::Family::Phases;
   plan.phases = s.work;
-  plan.launch = cut_weigh_phases(plan.phases, s.images, s.channels, p.channels_last, s.repeat, p.bias, z, s.number,
-                                 std::int64_t{c.resident} * static_cast<std::int64_t>(kMultiprocessors));
+  plan.launch =
+      cut_weigh_phases(plan.phases, s.images, s.channels, p.channels_last, s.repeat, p.bias, z, s.number,
+                       std::int64_t{c.resident} * static_cast<std::int64_t>(kMultiprocessors));
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
   if ((plan.launch.shared_bytes + 1024) * c.resident > kSharedBytes) return false;
   if (registers_of(z.threads, c.resident) < weigh_registers(s, c)) return false;
@@ -63,10 +68,11 @@ bool plan_weigh_phases(const Problem& p, const PhaseShape& s, const PhaseWeighCo
   if (!named) return true;
   std::array<char, 200> text{};
   std::snprintf(text.data(), text.size(),
-                "weigh_phases<%s, PhaseTapTile<%d, %d, %d, %s, %s>, %d, %s, %s, %d, %d, %d, %d>",
+                "weigh_phases<%s, PhaseTapTile<%d, %d, %d, %s, %s>, %d, %s, %s, %d, %s, %d, %s, %d, %d>",
                 type_name(p.dtype), w.most_taps(), z.columns, z.tap_rows, word(c.keeps), word(w.is_ragged()),
-                s.repeat, word(p.bias), word(p.channels_last), z.source_word, z.target_word, z.threads,
-                c.resident);
+                s.repeat, word(p.bias), word(p.channels_last), z.source_word,
+                word(z.source_alignment >= z.source_word), z.target_word,
+                word(z.target_alignment >= z.target_word), z.threads, c.resident);
   plan.kernel = text.data();
   plan.what = "phases of " + std::to_string(z.images) + " x " + std::to_string(z.channels) + " planes in " +
               std::to_string(plan.phases.cut.bands) + " bands, strips of " +

@@ -3,11 +3,12 @@
 #include "vector.cuh"
 
 /// Planes sorted by phase: the columns of one residue modulo PhaseAxis::step(). A block copies rows of either
-/// format to shared memory as they are, while it computes those before; then it sorts them, phase after phase,
-/// with zeros for columns outside the tensor. Rows keep their order. There neighbouring targets of a class, which have the same taps, read neighbours for
-/// neighbouring taps of a group (PhaseAxis, work.cuh): a dense correlation of stride 1, whatever stride and
-/// dilation were. Numbers are kept as float32 (phases_correlate.cuh, phases_weigh.cuh) or as they are, for
-/// the matrix units (phases_multiply.cuh). These are not the phases of barriers.
+/// format to shared memory as they are, while it computes those before; then it sorts them, phase after
+/// phase, with zeros for columns outside the tensor. Rows keep their order. There neighbouring targets of a
+/// class, which have the same taps, read neighbours for neighbouring taps of a group (PhaseAxis, work.cuh): a
+/// dense correlation of stride 1, whatever stride and dilation were. Numbers are kept as float32
+/// (phases_correlate.cuh, phases_weigh.cuh) or as they are, for the matrix units (phases_multiply.cuh). These
+/// are not the phases of barriers.
 namespace lamella::depthwise {
 
 /// A block's share: channels, and items, which are images and bands of rows.
@@ -28,11 +29,11 @@ struct PhaseShare {
 struct PhaseItem {
   PhaseAxis h;  ///< rows
   int image, images, residue;
-  int begin, end;                  ///< targets
-  int low, high;                   ///< sources that they have
-  Int64 source_row, target_row;    ///< where these begin in the tensors
-  int target_rows;                 ///< of the tensor, with those between targets, and behind the last
-  int source_step, target_step;    ///< rows of the tensors from one to the next
+  int begin, end;                ///< targets
+  int low, high;                 ///< sources that they have
+  Int64 source_row, target_row;  ///< where these begin in the tensors
+  int target_rows;               ///< of the tensor, with those between targets, and behind the last
+  int source_step, target_step;  ///< rows of the tensors from one to the next
 
   __device__ __forceinline__ PhaseItem(const PhaseWork& work, int item) : h(work.h) {
     const int band_of = static_cast<int>(work.cut.by_bands.divide(static_cast<unsigned>(item)));
@@ -136,8 +137,8 @@ struct PhasePlanes {
 /// An item's sources, sorted as the groups of taps want them.
 __device__ __forceinline__ PhasePlanes<true> sources_of(const PhaseWork& work, int repeat) {
   const PhaseCut& cut = work.cut;
-  return {work.source,    cut.source_raw, work.w.source_first, work.w.source_every, work.w.sources,
-          work.w.step(),  cut.bases,      cut.phase,           cut.plane,           repeat};
+  return {work.source,   cut.source_raw, work.w.source_first, work.w.source_every, work.w.sources,
+          work.w.step(), cut.bases,      cut.phase,           cut.plane,           repeat};
 }
 /// An item's targets, for the weight's gradient, sorted by class.
 __device__ __forceinline__ PhasePlanes<false> gradients_of(const PhaseWork& work, int repeat) {
@@ -147,12 +148,12 @@ __device__ __forceinline__ PhasePlanes<false> gradients_of(const PhaseWork& work
 }
 
 /// Begins to copy planes of an item whose `count` rows, from `first_row` on, are listed; end_copies() and
-/// wait_for_copies() end it. Words of kWord bytes: those around a row's ends are read as far as they are in
-/// front of it, where they lie within one that is aligned, and no further behind it than it goes.
-template <class T, int kWord, int kThreads, bool kHasBases>
+/// wait_for_copies() end it. Words of kWord bytes: of those around a piece's ends no more is read than lies
+/// in front of it in the same word. kAligned: pieces begin with a word.
+template <class T, int kWord, bool kAligned, int kThreads, bool kHasBases>
 __device__ __forceinline__ void copy_planes(const PhasePlanes<kHasBases>& of, const PhaseShare& share,
-                                            const PhaseItem& at, Int64 first_row, const uint4* list, int count,
-                                            unsigned char* raw) {
+                                            const PhaseItem& at, Int64 first_row, const uint4* list,
+                                            int count, unsigned char* raw) {
   const PhaseRaw& form = of.raw;
   const int lanes = form.copy_lanes, thread = static_cast<int>(threadIdx.x), group = thread / lanes,
             lane = thread - group * lanes, groups = kThreads / lanes;
@@ -163,15 +164,20 @@ __device__ __forceinline__ void copy_planes(const PhasePlanes<kHasBases>& of, co
       form.pieces > 1 ? share.channels * of.repeat * static_cast<int>(sizeof(T)) : form.piece_bytes;
   for (int word = lane; word < row_words; word += lanes) {
     const int piece = word / form.piece_words, ahead = (word - piece * form.piece_words) * kWord;
-    const char* const of_piece = begin + static_cast<Int64>(piece) * column_step;
-    unsigned char* const to = raw + word * kWord;
+    const char* const of_word = begin + static_cast<Int64>(piece) * column_step + ahead;
+    unsigned char* to = raw + (group * row_words + word) * kWord;
+    const int left = bytes - ahead, next = groups * row_words * kWord;
+    if (kAligned && left <= 0) continue;
+    const uint4* entry = list + group;
 #pragma unroll 4
-    for (int row = group; row < count; row += groups) {
-      const char* const from = of_piece + PhaseRow::of(list + row).from;
-      const int before = static_cast<int>(reinterpret_cast<unsigned long long>(from) % kWord);
-      const int left = bytes + before - ahead;
-      if (left > 0)
-        copy_ahead_part<kWord>(to + row * row_words * kWord, from - before + ahead, min(left, kWord));
+    for (int row = group; row < count; row += groups, entry += groups, to += next) {
+      const char* const from = of_word + PhaseRow::of(entry).from;
+      if constexpr (kAligned) {
+        copy_ahead_part<kWord>(to, from, min(left, kWord));
+      } else {
+        const int before = static_cast<int>(reinterpret_cast<unsigned long long>(from) % kWord);
+        if (left + before > 0) copy_ahead_part<kWord>(to, from - before, min(left + before, kWord));
+      }
     }
   }
 }
@@ -186,10 +192,10 @@ __device__ __forceinline__ Kept keep_as(T number) {
 }
 
 /// Sorts planes that copy_planes() has brought, and keeps their numbers as float32 or as they are.
-template <class T, bool kLast, int kWord, int kThreads, bool kHasBases, class Kept>
+template <class T, bool kLast, int kWord, bool kAligned, int kThreads, bool kHasBases, class Kept>
 __device__ __forceinline__ void sort_planes(const PhasePlanes<kHasBases>& of, const PhaseShare& share,
-                                            const PhaseItem& at, Int64 first_row, const uint4* list, int count,
-                                            const unsigned char* raw, Kept* planes) {
+                                            const PhaseItem& at, Int64 first_row, const uint4* list,
+                                            int count, const unsigned char* raw, Kept* planes) {
   constexpr int kTogether = 4, kRows = 2;
   const PhaseRaw& form = of.raw;
   const int lanes = form.sort_lanes, thread = static_cast<int>(threadIdx.x), group = thread / lanes,
@@ -197,44 +203,55 @@ __device__ __forceinline__ void sort_planes(const PhasePlanes<kHasBases>& of, co
   if (group >= groups) return;
   const int channels = share.channels * of.repeat, run = kLast ? of.columns * channels : of.columns;
   const int row_bytes = form.pieces * form.piece_words * kWord;
+  // Where numbers begin within a word differs between rows, and between pieces.
   const unsigned begin =
       static_cast<unsigned>(reinterpret_cast<unsigned long long>(of.template begin<T>(share, at, first_row)));
   const unsigned column_step = form.pieces > 1 ? static_cast<unsigned>(of.template column_step<T>()) : 0;
   for (int first = lane; first < run; first += lanes * kTogether) {
-    int places[kTogether], offsets[kTogether];
-    unsigned begins[kTogether];  // of the piece, as an address
+    Kept* places[kTogether];
+    const unsigned char* numbers_at[kTogether];
+    unsigned begins[kTogether];
+    bool kept[kTogether];
 #pragma unroll
     for (int n = 0; n < kTogether; ++n) {
-      const int number = first + n * lanes;
+      const int number = min(first + n * lanes, run - 1);  // the last stands in for those behind it
       const int column = kLast ? number / channels : number, channel = kLast ? number - column * channels : 0;
-      const bool exists = number < run;
-      places[n] = exists ? of.place(column) : -1;
-      if (places[n] >= 0) places[n] += channel * of.plane;
-      offsets[n] = exists ? column * form.column_bytes + channel * static_cast<int>(sizeof(T)) : 0;
+      const int place = of.place(column);
+      kept[n] = place >= 0 && first + n * lanes < run;
+      places[n] = planes + (kept[n] ? place + channel * of.plane : 0);
+      numbers_at[n] =
+          raw + group * row_bytes + column * form.column_bytes + channel * static_cast<int>(sizeof(T));
       begins[n] = begin + static_cast<unsigned>(column) * column_step;
     }
+    const uint4* entry = list + group;
+    int offset = 0;  // of the row
 #pragma unroll 1
     for (int row = group; row < count; row += groups * kRows) {
-      // All are loaded before any is stored; the last row stands in for those behind it.
+      // All are loaded before any is stored.
       T numbers[kRows][kTogether];
       int to[kRows];
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        const int which = min(row + r * groups, count - 1);
-        const PhaseRow entry = PhaseRow::of(list + which);
-        const unsigned char* const of_row = raw + which * row_bytes;
-        to[r] = entry.to;
+        if (r > 0 && row + r * groups >= count) break;
+        const PhaseRow of_row = PhaseRow::of(entry + r * groups);
+        to[r] = of_row.to;
 #pragma unroll
-        for (int n = 0; n < kTogether; ++n)
-          numbers[r][n] = *reinterpret_cast<const T*>(
-              of_row + offsets[n] + (begins[n] + static_cast<unsigned>(entry.from)) % kWord);
+        for (int n = 0; n < kTogether; ++n) {
+          const unsigned of_piece = kLast ? begins[n] : begin;  // else a row is one piece
+          const int before =
+              kAligned ? 0 : static_cast<int>((of_piece + static_cast<unsigned>(of_row.from)) % kWord);
+          numbers[r][n] =
+              *reinterpret_cast<const T*>(numbers_at[n] + (offset + r * groups * row_bytes + before));
+        }
       }
 #pragma unroll
-      for (int r = 0; r < kRows; ++r)
+      for (int r = 0; r < kRows; ++r) {
+        if (r > 0 && row + r * groups >= count) break;
 #pragma unroll
         for (int n = 0; n < kTogether; ++n)
-          if (places[n] >= 0 && (r == 0 || row + r * groups < count))
-            planes[to[r] + places[n]] = keep_as<Kept>(numbers[r][n]);
+          if (kept[n]) places[n][to[r]] = keep_as<Kept>(numbers[r][n]);
+      }
+      entry += kRows * groups, offset += kRows * groups * row_bytes;
     }
   }
 }
@@ -266,8 +283,7 @@ __device__ __forceinline__ void store_targets(const PhaseWork& work, const Phase
             group = thread / cut.store_lanes, groups = kThreads / cut.store_lanes;
   const int run = kLast ? work.target_w * channels : work.target_w;
   T* const to = static_cast<T*>(work.target.data) + at.image * work.target.image +
-                share.first_channel * repeat * work.target.channel +
-                at.target_row * work.target.row;
+                share.first_channel * repeat * work.target.channel + at.target_row * work.target.row;
   for (int first = lane * kVector; first < run; first += cut.store_lanes * kVector) {
     const int column = kLast ? first / channels : first, channel = kLast ? first - column * channels : 0;
     const T* const of_column = to + channel * work.target.channel + column * work.target.column;
@@ -353,7 +369,8 @@ struct PhaseMemory {
                                          int outputs) {
     const PhaseAxis &h = work.h, &w = work.w;
     groups_of_rows = reinterpret_cast<PhaseGroupOfRows*>(shared);
-    groups_of_columns = reinterpret_cast<PhaseGroupOfColumns*>(groups_of_rows + work.residues * h.classes() * h.groups());
+    groups_of_columns =
+        reinterpret_cast<PhaseGroupOfColumns*>(groups_of_rows + work.residues * h.classes() * h.groups());
     sources_list = reinterpret_cast<uint4*>(groups_of_columns + w.classes() * w.groups());
     targets_list = sources_list + work.cut.source_list;
     raw = reinterpret_cast<unsigned char*>(targets_list + work.cut.target_list);

@@ -45,8 +45,8 @@ struct PhaseSums {
   }
 
   /// Adds a group's products. Sources of row i, counted from the unit's first target's, are at rows + i ·
-  /// pitch; they exist if 0 <= row + i · step < high. Taps of row j are at taps + j · tap_pitch. all_taps: the
-  /// last column has taps, too.
+  /// pitch; they exist if 0 <= row + i · step < high. Taps of row j are at taps + j · tap_pitch. all_taps:
+  /// the last column has taps, too.
   __device__ __forceinline__ void add(const float* rows, int pitch, int row, int step, Divisor by_step,
                                       int high, const float* taps, int tap_pitch, int tap_rows,
                                       bool all_taps) {
@@ -105,9 +105,9 @@ struct PhaseSums {
 };
 
 /// kRepeat: output channels of one of x. kScatters: the input's gradient. kLast: channels are neighbours.
-/// kWord: bytes of the sources that are copied at once. kStore: targets that are stored together.
-template <class T, class Tile, int kRepeat, bool kScatters, bool kLast, int kWord, int kStore, int kThreads,
-          int kBlocks>
+/// kWord, kAligned: as copy_planes() has them. kStore: targets that are stored together.
+template <class T, class Tile, int kRepeat, bool kScatters, bool kLast, int kWord, bool kAligned, int kStore,
+          int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const PhaseWork work) {
   constexpr int kRows = Tile::kRows, kColumns = Tile::kColumns;
   constexpr int kSources = phase_channels(kScatters, kRepeat), kTargets = phase_channels(!kScatters, kRepeat);
@@ -137,12 +137,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
   const auto list_sources = [&](const PhaseItem& at) {
     const auto place_of = [&](int row) { return row * at.source_step; };
     return list_rows<T, kLast, kThreads>(work.source, place_of, at.images, cut.channels * kSources,
-                                         share.channels * kSources, at.high - at.low,
-                                         cut.plane, cut.row, memory.sources_list);
+                                         share.channels * kSources, at.high - at.low, cut.plane, cut.row,
+                                         memory.sources_list);
   };
   const PhasePlanes<true> sources = sources_of(work, kSources);
   const auto copy_sources = [&](const PhaseItem& at, int count) {
-    copy_planes<T, kWord, kThreads>(sources, share, at, at.source_row, memory.sources_list, count, memory.raw);
+    copy_planes<T, kWord, kAligned, kThreads>(sources, share, at, at.source_row, memory.sources_list, count,
+                                              memory.raw);
     end_copies();
   };
   int source_rows = 0;
@@ -158,8 +159,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
     const int rows = at.high - at.low;
     wait_for_copies<0>();
     __syncthreads();
-    sort_planes<T, kLast, kWord, kThreads>(sources, share, at, at.source_row, memory.sources_list, source_rows,
-                                           memory.raw, planes);
+    sort_planes<T, kLast, kWord, kAligned, kThreads>(sources, share, at, at.source_row, memory.sources_list,
+                                                     source_rows, memory.raw, planes);
     const int target_rows = list_targets<T, kLast, kThreads>(work, share, at, kTargets, memory.targets_list);
     __syncthreads();
     if (item + 1 < share.last) {
@@ -200,11 +201,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
           const int column = by_w.first + tile * kColumns;
 #pragma unroll 1
           for (int group_h = 0; group_h < groups_h; ++group_h) {
-            const PhaseGroupOfRows by_h = memory.groups_of_rows[(at.residue * classes_h + class_h) * groups_h + group_h];
+            const PhaseGroupOfRows by_h =
+                memory.groups_of_rows[(at.residue * classes_h + class_h) * groups_h + group_h];
             const int row = by_h.first + first_row * step_h - at.low;
-            result.add(of_plane + row * cut.row + column, step_h * cut.row, row, step_h,
-                       cut.by_step_h, rows, of_channel + by_h.tap + by_w.tap, by_h.tap_pitch, by_h.taps,
-                       by_w.taps == Tile::kTaps);
+            result.add(of_plane + row * cut.row + column, step_h * cut.row, row, step_h, cut.by_step_h, rows,
+                       of_channel + by_h.tap + by_w.tap, by_h.tap_pitch, by_h.taps, by_w.taps == Tile::kTaps);
           }
         }
       }
@@ -216,17 +217,18 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
                 next = classes_w * w.target_every * all;
       int to = (((kLast ? image : plane) * cut.target_rows + row) * work.target_w + column) * all +
                (kLast ? of_image : 0);
+      if (columns >= kColumns && (!kScatters || left >= 0) && rows_left > (kRows - 1) * classes_h) {
 #pragma unroll
-      for (int c = 0; c < kColumns; ++c) {
-        if (c < columns && (!kScatters || left + c >= 0)) {
-          int at_row = to;
+        for (int r = 0; r < kRows; ++r, to += next_row)
 #pragma unroll
-          for (int r = 0; r < kRows; ++r) {
-            if (r * classes_h < rows_left) targets[at_row] = narrow<T>(result.sums[r][c]);
-            at_row += next_row;
-          }
-        }
-        to += next;
+          for (int c = 0; c < kColumns; ++c) targets[to + c * next] = narrow<T>(result.sums[r][c]);
+      } else {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r, to += next_row)
+#pragma unroll
+          for (int c = 0; c < kColumns; ++c)
+            if (r * classes_h < rows_left && c < columns && (!kScatters || left + c >= 0))
+              targets[to + c * next] = narrow<T>(result.sums[r][c]);
       }
     }
     __syncthreads();

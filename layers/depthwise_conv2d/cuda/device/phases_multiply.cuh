@@ -10,8 +10,8 @@
 /// rows, one below the other: a row of x that is loaded serves all of them. Places of a class are tiles, then
 /// blocks of rows, then images.
 ///
-/// Numbers that are not finite spread to other results of their row and channel, as 0 · infinity is no
-/// number.
+/// Numbers that are not finite spread to results of their channel within a window's columns and a place's
+/// rows, as 0 · infinity is no number.
 namespace lamella::depthwise {
 
 /// kTaps_: of a group, in a row, at most. A warp has 16 places of kRows_ rows at a time.
@@ -41,12 +41,12 @@ __device__ __forceinline__ void make_phase_tables(const PhaseWork& work, const P
   }
 }
 
-/// What the lanes of a warp have of rows of x for a group of taps. Rows are counted from the first target's
-/// first tap on.
+/// What the lanes of a warp have of a row of x for a group of taps; the first is that of the first target's
+/// first tap.
 struct PhaseWindows {
-  unsigned window, none;    ///< where the lane's begins in row 0, were that there, and zeros in its place
+  unsigned window, none;    ///< where the lane's begins in the row, were that there, and zeros in its place
   unsigned pitch;           ///< bytes from one row to the next
-  int row, step, high;      ///< row i exists if 0 <= row + i · step < high
+  int row, step, high;      ///< the row exists if 0 <= row < high; `step` to the next
   int least_row, most_row;  ///< `row` of all lanes
 };
 
@@ -62,42 +62,47 @@ struct PhasePlaces {
 #pragma unroll
       for (int i = 0; i < 4; ++i) sums[r][i] = with;
   }
-  /// Adds a group's products; the lane's pairs of row j of the taps are at `table` + j · tap_pitch.
-  __device__ __forceinline__ void add(const PhaseWindows& at, const unsigned* table, int tap_pitch,
-                                      int taps) {
+  /// Adds a group's products; the lane's pairs of row j of the taps are at `table` + j · tap_pitch. Rows that
+  /// are loaded are multiplied for all rows of a place, by zeros in front of the first and behind the last
+  /// row of taps: to ask which of them there are takes longer.
+  __device__ __forceinline__ void add(PhaseWindows at, const unsigned* table, int tap_pitch, int taps) {
     unsigned pairs[kRows][kEights];  // of row j in place j % kRows
+#pragma unroll
+    for (int u = 0; u < kRows; ++u)
+#pragma unroll
+      for (int e = 0; e < kEights; ++e) pairs[u][e] = 0;
+    const int rows = taps + kRows - 1;
 #pragma unroll 1
-    for (int first = 0; first < taps + kRows - 1; first += kRows) {
+    for (int first = 0; first < rows; first += kRows) {
 #pragma unroll
       for (int u = 0; u < kRows; ++u) {
-        const int i = first + u;
-        if (i < taps) {
+        const bool has_taps = first + u < taps;
 #pragma unroll
-          for (int e = 0; e < kEights; ++e) pairs[u][e] = table[i * tap_pitch + 8 * e];
-        }
-        if (i >= taps + kRows - 1 || at.most_row + i * at.step < 0 || at.least_row + i * at.step >= at.high)
-          continue;
-        const bool exists = static_cast<unsigned>(at.row + i * at.step) < static_cast<unsigned>(at.high);
-        const unsigned from = exists ? at.window + static_cast<unsigned>(i) * at.pitch : at.none;
-        unsigned x[4], rest[2];
-        if constexpr (kEights > 1) load_matrices(x, from);
-        if constexpr (kEights % 2 == 1) load_matrices(rest, from + (kEights - 1) * 16);
+        for (int e = 0; e < kEights; ++e) pairs[u][e] = has_taps ? table[8 * e] : 0;
+        if (first + u < rows && at.most_row >= 0 && at.least_row < at.high) {
+          const bool exists = static_cast<unsigned>(at.row) < static_cast<unsigned>(at.high);
+          const unsigned from = exists ? at.window : at.none;
+          unsigned x[4], rest[2];
+          if constexpr (kEights > 1) load_matrices(x, from);
+          if constexpr (kEights % 2 == 1) load_matrices(rest, from + (kEights - 1) * 16);
 #pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          if (i < r || i >= taps + r) continue;
-          const unsigned(&with)[kEights] = pairs[(u - r + kRows) % kRows];
-          if constexpr (kEights > 1) multiply_add(sums[r], x[0], x[1], x[2], x[3], with[0], with[1], T{});
-          if constexpr (kEights % 2 == 1) multiply_add(sums[r], rest[0], rest[1], with[kEights - 1], T{});
+          for (int r = 0; r < kRows; ++r) {
+            const unsigned(&with)[kEights] = pairs[(u - r + kRows) % kRows];
+            if constexpr (kEights > 1) multiply_add(sums[r], x[0], x[1], x[2], x[3], with[0], with[1], T{});
+            if constexpr (kEights % 2 == 1) multiply_add(sums[r], rest[0], rest[1], with[kEights - 1], T{});
+          }
         }
+        table += tap_pitch, at.window += at.pitch;
+        at.row += at.step, at.least_row += at.step, at.most_row += at.step;
       }
     }
   }
 };
 
 /// kRepeat: output channels of one of x. kScatters: the input's gradient. kLast: channels are neighbours.
-/// kWord: bytes of the sources that are copied at once. kStore: targets that are stored together.
-template <class T, class Tile, int kRepeat, bool kScatters, bool kLast, int kWord, int kStore, int kThreads,
-          int kBlocks>
+/// kWord, kAligned: as copy_planes() has them. kStore: targets that are stored together.
+template <class T, class Tile, int kRepeat, bool kScatters, bool kLast, int kWord, bool kAligned, int kStore,
+          int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const PhaseWork work) {
   constexpr int kRows = Tile::kRows, kPlaces = 16;
   constexpr int kSources = phase_channels(kScatters, kRepeat), kTargets = phase_channels(!kScatters, kRepeat);
@@ -130,12 +135,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
   const auto list_sources = [&](const PhaseItem& at) {
     const auto place_of = [&](int row) { return row * at.source_step; };
     return list_rows<T, kLast, kThreads>(work.source, place_of, at.images, cut.channels * kSources,
-                                         share.channels * kSources, at.high - at.low,
-                                         cut.plane, cut.row, memory.sources_list);
+                                         share.channels * kSources, at.high - at.low, cut.plane, cut.row,
+                                         memory.sources_list);
   };
   const PhasePlanes<true> sources = sources_of(work, kSources);
   const auto copy_sources = [&](const PhaseItem& at, int count) {
-    copy_planes<T, kWord, kThreads>(sources, share, at, at.source_row, memory.sources_list, count, memory.raw);
+    copy_planes<T, kWord, kAligned, kThreads>(sources, share, at, at.source_row, memory.sources_list, count,
+                                              memory.raw);
     end_copies();
   };
   int source_rows = 0;
@@ -151,8 +157,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
     const int rows = at.high - at.low;
     wait_for_copies<0>();
     __syncthreads();
-    sort_planes<T, kLast, kWord, kThreads>(sources, share, at, at.source_row, memory.sources_list, source_rows,
-                                           memory.raw, planes);
+    sort_planes<T, kLast, kWord, kAligned, kThreads>(sources, share, at, at.source_row, memory.sources_list,
+                                                     source_rows, memory.raw, planes);
     const int target_rows = list_targets<T, kLast, kThreads>(work, share, at, kTargets, memory.targets_list);
     __syncthreads();
     if (item + 1 < share.last) {
@@ -200,7 +206,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
           const int column = by_w.first + (tile + eight) * 8;
 #pragma unroll 1
           for (int group_h = 0; group_h < groups_h; ++group_h) {
-            const PhaseGroupOfRows by_h = memory.groups_of_rows[(at.residue * classes_h + class_h) * groups_h + group_h];
+            const PhaseGroupOfRows by_h =
+                memory.groups_of_rows[(at.residue * classes_h + class_h) * groups_h + group_h];
             const int begin_row = by_h.first + begin * step_h - at.low;
             PhaseWindows windows;
             windows.row = begin_row + row * step_h, windows.step = step_h, windows.high = rows;

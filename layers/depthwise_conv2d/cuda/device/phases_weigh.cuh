@@ -143,8 +143,8 @@ struct PhaseTapSums {
 
 /// Parts of dw, of some channels of x and items. work.source: x, work.target: g. kRepeat: output channels of
 /// one of x.
-template <class T, class Tile, int kRepeat, bool kBias, bool kLast, int kWordX, int kWordG, int kThreads,
-          int kBlocks>
+template <class T, class Tile, int kRepeat, bool kBias, bool kLast, int kWordX, bool kAlignedX, int kWordG,
+          bool kAlignedG, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) weigh_phases(const PhaseWork work) {
   constexpr int kTapRows = Tile::kTapRows, kTaps = Tile::kTaps;
   extern __shared__ uint4 shared[];
@@ -177,15 +177,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_phases(const PhaseWor
   const auto begin_copies = [&](const PhaseItem& at) {
     const auto place_of_x = [&](int row) { return row * at.source_step; };
     const auto place_of_g = [&](int row) { return row * at.target_step; };
-    x_rows = list_rows<T, kLast, kThreads>(work.source, place_of_x, at.images,
-                                           cut.channels, share.channels, at.high - at.low, cut.plane, cut.row,
-                                           x_list);
-    g_rows = list_rows<T, kLast, kThreads>(work.target, place_of_g, at.images, outputs,
-                                           share.channels * kRepeat, at.end - at.begin, cut.target_plane,
-                                           cut.target_row, g_list);
+    x_rows = list_rows<T, kLast, kThreads>(work.source, place_of_x, at.images, cut.channels, share.channels,
+                                           at.high - at.low, cut.plane, cut.row, x_list);
+    g_rows =
+        list_rows<T, kLast, kThreads>(work.target, place_of_g, at.images, outputs, share.channels * kRepeat,
+                                      at.end - at.begin, cut.target_plane, cut.target_row, g_list);
     __syncthreads();
-    copy_planes<T, kWordX, kThreads>(sources, share, at, at.source_row, x_list, x_rows, x_raw);
-    copy_planes<T, kWordG, kThreads>(targets, share, at, at.target_row, g_list, g_rows, g_raw);
+    copy_planes<T, kWordX, kAlignedX, kThreads>(sources, share, at, at.source_row, x_list, x_rows, x_raw);
+    copy_planes<T, kWordG, kAlignedG, kThreads>(targets, share, at, at.target_row, g_list, g_rows, g_raw);
     end_copies();
   };
   if (share.first < share.last) begin_copies(PhaseItem(work, share.first));
@@ -194,8 +193,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_phases(const PhaseWor
     const PhaseItem at(work, item);
     wait_for_copies<0>();
     __syncthreads();
-    sort_planes<T, kLast, kWordX, kThreads>(sources, share, at, at.source_row, x_list, x_rows, x_raw, planes);
-    sort_planes<T, kLast, kWordG, kThreads>(targets, share, at, at.target_row, g_list, g_rows, g_raw, gradients);
+    sort_planes<T, kLast, kWordX, kAlignedX, kThreads>(sources, share, at, at.source_row, x_list, x_rows,
+                                                       x_raw, planes);
+    sort_planes<T, kLast, kWordG, kAlignedG, kThreads>(targets, share, at, at.target_row, g_list, g_rows,
+                                                       g_raw, gradients);
     __syncthreads();
     if (item + 1 < share.last) begin_copies(PhaseItem(work, item + 1));
     const int strips = at.images * classes_h * cut.row_groups * w.classes() * cut.tiles;

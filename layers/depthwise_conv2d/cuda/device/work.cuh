@@ -272,11 +272,11 @@ struct PhaseTensor {
 /// are copied there one by one. Words are aligned in the tensor, so that numbers may begin within the first
 /// one of a piece.
 struct PhaseRaw {
-  int pieces = 1;                     ///< of a row: one, or one for each column
-  int piece_words = 0;                ///< with the one for those that begin within a word
-  int piece_bytes = 0;                ///< of all of a block's channels
-  int column_bytes = 0;               ///< from one column to the next
-  int copy_lanes = 1, sort_lanes = 1; ///< neighbouring threads that share a row
+  int pieces = 1;                      ///< of a row: one, or one for each column
+  int piece_words = 0;                 ///< with the one for those that begin within a word
+  int piece_bytes = 0;                 ///< of all of a block's channels
+  int column_bytes = 0;                ///< from one column to the next
+  int copy_lanes = 1, sort_lanes = 1;  ///< neighbouring threads that share a row
 };
 
 /// How a problem is shared out among blocks, each of which has some channels of x.
@@ -292,11 +292,11 @@ struct PhaseCut {
   int taps = 0;  ///< in words, of one output channel
   static constexpr int kMostPhases = 16, kUnread = 1 << 30;
   int bases[kMostPhases] = {};
-  int target_rows = 0;                   ///< of the tensor, in shared memory
-  int source_list = 0, target_list = 0;  ///< rows of all planes
-  PhaseRaw source_raw, target_raw;       ///< the latter: weight's gradient
+  int target_rows = 0;                     ///< of the tensor, in shared memory
+  int source_list = 0, target_list = 0;    ///< rows of all planes
+  PhaseRaw source_raw, target_raw;         ///< the latter: weight's gradient
   int source_bytes = 0, target_bytes = 0;  ///< of all rows of these
-  int store_lanes = 1;                   ///< neighbouring threads that store a row of targets; a power of two
+  int store_lanes = 1;  ///< neighbouring threads that store a row of targets; a power of two
   /// Weight gradient: targets lie in shared memory as float32, too, columns sorted by class. A strip is a
   /// tile of columns by strip_rows rows of a class; there are row_groups of these. Of all strips a thread has
   /// every `splits`-th.
@@ -304,7 +304,7 @@ struct PhaseCut {
   int strip_rows = 0, splits = 1;
   Divisor by_tiles, by_row_groups, by_classes_h, by_classes_w, by_step_h, by_step_w, by_place_blocks;
   Divisor by_channels, by_bands, by_residues;  ///< channels: planes of targets of an image
-  static constexpr int kMostGroups = 128;  ///< of one axis, of all classes
+  static constexpr int kMostGroups = 128;      ///< of one axis, of all classes
 };
 
 /// Rows of one residue modulo the dilation: a problem of their own, of dilation 1.
