@@ -80,8 +80,9 @@ bool plan_phases(const Problem& p, const PhaseShape& s, const PhaseConfig& c, bo
   if ((plan.launch.shared_bytes + 1024) * c.resident > kSharedBytes) return false;
   if (registers_of(z.threads, c.resident) < phase_registers(s, z)) return false;
   const double taps = static_cast<double>(z.channels) * s.repeat * s.work.h.kernel * s.work.w.kernel;
-  plan.cost =
-      phase_cost(s, z, plan, c.resident, effort_of(s, z, plan.phases.cut), taps * 30 / z.threads, true);
+  const double measured = !p.channels_last ? 1.65 : s.work.w.scatters ? 2.05 : 1.95;
+  plan.cost = phase_cost(s, z, plan, c.resident, effort_of(s, z, plan.phases.cut), taps * 30 / z.threads,
+                         true, measured);
   if (!named) return true;
   std::array<char, 200> text{};
   const int length =
@@ -203,7 +204,7 @@ PhaseEffort effort_to_move(const PhaseShape& s, const PhaseCut& cut, const Phase
 }
 
 double phase_cost(const PhaseShape& s, const PhaseShareSizes& z, const Plan& plan, int resident,
-                  const PhaseEffort& of_item, double of_block, bool stores) {
+                  const PhaseEffort& of_item, double of_block, bool stores, double measured) {
   constexpr double kClocks = kMultiprocessors * 1.9e6;  // of all multiprocessors, a millisecond
   const PhaseWork& work = plan.phases;
   const PhaseCut& cut = work.cut;
@@ -236,7 +237,7 @@ double phase_cost(const PhaseShape& s, const PhaseShareSizes& z, const Plan& pla
         items * wavefronts * kShared / kClocks, items * of_item.matrix / kClocks, latency})
     sum += std::pow(limit, kPower);
   const double waves = blocks / (kMultiprocessors * resident);
-  return std::pow(sum, 1 / kPower) * (1 + 0.5 * (std::ceil(waves) / waves - 1)) + 0.004;
+  return measured * std::pow(sum, 1 / kPower) * (1 + 0.5 * (std::ceil(waves) / waves - 1)) + 0.004;
 }
 
 void add_phase_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {

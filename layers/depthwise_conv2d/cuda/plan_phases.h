@@ -33,10 +33,11 @@ PhaseEffort effort_to_move(const PhaseShape& s, const PhaseCut& cut, const Phase
                            bool stores);
 
 /// Estimated milliseconds. of_item: what warps do for an item beside moving it; of_block: clocks that a block
-/// takes to begin and end. Limits of memory, issue, shared memory, matrix units and latency, joined so that
-/// the largest counts most. Counted; nothing is fitted to measurements.
+/// takes to begin and end. Counted limits of memory, issue, shared memory, matrix units and latency, joined
+/// so that the largest counts most; `measured`: times that plans of such kernels took over that
+/// (docs/performance.md, item 31).
 double phase_cost(const PhaseShape& s, const PhaseShareSizes& sizes, const Plan& plan, int resident,
-                  const PhaseEffort& of_item, double of_block, bool stores);
+                  const PhaseEffort& of_item, double of_block, bool stores, double measured);
 
 /// Settles how a block with sizes.channels copies them.
 void choose_words(const PhaseShape& s, bool channels_last, PhaseShareSizes& sizes);

@@ -60,10 +60,11 @@ bool plan_weigh_phases(const Problem& p, const PhaseShape& s, const PhaseWeighCo
   const PhaseAxis &h = s.work.h, &w = s.work.w;
   const double sums = static_cast<double>(z.tap_rows) * w.most_taps(),
                taps = static_cast<double>(h.kernel) * w.kernel + 1;
+  constexpr double kMeasured = 1.45;
   const double of_block =
       2000 + sums * 8 + z.channels * s.repeat * taps * (40 + 6 * plan.phases.cut.splits) / z.threads;
   plan.cost =
-      phase_cost(s, z, plan, c.resident, effort_of(s, c, plan.phases.cut), of_block, false) +
+      phase_cost(s, z, plan, c.resident, effort_of(s, c, plan.phases.cut), of_block, false, kMeasured) +
       static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) * s.repeat * taps * 8 / 3e9;
   if (!named) return true;
   std::array<char, 200> text{};
