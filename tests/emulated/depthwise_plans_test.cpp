@@ -409,12 +409,13 @@ TEST(Plans, of_hankel_boxes_are_offered) {
 TEST(Plans, of_phases_are_offered) {
   Problem problem;
   problem.boxes = true;
+  std::int64_t images = 400;
   bool leads = false;
   const auto count = [&](Size2 kernel, Size2 stride, Size2 dilation, std::int64_t multiplier) {
     constexpr std::int64_t kChannels = 11, kSize = 60;
     const Size2 reach{(kernel.h - 1) * dilation.h, (kernel.w - 1) * dilation.w};
     const auto outputs = [](std::int64_t of, std::int64_t step) { return (kSize - of - 1) / step + 1; };
-    problem.geometry = {40,        kChannels,    kChannels * multiplier,
+    problem.geometry = {images,    kChannels,    kChannels * multiplier,
                         kChannels, Size2(kSize), {outputs(reach.h, stride.h), outputs(reach.w, stride.w)},
                         kernel,    stride,       {0, 0},
                         dilation};
@@ -436,6 +437,9 @@ TEST(Plans, of_phases_are_offered) {
         EXPECT_GT(count({9, 13}, {1, 3}, {3, 1}, 1), 0);
         EXPECT_EQ(leads, pass == Pass::Weight);
       }
+  images = 4;
+  EXPECT_GT(count({9, 13}, {1, 3}, {3, 1}, 1), 0);
+  EXPECT_FALSE(leads) << "with little to do";
   problem.transforms = true;
   problem.pass = Pass::Forward;
   EXPECT_EQ(count({5, 5}, {1, 1}, {1, 1}, 1), 0);
