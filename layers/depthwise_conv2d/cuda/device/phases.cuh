@@ -256,6 +256,40 @@ __device__ __forceinline__ void sort_planes(const PhasePlanes<kHasBases>& of, co
   }
 }
 
+/// What a block reads, item by item: sources, or, for the weight's gradient, targets. That of the next item
+/// is copied while one is computed. Calls are by all threads; between them and what others do to the same
+/// memory the caller synchronizes.
+template <class T, bool kAreSources, bool kLast, int kWord, bool kAligned, int kThreads>
+struct PhaseStream {
+  const PhaseWork& work;
+  const PhaseShare& share;
+  const PhasePlanes<kAreSources> planes;
+  uint4* const rows;
+  unsigned char* const raw;
+  int count = 0;  ///< of rows
+
+  __device__ __forceinline__ void list(const PhaseItem& at) {
+    const int step = kAreSources ? at.source_step : at.target_step;
+    count = list_rows<T, kLast, kThreads>(
+        planes.tensor, [&](int row) { return row * step; }, at.images, work.cut.channels * planes.repeat,
+        share.channels * planes.repeat, kAreSources ? at.high - at.low : at.end - at.begin, planes.plane,
+        kAreSources ? work.cut.row : work.cut.target_row, rows);
+  }
+  /// To be followed by end_copies(), and wait_for_copies() before sort().
+  __device__ __forceinline__ void copy(const PhaseItem& at) const {
+    copy_planes<T, kWord, kAligned, kThreads>(planes, share, at, first_row(at), rows, count, raw);
+  }
+  template <class Kept>
+  __device__ __forceinline__ void sort(const PhaseItem& at, Kept* to) const {
+    sort_planes<T, kLast, kWord, kAligned, kThreads>(planes, share, at, first_row(at), rows, count, raw, to);
+  }
+
+ private:
+  __device__ __forceinline__ static Int64 first_row(const PhaseItem& at) {
+    return kAreSources ? at.source_row : at.target_row;
+  }
+};
+
 /// Lists the rows of the tensor that an item's targets are in: with those between them, and behind the last.
 template <class T, bool kLast, int kThreads>
 __device__ __forceinline__ int list_targets(const PhaseWork& work, const PhaseShare& share,

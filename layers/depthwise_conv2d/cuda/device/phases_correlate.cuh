@@ -134,41 +134,27 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_phases(const Phas
   const int classes_h = h.classes(), classes_w = w.classes(), step_h = h.step();
   const int groups_h = h.groups(), groups_w = w.groups();
   const int units = target_planes * classes_h * classes_w * cut.row_groups * cut.tiles;
-  const auto list_sources = [&](const PhaseItem& at) {
-    const auto place_of = [&](int row) { return row * at.source_step; };
-    return list_rows<T, kLast, kThreads>(work.source, place_of, at.images, cut.channels * kSources,
-                                         share.channels * kSources, at.high - at.low, cut.plane, cut.row,
-                                         memory.sources_list);
-  };
-  const PhasePlanes<true> sources = sources_of(work, kSources);
-  const auto copy_sources = [&](const PhaseItem& at, int count) {
-    copy_planes<T, kWord, kAligned, kThreads>(sources, share, at, at.source_row, memory.sources_list, count,
-                                              memory.raw);
+  PhaseStream<T, true, kLast, kWord, kAligned, kThreads> sources{work, share, sources_of(work, kSources),
+                                                                 memory.sources_list, memory.raw};
+  const auto begin_copies = [&](int item) {
+    if (item >= share.last) return;
+    const PhaseItem at(work, item);
+    sources.list(at);
+    __syncthreads();
+    sources.copy(at);
     end_copies();
   };
-  int source_rows = 0;
-  if (share.first < share.last) {
-    const PhaseItem at(work, share.first);
-    source_rows = list_sources(at);
-    __syncthreads();
-    copy_sources(at, source_rows);
-  }
+  begin_copies(share.first);
 #pragma unroll 1
   for (int item = share.first; item < share.last; ++item) {
     const PhaseItem at(work, item);
     const int rows = at.high - at.low;
     wait_for_copies<0>();
     __syncthreads();
-    sort_planes<T, kLast, kWord, kAligned, kThreads>(sources, share, at, at.source_row, memory.sources_list,
-                                                     source_rows, memory.raw, planes);
+    sources.sort(at, planes);
     const int target_rows = list_targets<T, kLast, kThreads>(work, share, at, kTargets, memory.targets_list);
     __syncthreads();
-    if (item + 1 < share.last) {
-      const PhaseItem next(work, item + 1);
-      source_rows = list_sources(next);
-      __syncthreads();
-      copy_sources(next, source_rows);
-    }
+    begin_copies(item + 1);
 #pragma unroll 1
     for (int unit = thread; unit < units; unit += kThreads) {
       int plane = unit;

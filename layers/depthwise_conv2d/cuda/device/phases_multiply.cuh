@@ -132,41 +132,27 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
   const int entry = lane % 4 * 2 - lane / 4 + 7;
   const unsigned all_planes = shared_address(planes), all_zeros = shared_address(zeros);
   const int units = cut.channels * kTargets * classes_h * classes_w * cut.place_blocks;
-  const auto list_sources = [&](const PhaseItem& at) {
-    const auto place_of = [&](int row) { return row * at.source_step; };
-    return list_rows<T, kLast, kThreads>(work.source, place_of, at.images, cut.channels * kSources,
-                                         share.channels * kSources, at.high - at.low, cut.plane, cut.row,
-                                         memory.sources_list);
-  };
-  const PhasePlanes<true> sources = sources_of(work, kSources);
-  const auto copy_sources = [&](const PhaseItem& at, int count) {
-    copy_planes<T, kWord, kAligned, kThreads>(sources, share, at, at.source_row, memory.sources_list, count,
-                                              memory.raw);
+  PhaseStream<T, true, kLast, kWord, kAligned, kThreads> sources{work, share, sources_of(work, kSources),
+                                                                 memory.sources_list, memory.raw};
+  const auto begin_copies = [&](int item) {
+    if (item >= share.last) return;
+    const PhaseItem at(work, item);
+    sources.list(at);
+    __syncthreads();
+    sources.copy(at);
     end_copies();
   };
-  int source_rows = 0;
-  if (share.first < share.last) {
-    const PhaseItem at(work, share.first);
-    source_rows = list_sources(at);
-    __syncthreads();
-    copy_sources(at, source_rows);
-  }
+  begin_copies(share.first);
 #pragma unroll 1
   for (int item = share.first; item < share.last; ++item) {
     const PhaseItem at(work, item);
     const int rows = at.high - at.low;
     wait_for_copies<0>();
     __syncthreads();
-    sort_planes<T, kLast, kWord, kAligned, kThreads>(sources, share, at, at.source_row, memory.sources_list,
-                                                     source_rows, memory.raw, planes);
+    sources.sort(at, planes);
     const int target_rows = list_targets<T, kLast, kThreads>(work, share, at, kTargets, memory.targets_list);
     __syncthreads();
-    if (item + 1 < share.last) {
-      const PhaseItem next(work, item + 1);
-      source_rows = list_sources(next);
-      __syncthreads();
-      copy_sources(next, source_rows);
-    }
+    begin_copies(item + 1);
     const int begin = static_cast<int>(cut.by_classes_h.divide(static_cast<unsigned>(at.begin)));
 #pragma unroll 1
     for (int unit = thread / 32; unit < units; unit += kThreads / 32) {

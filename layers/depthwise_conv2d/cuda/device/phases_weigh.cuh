@@ -171,34 +171,27 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_phases(const PhaseWor
   const int classes_h = h.classes(), step_h = h.step();
   PhaseTapSums<Tile, kBias> sums;
   sums.clear();
-  const PhasePlanes<true> sources = sources_of(work, 1);
-  const PhasePlanes<false> targets = gradients_of(work, kRepeat);
-  int x_rows = 0, g_rows = 0;
-  const auto begin_copies = [&](const PhaseItem& at) {
-    const auto place_of_x = [&](int row) { return row * at.source_step; };
-    const auto place_of_g = [&](int row) { return row * at.target_step; };
-    x_rows = list_rows<T, kLast, kThreads>(work.source, place_of_x, at.images, cut.channels, share.channels,
-                                           at.high - at.low, cut.plane, cut.row, x_list);
-    g_rows =
-        list_rows<T, kLast, kThreads>(work.target, place_of_g, at.images, outputs, share.channels * kRepeat,
-                                      at.end - at.begin, cut.target_plane, cut.target_row, g_list);
+  PhaseStream<T, true, kLast, kWordX, kAlignedX, kThreads> sources{work, share, sources_of(work, 1), x_list,
+                                                                   x_raw};
+  PhaseStream<T, false, kLast, kWordG, kAlignedG, kThreads> targets{work, share, gradients_of(work, kRepeat),
+                                                                    g_list, g_raw};
+  const auto begin_copies = [&](int item) {
+    if (item >= share.last) return;
+    const PhaseItem at(work, item);
+    sources.list(at), targets.list(at);
     __syncthreads();
-    copy_planes<T, kWordX, kAlignedX, kThreads>(sources, share, at, at.source_row, x_list, x_rows, x_raw);
-    copy_planes<T, kWordG, kAlignedG, kThreads>(targets, share, at, at.target_row, g_list, g_rows, g_raw);
+    sources.copy(at), targets.copy(at);
     end_copies();
   };
-  if (share.first < share.last) begin_copies(PhaseItem(work, share.first));
+  begin_copies(share.first);
 #pragma unroll 1
   for (int item = share.first; item < share.last; ++item) {
     const PhaseItem at(work, item);
     wait_for_copies<0>();
     __syncthreads();
-    sort_planes<T, kLast, kWordX, kAlignedX, kThreads>(sources, share, at, at.source_row, x_list, x_rows,
-                                                       x_raw, planes);
-    sort_planes<T, kLast, kWordG, kAlignedG, kThreads>(targets, share, at, at.target_row, g_list, g_rows,
-                                                       g_raw, gradients);
+    sources.sort(at, planes), targets.sort(at, gradients);
     __syncthreads();
-    if (item + 1 < share.last) begin_copies(PhaseItem(work, item + 1));
+    begin_copies(item + 1);
     const int strips = at.images * classes_h * cut.row_groups * w.classes() * cut.tiles;
     const int item_row = unit.row + h.padding - at.h.padding + at.begin / classes_h * step_h - at.low;
 #pragma unroll 1
@@ -211,9 +204,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_phases(const PhaseWor
       const int class_w = by_tile - by_class * w.classes();
       const int first = (by_class - by_group * cut.row_groups) * cut.strip_rows;
       const int class_h = by_group - image * classes_h;
-      const int targets = at.end - at.begin - class_h + classes_h - 1;
-      const int rows = min(cut.strip_rows,
-                           static_cast<int>(cut.by_classes_h.divide(static_cast<unsigned>(targets))) - first);
+      const int of_class = at.end - at.begin - class_h + classes_h - 1;
+      const int rows = min(
+          cut.strip_rows, static_cast<int>(cut.by_classes_h.divide(static_cast<unsigned>(of_class))) - first);
       if (rows <= 0) continue;
       const int column = unit.column + class_w * w.stride;
       const int residue =
