@@ -116,6 +116,15 @@ TEST(Phases, multiply_input_gradient_strides_above_the_kernel) {
   multiply<Float16, Kernel<1, 2, 2, 3>, 2, true, false>();
 }
 
+/// One column of some of the channels is a piece of its own: the last block has fewer of them than a row of
+/// all, and must not read behind the tensor.
+TEST(Phases, single_columns_are_pieces) {
+  const PhaseRaw raw = cut_phase_raw(1, 1, 16, true, 16, 4, 4, kThreads);
+  EXPECT_TRUE(raw.by_columns);
+  EXPECT_EQ(raw.pieces, 1);
+  EXPECT_FALSE(cut_phase_raw(1, 1, 16, false, 16, 4, 4, kThreads).by_columns);
+}
+
 /// A plane of more numbers than an int counts.
 TEST(Phases, cut) {
   PhaseWork work;

@@ -62,6 +62,7 @@ inline PhaseRaw cut_phase_raw(std::int64_t columns, std::int64_t every, std::int
   const std::int64_t column_bytes = channels * number_bytes,
                      piece_bytes = pieces ? column_bytes : ((columns - 1) * every + 1) * column_bytes;
   PhaseRaw raw;
+  raw.by_columns = pieces;
   raw.pieces = pieces ? static_cast<int>(columns) : 1;
   raw.piece_bytes = static_cast<int>(piece_bytes);
   const std::int64_t before = std::max(0, word - std::max(alignment, number_bytes));

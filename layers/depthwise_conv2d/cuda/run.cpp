@@ -216,7 +216,7 @@ bool bind(const Plan& plan, const Operands& o, Bound& bound) {
   if (plan.family == Plan::Family::Phases) {
     // Rows that are copied as one piece have no gaps.
     const auto has_no_gaps = [](const PhaseRaw& raw, int every, const ConstTensorView& view) {
-      return raw.pieces > 1 || view.shape[3] == 1 ||
+      return raw.by_columns || view.shape[3] == 1 ||
              raw.column_bytes == every * view.strides[3] * static_cast<std::int64_t>(size_of(view.dtype));
     };
     const PhaseCut& cut = plan.phases.cut;

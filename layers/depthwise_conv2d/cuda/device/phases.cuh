@@ -161,7 +161,7 @@ __device__ __forceinline__ void copy_planes(const PhasePlanes<kHasBases>& of, co
   const char* const begin = of.template begin<T>(share, at, first_row);
   const int row_words = form.pieces * form.piece_words, column_step = of.template column_step<T>();
   const int bytes =
-      form.pieces > 1 ? share.channels * of.repeat * static_cast<int>(sizeof(T)) : form.piece_bytes;
+      form.by_columns ? share.channels * of.repeat * static_cast<int>(sizeof(T)) : form.piece_bytes;
   for (int word = lane; word < row_words; word += lanes) {
     const int piece = word / form.piece_words, ahead = (word - piece * form.piece_words) * kWord;
     const char* const of_word = begin + static_cast<Int64>(piece) * column_step + ahead;
@@ -206,7 +206,7 @@ __device__ __forceinline__ void sort_planes(const PhasePlanes<kHasBases>& of, co
   // Where numbers begin within a word differs between rows, and between pieces.
   const unsigned begin =
       static_cast<unsigned>(reinterpret_cast<unsigned long long>(of.template begin<T>(share, at, first_row)));
-  const unsigned column_step = form.pieces > 1 ? static_cast<unsigned>(of.template column_step<T>()) : 0;
+  const unsigned column_step = form.by_columns ? static_cast<unsigned>(of.template column_step<T>()) : 0;
   for (int first = lane; first < run; first += lanes * kTogether) {
     Kept* places[kTogether];
     const unsigned char* numbers_at[kTogether];

@@ -269,12 +269,13 @@ struct PhaseTensor {
 };
 
 /// How rows of planes lie in shared memory as they were in the tensor, before they are sorted: in words that
-/// are copied there one by one. Words are aligned in the tensor, so that numbers may begin within the first
-/// one of a piece.
+/// are copied one by one. Words are aligned in the tensor: what precedes a piece in its first word comes
+/// along; behind its end nothing is read.
 struct PhaseRaw {
-  int pieces = 1;                      ///< of a row: one, or one for each column
+  bool by_columns = false;             ///< a piece is the channels of one column; else it is a whole row
+  int pieces = 1;                      ///< of a row
   int piece_words = 0;                 ///< with the one for those that begin within a word
-  int piece_bytes = 0;                 ///< of all of a block's channels
+  int piece_bytes = 0;                 ///< of a whole row
   int column_bytes = 0;                ///< from one column to the next
   int copy_lanes = 1, sort_lanes = 1;  ///< neighbouring threads that share a row
 };
