@@ -15,8 +15,8 @@ struct PhaseShareSizes {
   int threads = 256;
   int channels = 1, images = 1;  ///< of x
   int band = 1;                  ///< targets, at least; bands are of whole classes
-  /// Bytes that are copied at once, of sources and, for the weight's gradient, of targets. By how many bytes
-  /// the addresses divide at which rows, or a block's channels of a column, begin.
+  /// Bytes that are copied at once, of sources and, for the weight's gradient, of targets; and a number of
+  /// bytes that divides the address of each piece (PhaseRaw).
   int source_word = 16, target_word = 16, source_alignment = 1, target_alignment = 1;
   bool source_pieces = false, target_pieces = false;  ///< channels are neighbours, and a block has some
   int target_vector = 1;                              ///< targets that are stored together
@@ -32,7 +32,8 @@ struct PhaseSizes : PhaseShareSizes {
   int more_phase = 0, more_row = 0, wavefronts = 0;
 };
 
-/// Numbers that a plane may have: more than any shared memory, and few enough to be multiplied.
+/// Numbers that a plane may have, and bytes of all rows: more than any shared memory, and few enough to be
+/// multiplied.
 inline constexpr std::int64_t kMostPlane = 1 << 20;
 
 /// One axis of the forward pass, or of the input's gradient.
@@ -82,8 +83,8 @@ inline std::int64_t bytes_of(const PhaseRaw& raw, std::int64_t rows, int word) {
   return round_up(rows * raw.pieces * raw.piece_words * word, 16);
 }
 
-/// Divides rows by residue modulo their dilation, with which their stride has no common divisor; those of
-/// more than `most` residues stay together.
+/// Divides rows by residue modulo their dilation, which has no common divisor with their stride any more
+/// (phase_axis); those of more than `most` residues stay together.
 inline void divide_phase_rows(PhaseWork& work, int most = PhaseWork::kMostResidues) {
   PhaseAxis& h = work.h;
   work.residues = 1, work.all_targets = h.targets;
@@ -165,7 +166,7 @@ inline void cut_phase_bands(const PhaseWork& work, int targets, PhaseCut& cut) {
   cut.by_bands = divisor_of(cut.bands), cut.by_residues = divisor_of(work.residues);
 }
 
-/// Whether lists and tables are long enough, and there is anything to do.
+/// Whether the table of residues is long enough, groups of taps are few, and there is anything to do.
 inline bool can_cut_phases(const PhaseWork& work) {
   const PhaseAxis &h = work.h, &w = work.w;
   return h.sources > 0 && h.targets > 0 && w.sources > 0 && w.targets > 0 &&

@@ -106,6 +106,7 @@ bool may_use_phases(const Problem& p, const Shape& s) {
   constexpr std::int64_t kMostSize = std::int64_t{1} << 20, kMostNumbers = std::int64_t{1} << 30;
   constexpr int kFewestTaps = 10;  // of fewer, memory decides, and planning takes time
   const Conv2dGeometry& g = p.geometry;
+  // Measured on GPUs with the copy engine alone, though they do not use it.
   const auto fits = [](Size2 size) { return std::max(size.h, size.w) < kMostSize; };
   return p.boxes && p.pass != Pass::Both && !p.transforms && p.hook == Hook::None && fits(g.in) &&
          fits(g.out) && fits(g.padding) && fits(g.dilation) && fits(g.stride) &&
@@ -244,7 +245,8 @@ void add_phase_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
   PhaseShape shape{};
   if (!describe_phases(p, s, shape)) return;
   if (weighs(p)) return add_weigh_phase_plans(p, shape, plans);
-  // Those of either kernel by themselves: else the other's would be all that is measured.
+  // The two kernels' plans are chosen apart: of one list the cheapest alone are kept, and a wrong estimate
+  // would leave one kernel out of what is measured.
   std::vector<std::pair<double, PhaseConfig>> of_products, configs;
   // Of each tile the best share of a block.
   const auto try_tile = [&](const PhaseSizes& tile) {

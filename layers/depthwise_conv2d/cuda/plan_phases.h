@@ -14,8 +14,10 @@ namespace lamella::depthwise {
 struct PhaseShape {
   PhaseWork work;  ///< axes and sizes
   std::int64_t images, channels;
-  int repeat, number, sources, targets;    ///< channels of either for one of x
-  int source_alignment, target_alignment;  ///< by which rows begin, and columns whose channels are neighbours
+  int repeat;                              ///< output channels of one of x
+  int number;                              ///< bytes of one
+  int sources, targets;                    ///< channels of either for one of x
+  int source_alignment, target_alignment;  ///< of whole rows, or of columns whose channels are neighbours
   int target_vector;                       ///< at most
   int source_rows;                         ///< of all residues
   double rows_met;                         ///< rows of taps of a target that meet a source, on average
@@ -24,11 +26,12 @@ struct PhaseShape {
 /// False: no phases can do the problem.
 bool describe_phases(const Problem& problem, const Shape& shape, PhaseShape& to);
 
-/// Instructions and wavefronts of shared memory that an item's planes take to be copied, sorted, and stored
-/// if they are; of a warp.
+/// What a block spends on an item: instructions of its warps, wavefronts of shared memory, clocks of the
+/// matrix units. Counted in machine code for sm_90.
 struct PhaseEffort {
-  double issue = 0, wavefronts = 0, matrix = 0;  ///< matrix: clocks of the matrix units
+  double issue = 0, wavefronts = 0, matrix = 0;
 };
+/// On its planes: copying and sorting them, and storing those of targets if they are stored.
 PhaseEffort effort_to_move(const PhaseShape& s, const PhaseCut& cut, const PhaseShareSizes& sizes,
                            bool stores);
 

@@ -2,16 +2,19 @@
 
 #include "vector.cuh"
 
-/// Planes sorted by phase: the columns of one residue modulo PhaseAxis::step(). A block copies rows of either
-/// format to shared memory as they are, while it computes those before; then it sorts them, phase after
-/// phase, with zeros for columns outside the tensor. Rows keep their order. There neighbouring targets of a
-/// class, which have the same taps, read neighbours for neighbouring taps of a group (PhaseAxis, work.cuh): a
-/// dense correlation of stride 1, whatever stride and dilation were. Numbers are kept as float32
-/// (phases_correlate.cuh, phases_weigh.cuh) or as they are, for the matrix units (phases_multiply.cuh). These
-/// are not the phases of barriers.
+/// Planes sorted by phase: the columns of one residue modulo PhaseAxis::step() (not a phase of a barrier). In
+/// shared memory a row's phases lie one behind the other, with zeros for columns outside the tensor, so that
+/// neighbouring targets of a class, which have the same taps, read neighbours: a dense correlation of stride
+/// 1, whatever stride and dilation were (PhaseAxis, work.cuh). Numbers are kept as float32
+/// (phases_correlate.cuh, phases_weigh.cuh), or as they are, for the matrix units (phases_multiply.cuh).
+///
+/// A block has some channels and goes through items: some images, one residue of rows (PhaseResidue), one
+/// band of targets. For each it waits for the rows, which were copied as they are; sorts them into planes;
+/// begins to copy the next item's; computes; and stores the targets, which lie in shared memory in the order
+/// of the tensor. weigh_phases sorts the targets, too, and keeps its sums to the end.
 namespace lamella::depthwise {
 
-/// A block's share: channels, and items, which are images and bands of rows.
+/// A block's share: channels, and items.
 struct PhaseShare {
   int first_channel, channels;  ///< of x
   int first, last;
@@ -28,7 +31,8 @@ struct PhaseShare {
 /// Images, targets and sources of an item.
 struct PhaseItem {
   PhaseAxis h;  ///< rows
-  int image, images, residue;
+  int image, images;
+  int residue;                   ///< of its rows
   int begin, end;                ///< targets
   int low, high;                 ///< sources that they have
   Int64 source_row, target_row;  ///< where these begin in the tensors
@@ -386,8 +390,8 @@ __device__ __forceinline__ void list_groups(const PhaseWork& work, int pitch, Ph
   }
 }
 
-/// How correlate_phases and multiply_phases lay out shared memory: lists, rows as they are, a row of zeros,
-/// planes, taps, targets.
+/// How correlate_phases and multiply_phases lay out shared memory: lists, rows as they are, a row of zeros
+/// (for rows that do not exist, of multiply_phases), planes, taps, targets.
 template <class T, class Kept, class Tap>
 struct PhaseMemory {
   PhaseGroupOfRows* groups_of_rows;
@@ -398,7 +402,7 @@ struct PhaseMemory {
   Tap* taps;
   T* targets;
 
-  /// Planes and output channels that a block has at a time.
+  /// source_planes, outputs: planes of sources, and output channels, that a block has at a time.
   __device__ __forceinline__ PhaseMemory(const PhaseWork& work, uint4* shared, int source_planes,
                                          int outputs) {
     const PhaseAxis &h = work.h, &w = work.w;

@@ -44,7 +44,7 @@ __device__ __forceinline__ void make_phase_tables(const PhaseWork& work, const P
 /// What the lanes of a warp have of a row of x for a group of taps; the first is that of the first target's
 /// first tap.
 struct PhaseWindows {
-  unsigned window, none;    ///< where the lane's begins in the row, were that there, and zeros in its place
+  unsigned window, none;    ///< where the lane's columns begin in that row, and in the row of zeros
   unsigned pitch;           ///< bytes from one row to the next
   int row, step, high;      ///< the row exists if 0 <= row < high; `step` to the next
   int least_row, most_row;  ///< `row` of all lanes
@@ -129,6 +129,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
   const int classes_h = h.classes(), classes_w = w.classes(), step_h = h.step();
   const int groups_h = h.groups(), groups_w = w.groups();
   const int lane = thread % 32, place = lane % 16, eight = lane / 16;
+  // Of the Toeplitz matrix a lane has rows lane % 4 · 2 and the next, of column lane / 4: taps row - column
+  // and the next. Entry e begins with tap e - 7.
   const int entry = lane % 4 * 2 - lane / 4 + 7;
   const unsigned all_planes = shared_address(planes), all_zeros = shared_address(zeros);
   const int units = cut.channels * kTargets * classes_h * classes_w * cut.place_blocks;
@@ -171,7 +173,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) multiply_phases(const Phase
       const int number = min(first + place, of_class - 1);  // the last stands in for those behind it
       int tile, row;
       const int image = find(number, tile, row);
-      // Rows of all lanes. Places are in order, unless they are of several images.
+      // First rows of all places of the warp, so that it leaves out rows that none of them has. Within one
+      // image they rise; of several images any may be among them.
       int least, most, some;
       if (find(first, some, least) != find(min(first + kPlaces, of_class) - 1, some, most))
         least = 0, most = (cut.row_groups - 1) * kRows;

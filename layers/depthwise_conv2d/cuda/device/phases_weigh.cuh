@@ -34,7 +34,7 @@ __device__ __forceinline__ int unit_of_tap(const PhaseWork& work, int tap_h, int
 struct PhaseTapUnit {
   int split;             ///< the first strip; none: the thread has no taps
   int of_x, of_g;        ///< planes of the first image, in floats
-  int row, column;       ///< sources of the first taps, of class 0
+  int row, column;       ///< sources of the first taps, of class 0; the column by its residue alone
   int rows;              ///< of taps
   bool all_taps, first;  ///< those of the last column exist; of the channel, so that it has the bias's sum
 
@@ -48,7 +48,7 @@ struct PhaseTapUnit {
     const int round = block / h.sets(), set_h = block - round * h.sets();
     of_x = channel / repeat * work.cut.plane, of_g = channel * work.cut.target_plane;
     row = h.group(0, set_h).first + round * tap_rows * h.step();
-    column = w.group(0, set_w).first + w.padding * w.step();  // not below zero
+    column = w.group(0, set_w).first + w.padding * w.step();  // not below zero: its residue is asked for
     rows = min(tap_rows, h.group(0, set_h).taps - round * tap_rows);
     all_taps = w.group(0, set_w).taps == taps;
     first = number == 0;
@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_phases(const PhaseWor
   const int outputs = cut.channels * kRepeat;
   const int x_numbers = cut.images * cut.channels * cut.plane,
             g_numbers = cut.images * outputs * cut.target_plane;
-  // Lists, rows as they are, planes.
+  // Lists, rows as they are, planes; in the end sums in place of these.
   uint4* const x_list = shared;
   uint4* const g_list = x_list + cut.source_list;
   unsigned char* const x_raw = reinterpret_cast<unsigned char*>(g_list + cut.target_list);
