@@ -47,6 +47,12 @@ class Tensor {
 
   T* data() { return data_; }
   Pixels pixels() { return {data_, strides_[0], strides_[2], strides_[3]}; }
+  /// From its first number to its last.
+  emulated::Readable readable() const {
+    std::int64_t last = 0;
+    for (std::size_t axis = 0; axis < sizes_.size(); ++axis) last += (sizes_[axis] - 1) * strides_[axis];
+    return {data_, data_ + last + 1};
+  }
   PhaseTensor strided() { return {data_, strides_[0], strides_[1], strides_[2], strides_[3]}; }
   void fill(const std::vector<double>& numbers) {
     each([&](T& at, std::size_t i) { at = narrow<T>(static_cast<float>(numbers[i])); });
@@ -236,7 +242,8 @@ struct Case {
                       static_cast<float>(Reference::kHigh)};
   }
   template <class Work, class Kernel>
-  static void run(Work& work, const Launch& launch, bool writes_dx, const Kernel& kernel) {
+  void run(Work& work, const Launch& launch, bool writes_dx, const Kernel& kernel) {
+    emulated::let_copies_read({x.readable(), y.readable(), dx.readable()});
     const auto launch_once = [&] {
       emulated::run(launch.blocks, launch.threads, static_cast<std::size_t>(launch.shared_bytes), kernel);
     };
@@ -244,6 +251,7 @@ struct Case {
       each_output(work, writes_dx, launch_once);
     else
       launch_once();
+    emulated::let_copies_read({});
   }
   static void expect_parts(const std::vector<float>& parts, const std::vector<double>& wanted, bool bias) {
     for (std::size_t i = 0; i < wanted.size(); ++i) {

@@ -68,6 +68,7 @@ std::map<int, int> named_threads;
 std::vector<Store> stores;
 std::deque<std::function<void()>> loads;  // under way
 bool copies_at_once = false;
+std::vector<Readable> readable;
 std::uint32_t boxes[kWarp][2][kWarp][kExchanged];  // of each warp, two in turn
 
 [[noreturn]] void fault(const std::string& what) {
@@ -209,7 +210,14 @@ void check_shared(const void* address, std::size_t count, std::size_t alignment,
   check_alignment(address, alignment, what);
 }
 
+void let_copies_read(std::initializer_list<Readable> tensors) { readable = tensors; }
 void copy_later(void* to, const void* from, std::size_t count, std::size_t zeros) {
+  const auto place = [](const void* at) { return reinterpret_cast<std::uintptr_t>(at); };
+  const auto has = [&](const Readable& tensor) {
+    return place(from) >= place(tensor.begin) / 16 * 16 && place(from) + count <= place(tensor.end);
+  };
+  if (count > 0 && !readable.empty() && std::none_of(readable.begin(), readable.end(), has))
+    fault("a copy reads outside of the tensors");
   const Copy later{to, from, count, zeros};
   copies_at_once ? copy(later) : threads[current].open.push_back(later);
 }

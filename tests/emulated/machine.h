@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <initializer_list>
 #include <stdexcept>
 
 /// A GPU's multiprocessor on the CPU: it runs the threads of a block in turn, each until it waits for others.
@@ -86,6 +87,11 @@ unsigned char* shared_memory();
 /// `alignment`.
 void check_shared(const void* address, std::size_t count, std::size_t alignment, const char* what);
 void copy_later(void* to, const void* from, std::size_t count, std::size_t zeros);  ///< by cp.async
+/// What such copies may read from now on, whole words of 16 bytes in front: [begin, end) of each. None: all.
+struct Readable {
+  const void *begin, *end;
+};
+void let_copies_read(std::initializer_list<Readable> tensors);
 void end_copies();
 void wait_for_copies(std::size_t groups);
 void wait_for_warp();
