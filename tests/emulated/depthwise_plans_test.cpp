@@ -445,6 +445,35 @@ TEST(Plans, of_phases_are_offered) {
   EXPECT_EQ(count({5, 5}, {1, 1}, {1, 1}, 1), 0);
 }
 
+/// Of a slice of channels, each column is copied by itself.
+TEST(Plans, of_phases_leave_out_gaps) {
+  const auto has_gaps = [](Pass pass, bool input, bool output) {
+    Problem problem;
+    problem.pass = pass, problem.channels_last = problem.boxes = true;
+    problem.geometry = {40, 8, 8, 8, Size2(60), Size2(56), Size2(5), Size2(1), Size2(0), Size2(1)};
+    problem.input_gaps = input, problem.output_gaps = output;
+    const std::vector<Plan> plans = plans_for(problem);
+    std::pair<bool, bool> found{true, true};  // of all plans: sources by columns, and targets
+    int count = 0;
+    for (const Plan& plan : plans) {
+      if (plan.family != Plan::Family::Phases) continue;
+      const PhaseCut& cut = plan.phases.cut;
+      found.first = found.first && cut.source_raw.by_columns;
+      found.second = found.second && cut.target_raw.by_columns;
+      ++count;
+    }
+    EXPECT_GT(count, 0);
+    return found;
+  };
+  EXPECT_FALSE(has_gaps(Pass::Forward, false, true).first);
+  EXPECT_TRUE(has_gaps(Pass::Forward, true, false).first);
+  EXPECT_FALSE(has_gaps(Pass::Input, true, false).first);
+  EXPECT_TRUE(has_gaps(Pass::Input, false, true).first);
+  EXPECT_EQ(has_gaps(Pass::Weight, false, false), std::pair(false, false));
+  EXPECT_EQ(has_gaps(Pass::Weight, true, false), std::pair(true, false));
+  EXPECT_EQ(has_gaps(Pass::Weight, false, true), std::pair(false, true));
+}
+
 TEST(Plans, of_positions_are_offered_for_small_maps) {
   Problem problem;
   problem.dtype = DType::BFloat16, problem.boxes = true;

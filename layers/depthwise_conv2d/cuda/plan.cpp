@@ -11,7 +11,8 @@ bool operator==(const Problem& a, const Problem& b) {
   const Conv2dGeometry &g = a.geometry, &h = b.geometry;
   return a.pass == b.pass && a.dtype == b.dtype && a.channels_last == b.channels_last &&
          a.input_alignment == b.input_alignment && a.output_alignment == b.output_alignment &&
-         a.bias == b.bias && a.transforms == b.transforms && a.hardswish == b.hardswish && a.hook == b.hook &&
+         a.input_gaps == b.input_gaps && a.output_gaps == b.output_gaps && a.bias == b.bias &&
+         a.transforms == b.transforms && a.hardswish == b.hardswish && a.hook == b.hook &&
          a.accumulate == b.accumulate && a.boxes == b.boxes && a.exact_taps == b.exact_taps &&
          g.batch == h.batch && g.in_channels == h.in_channels && g.out_channels == h.out_channels &&
          g.in == h.in && g.out == h.out && g.kernel == h.kernel && g.stride == h.stride &&

@@ -27,6 +27,9 @@ struct Problem {
   Conv2dGeometry geometry;     ///< with dilation 1 where the kernel has a single tap
   bool channels_last = false;  ///< channels side by side; else dense planes
   int input_alignment = 16, output_alignment = 16;
+  /// Pixels of neighbouring channels lie further apart than these take, as those of a slice of channels do.
+  /// What is measured does not tell such problems apart (text_of()).
+  bool input_gaps = false, output_gaps = false;
   bool bias = false;        ///< its gradient is wanted, too
   bool transforms = false;  ///< the input passes through a Transform
   bool hardswish = false;   ///< the Transform's activation, there and where a hook goes back through it

@@ -134,6 +134,8 @@ bool describe_phases(const Problem& p, const Shape& s, PhaseShape& shape) {
   shape.sources = scatters ? shape.repeat : 1, shape.targets = scatters ? 1 : shape.repeat;
   const int sources = scatters ? p.output_alignment : p.input_alignment,
             targets = scatters ? p.input_alignment : p.output_alignment;
+  shape.source_gaps = scatters ? p.output_gaps : p.input_gaps;
+  shape.target_gaps = scatters ? p.input_gaps : p.output_gaps;
   // Rows of planes begin where they begin; of channels, alignments are those of columns, too.
   const auto aligned = [&](int alignment, std::int64_t width, const PhaseAxis& axis, bool source) {
     const int first = source ? axis.source_first : axis.target_first;
@@ -149,8 +151,8 @@ bool describe_phases(const Problem& p, const Shape& s, PhaseShape& shape) {
 }
 
 void choose_words(const PhaseShape& s, bool channels_last, PhaseShareSizes& sizes) {
-  const auto choose = [&](int of, int alignment, bool& pieces, int& word, int& begins) {
-    pieces = channels_last && sizes.channels < s.channels;
+  const auto choose = [&](int of, int alignment, bool gaps, bool& pieces, int& word, int& begins) {
+    pieces = channels_last && (gaps || sizes.channels < s.channels);
     word = 16, begins = alignment;
     if (!pieces) return;
     const int bytes = sizes.channels * of * s.number;
@@ -158,8 +160,10 @@ void choose_words(const PhaseShape& s, bool channels_last, PhaseShareSizes& size
     constexpr int kLong = 64;  // bytes, of which a word more or less is few
     if (bytes < kLong) word = std::clamp(begins, 4, 16);
   };
-  choose(s.sources, s.source_alignment, sizes.source_pieces, sizes.source_word, sizes.source_alignment);
-  choose(s.targets, s.target_alignment, sizes.target_pieces, sizes.target_word, sizes.target_alignment);
+  choose(s.sources, s.source_alignment, s.source_gaps, sizes.source_pieces, sizes.source_word,
+         sizes.source_alignment);
+  choose(s.targets, s.target_alignment, s.target_gaps, sizes.target_pieces, sizes.target_word,
+         sizes.target_alignment);
   sizes.target_vector = s.target_vector;
   while (channels_last && std::int64_t{sizes.channels} * s.targets % sizes.target_vector != 0)
     sizes.target_vector /= 2;

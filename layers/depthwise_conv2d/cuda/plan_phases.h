@@ -18,6 +18,7 @@ struct PhaseShape {
   int number;                              ///< bytes of one
   int sources, targets;                    ///< channels of either for one of x
   int source_alignment, target_alignment;  ///< of whole rows, or of columns whose channels are neighbours
+  bool source_gaps, target_gaps;           ///< between the channels of one column and the next
   int target_vector;                       ///< at most
   int source_rows;                         ///< of all residues
   double rows_met;                         ///< rows of taps of a target that meet a source, on average

@@ -60,6 +60,9 @@ bool has_neighbouring_channels(const ConstTensorView& view) {
   return view.shape[1] == 1 || view.strides[1] == 1;
 }
 
+/// Whether pixels of neighbouring channels lie further apart than these take.
+bool has_gaps(const ConstTensorView& view) { return view.shape[3] != 1 && view.strides[3] != view.shape[1]; }
+
 /// The largest power of two up to 16 that divides the view's address and, in bytes, the distances of its
 /// pixels.
 int alignment_of(const ConstTensorView& view) {
@@ -255,6 +258,8 @@ bool describe_problem(const Conv2dGeometry& geometry, const Operands& o, Problem
   int (*const alignment)(const ConstTensorView&) = problem.channels_last ? alignment_of : address_alignment;
   problem.input_alignment = std::min(alignment(x), input ? alignment(o.grad_input) : 16);
   problem.output_alignment = alignment(y);
+  problem.input_gaps = problem.channels_last && (has_gaps(x) || (input && has_gaps(o.grad_input)));
+  problem.output_gaps = problem.channels_last && has_gaps(y);
   if (problem.pass != Pass::Weight && !has_dense_taps(o.weight)) return false;
   constexpr std::int64_t kMost = (std::int64_t{1} << 31) - 1;
   const std::int64_t largest = std::max(geometry.in.h * geometry.in.w, geometry.out.h * geometry.out.w);

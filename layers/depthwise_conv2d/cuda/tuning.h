@@ -10,7 +10,7 @@
 /// The measured choice: which plan was fastest, kept in a file by device and version.
 namespace lamella::depthwise {
 
-/// A problem in a line; those of different problems differ.
+/// A problem in a line; those of different problems differ, unless by gaps alone.
 std::string text_of(const Problem& problem);
 
 /// A plan's kernel and launch in a line.
