@@ -125,6 +125,15 @@ TEST(Phases, single_columns_are_pieces) {
   EXPECT_FALSE(cut_phase_raw(1, 1, 16, false, 16, 4, 4, kThreads).by_columns);
 }
 
+/// Columns may lie further apart than an int counts, as those of a tensor that was transposed.
+TEST(Phases, columns_may_be_far_apart) {
+  constexpr Int64 kApart = 3LL << 30;
+  PhaseWork work;
+  work.source.column = kApart;
+  work.w.source_every = 2;
+  EXPECT_EQ(sources_of(work, 1).column_step<float>(), 2 * kApart * 4);
+}
+
 /// A plane of more numbers than an int counts.
 TEST(Phases, cut) {
   PhaseWork work;

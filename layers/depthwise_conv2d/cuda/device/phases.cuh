@@ -134,8 +134,8 @@ struct PhasePlanes {
   }
   /// Bytes of the tensor from one column to the next.
   template <class T>
-  __device__ __forceinline__ int column_step() const {
-    return every_w * static_cast<int>(tensor.column) * static_cast<int>(sizeof(T));
+  __device__ __forceinline__ Int64 column_step() const {
+    return every_w * tensor.column * static_cast<int>(sizeof(T));
   }
 };
 /// An item's sources, sorted as the groups of taps want them.
@@ -163,12 +163,13 @@ __device__ __forceinline__ void copy_planes(const PhasePlanes<kHasBases>& of, co
             lane = thread - group * lanes, groups = kThreads / lanes;
   if (group >= groups) return;
   const char* const begin = of.template begin<T>(share, at, first_row);
-  const int row_words = form.pieces * form.piece_words, column_step = of.template column_step<T>();
+  const int row_words = form.pieces * form.piece_words;
+  const Int64 column_step = of.template column_step<T>();
   const int bytes =
       form.by_columns ? share.channels * of.repeat * static_cast<int>(sizeof(T)) : form.piece_bytes;
   for (int word = lane; word < row_words; word += lanes) {
     const int piece = word / form.piece_words, ahead = (word - piece * form.piece_words) * kWord;
-    const char* const of_word = begin + static_cast<Int64>(piece) * column_step + ahead;
+    const char* const of_word = begin + piece * column_step + ahead;
     unsigned char* to = raw + (group * row_words + word) * kWord;
     const int left = bytes - ahead, next = groups * row_words * kWord;
     if (kAligned && left <= 0) continue;
