@@ -204,9 +204,10 @@ inline int phase_wavefronts(const PhaseAxis& h, const PhaseAxis& w, const PhaseS
 inline void spread_phases(const PhaseAxis& h, const PhaseAxis& w, PhaseSizes& sizes) {
   constexpr int kVector = 4, kBanks = 32, kPart = 6;  // of a phase
   PhaseCut cut;
+  sizes.wavefronts = 0;
+  if (w.targets == 0) return;
   cut_phase_columns(w, sizes.columns, phase_window(sizes.columns, w.most_taps()), cut);
   const int least = cut.phase, most = w.step() > 1 ? std::min(kBanks - kVector, least / kPart) : 0;
-  sizes.wavefronts = 0;
   for (int more_phase = 0; more_phase <= most; more_phase += kVector)
     for (int more_row = 0; more_row < kBanks; more_row += kVector) {
       cut.phase = least + more_phase, cut.row = w.step() * cut.phase + more_row;

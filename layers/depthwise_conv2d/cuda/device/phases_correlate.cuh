@@ -55,7 +55,6 @@ struct PhaseSums {
                          ? min(tap_rows + kRows - 1,
                                static_cast<int>(by_step.divide(static_cast<unsigned>(high - 1 - row))) + 1)
                          : 0;
-    // Between, all rows of the unit have taps: there nothing is asked between loads and products.
     // Rows from kRows - 1 on, up to tap_rows, meet taps in every row of the unit: nothing is asked there.
     const int whole_end = all_taps ? tap_rows : 0;
     rows += first * pitch, taps += first * tap_pitch;
