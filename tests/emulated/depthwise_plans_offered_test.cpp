@@ -1,7 +1,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <string>
+#include <cstdint>
+#include <set>
 #include <utility>
 #include <vector>
 
