@@ -100,7 +100,8 @@ const std::map<std::string, int, std::less<>> kParameters{
     {"forward_toeplitz_boxes", 4}, {"backward_pairs", 6},      {"backward_hankel_boxes", 5},
     {"forward_columns", 5},        {"weigh_columns", 6},       {"weigh_whole_columns", 7},
     {"forward_positions", 6},      {"backward_positions", 6},  {"weigh_positions", 8},
-    {"correlate_phases", 10},      {"multiply_phases", 10},    {"weigh_phases", 11}};
+    {"correlate_phases", 10},      {"multiply_phases", 10},    {"weigh_phases", 11},
+    {"correlate_rolling", 7},      {"weigh_rolling", 8}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -120,12 +121,12 @@ void expect_fits(const Problem& problem, const Plan& plan) {
 
   static constexpr const char* kFamilies[] = {
       "pixels", "planes",         "boxes",        "runs",    "direct",    "matrices", "diagonals",
-      "pairs",  "toeplitz_boxes", "hankel_boxes", "columns", "positions", "phases"};
+      "pairs",  "toeplitz_boxes", "hankel_boxes", "columns", "positions", "phases",   "rolling"};
   const std::size_t bracket = plan.kernel.find('<');
   const std::string name = plan.kernel.substr(0, bracket);
   EXPECT_TRUE(name.ends_with(kFamilies[static_cast<std::size_t>(plan.family)]));
-  // Those of phases are compiled for what is left of a row of taps.
-  const bool has_kernel = plan.family != Plan::Family::Phases;
+  // Those of phases, and rolling rows, are compiled for what is left of a row of taps.
+  const bool has_kernel = !plan.has_phases();
   EXPECT_EQ(name.starts_with("forward"), has_kernel && (problem.pass == Pass::Forward || plan.turned));
   const char* const type = problem.dtype == DType::Float32    ? "<float, Kernel<"
                            : problem.dtype == DType::BFloat16 ? "<BFloat16, Kernel<"

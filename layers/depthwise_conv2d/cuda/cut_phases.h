@@ -175,6 +175,14 @@ inline bool can_cut_phases(const PhaseWork& work) {
          w.classes() * w.groups() <= PhaseCut::kMostGroups;
 }
 
+/// Blocks of so many rows of taps, of all sets, that threads of the weight's gradient have, of a channel.
+inline int weighing_units(const PhaseWork& work, int tap_rows) {
+  const PhaseAxis& h = work.h;
+  const int of_blocks = h.stride * tap_rows;
+  const int tap_blocks = h.kernel / of_blocks * h.sets() + std::min(h.sets(), h.kernel % of_blocks);
+  return tap_blocks * work.w.sets();
+}
+
 /// The eights of columns that a product of multiply_phases reads.
 inline int phase_eights(const PhaseAxis& w) { return static_cast<int>(ceiling(w.most_taps() + 7, 8)); }
 

@@ -45,9 +45,7 @@ inline Launch cut_weigh_phases(PhaseWork& work, std::int64_t images, std::int64_
   Launch launch;
   if (!can_cut_phases(work)) return launch;
   // Threads.
-  const int outputs = sizes.channels * repeat, of_blocks = h.stride * sizes.tap_rows;
-  const int tap_blocks = h.kernel / of_blocks * h.sets() + std::min(h.sets(), h.kernel % of_blocks);
-  const int units = tap_blocks * w.sets() * outputs;
+  const int outputs = sizes.channels * repeat, units = weighing_units(work, sizes.tap_rows) * outputs;
   cut.splits = sizes.splits > 0 ? sizes.splits : std::max(1, sizes.threads / units);
   if (std::int64_t{units} * cut.splits > sizes.threads) return launch;
 

@@ -77,6 +77,9 @@ void join_phase_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans
       bytes < kLeastBytes ? 0 : plans.front().cost * measured_over_estimated(plans.front(), p.pass);
   std::vector<Plan> phases;
   add_phase_plans(p, s, phases);
+  add_rolling_plans(p, s, phases);
+  std::stable_sort(phases.begin(), phases.end(),
+                   [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
   const auto slower =
       std::find_if(phases.begin(), phases.end(), [&](const Plan& plan) { return plan.cost >= first; });
   plans.insert(plans.end(), slower, phases.end());

@@ -59,7 +59,8 @@ struct Plan {
     HankelBoxes,
     Columns,
     Positions,
-    Phases
+    Phases,
+    Rolling
   };
   Family family = Family::Pixels;
   BoxSizes x_box, y_box, dx_box;  ///< where it moves boxes; without channels: the kernel does not have it
@@ -78,14 +79,15 @@ struct Plan {
   bool moves_boxes() const {
     return family == Family::Boxes || family == Family::ToeplitzBoxes || family == Family::HankelBoxes;
   }
-  /// Whether `pixels` describes the work; else `planes` does, of Phases `phases`, or of Pairs those of
-  /// `kinds`.
+  /// Whether `phases` describes the work.
+  bool has_phases() const { return family == Family::Phases || family == Family::Rolling; }
+  /// Whether `pixels` does; else, and if `phases` does not, `planes` does, or of Pairs those of `kinds`.
   bool has_pixels() const { return family == Family::Pixels || family == Family::Direct || moves_boxes(); }
   /// Blocks that share out the channels, of those that work on parts of the images.
   int channel_groups() const {
-    return static_cast<int>(family == Family::Phases ? groups_of(phases)
-                            : has_pixels()           ? groups_of(pixels)
-                                                     : groups_of(planes));
+    return static_cast<int>(has_phases()   ? groups_of(phases)
+                            : has_pixels() ? groups_of(pixels)
+                                           : groups_of(planes));
   }
 
   /// Floats of the parts of a weight gradient; those of a hook lie behind.

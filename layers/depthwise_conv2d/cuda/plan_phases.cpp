@@ -12,20 +12,6 @@ struct PhaseConfig {
   int resident = 1;  ///< blocks that share a multiprocessor
 };
 
-/// Products of one axis that exist, for each of its targets.
-double meetings(const PhaseAxis& axis) {
-  double met = 0;
-  for (int target = 0; target < axis.targets; ++target)
-    for (int number = 0; number < axis.groups(); ++number) {
-      const PhaseAxis::Group group = axis.group(target % axis.classes(), number);
-      for (int tap = 0; tap < group.taps; ++tap) {
-        const int source = group.first + (target / axis.classes() + tap) * axis.step();
-        if (source >= 0 && source < axis.sources) ++met;
-      }
-    }
-  return met / axis.targets;
-}
-
 /// Of a thread, to within some.
 int phase_registers(const PhaseShape& s, const PhaseSizes& z) {
   if (z.multiplies) return 62 + z.rows * (4 + phase_eights(s.work.w));
@@ -116,6 +102,19 @@ bool may_use_phases(const Problem& p, const Shape& s) {
 
 }  // namespace
 
+double phase_meetings(const PhaseAxis& axis) {
+  double met = 0;
+  for (int target = 0; target < axis.targets; ++target)
+    for (int number = 0; number < axis.groups(); ++number) {
+      const PhaseAxis::Group group = axis.group(target % axis.classes(), number);
+      for (int tap = 0; tap < group.taps; ++tap) {
+        const int source = group.first + (target / axis.classes() + tap) * axis.step();
+        if (source >= 0 && source < axis.sources) ++met;
+      }
+    }
+  return met / axis.targets;
+}
+
 bool describe_phases(const Problem& p, const Shape& s, PhaseShape& shape) {
   if (!may_use_phases(p, s)) return false;
   const Conv2dGeometry& g = p.geometry;
@@ -125,7 +124,7 @@ bool describe_phases(const Problem& p, const Shape& s, PhaseShape& shape) {
   work.w = phase_axis(g.in.w, g.out.w, g.kernel.w, g.stride.w, g.padding.w, g.dilation.w, scatters);
   work.target_h = static_cast<int>(scatters ? g.in.h : g.out.h);
   work.target_w = static_cast<int>(scatters ? g.in.w : g.out.w);
-  shape.rows_met = meetings(work.h);
+  shape.rows_met = phase_meetings(work.h);
   shape.source_rows = work.h.sources;
   divide_phase_rows(work);
   if (!can_cut_phases(work)) return false;

@@ -24,6 +24,9 @@ struct PhaseShape {
   double rows_met;                         ///< rows of taps of a target that meet a source, on average
 };
 
+/// Products of one axis that exist, for each of its targets.
+double phase_meetings(const PhaseAxis& axis);
+
 /// False: no phases can do the problem.
 bool describe_phases(const Problem& problem, const Shape& shape, PhaseShape& to);
 

@@ -367,7 +367,7 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
                     static_cast<int>(of_input.launch.blocks), static_cast<int>(of_weight.launch.blocks)};
       work = &plane_pair;
     }
-  } else if (plan.family == Plan::Family::Phases) {
+  } else if (plan.has_phases()) {
     phases = plan.phases;
     phases.source = strided(bound.from), phases.target = strided(bound.into);
     phases.taps = parameters;

@@ -18,6 +18,8 @@
 #include "planes_forward.cuh"
 #include "positions_correlate.cuh"
 #include "positions_weigh.cuh"
+#include "rolling_correlate.cuh"
+#include "rolling_weigh.cuh"
 #include "runs_backward.cuh"
 #include "runs_forward.cuh"
 #include "toeplitz_boxes.cuh"

@@ -141,6 +141,38 @@ struct PhaseTapSums {
   }
 };
 
+/// Adds up what threads have of a tap and writes a block's part of dw: of output channels first … first +
+/// channels - 1 of `all`, of `outputs` that the block has threads for. Threads count channels fastest, then
+/// splits, then units; `list` has room for the sums of all.
+template <class Tile, bool kBias, int kThreads, class Sums>
+__device__ __forceinline__ void store_tap_sums(const PhaseWork& work, int first, int channels, int all,
+                                               int outputs, const Sums& sums, float* list) {
+  constexpr int kTapRows = Tile::kTapRows, kTaps = Tile::kTaps;
+  const PhaseAxis &h = work.h, &w = work.w;
+  const PhaseCut& cut = work.cut;
+  const int thread = static_cast<int>(threadIdx.x);
+#pragma unroll
+  for (int j = 0; j < kTapRows; ++j)
+#pragma unroll
+    for (int k = 0; k < kTaps; ++k) list[(j * kTaps + k) * kThreads + thread] = sums.taps[j][k];
+  if (kBias) list[kTapRows * kTaps * kThreads + thread] = sums.bias;
+  __syncthreads();
+  const int taps = h.kernel * w.kernel, part = static_cast<int>(blockIdx.x) / cut.channel_blocks;
+  float* const to = work.parts + (static_cast<Int64>(part) * all + first) * (taps + 1);
+  for (int i = thread; i < channels * (taps + 1); i += kThreads) {
+    const int channel = i / (taps + 1), tap = i - channel * (taps + 1);
+    if (!kBias && tap == taps) continue;
+    const int tap_h = tap / w.kernel, tap_w = tap - tap_h * w.kernel;
+    const int number = tap == taps ? 0 : unit_of_tap(work, tap_h, tap_w, kTapRows);
+    const int of = tap == taps ? kTapRows * kTaps : tap_h / h.stride % kTapRows * kTaps + tap_w / w.stride;
+    const float* const from = list + of * kThreads + number * cut.splits * outputs + channel;
+    // In order.
+    float sum = 0;
+    for (int split = 0; split < cut.splits; ++split) sum += from[split * outputs];
+    to[i] = sum;
+  }
+}
+
 /// Parts of dw, of some channels of x and items. work.source: x, work.target: g. kRepeat: output channels of
 /// one of x.
 template <class T, class Tile, int kRepeat, bool kBias, bool kLast, int kWordX, bool kAlignedX, int kWordG,
@@ -223,28 +255,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_phases(const PhaseWor
     __syncthreads();
   }
 
-  // Shares of a sum are added in order.
-  float* const list = planes;
-#pragma unroll
-  for (int j = 0; j < kTapRows; ++j)
-#pragma unroll
-    for (int k = 0; k < kTaps; ++k) list[(j * kTaps + k) * kThreads + thread] = sums.taps[j][k];
-  if (kBias) list[kTapRows * kTaps * kThreads + thread] = sums.bias;
-  __syncthreads();
-  const int taps = h.kernel * w.kernel, part = static_cast<int>(blockIdx.x) / cut.channel_blocks;
-  float* const to =
-      work.parts + (static_cast<Int64>(part) * work.channels + share.first_channel) * kRepeat * (taps + 1);
-  for (int i = thread; i < share.channels * kRepeat * (taps + 1); i += kThreads) {
-    const int channel = i / (taps + 1), tap = i - channel * (taps + 1);
-    if (!kBias && tap == taps) continue;
-    const int tap_h = tap / w.kernel, tap_w = tap - tap_h * w.kernel;
-    const int number = tap == taps ? 0 : unit_of_tap(work, tap_h, tap_w, kTapRows);
-    const int of = tap == taps ? kTapRows * kTaps : tap_h / h.stride % kTapRows * kTaps + tap_w / w.stride;
-    const float* const from = list + of * kThreads + number * cut.splits * outputs + channel;
-    float sum = 0;
-    for (int split = 0; split < cut.splits; ++split) sum += from[split * outputs];
-    to[i] = sum;
-  }
+  store_tap_sums<Tile, kBias, kThreads>(work, share.first_channel * kRepeat, share.channels * kRepeat,
+                                        work.channels * kRepeat, outputs, sums, planes);
 }
 
 }  // namespace lamella::depthwise

@@ -43,13 +43,6 @@ struct PixelItem {
   }
 };
 
-/// Bit i: begin <= i < end.
-__device__ __forceinline__ unsigned bits_between(int begin, int end) {
-  const int low = max(begin, 0), high = min(end, 32);
-  if (low >= high) return 0;
-  return (0xffffffffu >> (32 - (high - low))) << low;
-}
-
 /// Copies rows of one class of pixels to shared memory, where they lie without gaps; what does not exist is
 /// zero. A thread has the same columns of every row.
 template <class T, int kChunk, int kChannels, int kThreads>

@@ -121,6 +121,13 @@ __device__ __forceinline__ void keep(T* to, const float (&numbers)[kCount]) {
     keep_words(to, narrow_all<T>(numbers));
 }
 
+/// Bit i: begin <= i < end.
+__device__ __forceinline__ unsigned bits_between(int begin, int end) {
+  const int low = max(begin, 0), high = min(end, 32);
+  if (low >= high) return 0;
+  return (0xffffffffu >> (32 - (high - low))) << low;
+}
+
 /// Number `at` of memory that holds float32 or T.
 template <class T>
 __device__ __forceinline__ float load_parameter(const void* data, bool is_float32, Int64 at) {

@@ -1,0 +1,87 @@
+#pragma once
+
+#include "phases.cuh"
+
+/// Large kernels at any stride and dilation on channels side by side (NHWC), straight from memory. A thread
+/// has one channel, and its neighbours the next: so a warp reads whole lines whatever is skipped between
+/// columns, no two lanes meet in a bank, and neither shared memory nor alignment is asked for. Of a class of
+/// targets, and a group of taps (PhaseAxis, work.cuh), the problem is dense: rows of sources roll through
+/// registers, each is loaded once for all of a thread's rows, and the next is on its way meanwhile. What
+/// neighbouring threads load again is in the first-level cache.
+namespace lamella::depthwise {
+
+/// Bit c: column c of a window exists, whose first is at `column` and the others `step` apart.
+__device__ __forceinline__ unsigned existing_columns(int column, int step, Divisor by_step, int columns,
+                                                     int window) {
+  const auto divide = [&](int number) {
+    return static_cast<int>(by_step.divide(static_cast<unsigned>(number)));
+  };
+  const int begin = column < 0 ? divide(step - 1 - column) : 0;
+  const int end = column < columns ? divide(columns - 1 - column) + 1 : 0;
+  return bits_between(begin, min(end, window));
+}
+
+/// A number as it lies in memory, in a register of its own.
+__device__ __forceinline__ unsigned load_bits(const float* from) { return __float_as_uint(*from); }
+template <class T>
+__device__ __forceinline__ unsigned load_bits(const T* from) {
+  return from->bits;
+}
+__device__ __forceinline__ float widen_bits(unsigned bits, float) { return __uint_as_float(bits); }
+template <class T>
+__device__ __forceinline__ float widen_bits(unsigned bits, T) {
+  return widen(T{static_cast<unsigned short>(bits)});
+}
+
+/// Columns of a row, zeros for those that do not exist. kApart: numbers from one to the next; 0: `apart` has
+/// it.
+template <Int64 kApart, class T, int kWindow>
+__device__ __forceinline__ void load_columns(const T* from, Int64 apart, unsigned exists,
+                                             unsigned (&bits)[kWindow]) {
+  static_assert(kWindow <= 32);
+  constexpr unsigned kAll = 0xffffffffu >> (32 - kWindow);
+  const Int64 step = kApart > 0 ? kApart : apart;
+  if (exists == kAll) {
+#pragma unroll
+    for (int c = 0; c < kWindow; ++c) bits[c] = load_bits(from + c * step);
+  } else {
+    hold(exists);  // else each bit has a register of its own while the thread lives
+#pragma unroll
+    for (int c = 0; c < kWindow; ++c) bits[c] = exists >> c & 1 ? load_bits(from + c * step) : 0;
+  }
+}
+template <class T, int kWindow>
+__device__ __forceinline__ void widen_columns(const unsigned (&bits)[kWindow], float (&to)[kWindow]) {
+#pragma unroll
+  for (int c = 0; c < kWindow; ++c) to[c] = widen_bits(bits[c], T{});
+}
+
+/// Rows of sources that a thread reads, counted from its first target's first tap: those from `low` to
+/// `high` exist.
+struct RollingRows {
+  int low, high;
+  __device__ __forceinline__ RollingRows(int row, int step, Divisor by_step, int rows) {
+    const auto divide = [&](int number) {
+      return static_cast<int>(by_step.divide(static_cast<unsigned>(number)));
+    };
+    low = row < 0 ? divide(step - 1 - row) : 0;
+    high = row < rows ? divide(rows - 1 - row) + 1 : 0;
+  }
+  __device__ __forceinline__ bool has(int row) const { return row >= low && row < high; }
+};
+
+/// Targets of one class, or strips of them: where they are.
+struct RollingUnit {
+  int image, class_h, class_w, row_group, tile;
+  /// Tiles are next to each other, then classes of columns: they read the same lines.
+  __device__ __forceinline__ RollingUnit(const PhaseWork& work, int number) {
+    const PhaseCut& cut = work.cut;
+    tile = take_digit(number, cut.tiles, cut.by_tiles);
+    class_w = take_digit(number, work.w.classes(), cut.by_classes_w);
+    row_group = take_digit(number, cut.row_groups, cut.by_row_groups);
+    class_h = take_digit(number, work.h.classes(), cut.by_classes_h);
+    image = number;
+  }
+};
+
+}  // namespace lamella::depthwise

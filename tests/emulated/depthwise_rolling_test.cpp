@@ -1,0 +1,79 @@
+#include "depthwise_case.h"
+#include "layers/depthwise_conv2d/cuda/cut_rolling.h"
+#include "layers/depthwise_conv2d/cuda/device/rolling_correlate.cuh"
+#include "layers/depthwise_conv2d/cuda/device/rolling_weigh.cuh"
+
+namespace lamella::depthwise::checks {
+namespace {
+
+constexpr unsigned kSeeds = 40;
+
+template <class K>
+constexpr int kMostTaps = (K::kW + K::kStrideW - 1) / K::kStrideW;
+template <class K>
+constexpr bool kIsRagged = K::kW > K::kStrideW&& K::kW % K::kStrideW != 0;
+
+template <class T, class K, int kRows, int kColumns, bool kScatters>
+void correlate() {
+  using Tile = RollingTile<kMostTaps<K>, kRows, kColumns, kIsRagged<K>>;
+  for_seeds(kSeeds, [](Draw& draw) {
+    const Geometry g = draw_geometry(draw, {Case<T, K>::kSizes});
+    SCOPED_TRACE(to_string(g));
+    Case<T, K> problem(draw, g, {true, 1, 1});
+    PhaseWork work;
+    problem.describe(work, kScatters);
+    const int targets = g.channels * phase_channels(!kScatters, K::kRepeat);
+    RollingSizes sizes;
+    sizes.threads = kThreads, sizes.rows = kRows, sizes.columns = kColumns;
+    sizes.channels = draw(1, targets);
+    const Launch launch = cut_correlate_rolling(work, g.batch, targets, phase_channels(kScatters, K::kRepeat),
+                                                sizes, draw(1, 6));
+    if (launch.blocks == 0) return false;
+    const auto kernel = [&] { correlate_rolling<T, Tile, K::kRepeat, kScatters, 0, kThreads, 1>(work); };
+    if (kScatters)
+      problem.backward(work, launch, {true, false, false}, true, false, kernel);
+    else
+      problem.forward(work, launch, false, kernel);
+    return true;
+  });
+}
+
+template <class T, class K, int kColumns, int kTapRows, bool kBias>
+void weigh() {
+  using Tile = RollingTapTile<kMostTaps<K>, kColumns, kTapRows, kIsRagged<K>>;
+  for_seeds(kSeeds, [](Draw& draw) {
+    const Geometry g = draw_geometry(draw, {Case<T, K>::kSizes});
+    SCOPED_TRACE(to_string(g));
+    Case<T, K> problem(draw, g, {true, 1, 1});
+    PhaseWork work;
+    problem.describe(work, false);
+    RollingSizes sizes;
+    sizes.threads = kThreads, sizes.rows = kTapRows, sizes.columns = kColumns;
+    sizes.channels = draw(1, g.channels * K::kRepeat);
+    sizes.strip_rows = draw(1, work.h.targets + 1);
+    const Launch launch = cut_weigh_rolling(work, g.batch, g.channels * K::kRepeat, kBias, sizes, draw(1, 6));
+    if (launch.blocks == 0) return false;
+    problem.backward(work, launch, {false, true, kBias}, false, false,
+                     [&] { weigh_rolling<T, Tile, K::kRepeat, kBias, 0, 0, kThreads, 1>(work); });
+    return true;
+  });
+}
+
+TEST(Rolling, forward) { correlate<float, Kernel<5, 5, 1, 1>, 3, 4, false>(); }
+TEST(Rolling, forward_strides) { correlate<BFloat16, Kernel<4, 7, 2, 3>, 2, 6, false>(); }
+TEST(Rolling, forward_multiplier) { correlate<Float16, Kernel<7, 2, 3, 1, 2>, 4, 3, false>(); }
+TEST(Rolling, forward_rows_alone) { correlate<float, Kernel<6, 1, 1, 2>, 1, 5, false>(); }
+TEST(Rolling, forward_strides_above_the_kernel) { correlate<float, Kernel<1, 2, 2, 3>, 2, 4, false>(); }
+TEST(Rolling, input_gradient) { correlate<float, Kernel<5, 4, 1, 1>, 3, 4, true>(); }
+TEST(Rolling, input_gradient_strides) { correlate<BFloat16, Kernel<4, 7, 2, 3>, 2, 6, true>(); }
+TEST(Rolling, input_gradient_multiplier) { correlate<Float16, Kernel<7, 2, 3, 1, 2>, 4, 3, true>(); }
+TEST(Rolling, input_gradient_strides_above_the_kernel) { correlate<float, Kernel<1, 2, 2, 3>, 2, 4, true>(); }
+TEST(Rolling, weigh) { weigh<float, Kernel<5, 5, 1, 1>, 4, 3, true>(); }
+TEST(Rolling, weigh_strides) { weigh<BFloat16, Kernel<4, 7, 2, 3>, 6, 2, true>(); }
+TEST(Rolling, weigh_other_strides) { weigh<Float16, Kernel<7, 4, 3, 2>, 3, 2, false>(); }
+TEST(Rolling, weigh_multiplier) { weigh<BFloat16, Kernel<7, 2, 3, 1, 2>, 5, 4, true>(); }
+TEST(Rolling, weigh_rows_alone) { weigh<float, Kernel<6, 1, 1, 2>, 4, 1, false>(); }
+TEST(Rolling, weigh_strides_above_the_kernel) { weigh<float, Kernel<1, 2, 2, 3>, 4, 1, true>(); }
+
+}  // namespace
+}  // namespace lamella::depthwise::checks
