@@ -26,10 +26,63 @@ struct RollingShape {
   std::int64_t source_apart, target_apart;  ///< numbers from one column of a class to the next; 0: not known
 };
 
-/// What a warp does for a thread's share: instructions, wavefronts of the first-level cache.
+/// What a warp does for a thread's share: instructions, wavefronts of the first-level cache, and rows that it
+/// may wait for.
 struct RollingEffort {
-  double issue = 0, wavefronts = 0;
+  double issue = 0, wavefronts = 0, waits = 0;
 };
+
+/// Fitted to some 600 measurements on an H200 (docs/performance.md, item 32).
+struct RollingModel {
+  double unit, group, step, row, tap_row, store;  ///< instructions beside loads and products
+  double masked;                                  ///< of a number of a window that is not whole, more
+  double most_code, code;                         ///< products of a loop that instruction caches hold; beyond
+  double spill;                                   ///< for each register that is missing
+  double busy, idle;                              ///< of issue: with many warps, and how few warps wait
+  double lines, shared, wait;                     ///< of the first-level cache
+  double memory, cache, piece;                    ///< bytes a millisecond; bytes that a piece is longer
+  double begin, power;
+};
+constexpr RollingModel kCorrelates{.unit = 69,
+                                   .group = 30,
+                                   .step = 40,
+                                   .row = 40,
+                                   .tap_row = 0,
+                                   .store = 20,
+                                   .masked = 1.73,
+                                   .most_code = 702,
+                                   .code = 0.448,
+                                   .spill = 0.00707,
+                                   .busy = 0.7,
+                                   .idle = 0.882,
+                                   .lines = 8.42,
+                                   .shared = 1.09,
+                                   .wait = 1070,
+                                   .memory = 4.5e9,
+                                   .cache = 2.67e9,
+                                   .piece = 8,
+                                   .begin = 1000,
+                                   .power = 1.73};
+constexpr RollingModel kWeighs{.unit = 574,
+                               .group = 0,
+                               .step = 0,
+                               .row = 40,
+                               .tap_row = 9.39,
+                               .store = 0,
+                               .masked = 0.5,
+                               .most_code = 1000,
+                               .code = 0.243,
+                               .spill = 0.00994,
+                               .busy = 0.7,
+                               .idle = 1.44,
+                               .lines = 8.66,
+                               .shared = 2.32,
+                               .wait = 242,
+                               .memory = 2.51e9,
+                               .cache = 5.64e9,
+                               .piece = 8,
+                               .begin = 1000,
+                               .power = 2.15};
 
 bool may_roll(const Problem& p, const Shape& s) {
   constexpr std::int64_t kMostSize = std::int64_t{1} << 20, kMostNumbers = std::int64_t{1} << 30;
@@ -86,69 +139,76 @@ double whole_windows(const RollingShape& s, int columns) {
 }
 
 RollingEffort effort_of(const Problem& p, const RollingShape& s, const RollingSizes& z, double whole) {
+  const RollingModel& m = weighs(p) ? kWeighs : kCorrelates;
   const PhaseAxis &h = s.work.h, &w = s.work.w;
   const double taps = w.most_taps(), window = z.columns + taps - 1, convert = s.number == 2 ? 1 : 0;
   // Lanes that are not of one pixel read lines of their own.
-  const double lines = std::max(1.0, 24.0 / z.channels);
-  const double of_number = 1 + convert + 1.5 * (1 - whole);
+  const double lines = std::max(1.0, m.lines / z.channels);
+  const double of_number = 1 + convert + m.masked * (1 - whole);
+  const double products = z.rows * z.columns * taps;  // of a step
+  const double code = 1 + m.code * std::max(0.0, std::log(products * z.rows / m.most_code));
   if (weighs(p)) {
     const double met = std::min(1.0, (s.rows_met + z.rows - 1) / h.kernel);
     const double rows = (z.strip_rows + z.rows - 1) * met;
-    return {150 + rows * ((window + z.columns) * of_number + 14 + 3 * z.rows) +
-                z.strip_rows * met * z.rows * taps * z.columns,
-            rows * (window + z.columns) * lines};
+    return {(m.unit + rows * ((window + z.columns) * of_number + m.row + m.tap_row * z.rows) +
+             z.strip_rows * met * products) *
+                code,
+            rows * (window + z.columns) * lines * m.shared, rows * m.wait};
   }
   const double groups = static_cast<double>(h.groups()) * w.groups() * s.sources,
                groups_w = static_cast<double>(w.groups()) * s.sources;
-  const double steps = std::min(groups * h.most_taps(), groups_w * s.rows_met + groups * (z.rows - 1));
-  const double rows = groups_w * s.rows_met + groups * (z.rows - 1), quads = std::ceil(taps / 4);
-  return {160 + groups * 80 + steps * (z.rows * z.columns * taps + quads + 8) +
-              rows * (window * of_number + 8) + z.rows * z.columns * 4,
-          rows * window * lines + steps * quads * 4 + z.rows * z.columns * lines};
+  const double rows = groups_w * s.rows_met + groups * (z.rows - 1),
+               steps = std::min(groups * h.most_taps(), rows), quads = std::ceil(taps / 4);
+  return {(m.unit + groups * m.group + steps * (products + quads + m.step) +
+           rows * (window * of_number + m.row) + z.rows * z.columns * m.store) *
+              code,
+          (rows * window * lines + steps * quads * 4 + z.rows * z.columns * lines) * m.shared,
+          groups * m.wait};
 }
 
-/// Estimated milliseconds: limits of memory, the second-level cache, issue and the first-level cache, joined
-/// so that the largest counts most.
+/// Estimated milliseconds: limits of memory, the second-level cache, issue, the first-level cache and waits,
+/// joined so that the largest counts most.
 double rolling_cost(const Problem& p, const RollingShape& s, const RollingConfig& c, const Plan& plan,
                     double whole) {
   constexpr double kClocks = 1.9e6;  // a millisecond
+  const RollingModel& m = weighs(p) ? kWeighs : kCorrelates;
   const RollingSizes& z = c.sizes;
   const PhaseWork& work = plan.phases;
   const PhaseAxis &h = work.h, &w = work.w;
   const RollingEffort of = effort_of(p, s, z, whole);
   const double units = work.items_per_part;
-  // Of warps, in a block.
-  double turns = std::ceil(units * z.channels / z.threads) * z.threads / 32;
+  // Of a block: warps that work, and their turns.
+  double warps = z.threads / 32.0, turns = std::ceil(units * z.channels / z.threads);
   if (weighs(p)) {
-    const int working = weighing_units(work, z.rows) * z.channels * work.cut.splits;
-    turns = std::ceil(units / work.cut.splits) * std::ceil(working / 32.0);
+    warps = std::ceil(weighing_units(work, z.rows) * z.channels * work.cut.splits / 32.0);
+    turns = std::ceil(units / work.cut.splits);
   }
-  const double together = kMultiprocessors * c.resident,
-               waves = std::ceil(static_cast<double>(plan.launch.blocks) / together);
-  // Few warps wait for each other's loads.
-  const double warps = z.threads * c.resident / 128.0, idle = 1 + 1.2 / warps;
-  const double blocks = waves * c.resident;  // of a multiprocessor, one after the other
-  const double issue = blocks * turns * of.issue / 4 * idle / kClocks,
-               shared = blocks * turns * of.wavefronts / kClocks;
+  const double missing = std::max(0, rolling_registers(p, s, z) - registers_of(z.threads, c.resident));
+  const double waves = std::ceil(static_cast<double>(plan.launch.blocks) / (kMultiprocessors * c.resident));
+  const double idle = m.busy + m.idle / (warps * c.resident / 4), spilled = 1 + m.spill * missing;
   const double begin =
-      waves * (4000 + static_cast<double>(plan.launch.shared_bytes) / 4 / z.threads * 30) / kClocks;
-  const double sources = static_cast<double>(s.images * s.channels) / s.repeat * (weighs(p) ? 1 : s.sources) *
-                         (p.pass == Pass::Input ? s.repeat : 1) * h.sources * h.source_every * w.sources *
-                         w.source_every * s.number,
-               targets =
-                   static_cast<double>(s.images * s.channels) * work.target_h * work.target_w * s.number;
-  const double memory = (sources + targets) / 3.9e9;
+      waves * (m.begin + static_cast<double>(plan.launch.shared_bytes) / 4 / z.threads * 30) / kClocks;
+  turns *= waves;
+  const double issue = turns * warps * c.resident * of.issue / 4 * idle * spilled / kClocks,
+               shared = turns * warps * c.resident * of.wavefronts / kClocks,
+               wait = turns * of.waits / kClocks;
+  const double images = static_cast<double>(s.images) * s.number;
+  const double x_channels = static_cast<double>(s.channels) / (weighs(p) || s.sources == 1 ? s.repeat : 1),
+               source_channels = w.scatters ? x_channels * s.repeat : x_channels;
+  const double sources = images * source_channels * h.sources * h.source_every * w.sources * w.source_every,
+               targets = images * static_cast<double>(s.channels) * work.target_h * work.target_w;
   // Rows that a row of threads reads come from the second-level cache unless the first has them still.
   const double of_unit = z.rows + h.most_taps() - 1.0,
                row_bytes = static_cast<double>(w.sources) * z.channels * s.number;
-  const double kept = (230e3 - static_cast<double>(plan.launch.shared_bytes) * c.resident) / c.resident;
+  constexpr double kFirstLevel = 230e3;
+  const double kept = kFirstLevel / c.resident - static_cast<double>(plan.launch.shared_bytes);
   const double again = weighs(p) || of_unit * row_bytes < kept ? 1.3 : of_unit / z.rows;
-  const double pieces = (z.channels * s.number + 32.0) / (z.channels * s.number);
-  const double cache = (sources * again + targets) * pieces / 5e9;
-  constexpr double kPower = 3;
+  const double piece = z.channels * s.number;
+  const double memory = (sources + targets) / m.memory,
+               cache = (sources * again + targets) * (piece + m.piece) / piece / m.cache;
   double sum = 0;
-  for (const double limit : {memory, cache, issue, shared}) sum += std::pow(limit, kPower);
-  double cost = std::pow(sum, 1 / kPower) + begin + 0.004;
+  for (const double limit : {memory, cache, issue, shared, wait}) sum += std::pow(limit, m.power);
+  double cost = std::pow(sum, 1 / m.power) + begin + 0.004;
   if (weighs(p))
     cost += static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) *
             (h.kernel * w.kernel + 1.0) * 8 / 3e9;
@@ -234,7 +294,8 @@ void add_rolling_plans(const Problem& p, const Shape& s, std::vector<Plan>& plan
     const int wanted = rolling_registers(p, shape, c.sizes);
     for (const auto& [threads, resident] :
          {std::pair(256, 1), {384, 1}, {512, 1}, {256, 2}, {256, 3}, {384, 2}, {512, 2}}) {
-      if (registers_of(threads, resident) < wanted) continue;
+      constexpr int kMostMissing = 12;  // registers: some spills cost less than idle warps
+      if (registers_of(threads, resident) + kMostMissing < wanted) continue;
       c.sizes.threads = threads, c.resident = resident;
       for (const int channels : shares)
         for (const std::int64_t waves : {1, 2, 4})

@@ -50,6 +50,23 @@ __device__ __forceinline__ void load_columns(const T* from, Int64 apart, unsigne
     for (int c = 0; c < kWindow; ++c) bits[c] = exists >> c & 1 ? load_bits(from + c * step) : 0;
   }
 }
+/// The same without a branch, and of columns that do not exist `bits` stays as it is: so the compiler has the
+/// loads among what follows, and knows how long they take.
+template <Int64 kApart, class T, int kWindow>
+__device__ __forceinline__ void load_existing_columns(const T* from, Int64 apart, unsigned exists,
+                                                      unsigned (&bits)[kWindow]) {
+  const Int64 step = kApart > 0 ? kApart : apart;
+  hold(exists);
+#pragma unroll
+  for (int c = 0; c < kWindow; ++c)
+    if (exists >> c & 1) bits[c] = load_bits(from + c * step);
+}
+/// Held, so that it stays where it is.
+template <int kWindow>
+__device__ __forceinline__ void clear_columns(unsigned (&bits)[kWindow]) {
+#pragma unroll
+  for (int c = 0; c < kWindow; ++c) bits[c] = 0, hold(bits[c]);
+}
 template <class T, int kWindow>
 __device__ __forceinline__ void widen_columns(const unsigned (&bits)[kWindow], float (&to)[kWindow]) {
 #pragma unroll

@@ -54,9 +54,12 @@ struct RollingTapSums {
     if (first >= last) return;
     strip.g += first * g_pitch, strip.x += first * x_pitch;
     unsigned raw_g[kColumns], raw_x[kWindow];
+    clear_columns(raw_g), clear_columns(raw_x);
     const auto load_rows = [&](int row) {
-      load_columns<kApartG>(strip.g, g_apart, row < strip.rows ? strip.g_exists : 0, raw_g);
-      load_columns<kApartX>(strip.x, x_apart, row < last && x_rows.has(row) ? strip.x_exists : 0, raw_x);
+      const bool has_x = row < last && x_rows.has(row);
+      if (!has_x) clear_columns(raw_x);
+      load_existing_columns<kApartG>(strip.g, g_apart, row < strip.rows ? strip.g_exists : 0, raw_g);
+      load_existing_columns<kApartX>(strip.x, x_apart, has_x ? strip.x_exists : 0, raw_x);
       strip.g += g_pitch, strip.x += x_pitch;
     };
     // Row n of g in place n % kTapRows, counted from `first` on; the last row of x.
@@ -70,7 +73,7 @@ struct RollingTapSums {
         if (n + u >= last) break;
         // What is on its way does not go round the loop: the compiler would move it, and so wait for it.
         load_rows(n + u + 1);
-        if (kBias && has_bias) {
+        if (kBias && has_bias && n + u < strip.rows) {
 #pragma unroll
           for (int c = 0; c < kColumns; ++c) bias += g[u][c];
         }
