@@ -364,6 +364,33 @@ INSTANTIATE_TEST_SUITE_P(Passes, DepthwisePhasesTest,
                          ::testing::Combine(::testing::Values(Pass::Forward, Pass::Input, Pass::Weight),
                                             ::testing::Values(kPlanes, kLast)));
 
+class DepthwiseRollingTest : public ::testing::TestWithParam<Pass> {};
+
+TEST_P(DepthwiseRollingTest, plans_compute_what_others_do) {
+  LAMELLA_NEEDS_GPU();
+  std::vector<PlanSetting> settings;
+  const auto add = [&](std::int64_t channels, Size2 in, Size2 kernel, Size2 padding, Size2 stride,
+                       Size2 dilation, std::int64_t outputs, DType dtype) {
+    constexpr std::int64_t kImages = 5;
+    PlanSetting of{GetParam(), dtype, kLast, kImages, channels, in, kernel, padding, stride, dilation};
+    of.bias = GetParam() != Pass::Input;
+    of.accumulates = GetParam() == Pass::Input && channels == 33;
+    of.outputs = outputs;
+    settings.push_back(of);
+  };
+  add(64, {60, 47}, {7, 10}, {3, 5}, Size2(1), Size2(1), 1, float32);
+  add(33, {33, 38}, {11, 4}, {5, 4}, {2, 3}, {1, 2}, 1, bfloat16);
+  add(3, {71, 66}, {4, 9}, {2, 12}, {3, 1}, {1, 3}, 2, float16);
+  add(130, Size2(14), Size2(5), Size2(4), Size2(2), Size2(2), 1, bfloat16);
+  add(5, {44, 90}, {15, 15}, {21, 7}, {1, 2}, {3, 1}, 2, float32);
+  add(42, {24, 20}, {12, 12}, {28, 5}, {2, 3}, {3, 2}, 1, float16);
+  expect_plans_agree(settings, of_family(Family::Rolling), 8, [](const PlanSetting& of) {
+    return of.pass == Pass::Weight ? 1e-5 : of.dtype == float32 ? 4e-6 : 4e-3;
+  });
+}
+INSTANTIATE_TEST_SUITE_P(Passes, DepthwiseRollingTest,
+                         ::testing::Values(Pass::Forward, Pass::Input, Pass::Weight));
+
 /// Problems drawn at random: of each family that has plans for one, the first and one further on.
 class DepthwiseFamiliesTest : public ::testing::TestWithParam<unsigned> {};
 
