@@ -50,6 +50,22 @@ __device__ __forceinline__ void load_columns(const T* from, Int64 apart, unsigne
     for (int c = 0; c < kWindow; ++c) bits[c] = exists >> c & 1 ? load_bits(from + c * step) : 0;
   }
 }
+
+/// Rows in memory, as RollingSums and RollingTapSums load them one after the other: columns that exist, of
+/// rows that do.
+template <class T, Int64 kApart>
+struct RollingSource {
+  const T* from;
+  Int64 pitch, apart;  ///< numbers from one row, and from one column, to the next
+  unsigned exists;     ///< columns
+
+  __device__ __forceinline__ void skip(int rows) { from += rows * pitch; }
+  template <int kWindow>
+  __device__ __forceinline__ void load(bool row_exists, unsigned (&bits)[kWindow]) {
+    load_columns<kApart>(from, apart, row_exists ? exists : 0, bits);
+    from += pitch;
+  }
+};
 template <class T, int kWindow>
 __device__ __forceinline__ void widen_columns(const unsigned (&bits)[kWindow], float (&to)[kWindow]) {
 #pragma unroll
