@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <utility>
 
 #include "layers/depthwise_conv2d/cuda/cut_phases.h"
 
@@ -192,6 +193,89 @@ inline void spread_rolling_targets(PhaseWork work, int repeat, RollingPlaneSizes
     if (sizes.target_wavefronts > 0 && count >= sizes.target_wavefronts) continue;
     sizes.target_wavefronts = count, sizes.more_target = more;
   }
+}
+
+/// Lays out planes of targets for the weight's gradient, as lay_rolling_sources() does.
+inline bool lay_rolling_gradients(PhaseCut& cut, const PhaseAxis& w, const RollingPlaneSizes& sizes,
+                                  std::int64_t planes, int number_bytes) {
+  cut.target_raw = cut_phase_raw(w.targets, 1, 1, false, sizes.target_word, sizes.target_alignment,
+                                 number_bytes, sizes.threads);
+  cut.target_row = row_words_of(cut.target_raw, sizes.target_word) + sizes.more_target_row;
+  const std::int64_t plane = std::int64_t{cut.target_rows} * cut.target_row + sizes.more_target;
+  if (plane * planes * 4 > kMostPlane) return false;
+  cut.target_plane = static_cast<int>(plane);
+  cut.target_bytes = static_cast<int>(round_up(plane * planes * 4, 16));
+  cut.target_list = static_cast<int>(planes * cut.target_rows);
+  return true;
+}
+
+/// The launch of weigh_rolling_planes; axes are those of the output. channels: of x. No blocks: it cannot be.
+inline Launch cut_weigh_rolling_planes(PhaseWork& work, std::int64_t images, std::int64_t channels,
+                                       int repeat, bool bias, const RollingPlaneSizes& sizes,
+                                       int number_bytes, std::int64_t wanted_blocks) {
+  PhaseCut& cut = work.cut;
+  Launch launch;
+  if (!begin_rolling_planes(work, images, channels, repeat, sizes, sizes.strip_rows, number_bytes))
+    return launch;
+  cut.strip_rows = sizes.strip_rows;
+  const int units = weighing_units(work, sizes.rows) * cut.channels;
+  if (units > sizes.threads) return launch;
+  cut.splits = sizes.threads / units;
+  const std::int64_t planes = std::int64_t{sizes.images} * sizes.channels;
+  if (!lay_rolling_sources(cut, sizes, planes) ||
+      !lay_rolling_gradients(cut, work.w, sizes, planes * repeat, number_bytes))
+    return launch;
+  const std::int64_t items = ceiling(images, sizes.images) * work.residues * cut.bands;
+  if (!share_items(work, launch, items, wanted_blocks)) return {};
+  const std::int64_t sums =
+      (std::int64_t{sizes.rows} * work.w.most_taps() + (bias ? 1 : 0)) * sizes.threads * 4;
+  launch.shared_bytes =
+      16 * (std::int64_t{cut.source_list} + cut.target_list) +
+      std::max(std::int64_t{cut.buffers} * (std::int64_t{cut.source_bytes} + cut.target_bytes), sums);
+  launch.threads = sizes.threads;
+  return launch;
+}
+
+/// As spread_rolling_targets(), of both tensors that threads of weigh_rolling_planes load.
+inline void spread_rolling_strips(PhaseWork work, int repeat, RollingPlaneSizes& sizes, int number_bytes) {
+  constexpr int kLanes = 32;
+  const PhaseAxis &h = work.h, &w = work.w;
+  sizes.more_row = sizes.more_plane = sizes.more_target_row = sizes.more_target = 0;
+  PhaseCut& cut = work.cut;
+  if (!begin_rolling_planes(work, sizes.images, sizes.channels, repeat, sizes, sizes.strip_rows,
+                            number_bytes) ||
+      !lay_rolling_gradients(cut, w, sizes, 1, number_bytes))
+    return;
+  const int splits = std::max(1, sizes.threads / (weighing_units(work, sizes.rows) * cut.channels));
+  RollingLanes of_sources, of_targets;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    int number = lane;
+    const auto take = [&](int count) {
+      const int digit = number % count;
+      number /= count;
+      return digit;
+    };
+    const int channel = take(cut.channels);
+    int strip = take(splits);
+    const int set_w = take(w.sets()), set_h = take(h.sets()), round = number;
+    std::swap(strip, number);
+    const int image = take(sizes.images), tile = take(cut.tiles), class_w = take(w.classes()),
+              row_group = take(cut.row_groups), class_h = number;
+    if (class_h >= h.classes()) continue;  // of fewer strips than threads
+    const int left = tile * sizes.columns, top = row_group * sizes.strip_rows;
+    const std::int64_t column = w.group(class_w, set_w).first + std::int64_t{left} * w.step();
+    of_sources.add({image * sizes.channels + channel / repeat,
+                    h.group(class_h, set_h).first + (top + round * sizes.rows) * h.step(),
+                    column * w.source_every * number_bytes});
+    of_targets.add({image * cut.channels + channel, class_h + top * h.classes(),
+                    (class_w + std::int64_t{left} * w.classes()) * number_bytes});
+  }
+  constexpr std::int64_t kWord = 4;
+  spread_rolling_planes(of_sources, sizes.source_word,
+                        row_words_of(cut.source_raw, sizes.source_word) * kWord, cut.source_rows,
+                        sizes.more_row, sizes.more_plane, sizes.wavefronts);
+  spread_rolling_planes(of_targets, sizes.target_word, cut.target_row * kWord, cut.target_rows,
+                        sizes.more_target_row, sizes.more_target, sizes.target_wavefronts);
 }
 
 }  // namespace lamella::depthwise

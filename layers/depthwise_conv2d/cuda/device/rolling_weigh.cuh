@@ -20,15 +20,6 @@ struct RollingTapTile {
   static constexpr int kWindow = kColumns + kTaps - 1;
 };
 
-/// A strip's rows of g, and of x.
-template <class SourceG, class SourceX>
-struct RollingStrip {
-  SourceG g;
-  SourceX x;
-  int rows;            ///< of g
-  RollingRows x_rows;  ///< row n of g meets rows n … of x
-};
-
 /// The sums of a thread.
 template <class T, class Tile, bool kBias>
 struct RollingTapSums {
@@ -44,19 +35,19 @@ struct RollingTapSums {
     bias = 0;
   }
 
-  /// Adds a strip's products. Of the thread's rows of taps, tap_rows exist. all_taps: the last column has
-  /// taps, too.
-  template <class Strip>
-  __device__ __forceinline__ void add(Strip strip, int tap_rows, bool all_taps, bool has_bias) {
-    const RollingRows& x_rows = strip.x_rows;
-    int first = max(x_rows.low - kTapRows + 1, 0), last = min(x_rows.high, strip.rows + tap_rows - 1);
-    if (kBias && has_bias) first = 0, last = max(last, strip.rows);
+  /// Adds the products of a strip of `rows` rows of g; row n meets rows n … of x. Of the thread's rows of
+  /// taps, tap_rows exist. all_taps: the last column has taps, too.
+  template <class SourceG, class SourceX>
+  __device__ __forceinline__ void add(SourceG of_g, SourceX of_x, int rows, const RollingRows& x_rows,
+                                      int tap_rows, bool all_taps, bool has_bias) {
+    int first = max(x_rows.low - kTapRows + 1, 0), last = min(x_rows.high, rows + tap_rows - 1);
+    if (kBias && has_bias) first = 0, last = max(last, rows);
     if (first >= last) return;
-    strip.g.skip(first), strip.x.skip(first);
+    of_g.skip(first), of_x.skip(first);
     unsigned raw_g[kColumns], raw_x[kWindow];
     const auto load_rows = [&](int row) {
-      strip.g.load(row < strip.rows, raw_g);
-      strip.x.load(row < last && x_rows.has(row), raw_x);
+      of_g.load(row < rows, raw_g);
+      of_x.load(row < last && x_rows.has(row), raw_x);
     };
     // Row n of g in place n % kTapRows, counted from `first` on; the last row of x.
     float g[kTapRows][kColumns], x[kWindow];
@@ -76,8 +67,7 @@ struct RollingTapSums {
         if (x_rows.has(n + u)) {
 #pragma unroll
           for (int j = 0; j < kTapRows; ++j)
-            if (static_cast<unsigned>(n + u - j) < static_cast<unsigned>(strip.rows) &&
-                (j == 0 || j < tap_rows))
+            if (static_cast<unsigned>(n + u - j) < static_cast<unsigned>(rows) && (j == 0 || j < tap_rows))
               multiply(j, g[(u - j + kTapRows) % kTapRows], x, all_taps);
         }
         widen_columns<T>(raw_g, g[(u + 1) % kTapRows]), widen_columns<T>(raw_x, x);
@@ -143,10 +133,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_rolling(const PhaseWo
                                          bits_between(0, min(columns, Tile::kColumns))};
     const RollingSource<T, kApartX> of_x{x + at.image * work.source.image + row * x_row + column * x_column,
                                          h.step() * x_row, w.step() * x_column, exists};
-    sums.add(
-        RollingStrip<RollingSource<T, kApartG>, RollingSource<T, kApartX>>{
-            of_g, of_x, rows, RollingRows(row, h.step(), cut.by_step_h, h.sources)},
-        tap_rows, all_taps, of_taps == 0);
+    sums.add(of_g, of_x, rows, RollingRows(row, h.step(), cut.by_step_h, h.sources), tap_rows, all_taps,
+             of_taps == 0);
   }
   store_tap_sums<Tile, kBias, kThreads>(work, share.first_channel, share.channels, work.channels,
                                         cut.channels, sums, reinterpret_cast<float*>(shared));
