@@ -143,7 +143,7 @@ TEST(Plans, of_phases_are_offered) {
     problem.output_alignment = problem.channels_last ? number * static_cast<int>(multiplier) : 16;
     const std::vector<Plan> plans = plans_for(problem);
     const auto is_one = [](const Plan& plan) { return plan.family == Plan::Family::Phases; };
-    leads = !plans.empty() && is_one(plans.front());
+    leads = !plans.empty() && plans.front().has_phases();
     return std::count_if(plans.begin(), plans.end(), is_one);
   };
   for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight})
@@ -154,7 +154,9 @@ TEST(Plans, of_phases_are_offered) {
         EXPECT_GT(count({5, 5}, {1, 1}, {1, 1}, 1), 0);
         EXPECT_GT(count({9, 4}, {3, 2}, {1, 1}, 2), 0);
         EXPECT_GT(count({9, 13}, {1, 3}, {3, 1}, 1), 0);
-        EXPECT_EQ(leads, pass == Pass::Weight);
+        if (pass == Pass::Weight) {
+          EXPECT_TRUE(leads);
+        }
       }
   images = 4;
   EXPECT_GT(count({9, 13}, {1, 3}, {3, 1}, 1), 0);

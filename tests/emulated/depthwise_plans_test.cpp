@@ -101,7 +101,7 @@ const std::map<std::string, int, std::less<>> kParameters{
     {"forward_columns", 5},        {"weigh_columns", 6},       {"weigh_whole_columns", 7},
     {"forward_positions", 6},      {"backward_positions", 6},  {"weigh_positions", 8},
     {"correlate_phases", 10},      {"multiply_phases", 10},    {"weigh_phases", 11},
-    {"correlate_rolling", 7},      {"weigh_rolling", 8}};
+    {"correlate_rolling", 7},      {"weigh_rolling", 8},       {"correlate_rolling_planes", 10}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);
@@ -124,7 +124,9 @@ void expect_fits(const Problem& problem, const Plan& plan) {
       "pairs",  "toeplitz_boxes", "hankel_boxes", "columns", "positions", "phases",   "rolling"};
   const std::size_t bracket = plan.kernel.find('<');
   const std::string name = plan.kernel.substr(0, bracket);
-  EXPECT_TRUE(name.ends_with(kFamilies[static_cast<std::size_t>(plan.family)]));
+  const std::string family = kFamilies[static_cast<std::size_t>(plan.family)];
+  const bool of_planes = plan.family == Plan::Family::Rolling && !problem.channels_last;
+  EXPECT_TRUE(name.ends_with(of_planes ? family + "_planes" : family));
   // Those of phases, and rolling rows, are compiled for what is left of a row of taps.
   const bool has_kernel = !plan.has_phases();
   EXPECT_EQ(name.starts_with("forward"), has_kernel && (problem.pass == Pass::Forward || plan.turned));

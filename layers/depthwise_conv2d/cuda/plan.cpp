@@ -77,7 +77,7 @@ void join_phase_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans
       bytes < kLeastBytes ? 0 : plans.front().cost * measured_over_estimated(plans.front(), p.pass);
   std::vector<Plan> phases;
   add_phase_plans(p, s, phases);
-  add_rolling_plans(p, s, phases);
+  p.channels_last ? add_rolling_plans(p, s, phases) : add_rolling_plane_plans(p, s, phases);
   std::stable_sort(phases.begin(), phases.end(),
                    [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
   const auto slower =

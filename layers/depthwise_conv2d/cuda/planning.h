@@ -137,5 +137,6 @@ void add_matrix_plans(const Problem& problem, const Shape& shape, std::vector<Pl
 void add_position_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_phase_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_rolling_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
+void add_rolling_plane_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 
 }  // namespace lamella::depthwise

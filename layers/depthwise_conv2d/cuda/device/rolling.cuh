@@ -67,6 +67,27 @@ __device__ __forceinline__ void clear_columns(unsigned (&bits)[kWindow]) {
 #pragma unroll
   for (int c = 0; c < kWindow; ++c) bits[c] = 0, hold(bits[c]);
 }
+
+/// Rows in memory, as RollingSums and RollingTapSums load them one after the other: columns that exist, of
+/// rows that do.
+template <class T, Int64 kApart>
+struct RollingSource {
+  const T* from;
+  Int64 pitch, apart;  ///< numbers from one row, and from one column, to the next
+  unsigned exists;     ///< columns
+
+  __device__ __forceinline__ void skip(int rows) { from += rows * pitch; }
+  template <int kWindow>
+  __device__ __forceinline__ void load(bool row_exists, unsigned (&bits)[kWindow]) {
+    load_columns<kApart>(from, apart, row_exists ? exists : 0, bits);
+    from += pitch;
+  }
+  template <int kWindow>
+  __device__ __forceinline__ void load_existing(bool row_exists, unsigned (&bits)[kWindow]) {
+    load_existing_columns<kApart>(from, apart, row_exists ? exists : 0, bits);
+    from += pitch;
+  }
+};
 template <class T, int kWindow>
 __device__ __forceinline__ void widen_columns(const unsigned (&bits)[kWindow], float (&to)[kWindow]) {
 #pragma unroll

@@ -38,7 +38,7 @@ __device__ __forceinline__ void make_rolling_taps(const PhaseWork& work, const P
 }
 
 /// The sums of a thread.
-template <class T, class Tile, Int64 kApart>
+template <class T, class Tile>
 struct RollingSums {
   static constexpr int kRows = Tile::kRows, kColumns = Tile::kColumns;
   float sums[kRows][kColumns];
@@ -50,24 +50,21 @@ struct RollingSums {
       for (int c = 0; c < kColumns; ++c) sums[r][c] = with;
   }
 
-  /// Adds a group's products. Row i of sources is at from + i · pitch; row j of taps, whose quads are
-  /// quad_step apart, at taps + j · tap_pitch. all_taps: the last column has taps, too.
-  __device__ __forceinline__ void add(const T* from, Int64 pitch, Int64 apart, unsigned exists,
-                                      const RollingRows& rows, const uint4* taps, int tap_pitch,
+  /// Adds a group's products. Row j of taps, whose quads are quad_step apart, is at taps + j · tap_pitch.
+  /// all_taps: the last column has taps, too.
+  template <class Source>
+  __device__ __forceinline__ void add(Source from, const RollingRows& rows, const uint4* taps, int tap_pitch,
                                       int quad_step, int tap_rows, bool all_taps) {
     // Rows of taps that meet no row in any of the thread's are left out.
     const int first = max(rows.low - kRows + 1, 0), last = min(tap_rows, rows.high);
     if (first >= last) return;
-    from += first * pitch, taps += first * tap_pitch;
+    from.skip(first), taps += first * tap_pitch;
     RollingRows read = rows;
     read.high = min(rows.high, last + kRows - 1);
     unsigned raw[kWindow];
     // Always all of them, zeros if need be, and what is on its way does not go round the loop: else the
     // compiler moves numbers about, and so waits for them.
-    const auto load_row = [&](int row) {
-      load_columns<kApart>(from, apart, read.has(row) ? exists : 0, raw);
-      from += pitch;
-    };
+    const auto load_row = [&](int row) { from.load(read.has(row), raw); };
     float x[kRows][kWindow];  // row i in place i % kRows, counted from `first` on
 #pragma unroll
     for (int r = 0; r < kRows - 1; ++r) load_row(first + r), widen_columns<T>(raw, x[r]);
@@ -144,7 +141,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_rolling(const Pha
     const RollingUnit at(work, share.first + number);
     const int left = at.tile * kColumns, top = at.row_group * kRows;
     const int all_channels = share.first_channel + channel;
-    RollingSums<T, Tile, kApart> result;
+    RollingSums<T, Tile> result;
     result.fill(kScatters ? 0.0f : load_bias<T>(work.taps, all_channels));
     const T* const image = static_cast<const T*>(work.source.data) + at.image * work.source.image +
                            w.source_first * work.source.column + h.source_first * work.source.row;
@@ -168,7 +165,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_rolling(const Pha
                                 column * w.source_every * work.source.column +
                                 row * h.source_every * work.source.row;
           result.add(
-              from, pitch, apart, exists, rows,
+              RollingSource<T, kApart>{from, pitch, apart, exists}, rows,
               taps + (source * h.kernel + by_h.tap) * quads + set * Tile::kQuads * cut.channels + channel,
               by_h.tap_step * quads, cut.channels, by_h.taps, by_w.taps == Tile::kTaps);
         }

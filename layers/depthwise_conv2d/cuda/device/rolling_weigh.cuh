@@ -20,17 +20,8 @@ struct RollingTapTile {
   static constexpr int kWindow = kColumns + kTaps - 1;
 };
 
-/// A strip's rows of g, and of x.
-template <class T>
-struct RollingStrip {
-  const T *g, *x;
-  unsigned g_exists, x_exists;  ///< columns
-  int rows;                     ///< of g
-  RollingRows x_rows;           ///< row n of g meets rows n … of x
-};
-
 /// The sums of a thread.
-template <class T, class Tile, bool kBias, Int64 kApartX, Int64 kApartG>
+template <class T, class Tile, bool kBias>
 struct RollingTapSums {
   static constexpr int kTapRows = Tile::kTapRows, kTaps = Tile::kTaps, kColumns = Tile::kColumns;
   float taps[kTapRows][kTaps];
@@ -44,23 +35,22 @@ struct RollingTapSums {
     bias = 0;
   }
 
-  /// Adds a strip's products. Pitches are those from one row to the next; of the thread's rows of taps,
-  /// tap_rows exist. all_taps: the last column has taps, too.
-  __device__ __forceinline__ void add(RollingStrip<T> strip, Int64 g_pitch, Int64 g_apart, Int64 x_pitch,
-                                      Int64 x_apart, int tap_rows, bool all_taps, bool has_bias) {
-    const RollingRows& x_rows = strip.x_rows;
-    int first = max(x_rows.low - kTapRows + 1, 0), last = min(x_rows.high, strip.rows + tap_rows - 1);
-    if (kBias && has_bias) first = 0, last = max(last, strip.rows);
+  /// Adds the products of a strip of `rows` rows of g; row n meets rows n … of x. Of the thread's rows of
+  /// taps, tap_rows exist. all_taps: the last column has taps, too.
+  template <class SourceG, class SourceX>
+  __device__ __forceinline__ void add(SourceG of_g, SourceX of_x, int rows, const RollingRows& x_rows,
+                                      int tap_rows, bool all_taps, bool has_bias) {
+    int first = max(x_rows.low - kTapRows + 1, 0), last = min(x_rows.high, rows + tap_rows - 1);
+    if (kBias && has_bias) first = 0, last = max(last, rows);
     if (first >= last) return;
-    strip.g += first * g_pitch, strip.x += first * x_pitch;
+    of_g.skip(first), of_x.skip(first);
     unsigned raw_g[kColumns], raw_x[kWindow];
     clear_columns(raw_g), clear_columns(raw_x);
     const auto load_rows = [&](int row) {
       const bool has_x = row < last && x_rows.has(row);
       if (!has_x) clear_columns(raw_x);
-      load_existing_columns<kApartG>(strip.g, g_apart, row < strip.rows ? strip.g_exists : 0, raw_g);
-      load_existing_columns<kApartX>(strip.x, x_apart, has_x ? strip.x_exists : 0, raw_x);
-      strip.g += g_pitch, strip.x += x_pitch;
+      of_g.load_existing(row < rows, raw_g);
+      of_x.load_existing(has_x, raw_x);
     };
     // Row n of g in place n % kTapRows, counted from `first` on; the last row of x.
     float g[kTapRows][kColumns], x[kWindow];
@@ -73,15 +63,14 @@ struct RollingTapSums {
         if (n + u >= last) break;
         // What is on its way does not go round the loop: the compiler would move it, and so wait for it.
         load_rows(n + u + 1);
-        if (kBias && has_bias && n + u < strip.rows) {
+        if (kBias && has_bias && n + u < rows) {
 #pragma unroll
           for (int c = 0; c < kColumns; ++c) bias += g[u][c];
         }
         if (x_rows.has(n + u)) {
 #pragma unroll
           for (int j = 0; j < kTapRows; ++j)
-            if (static_cast<unsigned>(n + u - j) < static_cast<unsigned>(strip.rows) &&
-                (j == 0 || j < tap_rows))
+            if (static_cast<unsigned>(n + u - j) < static_cast<unsigned>(rows) && (j == 0 || j < tap_rows))
               multiply(j, g[(u - j + kTapRows) % kTapRows], x, all_taps);
         }
         widen_columns<T>(raw_g, g[(u + 1) % kTapRows]), widen_columns<T>(raw_x, x);
@@ -127,7 +116,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_rolling(const PhaseWo
                      w.source_first * work.source.column + h.source_first * work.source.row;
   const T* const g = static_cast<const T*>(work.target.data) + output * work.target.channel;
   const Int64 x_row = h.source_every * work.source.row, x_column = w.source_every * work.source.column;
-  RollingTapSums<T, Tile, kBias, kApartX, kApartG> sums;
+  RollingTapSums<T, Tile, kBias> sums;
   sums.clear();
   wait_for_stream();
 #pragma unroll 1
@@ -140,16 +129,15 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_rolling(const PhaseWo
     const int row = h.group(at.class_h, set_h).first + (top + round * kTapRows) * h.step();
     const int column = w.group(at.class_w, set_w).first + left * w.step();
     const unsigned exists = existing_columns(column, w.step(), cut.by_step_w, w.sources, Tile::kWindow);
-    const RollingStrip<T> of{g + at.image * work.target.image +
-                                 (at.class_h + top * h.classes()) * work.target.row +
-                                 (at.class_w + left * w.classes()) * work.target.column,
-                             x + at.image * work.source.image + row * x_row + column * x_column,
-                             bits_between(0, min(columns, Tile::kColumns)),
-                             exists,
-                             rows,
-                             RollingRows(row, h.step(), cut.by_step_h, h.sources)};
-    sums.add(of, h.classes() * work.target.row, w.classes() * work.target.column, h.step() * x_row,
-             w.step() * x_column, tap_rows, all_taps, of_taps == 0);
+    const RollingSource<T, kApartG> of_g{g + at.image * work.target.image +
+                                             (at.class_h + top * h.classes()) * work.target.row +
+                                             (at.class_w + left * w.classes()) * work.target.column,
+                                         h.classes() * work.target.row, w.classes() * work.target.column,
+                                         bits_between(0, min(columns, Tile::kColumns))};
+    const RollingSource<T, kApartX> of_x{x + at.image * work.source.image + row * x_row + column * x_column,
+                                         h.step() * x_row, w.step() * x_column, exists};
+    sums.add(of_g, of_x, rows, RollingRows(row, h.step(), cut.by_step_h, h.sources), tap_rows, all_taps,
+             of_taps == 0);
   }
   store_tap_sums<Tile, kBias, kThreads>(work, share.first_channel, share.channels, work.channels,
                                         cut.channels, sums, reinterpret_cast<float*>(shared));

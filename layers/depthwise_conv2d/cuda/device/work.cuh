@@ -305,7 +305,12 @@ struct PhaseCut {
   int strip_rows = 0, splits = 1;
   Divisor by_tiles, by_row_groups, by_classes_h, by_classes_w, by_step_h, by_step_w, by_place_blocks;
   Divisor by_channels, by_bands, by_residues;  ///< channels: planes of targets of an image
-  static constexpr int kMostGroups = 128;      ///< of one axis, of all classes
+  /// Rolling planes (rolling_planes.cuh): channels are those of targets, rows lie as they were in the tensor,
+  /// `row`, `plane`, and of the weight's gradient target_row and target_plane, are in words, and there is
+  /// room for the rows of one item or of two.
+  int buffers = 1;
+  Divisor by_images;
+  static constexpr int kMostGroups = 128;  ///< of one axis, of all classes
 };
 
 /// Rows of one residue modulo the dilation: a problem of their own, of dilation 1.

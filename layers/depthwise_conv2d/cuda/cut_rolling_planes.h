@@ -1,0 +1,281 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <utility>
+
+#include "layers/depthwise_conv2d/cuda/cut_phases.h"
+
+/// How planes whose rows roll through registers (device/rolling_planes.cuh) are shared out.
+namespace lamella::depthwise {
+
+/// What a thread and a block have. Channels are those of x.
+struct RollingPlaneSizes : PhaseShareSizes {
+  int rows = 1, columns = 4;  ///< of a thread; rows: of targets, or, for the weight's gradient, of taps
+  int strip_rows = 1;         ///< weight gradient: of a class, that a thread walks down at once
+  int buffers = 2;            ///< items whose rows are there at a time
+  /// By how many words rows and planes are longer than they must be, so that lanes meet in few banks, and in
+  /// how many wavefronts a warp then loads a number a lane: see spread_rolling_planes(). Of targets, in
+  /// vectors as they are stored, and by numbers.
+  int more_row = 0, more_plane = 0, wavefronts = 1;
+  int more_target = 0, target_wavefronts = 1;
+  int more_target_row = 0;  ///< weight gradient: words
+};
+
+/// What is between lanes of a warp, in units of what is to be padded.
+struct RollingLane {
+  int plane = 0, row = 0;
+  std::int64_t bytes = 0;  ///< in the row
+  friend bool operator==(const RollingLane& a, const RollingLane& b) {
+    return a.plane == b.plane && a.row == b.row && a.bytes / 4 == b.bytes / 4;
+  }
+};
+
+/// The first warp's lanes that do not read the same word.
+struct RollingLanes {
+  std::array<RollingLane, 32> lanes;
+  int count = 0;
+  void add(const RollingLane& lane) {
+    const auto end = lanes.begin() + count;
+    if (std::find(lanes.begin(), end, lane) == end) lanes[static_cast<std::size_t>(count++)] = lane;
+  }
+  /// Wavefronts in which they read a number each.
+  int wavefronts(std::int64_t plane_bytes, std::int64_t row_bytes) const {
+    constexpr std::int64_t kBanks = 32;
+    std::array<std::int8_t, kBanks> meet{};
+    int most = 1;
+    for (int i = 0; i < count; ++i) {
+      const RollingLane& lane = lanes[static_cast<std::size_t>(i)];
+      const std::int64_t word = (lane.plane * plane_bytes + lane.row * row_bytes + lane.bytes) / 4;
+      most = std::max<int>(most, ++meet[static_cast<std::size_t>((word % kBanks + kBanks) % kBanks)]);
+    }
+    return most;
+  }
+};
+
+/// Calls visit(plane of targets, tile, class of columns, group of rows, class of rows) for the first warp's
+/// units of correlate_rolling_planes. planes: of an item.
+template <class Visit>
+void each_rolling_lane(const PhaseWork& work, int planes, int tiles, int row_groups, const Visit& visit) {
+  constexpr int kLanes = 32;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    int number = lane;
+    const auto take = [&](int count) {
+      const int digit = number % count;
+      number /= count;
+      return digit;
+    };
+    const int plane = take(planes), tile = take(tiles), class_w = take(work.w.classes()),
+              row_group = take(row_groups), class_h = number;
+    if (class_h >= work.h.classes()) return;
+    visit(plane, tile, class_w, row_group, class_h);
+  }
+}
+
+/// Settles by how much rows and planes of sources are longer than they must be. `row_bytes`: of one, at
+/// least; rows: of a plane.
+inline void spread_rolling_planes(const RollingLanes& lanes, int word, std::int64_t row_bytes, int rows,
+                                  int& more_row, int& more_plane, int& wavefronts) {
+  constexpr int kWords = 32, kMostRow = 4;
+  const int unit = word / 4;
+  more_row = more_plane = wavefronts = 0;
+  // Longer rows take more room than longer planes.
+  for (int of_row = 0; of_row < kMostRow * unit; of_row += unit)
+    for (int of_plane = 0; of_plane < kWords; of_plane += unit) {
+      const std::int64_t row = row_bytes + of_row * 4, plane = rows * row + of_plane * 4;
+      const int count = lanes.wavefronts(plane, row);
+      if (wavefronts > 0 && count >= wavefronts) continue;
+      wavefronts = count, more_row = of_row, more_plane = of_plane;
+      if (count == 1) return;
+    }
+}
+
+/// What both launches begin with; false: it cannot be. targets: channels of targets for one of x; class_rows:
+/// of a unit.
+inline bool begin_rolling_planes(PhaseWork& work, std::int64_t images, std::int64_t channels, int targets,
+                                 const RollingPlaneSizes& sizes, int class_rows, int number_bytes) {
+  const PhaseAxis &h = work.h, &w = work.w;
+  PhaseCut& cut = work.cut;
+  if (!can_cut_phases(work)) return false;
+  work.images = static_cast<int>(images);
+  work.channels = static_cast<int>(channels * targets);
+  cut.channels = sizes.channels * targets, cut.images = sizes.images;
+  cut.channel_blocks = static_cast<int>(ceiling(channels, sizes.channels));
+  cut.buffers = sizes.buffers;
+  cut_phase_bands(work, sizes.band, cut);
+  cut.tiles = static_cast<int>(ceiling(w.targets_of(0), sizes.columns));
+  const std::int64_t rows = ceiling(std::min(cut.band, h.targets), h.classes());
+  cut.row_groups = static_cast<int>(ceiling(rows, class_rows));
+  cut.source_raw = cut_phase_raw(w.sources, w.source_every, 1, false, sizes.source_word,
+                                 sizes.source_alignment, number_bytes, sizes.threads);
+  cut.by_channels = divisor_of(cut.channels), cut.by_images = divisor_of(cut.images);
+  cut.by_tiles = divisor_of(cut.tiles), cut.by_row_groups = divisor_of(cut.row_groups);
+  cut.by_classes_h = divisor_of(h.classes()), cut.by_classes_w = divisor_of(w.classes());
+  cut.by_step_h = divisor_of(h.step()), cut.by_step_w = divisor_of(w.step());
+  return true;
+}
+/// Words of a row of PhaseRaw, which is one piece.
+inline int row_words_of(const PhaseRaw& raw, int word) { return raw.piece_words * (word / 4); }
+
+/// Lays out planes of sources, `planes` of an item; false: they are too large.
+inline bool lay_rolling_sources(PhaseCut& cut, const RollingPlaneSizes& sizes, std::int64_t planes) {
+  cut.row = row_words_of(cut.source_raw, sizes.source_word) + sizes.more_row;
+  const std::int64_t plane = std::int64_t{cut.source_rows} * cut.row + sizes.more_plane;
+  if (plane * planes * 4 > kMostPlane) return false;
+  cut.plane = static_cast<int>(plane);
+  cut.source_bytes = static_cast<int>(round_up(plane * planes * 4, 16));
+  cut.source_list = static_cast<int>(planes * cut.source_rows);
+  return true;
+}
+
+/// The launch of correlate_rolling_planes. channels: of x. No blocks: it cannot be.
+inline Launch cut_correlate_rolling_planes(PhaseWork& work, std::int64_t images, std::int64_t channels,
+                                           int repeat, const RollingPlaneSizes& sizes, int number_bytes,
+                                           std::int64_t wanted_blocks) {
+  const PhaseAxis &h = work.h, &w = work.w;
+  PhaseCut& cut = work.cut;
+  Launch launch;
+  const int sources = w.scatters ? repeat : 1, targets = w.scatters ? 1 : repeat;
+  if (!begin_rolling_planes(work, images, channels, targets, sizes, sizes.rows, number_bytes)) return launch;
+  const std::int64_t planes = std::int64_t{sizes.images} * sizes.channels;
+  if (!lay_rolling_sources(cut, sizes, planes * sources)) return launch;
+  const std::int64_t target_plane =
+      round_up(std::int64_t{cut.target_rows} * work.target_w, sizes.target_vector) +
+      std::int64_t{sizes.more_target} * sizes.target_vector;
+  if (target_plane * planes * targets > kMostPlane) return launch;
+  cut.target_plane = static_cast<int>(target_plane);
+  cut.target_list = static_cast<int>(planes * targets * cut.target_rows);
+  cut.store_lanes = lanes_for(work.target_w / sizes.target_vector, sizes.threads);
+  const std::int64_t items = ceiling(images, sizes.images) * work.residues * cut.bands;
+  if (!share_items(work, launch, items, wanted_blocks)) return {};
+  launch.parts = 0;  // of no sum
+  const std::int64_t listed = work.residues * h.classes() * h.groups() + w.classes() * w.groups() +
+                              std::int64_t{cut.source_list} + cut.target_list;
+  launch.shared_bytes =
+      16 * (listed + std::int64_t{sources} * h.kernel * w.sets() * ceiling(w.most_taps(), 4) * cut.channels) +
+      std::int64_t{cut.buffers} * cut.source_bytes +
+      round_up(planes * targets * cut.target_plane * number_bytes, 16);
+  launch.threads = sizes.threads;
+  return launch;
+}
+
+/// Makes rows and planes somewhat longer, so that lanes of correlate_rolling_planes meet in few banks: of
+/// sources where they load, of targets where they leave sums.
+inline void spread_rolling_targets(PhaseWork work, int repeat, RollingPlaneSizes& sizes, int number_bytes) {
+  const PhaseAxis &h = work.h, &w = work.w;
+  const int sources = w.scatters ? repeat : 1, targets = w.scatters ? 1 : repeat;
+  sizes.more_row = sizes.more_plane = sizes.more_target = 0;
+  if (!begin_rolling_planes(work, sizes.images, sizes.channels, targets, sizes, sizes.rows, number_bytes))
+    return;
+  const PhaseCut& cut = work.cut;
+  RollingLanes of_sources, of_targets;
+  each_rolling_lane(work, sizes.images * cut.channels, cut.tiles, cut.row_groups,
+                    [&](int plane, int tile, int class_w, int row_group, int class_h) {
+                      const int left = tile * sizes.columns, top = row_group * sizes.rows;
+                      const std::int64_t column = w.group(class_w, 0).first + std::int64_t{left} * w.step();
+                      of_sources.add({plane / targets * sources, h.group(class_h, 0).first + top * h.step(),
+                                      column * w.source_every * number_bytes});
+                      const std::int64_t to = (class_h + top * h.classes()) * h.target_every;
+                      of_targets.add({plane, 0,
+                                      (to * work.target_w + (class_w + left * w.classes()) * w.target_every) *
+                                          number_bytes});
+                    });
+  spread_rolling_planes(of_sources, sizes.source_word,
+                        row_words_of(cut.source_raw, sizes.source_word) * std::int64_t{4}, cut.source_rows,
+                        sizes.more_row, sizes.more_plane, sizes.wavefronts);
+  const std::int64_t vector = std::int64_t{sizes.target_vector} * number_bytes,
+                     plane = round_up(std::int64_t{cut.target_rows} * work.target_w * number_bytes, vector);
+  constexpr int kBankBytes = 128;
+  sizes.target_wavefronts = 0;
+  for (int more = 0; more * vector < kBankBytes; ++more) {
+    const int count = of_targets.wavefronts(plane + more * vector, 0);
+    if (sizes.target_wavefronts > 0 && count >= sizes.target_wavefronts) continue;
+    sizes.target_wavefronts = count, sizes.more_target = more;
+  }
+}
+
+/// Lays out planes of targets for the weight's gradient, as lay_rolling_sources() does.
+inline bool lay_rolling_gradients(PhaseCut& cut, const PhaseAxis& w, const RollingPlaneSizes& sizes,
+                                  std::int64_t planes, int number_bytes) {
+  cut.target_raw = cut_phase_raw(w.targets, 1, 1, false, sizes.target_word, sizes.target_alignment,
+                                 number_bytes, sizes.threads);
+  cut.target_row = row_words_of(cut.target_raw, sizes.target_word) + sizes.more_target_row;
+  const std::int64_t plane = std::int64_t{cut.target_rows} * cut.target_row + sizes.more_target;
+  if (plane * planes * 4 > kMostPlane) return false;
+  cut.target_plane = static_cast<int>(plane);
+  cut.target_bytes = static_cast<int>(round_up(plane * planes * 4, 16));
+  cut.target_list = static_cast<int>(planes * cut.target_rows);
+  return true;
+}
+
+/// The launch of weigh_rolling_planes; axes are those of the output. channels: of x. No blocks: it cannot be.
+inline Launch cut_weigh_rolling_planes(PhaseWork& work, std::int64_t images, std::int64_t channels,
+                                       int repeat, bool bias, const RollingPlaneSizes& sizes,
+                                       int number_bytes, std::int64_t wanted_blocks) {
+  PhaseCut& cut = work.cut;
+  Launch launch;
+  if (!begin_rolling_planes(work, images, channels, repeat, sizes, sizes.strip_rows, number_bytes))
+    return launch;
+  cut.strip_rows = sizes.strip_rows;
+  const int units = weighing_units(work, sizes.rows) * cut.channels;
+  if (units > sizes.threads) return launch;
+  cut.splits = sizes.threads / units;
+  const std::int64_t planes = std::int64_t{sizes.images} * sizes.channels;
+  if (!lay_rolling_sources(cut, sizes, planes) ||
+      !lay_rolling_gradients(cut, work.w, sizes, planes * repeat, number_bytes))
+    return launch;
+  const std::int64_t items = ceiling(images, sizes.images) * work.residues * cut.bands;
+  if (!share_items(work, launch, items, wanted_blocks)) return {};
+  const std::int64_t sums =
+      (std::int64_t{sizes.rows} * work.w.most_taps() + (bias ? 1 : 0)) * sizes.threads * 4;
+  launch.shared_bytes =
+      16 * (std::int64_t{cut.source_list} + cut.target_list) +
+      std::max(std::int64_t{cut.buffers} * (std::int64_t{cut.source_bytes} + cut.target_bytes), sums);
+  launch.threads = sizes.threads;
+  return launch;
+}
+
+/// As spread_rolling_targets(), of both tensors that threads of weigh_rolling_planes load.
+inline void spread_rolling_strips(PhaseWork work, int repeat, RollingPlaneSizes& sizes, int number_bytes) {
+  constexpr int kLanes = 32;
+  const PhaseAxis &h = work.h, &w = work.w;
+  sizes.more_row = sizes.more_plane = sizes.more_target_row = sizes.more_target = 0;
+  PhaseCut& cut = work.cut;
+  if (!begin_rolling_planes(work, sizes.images, sizes.channels, repeat, sizes, sizes.strip_rows,
+                            number_bytes) ||
+      !lay_rolling_gradients(cut, w, sizes, 1, number_bytes))
+    return;
+  const int splits = std::max(1, sizes.threads / (weighing_units(work, sizes.rows) * cut.channels));
+  RollingLanes of_sources, of_targets;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    int number = lane;
+    const auto take = [&](int count) {
+      const int digit = number % count;
+      number /= count;
+      return digit;
+    };
+    const int channel = take(cut.channels);
+    int strip = take(splits);
+    const int set_w = take(w.sets()), set_h = take(h.sets()), round = number;
+    std::swap(strip, number);
+    const int image = take(sizes.images), tile = take(cut.tiles), class_w = take(w.classes()),
+              row_group = take(cut.row_groups), class_h = number;
+    if (class_h >= h.classes()) continue;  // of fewer strips than threads
+    const int left = tile * sizes.columns, top = row_group * sizes.strip_rows;
+    const std::int64_t column = w.group(class_w, set_w).first + std::int64_t{left} * w.step();
+    of_sources.add({image * sizes.channels + channel / repeat,
+                    h.group(class_h, set_h).first + (top + round * sizes.rows) * h.step(),
+                    column * w.source_every * number_bytes});
+    of_targets.add({image * cut.channels + channel, class_h + top * h.classes(),
+                    (class_w + std::int64_t{left} * w.classes()) * number_bytes});
+  }
+  constexpr std::int64_t kWord = 4;
+  spread_rolling_planes(of_sources, sizes.source_word,
+                        row_words_of(cut.source_raw, sizes.source_word) * kWord, cut.source_rows,
+                        sizes.more_row, sizes.more_plane, sizes.wavefronts);
+  spread_rolling_planes(of_targets, sizes.target_word, cut.target_row * kWord, cut.target_rows,
+                        sizes.more_target_row, sizes.more_target, sizes.target_wavefronts);
+}
+
+}  // namespace lamella::depthwise
