@@ -101,7 +101,8 @@ const std::map<std::string, int, std::less<>> kParameters{
     {"forward_columns", 5},        {"weigh_columns", 6},       {"weigh_whole_columns", 7},
     {"forward_positions", 6},      {"backward_positions", 6},  {"weigh_positions", 8},
     {"correlate_phases", 10},      {"multiply_phases", 10},    {"weigh_phases", 11},
-    {"correlate_rolling", 7},      {"weigh_rolling", 8},       {"correlate_rolling_planes", 10}};
+    {"correlate_rolling", 7},      {"weigh_rolling", 8},       {"correlate_rolling_planes", 10},
+    {"weigh_rolling_planes", 12}};
 
 void expect_fits(const Problem& problem, const Plan& plan) {
   SCOPED_TRACE(plan.kernel + ": " + plan.what);

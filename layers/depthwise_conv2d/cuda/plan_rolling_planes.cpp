@@ -2,6 +2,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <limits>
 
 #include "layers/depthwise_conv2d/cuda/cut_rolling_planes.h"
 #include "layers/depthwise_conv2d/cuda/plan_phases.h"
@@ -17,60 +18,105 @@ struct RollingPlaneConfig {
   double whole = 1;  ///< the share of windows that lie inside
 };
 
-bool aligned(const PhaseShape& s, int word) { return s.source_alignment >= word; }
+bool aligned(int alignment, int word) { return alignment >= word; }
 
 /// Of a thread, to within some.
-int rolling_plane_registers(const PhaseShape& s, const RollingPlaneSizes& z) {
+int rolling_plane_registers(const Problem& p, const PhaseShape& s, const RollingPlaneSizes& z) {
   const int taps = s.work.w.most_taps(), window = z.columns + taps - 1;
-  return 60 + z.rows * (z.columns + window) + static_cast<int>(round_up(taps, 4)) +
-         (aligned(s, z.source_word) ? 0 : 4);
+  const bool shifts = !aligned(z.source_alignment, z.source_word);
+  if (weighs(p)) return 56 + z.rows * (taps + z.columns) + 2 * window + z.columns + (shifts ? 8 : 0);
+  return 60 + z.rows * (z.columns + window) + static_cast<int>(round_up(taps, 4)) + (shifts ? 4 : 0);
 }
 
+/// What copying rows takes, of `listed` planes' in all.
+PhaseEffort effort_to_copy(const PhaseRaw& raw, double listed, int word, int alignment, int threads) {
+  const double words = listed * raw.piece_words;
+  const double idle = threads / (threads / raw.copy_lanes * static_cast<double>(raw.copy_lanes));
+  return {(words * (aligned(alignment, word) ? 11 : 20) * idle + listed * 45) / 32, words * word / 4 / 32, 0};
+}
+
+/// Instructions that a number of a window takes. Of windows that are not whole each number is asked for, and
+/// lanes of both kinds take both ways.
+struct WindowEffort {
+  double of_number, mixed;
+  WindowEffort(const PhaseShape& s, const RollingPlaneConfig& c, const PhaseCut& cut) {
+    const int planes = c.sizes.images * cut.channels;
+    mixed = planes < 32 && cut.tiles > 1 ? c.whole * (1 - c.whole) * 2 : 0;
+    of_number = (s.number == 2 ? 2 : 1) + 1.5 * (1 - c.whole) + mixed;
+  }
+};
+
 /// What a block does for an item: instructions of warps, wavefronts of shared memory.
-PhaseEffort effort_of(const PhaseShape& s, const RollingPlaneConfig& c, const PhaseCut& cut) {
+PhaseEffort effort_to_correlate(const PhaseShape& s, const RollingPlaneConfig& c, const PhaseCut& cut) {
   const PhaseAxis &h = s.work.h, &w = s.work.w;
   const RollingPlaneSizes& z = c.sizes;
-  const double taps = w.most_taps(), window = z.columns + taps - 1, convert = s.number == 2 ? 1 : 0;
-  const double shifts = aligned(s, z.source_word) ? 0 : 3;
-  // Of windows that are not whole each number is asked for, and lanes of both kinds take both ways.
-  const int planes = z.images * cut.channels;
-  const double mixed = planes < 32 && cut.tiles > 1 ? c.whole * (1 - c.whole) * 2 : 0;
-  const double of_number = 1 + convert + 1.5 * (1 - c.whole) + mixed;
+  const WindowEffort window_of(s, c, cut);
+  const double taps = w.most_taps(), window = z.columns + taps - 1, quads = std::ceil(taps / 4);
+  const double shifts = aligned(z.source_alignment, z.source_word) ? 0 : 3;
   const double groups = static_cast<double>(h.groups()) * w.groups() * s.sources,
                groups_w = static_cast<double>(w.groups()) * s.sources;
   const double steps = std::min(groups * h.most_taps(), groups_w * s.rows_met + groups * (z.rows - 1));
-  const double rows = groups_w * s.rows_met + groups * (z.rows - 1), quads = std::ceil(taps / 4);
-  const double units = static_cast<double>(planes) * h.classes() * w.classes() * cut.row_groups * cut.tiles;
+  const double rows = groups_w * s.rows_met + groups * (z.rows - 1);
+  const double planes = static_cast<double>(z.images) * cut.channels;
+  const double units = planes * h.classes() * w.classes() * cut.row_groups * cut.tiles;
   const double turns = std::ceil(units / z.threads) * z.threads / 32;
   const double channels = std::ceil(std::min(cut.channels, 32) / 8.0);  // of taps, in quarters of a warp
+  const PhaseEffort copy =
+      effort_to_copy(cut.source_raw, cut.source_list, z.source_word, z.source_alignment, z.threads);
+  const double y = planes * cut.target_rows * s.work.target_w;
   PhaseEffort effort;
-  effort.issue = turns * (200 + groups * 90 + steps * (z.rows * z.columns * taps + quads + 8) +
-                          rows * (window * of_number + 8 + shifts) + z.rows * z.columns * 4);
+  effort.issue = copy.issue + (cut.target_list * 45 + y * (1 + 12.0 / z.target_vector)) / 32 +
+                 turns * (200 + groups * 90 + steps * (z.rows * z.columns * taps + quads + 8) +
+                          rows * (window * window_of.of_number + 8 + shifts) + z.rows * z.columns * 4);
   effort.wavefronts =
-      turns * (rows * window * z.wavefronts * (1 + mixed) + steps * quads * std::min(4.0, channels) +
-               z.rows * z.columns * z.target_wavefronts);
-  // Copying rows, and storing targets.
-  const double idle =
-      z.threads / (z.threads / cut.source_raw.copy_lanes * static_cast<double>(cut.source_raw.copy_lanes));
-  const double words = static_cast<double>(cut.source_list) * cut.source_raw.piece_words,
-               y = static_cast<double>(planes) * cut.target_rows * s.work.target_w;
-  effort.issue +=
-      (words * (aligned(s, z.source_word) ? 11 : 20) * idle +
-       (static_cast<double>(cut.source_list) + cut.target_list) * 45 + y * (1 + 12.0 / z.target_vector)) /
-      32;
-  effort.wavefronts += (words * z.source_word / 4 + y * 2) / 32;
+      copy.wavefronts + y * 2 / 32 +
+      turns * (rows * window * z.wavefronts * (1 + window_of.mixed) +
+               steps * quads * std::min(4.0, channels) + z.rows * z.columns * z.target_wavefronts);
+  return effort;
+}
+PhaseEffort effort_to_weigh(const PhaseShape& s, const RollingPlaneConfig& c, const PhaseCut& cut) {
+  const PhaseAxis &h = s.work.h, &w = s.work.w;
+  const RollingPlaneSizes& z = c.sizes;
+  const WindowEffort window_of(s, c, cut);
+  const double taps = w.most_taps(), window = z.columns + taps - 1;
+  const double shifts = (aligned(z.source_alignment, z.source_word) ? 0 : 3) +
+                        (aligned(z.target_alignment, z.target_word) ? 0 : 3);
+  const double strips =
+      static_cast<double>(z.images) * h.classes() * w.classes() * cut.row_groups * cut.tiles;
+  const int working = weighing_units(s.work, z.rows) * cut.channels * cut.splits;
+  const double turns = std::ceil(strips / cut.splits) * std::ceil(working / 32.0);  // of warps
+  // Rows of x that a strip meets.
+  const double met = std::min(1.0, (s.rows_met + z.rows - 1) / h.kernel);
+  const double rows = (z.strip_rows + z.rows - 1) * met, products = z.rows * taps * z.columns;
+  // Loops that no cache of instructions near the multiprocessor holds.
+  constexpr double kMostCode = 32 << 10, kInstruction = 16;
+  const double fetch = z.rows * products * kInstruction > kMostCode ? 1.15 : 1;
+  const PhaseEffort x = effort_to_copy(cut.source_raw, cut.source_list, z.source_word, z.source_alignment,
+                                       z.threads),
+                    g = effort_to_copy(cut.target_raw, cut.target_list, z.target_word, z.target_alignment,
+                                       z.threads);
+  PhaseEffort effort;
+  effort.issue = x.issue + g.issue +
+                 turns * fetch *
+                     (200 + z.strip_rows * met * products +
+                      rows * (window * window_of.of_number + z.columns * (s.number == 2 ? 2 : 1) + 14 +
+                              3 * z.rows + shifts));
+  effort.wavefronts =
+      x.wavefronts + g.wavefronts +
+      turns * rows * (window * z.wavefronts * (1 + window_of.mixed) + z.columns * z.target_wavefronts);
   return effort;
 }
 
 /// Estimated milliseconds: limits of memory, the second-level cache, issue and shared memory, joined so that
 /// the largest counts most, and what a block waits for between items.
-double rolling_plane_cost(const PhaseShape& s, const RollingPlaneConfig& c, const Plan& plan) {
+double rolling_plane_cost(const Problem& p, const PhaseShape& s, const RollingPlaneConfig& c,
+                          const Plan& plan) {
   constexpr double kClocks = 1.9e6;  // a millisecond
   constexpr double kMemory = 3.9e9, kCache = 5e9;
   const RollingPlaneSizes& z = c.sizes;
   const PhaseWork& work = plan.phases;
   const PhaseCut& cut = work.cut;
-  const PhaseEffort of_item = effort_of(s, c, cut);
+  const PhaseEffort of_item = weighs(p) ? effort_to_weigh(s, c, cut) : effort_to_correlate(s, c, cut);
   const double together = kMultiprocessors * c.resident,
                waves = std::ceil(static_cast<double>(plan.launch.blocks) / together);
   // Few warps wait for each other's loads.
@@ -78,31 +124,38 @@ double rolling_plane_cost(const PhaseShape& s, const RollingPlaneConfig& c, cons
   const double items = waves * work.items_per_part;  // one after the other
   const double issue = items * c.resident * of_item.issue / 4 * idle / kClocks,
                shared = items * c.resident * of_item.wavefronts / kClocks;
-  const double number = s.number;
-  const double row_bytes = cut.source_raw.piece_bytes;
-  const double loaded = static_cast<double>(work.items) * cut.channel_blocks * cut.source_list *
-                        (row_bytes + (s.source_alignment < 32 ? 32 : 0));
+  // Rows straddle sectors.
+  const double row_bytes = cut.source_raw.piece_bytes, straddle = z.source_alignment < 32 ? 32 : 0;
+  const double rows_read = static_cast<double>(work.items) * cut.channel_blocks * cut.source_list;
   const double x = static_cast<double>(s.images * s.channels) * s.sources * s.source_rows * row_bytes,
                y = static_cast<double>(s.images * s.channels) * s.targets * work.target_h * work.target_w *
-                   number;
-  const double again = std::max(
-      0.0, static_cast<double>(work.items) * cut.channel_blocks * cut.source_list * row_bytes / x - 1);
-  const double memory = (x * (1 + 0.3 * again) + y) / kMemory, cache = (loaded + y) / kCache;
+                   s.number;
+  const double again = std::max(0.0, rows_read * row_bytes / x - 1);
+  const double memory = (x * (1 + 0.3 * again) + y) / kMemory,
+               cache = (rows_read * (row_bytes + straddle) + y) / kCache;
   // A block meets three times an item; of one buffer, rows are waited for.
+  const double taps = static_cast<double>(s.work.h.kernel) * s.work.w.kernel;
   const double wait = z.buffers > 1 ? 1000 : 3500;
-  const double begin = waves * (4000 + static_cast<double>(cut.channels) * s.work.h.kernel * s.work.w.kernel *
-                                           s.sources * 30 / z.threads) +
-                       items * wait / c.resident;
+  const double of_block = weighs(p) ? 4000 + z.rows * s.work.w.most_taps() * 8.0 +
+                                          cut.channels * taps * (40 + 6 * cut.splits) / z.threads
+                                    : 4000 + cut.channels * taps * s.sources * 30 / z.threads;
   constexpr double kPower = 3;
   double sum = 0;
   for (const double limit : {memory, cache, issue, shared}) sum += std::pow(limit, kPower);
-  return std::pow(sum, 1 / kPower) + begin / kClocks + 0.004;
+  double cost = std::pow(sum, 1 / kPower) + (waves * of_block + items * wait / c.resident) / kClocks + 0.004;
+  if (weighs(p))
+    cost += static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) * s.repeat * (taps + 1) *
+            8 / 3e9;
+  return cost;
 }
 
-Launch cut_of(const PhaseShape& s, const RollingPlaneConfig& c, PhaseWork& work) {
+Launch cut_of(const Problem& p, const PhaseShape& s, const RollingPlaneConfig& c, PhaseWork& work) {
   work = s.work;
   const std::int64_t wanted = static_cast<std::int64_t>(kMultiprocessors) * c.resident * c.waves;
-  return cut_correlate_rolling_planes(work, s.images, s.channels, s.repeat, c.sizes, s.number, wanted);
+  return weighs(p)
+             ? cut_weigh_rolling_planes(work, s.images, s.channels, s.repeat, p.bias, c.sizes, s.number,
+                                        wanted)
+             : cut_correlate_rolling_planes(work, s.images, s.channels, s.repeat, c.sizes, s.number, wanted);
 }
 
 /// The plan of a configuration; false: it does not fit.
@@ -110,23 +163,34 @@ bool plan_rolling_planes(const Problem& p, const PhaseShape& s, const RollingPla
                          Plan& plan) {
   const RollingPlaneSizes& z = c.sizes;
   plan.family = Plan::Family::Rolling;
-  plan.launch = cut_of(s, c, plan.phases);
+  plan.launch = cut_of(p, s, c, plan.phases);
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
   if ((plan.launch.shared_bytes + 1024) * c.resident > kSharedBytes) return false;
-  plan.cost = rolling_plane_cost(s, c, plan);
+  plan.cost = rolling_plane_cost(p, s, c, plan);
   if (!named) return true;
   const PhaseAxis& w = s.work.w;
-  std::array<char, 200> text{};
-  std::snprintf(text.data(), text.size(),
-                "correlate_rolling_planes<%s, RollingTile<%d, %d, %d, %s>, %d, %s, %d, %s, %d, %d, %d, %d>",
-                type_name(p.dtype), w.most_taps(), z.rows, z.columns, word(w.is_ragged()), s.repeat,
-                word(w.scatters), z.source_word, word(aligned(s, z.source_word)), z.target_vector,
-                w.step() * w.source_every, z.threads, c.resident);
+  std::array<char, 220> text{};
+  const char *const ragged = word(w.is_ragged()), *const begins =
+                                                      word(aligned(z.source_alignment, z.source_word));
+  const int apart = w.step() * w.source_every;
+  if (weighs(p))
+    std::snprintf(text.data(), text.size(),
+                  "weigh_rolling_planes<%s, RollingTapTile<%d, %d, %d, %s>, %d, %s, %d, %s, %d, %s, %d, %d, "
+                  "%d, %d>",
+                  type_name(p.dtype), w.most_taps(), z.columns, z.rows, ragged, s.repeat, word(p.bias),
+                  z.source_word, begins, z.target_word, word(aligned(z.target_alignment, z.target_word)),
+                  apart, w.classes(), z.threads, c.resident);
+  else
+    std::snprintf(text.data(), text.size(),
+                  "correlate_rolling_planes<%s, RollingTile<%d, %d, %d, %s>, %d, %s, %d, %s, %d, %d, %d, %d>",
+                  type_name(p.dtype), w.most_taps(), z.rows, z.columns, ragged, s.repeat, word(w.scatters),
+                  z.source_word, begins, z.target_vector, apart, z.threads, c.resident);
   plan.kernel = text.data();
   plan.what = "rolling planes " + std::to_string(z.rows) + "x" + std::to_string(z.columns) + ", " +
               std::to_string(z.images) + " x " + std::to_string(z.channels) + " planes in " +
-              std::to_string(plan.phases.cut.bands) + " bands, " + (z.buffers > 1 ? "" : "one at a time, ") +
-              std::to_string(z.threads) + " threads";
+              std::to_string(plan.phases.cut.bands) + " bands, " +
+              (weighs(p) ? "strips of " + std::to_string(z.strip_rows) + ", " : "") +
+              (z.buffers > 1 ? "" : "one at a time, ") + std::to_string(z.threads) + " threads";
   return true;
 }
 
@@ -145,6 +209,7 @@ void each_share(const PhaseShape& s, RollingPlaneSizes sizes, const Visit& visit
         sizes.channels = static_cast<int>(std::min<std::int64_t>(channels, s.channels));
         sizes.images = static_cast<int>(std::min<std::int64_t>(images, s.images));
         sizes.source_word = word;
+        sizes.target_word = word > 4 && s.target_alignment >= 8 ? std::min(16, s.target_alignment) : 4;
         int last = 0;
         for (const int bands : {1, 2, 3, 4, 6, 8, 12, 16}) {
           sizes.band = static_cast<int>(round_up(ceiling(h.targets, bands), h.classes()));
@@ -158,7 +223,7 @@ void each_share(const PhaseShape& s, RollingPlaneSizes sizes, const Visit& visit
 }  // namespace
 
 void add_rolling_plane_plans(const Problem& p, const Shape& problem_shape, std::vector<Plan>& plans) {
-  if (p.channels_last || weighs(p)) return;
+  if (p.channels_last) return;
   PhaseShape shape{};
   if (!describe_phases(p, problem_shape, shape)) return;
   const PhaseAxis &h = shape.work.h, &w = shape.work.w;
@@ -166,61 +231,88 @@ void add_rolling_plane_plans(const Problem& p, const Shape& problem_shape, std::
   const int rows = static_cast<int>(ceiling(h.targets, h.classes())), columns = w.targets_of(0);
   constexpr std::pair<int, int> kBlocks[] = {{128, 1}, {128, 2}, {128, 3}, {256, 1}, {256, 2},
                                              {256, 3}, {384, 1}, {384, 2}, {512, 1}, {512, 2}};
+  RollingPlaneConfig best;
+  double least = 0, least_of_all = 0, bound = 0;
+  Plan plan;
+  // Of a share of a block, its threads; returns whether three blocks fit side by side.
+  const auto try_share = [&](RollingPlaneConfig c, int strips) {
+    PhaseWork work;
+    c.sizes.strip_rows =
+        static_cast<int>(ceiling(ceiling(std::min(c.sizes.band, h.targets), h.classes()), strips));
+    // Of as much as fits at all, without what is between planes.
+    c.sizes.buffers = 1, c.sizes.threads = 512;
+    const Launch whole = cut_of(p, shape, c, work);
+    if (whole.blocks == 0 || whole.shared_bytes > kSharedBytes - 1024) return false;
+    const std::int64_t units = std::int64_t{c.sizes.images} * work.cut.channels * h.classes() * w.classes() *
+                               work.cut.row_groups * work.cut.tiles *
+                               (weighs(p) ? weighing_units(work, c.sizes.rows) : 1);
+    const int wanted = rolling_plane_registers(p, shape, c.sizes);
+    const RollingPlaneConfig close = c;  // planes that are not spread: it is no slower if no lanes meet
+    bool fits_three = false;
+    int spread = 0;
+    for (const auto& [threads, resident] : kBlocks) {
+      if (registers_of(threads, resident) < wanted || (threads > 128 && threads > 2 * units)) continue;
+      for (const int buffers : {2, 1}) {
+        bool fits = false;
+        for (const int waves : {1, 2}) {
+          const auto settle = [&](RollingPlaneConfig& of) {
+            of.sizes.threads = threads, of.resident = resident, of.sizes.buffers = buffers, of.waves = waves;
+            return plan_rolling_planes(p, shape, of, false, plan);
+          };
+          RollingPlaneConfig lower = close;
+          if (!settle(lower)) break;
+          fits = true;
+          if (plan.cost >= bound) continue;
+          if (spread == 0 || (weighs(p) && threads != spread)) {
+            c.sizes.threads = spread = threads;
+            weighs(p) ? spread_rolling_strips(shape.work, shape.repeat, c.sizes, shape.number)
+                      : spread_rolling_targets(shape.work, shape.repeat, c.sizes, shape.number);
+          }
+          if (!settle(c) || plan.cost >= bound) continue;
+          bound = least = plan.cost, best = c;
+        }
+        if (fits && buffers == 2 && resident == 3) fits_three = true;
+        if (fits) break;
+      }
+    }
+    return fits_three;
+  };
   // Of each tile the best share of a block.
   const auto try_tile = [&](int of_rows, int of_columns, double whole) {
-    RollingPlaneConfig best;
-    double least = 0;
-    Plan plan;
-    RollingPlaneSizes tile;
-    tile.rows = of_rows, tile.columns = of_columns;
-    tile.source_alignment = shape.source_alignment, tile.target_vector = shape.target_vector;
-    const int wanted = rolling_plane_registers(shape, tile);
-    each_share(shape, tile, [&](RollingPlaneSizes sizes) {
-      RollingPlaneConfig c;
-      c.sizes = sizes, c.whole = whole;
-      PhaseWork work;
-      // Of as much as fits at all, without what is between planes.
-      c.sizes.buffers = 1;
-      if (cut_of(shape, c, work).shared_bytes > kSharedBytes - 1024) return true;
-      const std::int64_t units = std::int64_t{sizes.images} * work.cut.channels * h.classes() * w.classes() *
-                                 work.cut.row_groups * work.cut.tiles;
-      spread_rolling_targets(shape.work, shape.repeat, c.sizes, shape.number);
-      bool fits_three = false;
-      for (const auto& [threads, resident] : kBlocks) {
-        if (registers_of(threads, resident) < wanted || (threads > 128 && threads > 2 * units)) continue;
-        c.sizes.threads = threads, c.resident = resident;
-        for (const int buffers : {2, 1}) {
-          c.sizes.buffers = buffers;
-          bool fits = false;
-          for (const int waves : {1, 2}) {
-            c.waves = waves;
-            if (!plan_rolling_planes(p, shape, c, false, plan)) break;
-            fits = true;
-            if (least > 0 && plan.cost >= least) continue;
-            least = plan.cost, best = c;
-          }
-          if (fits && buffers == 2 && resident == 3) fits_three = true;
-          if (fits) break;
-        }
+    RollingPlaneConfig c;
+    c.whole = whole, c.sizes.rows = of_rows, c.sizes.columns = of_columns;
+    c.sizes.source_alignment = shape.source_alignment, c.sizes.target_alignment = shape.target_alignment;
+    c.sizes.target_vector = shape.target_vector;
+    // What takes much longer than another tile is not worth trying.
+    constexpr double kMuch = 2;
+    least = 0, bound = least_of_all > 0 ? kMuch * least_of_all : std::numeric_limits<double>::infinity();
+    each_share(shape, c.sizes, [&](const RollingPlaneSizes& sizes) {
+      c.sizes = sizes;
+      const bool fits_three = try_share(c, 1);
+      if (weighs(p)) {
+        const std::int64_t band_rows = ceiling(std::min(sizes.band, h.targets), h.classes());
+        for (const int strips : {2, 4})
+          if (ceiling(band_rows, strips) >= 2 * of_rows) try_share(c, strips);
       }
-      // More bands take more rows twice.
-      return !fits_three;
+      return !fits_three;  // more bands take more rows twice
     });
-    if (least > 0) configs.emplace_back(least, best);
+    if (least == 0) return;
+    configs.emplace_back(least, best);
+    least_of_all = least_of_all > 0 ? std::min(least_of_all, least) : least;
   };
   constexpr int kMostWindow = 32;
   for (const int of_columns : {2, 3, 4, 5, 6, 7, 8, 10, 12}) {
     if ((of_columns > 2 && of_columns >= 2 * columns) || of_columns + w.most_taps() - 1 > kMostWindow)
       continue;
     const double whole = whole_windows(w, of_columns);
-    for (const int of_rows : {1, 2, 3, 4, 6})
-      if (of_rows == 1 || of_rows < 2 * rows) try_tile(of_rows, of_columns, whole);
+    for (const int of_rows : {1, 2, 3, 4, 6}) {
+      const int most = weighs(p) ? h.most_taps() + 1 : 2 * rows;
+      if (of_rows == 1 || of_rows < most) try_tile(of_rows, of_columns, whole);
+    }
   }
   add_best(
       configs,
-      [&](const RollingPlaneConfig& config, Plan& best) {
-        plan_rolling_planes(p, shape, config, true, best);
-      },
+      [&](const RollingPlaneConfig& config, Plan& of) { plan_rolling_planes(p, shape, config, true, of); },
       plans);
 }
 
