@@ -52,17 +52,22 @@ bool describe_shape(const Problem& p, Shape& s) {
 
 namespace {
 
-/// Times that plans of a family take over their estimates: medians over 200 random geometries
-/// (docs/performance.md, item 31).
-double measured_over_estimated(const Plan& plan, Pass pass) {
-  const bool planes = plan.family == Plan::Family::Planes, pixels = plan.family == Plan::Family::Pixels;
-  switch (pass) {
+/// Times that plans of a family take over their estimates, where these are chosen: medians over 400 random
+/// geometries (docs/performance.md, item 32).
+double measured_over_estimated(const Problem& p, const Plan& plan) {
+  using Family = Plan::Family;
+  const bool repeats = p.geometry.multiplier() > 1, strides = p.geometry.stride.w > 1;
+  constexpr std::int64_t kLarge = 40;  // taps
+  const Size2 kernel = p.geometry.kernel;
+  switch (p.pass) {
     case Pass::Forward:
-      return planes ? 1.7 : pixels ? 0.9 : 1;
+      return plan.family == Family::Planes ? (repeats ? 2.1 : 1.7) : plan.family == Family::Pixels ? 0.86 : 1;
     case Pass::Input:
-      return planes ? 1.6 : pixels ? 1.4 : 1;
+      if (plan.family == Family::Planes) return repeats ? 2.25 : 1.85;
+      return plan.family == Family::Pixels ? (strides ? 1.8 : 1.13) : 1.05;
     default:
-      return planes ? 2 : 1;
+      if (plan.family == Family::Planes) return 2.35;
+      return plan.family == Family::Runs ? (kernel.h * kernel.w > kLarge ? 1.8 : 1.12) : 1;
   }
 }
 
@@ -74,7 +79,7 @@ void join_phase_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans
   const std::int64_t bytes =
       g.batch * (g.in_channels * g.in.h * g.in.w + g.out_channels * g.out.h * g.out.w) * s.number;
   const double first =
-      bytes < kLeastBytes ? 0 : plans.front().cost * measured_over_estimated(plans.front(), p.pass);
+      bytes < kLeastBytes ? 0 : plans.front().cost * measured_over_estimated(p, plans.front());
   std::vector<Plan> phases;
   add_phase_plans(p, s, phases);
   p.channels_last ? add_rolling_plans(p, s, phases) : add_rolling_plane_plans(p, s, phases);
