@@ -27,7 +27,7 @@ struct RollingRaw {
   template <int kWindow>
   __device__ __forceinline__ void load(bool row_exists, unsigned (&bits)[kWindow]) {
     const unsigned char* const row = kShifts ? from + place % kWord : from;
-    load_columns<kApart>(reinterpret_cast<const T*>(row), apart, row_exists ? exists : 0, bits);
+    load_some_columns<kApart>(reinterpret_cast<const T*>(row), apart, row_exists ? exists : 0, bits);
     from += pitch;
     if (kShifts) place += step;
   }
