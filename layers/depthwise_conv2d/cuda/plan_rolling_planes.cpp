@@ -40,7 +40,7 @@ double fetch_of(double products) {
 PhaseEffort effort_to_copy(const PhaseRaw& raw, double listed, int word, int alignment, int threads) {
   const double words = listed * raw.piece_words;
   const double idle = threads / (threads / raw.copy_lanes * static_cast<double>(raw.copy_lanes));
-  return {(words * (aligned(alignment, word) ? 11 : 20) * idle + listed * 45) / 32, words * word / 4 / 32, 0};
+  return {(words * (aligned(alignment, word) ? 13 : 16) * idle + listed * 45) / 32, words * word / 4 / 32, 0};
 }
 
 /// What a block does for an item: instructions of warps, wavefronts of shared memory.
