@@ -27,9 +27,6 @@ struct PhaseShape {
 /// Products of one axis that exist, for each of its targets.
 double phase_meetings(const PhaseAxis& axis);
 
-/// The share of windows of rolling rows that lie inside, of tiles of so many columns.
-double whole_windows(const PhaseAxis& w, int columns);
-
 /// False: no phases can do the problem.
 bool describe_phases(const Problem& problem, const Shape& shape, PhaseShape& to);
 

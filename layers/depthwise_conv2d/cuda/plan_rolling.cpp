@@ -123,6 +123,21 @@ int rolling_registers(const Problem& p, const RollingShape& s, const RollingSize
   return 58 + z.rows * (z.columns + window) + static_cast<int>(round_up(taps, 4));
 }
 
+/// The share of windows that lie inside.
+double whole_windows(const RollingShape& s, int columns) {
+  const PhaseAxis& w = s.work.w;
+  const int window = columns + w.most_taps() - 1;
+  int count = 0, whole = 0;
+  for (int of_class = 0; of_class < w.classes(); ++of_class)
+    for (int left = 0; left < w.targets_of(of_class); left += columns)
+      for (int number = 0; number < w.groups(); ++number) {
+        const int first = w.group(of_class, number).first + left * w.step();
+        ++count;
+        if (first >= 0 && first + (window - 1) * w.step() < w.sources) ++whole;
+      }
+  return count > 0 ? static_cast<double>(whole) / count : 1;
+}
+
 RollingEffort effort_of(const Problem& p, const RollingShape& s, const RollingSizes& z, double whole) {
   const RollingModel& m = weighs(p) ? kWeighs : kCorrelates;
   const PhaseAxis &h = s.work.h, &w = s.work.w;
@@ -256,19 +271,6 @@ std::vector<int> shares_of_channels(std::int64_t channels, int number) {
 
 }  // namespace
 
-double whole_windows(const PhaseAxis& w, int columns) {
-  const int window = columns + w.most_taps() - 1;
-  int count = 0, whole = 0;
-  for (int of_class = 0; of_class < w.classes(); ++of_class)
-    for (int left = 0; left < w.targets_of(of_class); left += columns)
-      for (int number = 0; number < w.groups(); ++number) {
-        const int first = w.group(of_class, number).first + left * w.step();
-        ++count;
-        if (first >= 0 && first + (window - 1) * w.step() < w.sources) ++whole;
-      }
-  return count > 0 ? static_cast<double>(whole) / count : 1;
-}
-
 void add_rolling_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
   if (!may_roll(p, s)) return;
   const RollingShape shape = describe_rolling(p, s);
@@ -312,7 +314,7 @@ void add_rolling_plans(const Problem& p, const Shape& s, std::vector<Plan>& plan
   for (const int of_columns : {2, 3, 4, 5, 6, 7, 8, 10, 12}) {
     if ((of_columns > 2 && of_columns >= 2 * columns) || of_columns + w.most_taps() - 1 > kMostWindow)
       continue;
-    const double whole = whole_windows(w, of_columns);
+    const double whole = whole_windows(shape, of_columns);
     for (const int of_rows : {1, 2, 3, 4, 5, 6, 8}) {
       const int most = weighs(p) ? h.most_taps() : rows;
       if (of_rows > 1 && of_rows >= (weighs(p) ? most + 1 : 2 * most)) continue;

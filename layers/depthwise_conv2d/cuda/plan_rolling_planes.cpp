@@ -15,7 +15,6 @@ struct RollingPlaneConfig {
   RollingPlaneSizes sizes;
   int resident = 1;  ///< blocks that share a multiprocessor
   int waves = 1;     ///< of blocks
-  double whole = 1;  ///< the share of windows that lie inside
 };
 
 bool aligned(int alignment, int word) { return alignment >= word; }
@@ -25,33 +24,32 @@ int rolling_plane_registers(const Problem& p, const PhaseShape& s, const Rolling
   const int taps = s.work.w.most_taps(), window = z.columns + taps - 1;
   const bool shifts = !aligned(z.source_alignment, z.source_word);
   if (weighs(p)) return 56 + z.rows * (taps + z.columns) + 2 * window + z.columns + (shifts ? 8 : 0);
-  return 60 + z.rows * (z.columns + window) + static_cast<int>(round_up(taps, 4)) + (shifts ? 4 : 0);
+  // Rows of numbers that are not widened are moved from one place to another.
+  const int moved = z.rows < 3 ? 0 : s.number == 4 ? 10 * z.rows - 19 : 3 * z.rows - 6;
+  return 60 + z.rows * (z.columns + window) + static_cast<int>(round_up(taps, 4)) + (shifts ? 4 : 0) + moved;
+}
+
+/// What loops of so many products take over the others: no cache of instructions near the multiprocessor
+/// holds them.
+double fetch_of(double products) {
+  constexpr double kMost = 2048;
+  return products > kMost ? 1.15 : 1;
 }
 
 /// What copying rows takes, of `listed` planes' in all.
 PhaseEffort effort_to_copy(const PhaseRaw& raw, double listed, int word, int alignment, int threads) {
   const double words = listed * raw.piece_words;
   const double idle = threads / (threads / raw.copy_lanes * static_cast<double>(raw.copy_lanes));
-  return {(words * (aligned(alignment, word) ? 11 : 20) * idle + listed * 45) / 32, words * word / 4 / 32, 0};
+  return {(words * (aligned(alignment, word) ? 13 : 16) * idle + listed * 45) / 32, words * word / 4 / 32, 0};
 }
-
-/// Instructions that a number of a window takes. Of windows that are not whole each number is asked for, and
-/// lanes of both kinds take both ways.
-struct WindowEffort {
-  double of_number, mixed;
-  WindowEffort(const PhaseShape& s, const RollingPlaneConfig& c, const PhaseCut& cut) {
-    const int planes = c.sizes.images * cut.channels;
-    mixed = planes < 32 && cut.tiles > 1 ? c.whole * (1 - c.whole) * 2 : 0;
-    of_number = (s.number == 2 ? 2 : 1) + 1.5 * (1 - c.whole) + mixed;
-  }
-};
 
 /// What a block does for an item: instructions of warps, wavefronts of shared memory.
 PhaseEffort effort_to_correlate(const PhaseShape& s, const RollingPlaneConfig& c, const PhaseCut& cut) {
   const PhaseAxis &h = s.work.h, &w = s.work.w;
   const RollingPlaneSizes& z = c.sizes;
-  const WindowEffort window_of(s, c, cut);
+  const double of_number = (s.number == 2 ? 2 : 1) + 0.6;  // with the mask
   const double taps = w.most_taps(), window = z.columns + taps - 1, quads = std::ceil(taps / 4);
+  const double products = z.rows * z.columns * taps;
   const double shifts = aligned(z.source_alignment, z.source_word) ? 0 : 3;
   const double groups = static_cast<double>(h.groups()) * w.groups() * s.sources,
                groups_w = static_cast<double>(w.groups()) * s.sources;
@@ -66,18 +64,18 @@ PhaseEffort effort_to_correlate(const PhaseShape& s, const RollingPlaneConfig& c
   const double y = planes * cut.target_rows * s.work.target_w;
   PhaseEffort effort;
   effort.issue = copy.issue + (cut.target_list * 45 + y * (1 + 12.0 / z.target_vector)) / 32 +
-                 turns * (200 + groups * 90 + steps * (z.rows * z.columns * taps + quads + 8) +
-                          rows * (window * window_of.of_number + 8 + shifts) + z.rows * z.columns * 4);
-  effort.wavefronts =
-      copy.wavefronts + y * 2 / 32 +
-      turns * (rows * window * z.wavefronts * (1 + window_of.mixed) +
-               steps * quads * std::min(4.0, channels) + z.rows * z.columns * z.target_wavefronts);
+                 turns * fetch_of(z.rows * products) *
+                     (200 + groups * 90 + steps * (products + quads + 8) +
+                      rows * (window * of_number + 8 + shifts) + z.rows * z.columns * 4);
+  effort.wavefronts = copy.wavefronts + y * 2 / 32 +
+                      turns * (rows * window * z.wavefronts + steps * quads * std::min(4.0, channels) +
+                               z.rows * z.columns * z.target_wavefronts);
   return effort;
 }
 PhaseEffort effort_to_weigh(const PhaseShape& s, const RollingPlaneConfig& c, const PhaseCut& cut) {
   const PhaseAxis &h = s.work.h, &w = s.work.w;
   const RollingPlaneSizes& z = c.sizes;
-  const WindowEffort window_of(s, c, cut);
+  const double of_number = (s.number == 2 ? 2 : 1) + 0.6;  // with the mask
   const double taps = w.most_taps(), window = z.columns + taps - 1;
   const double shifts = (aligned(z.source_alignment, z.source_word) ? 0 : 3) +
                         (aligned(z.target_alignment, z.target_word) ? 0 : 3);
@@ -88,22 +86,18 @@ PhaseEffort effort_to_weigh(const PhaseShape& s, const RollingPlaneConfig& c, co
   // Rows of x that a strip meets.
   const double met = std::min(1.0, (s.rows_met + z.rows - 1) / h.kernel);
   const double rows = (z.strip_rows + z.rows - 1) * met, products = z.rows * taps * z.columns;
-  // Loops that no cache of instructions near the multiprocessor holds.
-  constexpr double kMostCode = 32 << 10, kInstruction = 16;
-  const double fetch = z.rows * products * kInstruction > kMostCode ? 1.15 : 1;
   const PhaseEffort x = effort_to_copy(cut.source_raw, cut.source_list, z.source_word, z.source_alignment,
                                        z.threads),
                     g = effort_to_copy(cut.target_raw, cut.target_list, z.target_word, z.target_alignment,
                                        z.threads);
   PhaseEffort effort;
-  effort.issue = x.issue + g.issue +
-                 turns * fetch *
-                     (200 + z.strip_rows * met * products +
-                      rows * (window * window_of.of_number + z.columns * (s.number == 2 ? 2 : 1) + 14 +
-                              3 * z.rows + shifts));
+  effort.issue =
+      x.issue + g.issue +
+      turns * fetch_of(z.rows * products) *
+          (200 + z.strip_rows * met * products +
+           rows * (window * of_number + z.columns * (s.number == 2 ? 2 : 1) + 14 + 3 * z.rows + shifts));
   effort.wavefronts =
-      x.wavefronts + g.wavefronts +
-      turns * rows * (window * z.wavefronts * (1 + window_of.mixed) + z.columns * z.target_wavefronts);
+      x.wavefronts + g.wavefronts + turns * rows * (window * z.wavefronts + z.columns * z.target_wavefronts);
   return effort;
 }
 
@@ -131,7 +125,7 @@ double rolling_plane_cost(const Problem& p, const PhaseShape& s, const RollingPl
                y = static_cast<double>(s.images * s.channels) * s.targets * work.target_h * work.target_w *
                    s.number;
   const double again = std::max(0.0, rows_read * row_bytes / x - 1);
-  const double memory = (x * (1 + 0.3 * again) + y) / kMemory,
+  const double memory = (x * (1 + 0.5 * again) + y) / kMemory,
                cache = (rows_read * (row_bytes + straddle) + y) / kCache;
   // A block meets three times an item; of one buffer, rows are waited for.
   const double taps = static_cast<double>(s.work.h.kernel) * s.work.w.kernel;
@@ -280,9 +274,9 @@ void add_rolling_plane_plans(const Problem& p, const Shape& problem_shape, std::
     return fits_three;
   };
   // Of each tile the best share of a block.
-  const auto try_tile = [&](int of_rows, int of_columns, double whole) {
+  const auto try_tile = [&](int of_rows, int of_columns) {
     RollingPlaneConfig c;
-    c.whole = whole, c.sizes.rows = of_rows, c.sizes.columns = of_columns;
+    c.sizes.rows = of_rows, c.sizes.columns = of_columns;
     c.sizes.source_alignment = shape.source_alignment, c.sizes.target_alignment = shape.target_alignment;
     c.sizes.target_vector = shape.target_vector;
     // What takes much longer than another tile is not worth trying.
@@ -306,10 +300,9 @@ void add_rolling_plane_plans(const Problem& p, const Shape& problem_shape, std::
   for (const int of_columns : {2, 3, 4, 5, 6, 7, 8, 10, 12}) {
     if ((of_columns > 2 && of_columns >= 2 * columns) || of_columns + w.most_taps() - 1 > kMostWindow)
       continue;
-    const double whole = whole_windows(w, of_columns);
     for (const int of_rows : {1, 2, 3, 4, 6}) {
       const int most = weighs(p) ? h.most_taps() + 1 : 2 * rows;
-      if (of_rows == 1 || of_rows < most) try_tile(of_rows, of_columns, whole);
+      if (of_rows == 1 || of_rows < most) try_tile(of_rows, of_columns);
     }
   }
   add_best(

@@ -36,6 +36,16 @@ __device__ __forceinline__ float widen_bits(unsigned bits, T) {
 /// Columns of a row, zeros for those that do not exist. kApart: numbers from one to the next; 0: `apart` has
 /// it.
 template <Int64 kApart, class T, int kWindow>
+__device__ __forceinline__ void load_some_columns(const T* from, Int64 apart, unsigned exists,
+                                                  unsigned (&bits)[kWindow]) {
+  static_assert(kWindow <= 32);
+  const Int64 step = kApart > 0 ? kApart : apart;
+  hold(exists);  // else each bit has a register of its own while the thread lives
+#pragma unroll
+  for (int c = 0; c < kWindow; ++c) bits[c] = exists >> c & 1 ? load_bits(from + c * step) : 0;
+}
+/// The same, faster where all of them exist for most warps.
+template <Int64 kApart, class T, int kWindow>
 __device__ __forceinline__ void load_columns(const T* from, Int64 apart, unsigned exists,
                                              unsigned (&bits)[kWindow]) {
   static_assert(kWindow <= 32);
@@ -45,9 +55,7 @@ __device__ __forceinline__ void load_columns(const T* from, Int64 apart, unsigne
 #pragma unroll
     for (int c = 0; c < kWindow; ++c) bits[c] = load_bits(from + c * step);
   } else {
-    hold(exists);  // else each bit has a register of its own while the thread lives
-#pragma unroll
-    for (int c = 0; c < kWindow; ++c) bits[c] = exists >> c & 1 ? load_bits(from + c * step) : 0;
+    load_some_columns<kApart>(from, apart, exists, bits);
   }
 }
 /// The same without a branch, and of columns that do not exist `bits` stays as it is: so the compiler has the

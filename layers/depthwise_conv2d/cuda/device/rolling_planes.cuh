@@ -26,7 +26,7 @@ struct RollingRaw {
   }
   template <int kWindow>
   __device__ __forceinline__ void load(bool row_exists, unsigned (&bits)[kWindow]) {
-    load_columns<kApart>(first(), apart, row_exists ? exists : 0, bits);
+    load_some_columns<kApart>(first(), apart, row_exists ? exists : 0, bits);
     skip(1);
   }
   template <int kWindow>
@@ -63,31 +63,15 @@ struct RollingPlanes {
     count = list_rows<T, false, kThreads>(
         tensor, [&](int number) { return number * step; }, at.images, all, channels, rows, plane, row, list);
   }
-  /// Begins to copy what is listed, as copy_planes() does; end_copies() and wait_for_copies() end it.
-  __device__ __forceinline__ void copy(const PhaseItem& at, Int64 first_row, unsigned char* to_planes) const {
-    const int lanes = raw.copy_lanes, thread = static_cast<int>(threadIdx.x), group = thread / lanes,
-              lane = thread - group * lanes, groups = kThreads / lanes;
-    if (group >= groups) return;
-    const char* const first = reinterpret_cast<const char*>(begin(at, first_row));
-    for (int word = lane; word < raw.piece_words; word += lanes) {
-      const int ahead = word * kWord, left = raw.piece_bytes - ahead;
-      if (kAligned && left <= 0) continue;
-      const char* const of_word = first + ahead;
-      unsigned char* const to = to_planes + ahead;
-      const uint4* entry = list + group;
-#pragma unroll 4
-      for (int n = group; n < count; n += groups, entry += groups) {
-        const PhaseRow of_row = PhaseRow::of(entry);
-        const char* const from = of_word + of_row.from;
-        if constexpr (kAligned) {
-          copy_ahead_part<kWord>(to + of_row.to * 4, from, min(left, kWord));
-        } else {
-          const int before = static_cast<int>(reinterpret_cast<unsigned long long>(from) % kWord);
-          if (left + before > 0)
-            copy_ahead_part<kWord>(to + of_row.to * 4, from - before, min(left + before, kWord));
-        }
-      }
-    }
+  /// Begins to copy what is listed; end_copies() and wait_for_copies() end it. Whole words, of which what
+  /// lies in front of a row, and behind it, comes along: planes are dense, so there is nothing behind the
+  /// tensor's last row alone. of_last: these planes may have it.
+  __device__ __forceinline__ void copy(const PhaseItem& at, Int64 first_row, bool of_last,
+                                       unsigned char* to) const {
+    if (kAligned || !of_last)
+      copy_words<true>(at, first_row, to);
+    else
+      copy_words<false>(at, first_row, to);
   }
   /// Columns of rows of a plane of image `image` and channel `channel` of the item. step: rows that are there
   /// from one to the next, of which each is `row_step` of the tensor from the one before.
@@ -112,7 +96,41 @@ struct RollingPlanes {
     }
     return of;
   }
+
+ private:
+  template <bool kWhole>
+  __device__ __forceinline__ void copy_words(const PhaseItem& at, Int64 first_row,
+                                             unsigned char* to_planes) const {
+    const int lanes = raw.copy_lanes, thread = static_cast<int>(threadIdx.x), group = thread / lanes,
+              lane = thread - group * lanes, groups = kThreads / lanes;
+    if (group >= groups) return;
+    const char* const first = reinterpret_cast<const char*>(begin(at, first_row));
+    for (int word = lane; word < raw.piece_words; word += lanes) {
+      const int ahead = word * kWord, left = raw.piece_bytes - ahead;
+      const char* const of_word = first + ahead;
+      unsigned char* const to = to_planes + ahead;
+      const uint4* entry = list + group;
+#pragma unroll 4
+      for (int n = group; n < count; n += groups, entry += groups) {
+        const PhaseRow of_row = PhaseRow::of(entry);
+        const char* const from = of_word + of_row.from;
+        const int before =
+            kAligned ? 0 : static_cast<int>(reinterpret_cast<unsigned long long>(from) % kWord);
+        if constexpr (kWhole) {
+          copy_ahead<kWord>(to + of_row.to * 4, from - before, true);
+        } else if (left + before > 0) {
+          copy_ahead_part<kWord>(to + of_row.to * 4, from - before, min(left + before, kWord));
+        }
+      }
+    }
+  }
 };
+
+/// Whether an item has rows of the last plane of a tensor.
+__device__ __forceinline__ bool has_last_plane(const PhaseWork& work, const PhaseShare& share,
+                                               const PhaseItem& at) {
+  return at.image + at.images == work.images && share.first_channel + share.channels == work.channels;
+}
 
 /// Targets of one class, or strips of them, of an item: neighbours have the next image's, then the next
 /// tile's.
@@ -147,9 +165,10 @@ __device__ __forceinline__ void list_rolling_groups(const PhaseWork& work, Phase
     of_columns[i] = w.group(i / groups_w, i % groups_w);
 }
 
-/// kRepeat: output channels of one of x. kScatters: the input's gradient. kWord, kAligned: as copy_planes()
-/// has them. kStore: targets that are stored together. kApart: numbers of a source from one column of a
-/// window to the next, or 0, if they are not known. Channels of the work are those of targets.
+/// kRepeat: output channels of one of x. kScatters: the input's gradient. kWord, kAligned: of sources, bytes
+/// that are copied at once, and whether rows begin with a word. kStore: targets that are stored together.
+/// kApart: numbers of a source from one column of a window to the next, or 0, if they are not known. Channels
+/// of the work are those of targets.
 template <class T, class Tile, int kRepeat, bool kScatters, int kWord, bool kAligned, int kStore, int kApart,
           int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) correlate_rolling_planes(const PhaseWork work) {
@@ -189,7 +208,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_rolling_planes(co
     const PhaseItem at(work, item);
     sources.list_all(at, at.high - at.low, at.source_step);
     __syncthreads();
-    sources.copy(at, at.source_row, to);
+    sources.copy(at, at.source_row, has_last_plane(work, share, at), to);
     end_copies();
   };
   wait_for_stream();

@@ -9,8 +9,8 @@
 namespace lamella::depthwise {
 
 /// Parts of dw, of some channels of y and items. work.source: x, work.target: g. kRepeat: output channels of
-/// one of x. kWord, kAligned: as copy_planes() has them, of either. kApartX, kApartG: numbers from one column
-/// of a class to the next, or 0, if they are not known.
+/// one of x. kWord, kAligned: as in correlate_rolling_planes, of either. kApartX, kApartG: numbers from one
+/// column of a class to the next, or 0, if they are not known.
 template <class T, class Tile, int kRepeat, bool kBias, int kWordX, bool kAlignedX, int kWordG,
           bool kAlignedG, int kApartX, int kApartG, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) weigh_rolling_planes(const PhaseWork work) {
@@ -48,8 +48,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_rolling_planes(const 
     x.list_all(at, at.high - at.low, at.source_step);
     g.list_all(at, at.end - at.begin, at.target_step);
     __syncthreads();
-    x.copy(at, at.source_row, to);
-    g.copy(at, at.target_row, to + cut.source_bytes);
+    const bool of_last = has_last_plane(work, share, at);
+    x.copy(at, at.source_row, of_last, to);
+    g.copy(at, at.target_row, of_last, to + cut.source_bytes);
     end_copies();
   };
 
