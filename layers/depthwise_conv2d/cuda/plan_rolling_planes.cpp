@@ -161,7 +161,7 @@ bool plan_rolling_planes(const Problem& p, const PhaseShape& s, const RollingPla
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
   if ((plan.launch.shared_bytes + 1024) * c.resident > kSharedBytes) return false;
   // Times over the estimate, of some 800 plans (docs/performance.md, item 32).
-  const double measured = p.pass == Pass::Forward ? 1.22 : p.pass == Pass::Input ? 1.36 : 1.2;
+  const double measured = p.pass == Pass::Forward ? 1.08 : p.pass == Pass::Input ? 1.25 : 1.2;
   plan.cost = measured * rolling_plane_cost(p, s, c, plan);
   if (!named) return true;
   const PhaseAxis& w = s.work.w;
