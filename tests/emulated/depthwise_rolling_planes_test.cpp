@@ -13,6 +13,17 @@ constexpr int kMostTaps = (K::kW + K::kStrideW - 1) / K::kStrideW;
 template <class K>
 constexpr bool kIsRagged = K::kW > K::kStrideW&& K::kW % K::kStrideW != 0;
 
+/// Calls run() of the form, which it is compiled for. kAligned: rows begin with a word.
+template <bool kAligned, class Run>
+void run_form(int form, const Run& run) {
+  if constexpr (!kAligned)
+    run(std::integral_constant<int, kShifted>());
+  else if (form == kPadded)
+    run(std::integral_constant<int, kPadded>());
+  else
+    run(std::integral_constant<int, kAtWords>());
+}
+
 /// kWord: bytes of sources that are copied at once; kVector: numbers of a row that are stored at once.
 template <class T, class K, int kRows, int kColumns, bool kScatters, int kWord = 4, int kVector = 1>
 void correlate() {
@@ -35,14 +46,19 @@ void correlate() {
     sizes.channels = draw(1, g.channels), sizes.images = draw(1, g.batch);
     sizes.band = draw(1, work.h.targets + 1);
     sizes.buffers = draw(1, 2);
+    const int form = kAligned ? draw(kAtWords, kPadded) : kShifted;
+    sizes.source_form = sizes.target_form = form;
     if (draw(0, 1) == 1) spread_rolling_targets(work, K::kRepeat, sizes, sizeof(T));
     const Launch launch =
         cut_correlate_rolling_planes(work, g.batch, g.channels, K::kRepeat, sizes, sizeof(T), draw(1, 6));
     constexpr std::int64_t kMostShared = 200 << 10;
     if (launch.blocks == 0 || launch.shared_bytes > kMostShared) return false;
     const auto kernel = [&] {
-      correlate_rolling_planes<T, Tile, K::kRepeat, kScatters, kWord, kAligned, kVector, 0, kThreads, 1>(
-          work);
+      const auto run = [&](auto of_form) {
+        correlate_rolling_planes<T, Tile, K::kRepeat, kScatters, kWord, decltype(of_form)::value, kVector, 0,
+                                 kThreads, 1>(work);
+      };
+      run_form<kAligned>(form, run);
     };
     if (kScatters)
       problem.backward(work, launch, {true, false, false}, false, true, kernel);
@@ -74,14 +90,19 @@ void weigh() {
     sizes.channels = draw(1, g.channels), sizes.images = draw(1, g.batch);
     sizes.band = draw(1, work.h.targets + 1), sizes.strip_rows = draw(1, work.h.targets + 1);
     sizes.buffers = draw(1, 2);
+    const int form = kAligned ? draw(kAtWords, kPadded) : kShifted;
+    sizes.source_form = sizes.target_form = form;
     if (draw(0, 1) == 1) spread_rolling_strips(work, K::kRepeat, sizes, sizeof(T));
     const Launch launch =
         cut_weigh_rolling_planes(work, g.batch, g.channels, K::kRepeat, kBias, sizes, sizeof(T), draw(1, 6));
     constexpr std::int64_t kMostShared = 200 << 10;
     if (launch.blocks == 0 || launch.shared_bytes > kMostShared) return false;
     problem.backward(work, launch, {false, true, kBias}, false, false, [&] {
-      weigh_rolling_planes<T, Tile, K::kRepeat, kBias, kWord, kAligned, kWord, kAligned, 0, 0, kThreads, 1>(
-          work);
+      const auto run = [&](auto of_form) {
+        constexpr int kForm = decltype(of_form)::value;
+        weigh_rolling_planes<T, Tile, K::kRepeat, kBias, kWord, kForm, kWord, kForm, 0, 0, kThreads, 1>(work);
+      };
+      run_form<kAligned>(form, run);
     });
     return true;
   });

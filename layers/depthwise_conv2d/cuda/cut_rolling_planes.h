@@ -15,6 +15,8 @@ struct RollingPlaneSizes : PhaseShareSizes {
   int rows = 1, columns = 4;  ///< of a thread; rows: of targets, or, for the weight's gradient, of taps
   int strip_rows = 1;         ///< weight gradient: of a class, that a thread walks down at once
   int buffers = 2;            ///< items whose rows are there at a time
+  /// How rows lie; targets: of the weight's gradient. See work.cuh.
+  int source_form = kShifted, target_form = kShifted;
   /// By how many words rows and planes are longer than they must be, so that lanes meet in few banks, and in
   /// how many wavefronts a warp then loads a number a lane: see spread_rolling_planes(). Of targets, in
   /// vectors as they are stored, and by numbers.
@@ -91,6 +93,44 @@ inline void spread_rolling_planes(const RollingLanes& lanes, int word, std::int6
     }
 }
 
+/// Words of a row that is one piece, and bytes before the first row. With zeros beside it, `before` and
+/// `behind` columns are read that do not exist; what is behind a row is before the next, too.
+struct RollingRow {
+  int words = 0, front = 0;
+  RollingRow(const PhaseRaw& raw, int word, bool pads, std::int64_t before, std::int64_t behind,
+             int number_bytes) {
+    std::int64_t bytes = std::int64_t{raw.piece_words} * word;
+    if (pads) {
+      bytes = std::max(bytes + before * raw.column_bytes, raw.piece_bytes + behind * raw.column_bytes);
+      bytes = round_up(std::max<std::int64_t>(bytes, number_bytes), word);
+      front = static_cast<int>(round_up(before * raw.column_bytes, 16));
+    }
+    words = static_cast<int>(std::min(bytes / 4, kMostPlane));
+  }
+};
+inline RollingRow row_of_sources(const PhaseWork& work, const RollingPlaneSizes& sizes, int number_bytes) {
+  const PhaseAxis& w = work.w;
+  int before = 0, behind = 0;
+  for (int of_class = 0; of_class < w.classes(); ++of_class)
+    for (int number = 0; number < w.groups(); ++number) {
+      const PhaseAxis::Group group = w.group(of_class, number);
+      if (group.taps == 0) continue;
+      const auto columns = static_cast<int>(round_up(w.targets_of(of_class), sizes.columns));
+      const int last = group.first + (columns + w.most_taps() - 2) * w.step();
+      before = std::max(before, -group.first), behind = std::max(behind, last + 1 - w.sources);
+    }
+  return {work.cut.source_raw, sizes.source_word, sizes.source_form == kPadded, before, behind, number_bytes};
+}
+inline RollingRow row_of_gradients(const PhaseWork& work, const RollingPlaneSizes& sizes, int number_bytes) {
+  const PhaseAxis& w = work.w;
+  int behind = 0;
+  for (int of_class = 0; of_class < w.classes(); ++of_class) {
+    const auto columns = static_cast<int>(round_up(w.targets_of(of_class), sizes.columns));
+    behind = std::max(behind, of_class + (columns - 1) * w.classes() + 1 - w.targets);
+  }
+  return {work.cut.target_raw, sizes.target_word, sizes.target_form == kPadded, 0, behind, number_bytes};
+}
+
 /// What both launches begin with; false: it cannot be. targets: channels of targets for one of x; class_rows:
 /// of a unit.
 inline bool begin_rolling_planes(PhaseWork& work, std::int64_t images, std::int64_t channels, int targets,
@@ -109,22 +149,25 @@ inline bool begin_rolling_planes(PhaseWork& work, std::int64_t images, std::int6
   cut.row_groups = static_cast<int>(ceiling(rows, class_rows));
   cut.source_raw = cut_phase_raw(w.sources, w.source_every, 1, false, sizes.source_word,
                                  sizes.source_alignment, number_bytes, sizes.threads);
+  const RollingRow row = row_of_sources(work, sizes, number_bytes);
+  cut.row = row.words, cut.source_front = row.front;
+  const int of_window =
+      (sizes.columns + w.most_taps() - 2) * std::max(w.step() * w.source_every, w.classes());
+  const bool pads = sizes.source_form == kPadded || sizes.target_form == kPadded;
+  cut.zero_bytes = pads ? static_cast<int>(round_up((of_window + 1) * number_bytes, 16)) : 0;
   cut.by_channels = divisor_of(cut.channels), cut.by_images = divisor_of(cut.images);
   cut.by_tiles = divisor_of(cut.tiles), cut.by_row_groups = divisor_of(cut.row_groups);
   cut.by_classes_h = divisor_of(h.classes()), cut.by_classes_w = divisor_of(w.classes());
   cut.by_step_h = divisor_of(h.step()), cut.by_step_w = divisor_of(w.step());
   return true;
 }
-/// Words of a row of PhaseRaw, which is one piece.
-inline int row_words_of(const PhaseRaw& raw, int word) { return raw.piece_words * (word / 4); }
-
 /// Lays out planes of sources, `planes` of an item; false: they are too large.
 inline bool lay_rolling_sources(PhaseCut& cut, const RollingPlaneSizes& sizes, std::int64_t planes) {
-  cut.row = row_words_of(cut.source_raw, sizes.source_word) + sizes.more_row;
+  cut.row += sizes.more_row;
   const std::int64_t plane = std::int64_t{cut.source_rows} * cut.row + sizes.more_plane;
   if (plane * planes * 4 > kMostPlane) return false;
   cut.plane = static_cast<int>(plane);
-  cut.source_bytes = static_cast<int>(round_up(plane * planes * 4, 16));
+  cut.source_bytes = static_cast<int>(cut.source_front + round_up(plane * planes * 4, 16));
   cut.source_list = static_cast<int>(planes * cut.source_rows);
   return true;
 }
@@ -150,8 +193,8 @@ inline Launch cut_correlate_rolling_planes(PhaseWork& work, std::int64_t images,
   const std::int64_t items = ceiling(images, sizes.images) * work.residues * cut.bands;
   if (!share_items(work, launch, items, wanted_blocks)) return {};
   launch.parts = 0;  // of no sum
-  const std::int64_t listed = work.residues * h.classes() * h.groups() + w.classes() * w.groups() +
-                              std::int64_t{cut.source_list} + cut.target_list;
+  const std::int64_t listed = cut.zero_bytes / 16 + work.residues * h.classes() * h.groups() +
+                              w.classes() * w.groups() + std::int64_t{cut.source_list} + cut.target_list;
   launch.shared_bytes =
       16 * (listed + std::int64_t{sources} * h.kernel * w.sets() * ceiling(w.most_taps(), 4) * cut.channels) +
       std::int64_t{cut.buffers} * cut.source_bytes +
@@ -181,8 +224,7 @@ inline void spread_rolling_targets(PhaseWork work, int repeat, RollingPlaneSizes
                                       (to * work.target_w + (class_w + left * w.classes()) * w.target_every) *
                                           number_bytes});
                     });
-  spread_rolling_planes(of_sources, sizes.source_word,
-                        row_words_of(cut.source_raw, sizes.source_word) * std::int64_t{4}, cut.source_rows,
+  spread_rolling_planes(of_sources, sizes.source_word, cut.row * std::int64_t{4}, cut.source_rows,
                         sizes.more_row, sizes.more_plane, sizes.wavefronts);
   const std::int64_t vector = std::int64_t{sizes.target_vector} * number_bytes,
                      plane = round_up(std::int64_t{cut.target_rows} * work.target_w * number_bytes, vector);
@@ -196,11 +238,13 @@ inline void spread_rolling_targets(PhaseWork work, int repeat, RollingPlaneSizes
 }
 
 /// Lays out planes of targets for the weight's gradient, as lay_rolling_sources() does.
-inline bool lay_rolling_gradients(PhaseCut& cut, const PhaseAxis& w, const RollingPlaneSizes& sizes,
-                                  std::int64_t planes, int number_bytes) {
+inline bool lay_rolling_gradients(PhaseWork& work, const RollingPlaneSizes& sizes, std::int64_t planes,
+                                  int number_bytes) {
+  const PhaseAxis& w = work.w;
+  PhaseCut& cut = work.cut;
   cut.target_raw = cut_phase_raw(w.targets, 1, 1, false, sizes.target_word, sizes.target_alignment,
                                  number_bytes, sizes.threads);
-  cut.target_row = row_words_of(cut.target_raw, sizes.target_word) + sizes.more_target_row;
+  cut.target_row = row_of_gradients(work, sizes, number_bytes).words + sizes.more_target_row;
   const std::int64_t plane = std::int64_t{cut.target_rows} * cut.target_row + sizes.more_target;
   if (plane * planes * 4 > kMostPlane) return false;
   cut.target_plane = static_cast<int>(plane);
@@ -223,15 +267,16 @@ inline Launch cut_weigh_rolling_planes(PhaseWork& work, std::int64_t images, std
   cut.splits = sizes.threads / units;
   const std::int64_t planes = std::int64_t{sizes.images} * sizes.channels;
   if (!lay_rolling_sources(cut, sizes, planes) ||
-      !lay_rolling_gradients(cut, work.w, sizes, planes * repeat, number_bytes))
+      !lay_rolling_gradients(work, sizes, planes * repeat, number_bytes))
     return launch;
   const std::int64_t items = ceiling(images, sizes.images) * work.residues * cut.bands;
   if (!share_items(work, launch, items, wanted_blocks)) return {};
   const std::int64_t sums =
       (std::int64_t{sizes.rows} * work.w.most_taps() + (bias ? 1 : 0)) * sizes.threads * 4;
-  launch.shared_bytes =
-      16 * (std::int64_t{cut.source_list} + cut.target_list) +
-      std::max(std::int64_t{cut.buffers} * (std::int64_t{cut.source_bytes} + cut.target_bytes), sums);
+  launch.shared_bytes = 16 * (std::int64_t{cut.source_list} + cut.target_list) +
+                        std::max(cut.zero_bytes + std::int64_t{cut.buffers} *
+                                                      (std::int64_t{cut.source_bytes} + cut.target_bytes),
+                                 sums);
   launch.threads = sizes.threads;
   return launch;
 }
@@ -244,7 +289,7 @@ inline void spread_rolling_strips(PhaseWork work, int repeat, RollingPlaneSizes&
   PhaseCut& cut = work.cut;
   if (!begin_rolling_planes(work, sizes.images, sizes.channels, repeat, sizes, sizes.strip_rows,
                             number_bytes) ||
-      !lay_rolling_gradients(cut, w, sizes, 1, number_bytes))
+      !lay_rolling_gradients(work, sizes, 1, number_bytes))
     return;
   const int splits = std::max(1, sizes.threads / (weighing_units(work, sizes.rows) * cut.channels));
   RollingLanes of_sources, of_targets;
@@ -271,9 +316,8 @@ inline void spread_rolling_strips(PhaseWork work, int repeat, RollingPlaneSizes&
                     (class_w + std::int64_t{left} * w.classes()) * number_bytes});
   }
   constexpr std::int64_t kWord = 4;
-  spread_rolling_planes(of_sources, sizes.source_word,
-                        row_words_of(cut.source_raw, sizes.source_word) * kWord, cut.source_rows,
-                        sizes.more_row, sizes.more_plane, sizes.wavefronts);
+  spread_rolling_planes(of_sources, sizes.source_word, cut.row * kWord, cut.source_rows, sizes.more_row,
+                        sizes.more_plane, sizes.wavefronts);
   spread_rolling_planes(of_targets, sizes.target_word, cut.target_row * kWord, cut.target_rows,
                         sizes.more_target_row, sizes.more_target, sizes.target_wavefronts);
 }

@@ -17,15 +17,21 @@ struct RollingPlaneConfig {
   int waves = 1;     ///< of blocks
 };
 
-bool aligned(int alignment, int word) { return alignment >= word; }
+/// Instructions that a number takes to be loaded, widened, and, if it need not exist, asked for; of numbers
+/// that are not widened the compiler then moves each, too.
+double number_effort(const PhaseShape& s, int form) {
+  return form == kPadded ? 4.0 / s.number : s.number == 2 ? 2.6 : 2.4;
+}
 
 /// Of a thread, to within some.
 int rolling_plane_registers(const Problem& p, const PhaseShape& s, const RollingPlaneSizes& z) {
   const int taps = s.work.w.most_taps(), window = z.columns + taps - 1;
-  const bool shifts = !aligned(z.source_alignment, z.source_word);
+  const bool shifts = z.source_form == kShifted;
   if (weighs(p)) return 56 + z.rows * (taps + z.columns) + 2 * window + z.columns + (shifts ? 8 : 0);
   // Rows of numbers that are not widened are moved from one place to another.
-  const int moved = z.rows < 3 ? 0 : s.number == 4 ? 10 * z.rows - 19 : 3 * z.rows - 6;
+  const int moved = z.rows < 3 || z.source_form == kPadded ? 0
+                    : s.number == 4                        ? 10 * z.rows - 19
+                                                           : 3 * z.rows - 6;
   return 60 + z.rows * (z.columns + window) + static_cast<int>(round_up(taps, 4)) + (shifts ? 4 : 0) + moved;
 }
 
@@ -37,20 +43,20 @@ double fetch_of(double products) {
 }
 
 /// What copying rows takes, of `listed` planes' in all.
-PhaseEffort effort_to_copy(const PhaseRaw& raw, double listed, int word, int alignment, int threads) {
+PhaseEffort effort_to_copy(const PhaseRaw& raw, double listed, int word, int form, int threads) {
   const double words = listed * raw.piece_words;
   const double idle = threads / (threads / raw.copy_lanes * static_cast<double>(raw.copy_lanes));
-  return {(words * (aligned(alignment, word) ? 13 : 16) * idle + listed * 45) / 32, words * word / 4 / 32, 0};
+  return {(words * (form == kShifted ? 16 : 13) * idle + listed * 45) / 32, words * word / 4 / 32, 0};
 }
 
 /// What a block does for an item: instructions of warps, wavefronts of shared memory.
 PhaseEffort effort_to_correlate(const PhaseShape& s, const RollingPlaneConfig& c, const PhaseCut& cut) {
   const PhaseAxis &h = s.work.h, &w = s.work.w;
   const RollingPlaneSizes& z = c.sizes;
-  const double of_number = (s.number == 2 ? 2 : 1) + 0.6;  // with the mask
+  const double of_number = number_effort(s, z.source_form);
   const double taps = w.most_taps(), window = z.columns + taps - 1, quads = std::ceil(taps / 4);
   const double products = z.rows * z.columns * taps;
-  const double shifts = aligned(z.source_alignment, z.source_word) ? 0 : 3;
+  const double shifts = z.source_form == kShifted ? 3 : 0;
   const double groups = static_cast<double>(h.groups()) * w.groups() * s.sources,
                groups_w = static_cast<double>(w.groups()) * s.sources;
   const double steps = std::min(groups * h.most_taps(), groups_w * s.rows_met + groups * (z.rows - 1));
@@ -60,7 +66,7 @@ PhaseEffort effort_to_correlate(const PhaseShape& s, const RollingPlaneConfig& c
   const double turns = std::ceil(units / z.threads) * z.threads / 32;
   const double channels = std::ceil(std::min(cut.channels, 32) / 8.0);  // of taps, in quarters of a warp
   const PhaseEffort copy =
-      effort_to_copy(cut.source_raw, cut.source_list, z.source_word, z.source_alignment, z.threads);
+      effort_to_copy(cut.source_raw, cut.source_list, z.source_word, z.source_form, z.threads);
   const double y = planes * cut.target_rows * s.work.target_w;
   PhaseEffort effort;
   effort.issue = copy.issue + (cut.target_list * 45 + y * (1 + 12.0 / z.target_vector)) / 32 +
@@ -75,10 +81,9 @@ PhaseEffort effort_to_correlate(const PhaseShape& s, const RollingPlaneConfig& c
 PhaseEffort effort_to_weigh(const PhaseShape& s, const RollingPlaneConfig& c, const PhaseCut& cut) {
   const PhaseAxis &h = s.work.h, &w = s.work.w;
   const RollingPlaneSizes& z = c.sizes;
-  const double of_number = (s.number == 2 ? 2 : 1) + 0.6;  // with the mask
+  const double of_number = number_effort(s, z.source_form);
   const double taps = w.most_taps(), window = z.columns + taps - 1;
-  const double shifts = (aligned(z.source_alignment, z.source_word) ? 0 : 3) +
-                        (aligned(z.target_alignment, z.target_word) ? 0 : 3);
+  const double shifts = (z.source_form == kShifted ? 3 : 0) + (z.target_form == kShifted ? 3 : 0);
   const double strips =
       static_cast<double>(z.images) * h.classes() * w.classes() * cut.row_groups * cut.tiles;
   const int working = weighing_units(s.work, z.rows) * cut.channels * cut.splits;
@@ -86,16 +91,16 @@ PhaseEffort effort_to_weigh(const PhaseShape& s, const RollingPlaneConfig& c, co
   // Rows of x that a strip meets.
   const double met = std::min(1.0, (s.rows_met + z.rows - 1) / h.kernel);
   const double rows = (z.strip_rows + z.rows - 1) * met, products = z.rows * taps * z.columns;
-  const PhaseEffort x = effort_to_copy(cut.source_raw, cut.source_list, z.source_word, z.source_alignment,
+  const PhaseEffort x = effort_to_copy(cut.source_raw, cut.source_list, z.source_word, z.source_form,
                                        z.threads),
-                    g = effort_to_copy(cut.target_raw, cut.target_list, z.target_word, z.target_alignment,
+                    g = effort_to_copy(cut.target_raw, cut.target_list, z.target_word, z.target_form,
                                        z.threads);
   PhaseEffort effort;
-  effort.issue =
-      x.issue + g.issue +
-      turns * fetch_of(z.rows * products) *
-          (200 + z.strip_rows * met * products +
-           rows * (window * of_number + z.columns * (s.number == 2 ? 2 : 1) + 14 + 3 * z.rows + shifts));
+  effort.issue = x.issue + g.issue +
+                 turns * fetch_of(z.rows * products) *
+                     (200 + z.strip_rows * met * products +
+                      rows * (window * of_number + z.columns * number_effort(s, z.target_form) + 14 +
+                              3 * z.rows + shifts));
   effort.wavefronts =
       x.wavefronts + g.wavefronts + turns * rows * (window * z.wavefronts + z.columns * z.target_wavefronts);
   return effort;
@@ -166,21 +171,20 @@ bool plan_rolling_planes(const Problem& p, const PhaseShape& s, const RollingPla
   if (!named) return true;
   const PhaseAxis& w = s.work.w;
   std::array<char, 220> text{};
-  const char *const ragged = word(w.is_ragged()), *const begins =
-                                                      word(aligned(z.source_alignment, z.source_word));
+  const char* const ragged = word(w.is_ragged());
   const int apart = w.step() * w.source_every;
   if (weighs(p))
     std::snprintf(text.data(), text.size(),
-                  "weigh_rolling_planes<%s, RollingTapTile<%d, %d, %d, %s>, %d, %s, %d, %s, %d, %s, %d, %d, "
+                  "weigh_rolling_planes<%s, RollingTapTile<%d, %d, %d, %s>, %d, %s, %d, %d, %d, %d, %d, %d, "
                   "%d, %d>",
                   type_name(p.dtype), w.most_taps(), z.columns, z.rows, ragged, s.repeat, word(p.bias),
-                  z.source_word, begins, z.target_word, word(aligned(z.target_alignment, z.target_word)),
-                  apart, w.classes(), z.threads, c.resident);
+                  z.source_word, z.source_form, z.target_word, z.target_form, apart, w.classes(), z.threads,
+                  c.resident);
   else
     std::snprintf(text.data(), text.size(),
-                  "correlate_rolling_planes<%s, RollingTile<%d, %d, %d, %s>, %d, %s, %d, %s, %d, %d, %d, %d>",
+                  "correlate_rolling_planes<%s, RollingTile<%d, %d, %d, %s>, %d, %s, %d, %d, %d, %d, %d, %d>",
                   type_name(p.dtype), w.most_taps(), z.rows, z.columns, ragged, s.repeat, word(w.scatters),
-                  z.source_word, begins, z.target_vector, apart, z.threads, c.resident);
+                  z.source_word, z.source_form, z.target_vector, apart, z.threads, c.resident);
   plan.kernel = text.data();
   plan.what = "rolling planes " + std::to_string(z.rows) + "x" + std::to_string(z.columns) + ", " +
               std::to_string(z.images) + " x " + std::to_string(z.channels) + " planes in " +
@@ -230,6 +234,20 @@ void add_rolling_plane_plans(const Problem& p, const Shape& problem_shape, std::
   RollingPlaneConfig best;
   double least = 0, least_of_all = 0, bound = 0;
   Plan plan;
+  // Zeros beside rows, unless they make them twice as long. `cut_without`: without any.
+  const auto choose_forms = [&](RollingPlaneConfig& c, const PhaseWork& cut_without) {
+    const auto is_aligned = [](int alignment, int word) { return alignment >= word; };
+    RollingPlaneConfig of = c;
+    if (is_aligned(c.sizes.source_alignment, c.sizes.source_word))
+      of.sizes.source_form = kPadded, c.sizes.source_form = kAtWords;
+    if (is_aligned(c.sizes.target_alignment, c.sizes.target_word))
+      of.sizes.target_form = kPadded, c.sizes.target_form = kAtWords;
+    PhaseWork with;
+    const Launch launch = cut_of(p, shape, of, with);
+    if (launch.blocks == 0 || launch.shared_bytes > kSharedBytes - 1024) return;
+    if (with.cut.row <= 2 * cut_without.cut.row) c.sizes.source_form = of.sizes.source_form;
+    if (with.cut.target_row <= 2 * cut_without.cut.target_row) c.sizes.target_form = of.sizes.target_form;
+  };
   // Of a share of a block, its threads; returns whether three blocks fit side by side.
   const auto try_share = [&](RollingPlaneConfig c, int strips) {
     PhaseWork work;
@@ -237,8 +255,10 @@ void add_rolling_plane_plans(const Problem& p, const Shape& problem_shape, std::
         static_cast<int>(ceiling(ceiling(std::min(c.sizes.band, h.targets), h.classes()), strips));
     // Of as much as fits at all, without what is between planes.
     c.sizes.buffers = 1, c.sizes.threads = 512;
+    c.sizes.source_form = c.sizes.target_form = kShifted;
     const Launch whole = cut_of(p, shape, c, work);
     if (whole.blocks == 0 || whole.shared_bytes > kSharedBytes - 1024) return false;
+    choose_forms(c, work);
     const std::int64_t units = std::int64_t{c.sizes.images} * work.cut.channels * h.classes() * w.classes() *
                                work.cut.row_groups * work.cut.tiles *
                                (weighs(p) ? weighing_units(work, c.sizes.rows) : 1);

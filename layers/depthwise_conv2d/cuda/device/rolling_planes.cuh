@@ -11,46 +11,60 @@
 /// residue of rows, one band of targets. The next item's rows are copied while one is computed.
 namespace lamella::depthwise {
 
-/// Rows in shared memory: each begins within its first word where it did in the tensor. kShifts: that differs
-/// between rows.
-template <class T, int kApart, int kWord, bool kShifts>
+/// Rows in shared memory, which lie there as kForm says (work.cuh).
+template <class T, int kApart, int kWord, int kForm>
 struct RollingRaw {
-  const unsigned char* from;  ///< where the row would begin if it began with its first word
-  int pitch, apart;           ///< bytes from one row, and numbers from one column, to the next
-  unsigned exists;            ///< columns
-  unsigned place, step;       ///< the row's address in the tensor, and what is between it and the next one's
+  const unsigned char* from;   ///< where the row would begin if it began with its first word
+  const unsigned char* zeros;  ///< as many as a thread reads of a row
+  int pitch, apart;            ///< bytes from one row, and numbers from one column, to the next
+  unsigned exists;             ///< columns
+  unsigned place, step;        ///< the row's address in the tensor, and what is between it and the next one's
 
   __device__ __forceinline__ void skip(int rows) {
     from += rows * pitch;
-    if (kShifts) place += static_cast<unsigned>(rows) * step;
+    if (kForm == kShifted) place += static_cast<unsigned>(rows) * step;
   }
   template <int kWindow>
   __device__ __forceinline__ void load(bool row_exists, unsigned (&bits)[kWindow]) {
-    load_some_columns<kApart>(first(), apart, row_exists ? exists : 0, bits);
+    if constexpr (kForm == kPadded)
+      load_padded(row_exists, bits);
+    else
+      load_some_columns<kApart>(first(), apart, row_exists ? exists : 0, bits);
     skip(1);
   }
   template <int kWindow>
   __device__ __forceinline__ void load_existing(bool row_exists, unsigned (&bits)[kWindow]) {
-    load_existing_columns<kApart>(first(), apart, row_exists ? exists : 0, bits);
+    if constexpr (kForm == kPadded)
+      load_padded(row_exists, bits);
+    else
+      load_existing_columns<kApart>(first(), apart, row_exists ? exists : 0, bits);
     skip(1);
   }
 
  private:
   __device__ __forceinline__ const T* first() const {
-    return reinterpret_cast<const T*>(kShifts ? from + place % kWord : from);
+    return reinterpret_cast<const T*>(kForm == kShifted ? from + place % kWord : from);
+  }
+  template <int kWindow>
+  __device__ __forceinline__ void load_padded(bool row_exists, unsigned (&bits)[kWindow]) const {
+    const T* const row = reinterpret_cast<const T*>(row_exists ? from : zeros);
+    const int step = kApart > 0 ? kApart : apart;
+#pragma unroll
+    for (int c = 0; c < kWindow; ++c) bits[c] = load_bits(row + c * step);
   }
 };
 
 /// An item's planes of sources, or of targets, that a block has in shared memory.
-template <class T, int kWord, bool kAligned, int kThreads>
+template <class T, int kWord, int kForm, int kThreads>
 struct RollingPlanes {
-  static constexpr bool kShifts = !kAligned;
   const PhaseTensor& tensor;
   const PhaseRaw& raw;
   int first_column, every;           ///< of the tensor's
   int first_channel, channels, all;  ///< of an image: the first, those there are, and room for so many
   int plane, row;                    ///< words from one to the next
+  int front;                         ///< bytes before the first
   uint4* list;                       ///< of rows
+  const unsigned char* zeros;
   int count = 0;
 
   /// The first number of the block's first channel.
@@ -68,7 +82,7 @@ struct RollingPlanes {
   /// tensor's last row alone. of_last: these planes may have it.
   __device__ __forceinline__ void copy(const PhaseItem& at, Int64 first_row, bool of_last,
                                        unsigned char* to) const {
-    if (kAligned || !of_last)
+    if (kForm != kShifted || !of_last)
       copy_words<true>(at, first_row, to);
     else
       copy_words<false>(at, first_row, to);
@@ -76,14 +90,14 @@ struct RollingPlanes {
   /// Columns of rows of a plane of image `image` and channel `channel` of the item. step: rows that are there
   /// from one to the next, of which each is `row_step` of the tensor from the one before.
   template <int kApart>
-  __device__ __forceinline__ RollingRaw<T, kApart, kWord, kShifts> source(
+  __device__ __forceinline__ RollingRaw<T, kApart, kWord, kForm> source(
       const PhaseItem& at, Int64 first_row, const unsigned char* planes, int image, int channel,
       int row_number, int column, int row_step, int step, int apart, unsigned exists) const {
-    RollingRaw<T, kApart, kWord, kShifts> of{};
-    of.from = planes + ((image * all + channel) * plane + row_number * row) * 4 +
+    RollingRaw<T, kApart, kWord, kForm> of{};
+    of.from = planes + front + ((image * all + channel) * plane + row_number * row) * 4 +
               column * every * static_cast<int>(sizeof(T));
-    of.pitch = step * row * 4, of.apart = apart * every, of.exists = exists;
-    if (kShifts) {
+    of.zeros = zeros, of.pitch = step * row * 4, of.apart = apart * every, of.exists = exists;
+    if (kForm == kShifted) {
       // Only the last digits matter.
       const unsigned row_bytes =
           static_cast<unsigned>(tensor.row) * static_cast<unsigned>(row_step) * unsigned{sizeof(T)};
@@ -108,14 +122,14 @@ struct RollingPlanes {
     for (int word = lane; word < raw.piece_words; word += lanes) {
       const int ahead = word * kWord, left = raw.piece_bytes - ahead;
       const char* const of_word = first + ahead;
-      unsigned char* const to = to_planes + ahead;
+      unsigned char* const to = to_planes + front + ahead;
       const uint4* entry = list + group;
 #pragma unroll 4
       for (int n = group; n < count; n += groups, entry += groups) {
         const PhaseRow of_row = PhaseRow::of(entry);
         const char* const from = of_word + of_row.from;
         const int before =
-            kAligned ? 0 : static_cast<int>(reinterpret_cast<unsigned long long>(from) % kWord);
+            kForm != kShifted ? 0 : static_cast<int>(reinterpret_cast<unsigned long long>(from) % kWord);
         if constexpr (kWhole) {
           copy_ahead<kWord>(to + of_row.to * 4, from - before, true);
         } else if (left + before > 0) {
@@ -125,6 +139,13 @@ struct RollingPlanes {
     }
   }
 };
+
+/// Sixteen bytes divide the number, and the address.
+template <int kThreads>
+__device__ __forceinline__ void clear_shared(unsigned char* from, int bytes) {
+  uint4* const all = reinterpret_cast<uint4*>(from);
+  for (int i = static_cast<int>(threadIdx.x); i < bytes / 16; i += kThreads) all[i] = uint4{};
+}
 
 /// Whether an item has rows of the last plane of a tensor.
 __device__ __forceinline__ bool has_last_plane(const PhaseWork& work, const PhaseShare& share,
@@ -165,11 +186,11 @@ __device__ __forceinline__ void list_rolling_groups(const PhaseWork& work, Phase
     of_columns[i] = w.group(i / groups_w, i % groups_w);
 }
 
-/// kRepeat: output channels of one of x. kScatters: the input's gradient. kWord, kAligned: of sources, bytes
-/// that are copied at once, and whether rows begin with a word. kStore: targets that are stored together.
+/// kRepeat: output channels of one of x. kScatters: the input's gradient. kWord: bytes of sources that
+/// are copied at once; kForm: how they lie. kStore: targets that are stored together.
 /// kApart: numbers of a source from one column of a window to the next, or 0, if they are not known. Channels
 /// of the work are those of targets.
-template <class T, class Tile, int kRepeat, bool kScatters, int kWord, bool kAligned, int kStore, int kApart,
+template <class T, class Tile, int kRepeat, bool kScatters, int kWord, int kForm, int kStore, int kApart,
           int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) correlate_rolling_planes(const PhaseWork work) {
   constexpr int kRows = Tile::kRows, kColumns = Tile::kColumns;
@@ -185,24 +206,28 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_rolling_planes(co
   uint4* const taps = shared + work.residues * classes_h * groups_h + classes_w * groups_w;
   uint4* const source_list = taps + kSources * h.kernel * quads;
   uint4* const target_list = source_list + cut.source_list;
-  unsigned char* const raw = reinterpret_cast<unsigned char*>(target_list + cut.target_list);
+  unsigned char* const zeros = reinterpret_cast<unsigned char*>(target_list + cut.target_list);
+  unsigned char* const raw = zeros + cut.zero_bytes;
   T* const targets = reinterpret_cast<T*>(raw + cut.buffers * cut.source_bytes);
   const int thread = static_cast<int>(threadIdx.x);
   // Numbers of the tensor between targets stay zero.
   if (kScatters && h.target_every * w.target_every > 1)
     for (int i = thread; i < cut.images * cut.channels * cut.target_plane; i += kThreads)
       targets[i] = narrow<T>(0.0f);
+  if (kForm == kPadded) clear_shared<kThreads>(zeros, cut.zero_bytes + cut.buffers * cut.source_bytes);
   list_rolling_groups<kThreads>(work, groups_of_rows, groups_of_columns);
-  RollingPlanes<T, kWord, kAligned, kThreads> sources{work.source,
-                                                      cut.source_raw,
-                                                      w.source_first,
-                                                      w.source_every,
-                                                      share.first_channel * kSources / kTargets,
-                                                      share.channels * kSources / kTargets,
-                                                      cut.channels * kSources / kTargets,
-                                                      cut.plane,
-                                                      cut.row,
-                                                      source_list};
+  RollingPlanes<T, kWord, kForm, kThreads> sources{work.source,
+                                                   cut.source_raw,
+                                                   w.source_first,
+                                                   w.source_every,
+                                                   share.first_channel * kSources / kTargets,
+                                                   share.channels * kSources / kTargets,
+                                                   cut.channels * kSources / kTargets,
+                                                   cut.plane,
+                                                   cut.row,
+                                                   cut.source_front,
+                                                   source_list,
+                                                   zeros};
   const auto begin_copies = [&](int item, unsigned char* to) {
     if (item >= share.last) return;
     const PhaseItem at(work, item);

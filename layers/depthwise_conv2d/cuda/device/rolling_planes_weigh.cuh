@@ -9,10 +9,10 @@
 namespace lamella::depthwise {
 
 /// Parts of dw, of some channels of y and items. work.source: x, work.target: g. kRepeat: output channels of
-/// one of x. kWord, kAligned: as in correlate_rolling_planes, of either. kApartX, kApartG: numbers from one
+/// one of x. kWord, kForm: as in correlate_rolling_planes, of either. kApartX, kApartG: numbers from one
 /// column of a class to the next, or 0, if they are not known.
-template <class T, class Tile, int kRepeat, bool kBias, int kWordX, bool kAlignedX, int kWordG,
-          bool kAlignedG, int kApartX, int kApartG, int kThreads, int kBlocks>
+template <class T, class Tile, int kRepeat, bool kBias, int kWordX, int kFormX, int kWordG, int kFormG,
+          int kApartX, int kApartG, int kThreads, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) weigh_rolling_planes(const PhaseWork work) {
   constexpr int kTapRows = Tile::kTapRows, kTaps = Tile::kTaps;
   extern __shared__ uint4 shared[];
@@ -20,27 +20,33 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_rolling_planes(const 
   const PhaseCut& cut = work.cut;
   const PhaseShare share(work);
   const int thread = static_cast<int>(threadIdx.x);
-  RollingPlanes<T, kWordX, kAlignedX, kThreads> x{work.source,
-                                                  cut.source_raw,
-                                                  w.source_first,
-                                                  w.source_every,
-                                                  share.first_channel / kRepeat,
-                                                  share.channels / kRepeat,
-                                                  cut.channels / kRepeat,
-                                                  cut.plane,
-                                                  cut.row,
-                                                  shared};
-  RollingPlanes<T, kWordG, kAlignedG, kThreads> g{work.target,
-                                                  cut.target_raw,
-                                                  0,
-                                                  1,
-                                                  share.first_channel,
-                                                  share.channels,
-                                                  cut.channels,
-                                                  cut.target_plane,
-                                                  cut.target_row,
-                                                  shared + cut.source_list};
-  unsigned char* const raw = reinterpret_cast<unsigned char*>(g.list + cut.target_list);
+  uint4 *const x_list = shared, *const g_list = x_list + cut.source_list;
+  unsigned char* const zeros = reinterpret_cast<unsigned char*>(g_list + cut.target_list);
+  unsigned char* const raw = zeros + cut.zero_bytes;
+  RollingPlanes<T, kWordX, kFormX, kThreads> x{work.source,
+                                               cut.source_raw,
+                                               w.source_first,
+                                               w.source_every,
+                                               share.first_channel / kRepeat,
+                                               share.channels / kRepeat,
+                                               cut.channels / kRepeat,
+                                               cut.plane,
+                                               cut.row,
+                                               cut.source_front,
+                                               x_list,
+                                               zeros};
+  RollingPlanes<T, kWordG, kFormG, kThreads> g{work.target,
+                                               cut.target_raw,
+                                               0,
+                                               1,
+                                               share.first_channel,
+                                               share.channels,
+                                               cut.channels,
+                                               cut.target_plane,
+                                               cut.target_row,
+                                               cut.target_front,
+                                               g_list,
+                                               zeros};
   const int raw_bytes = cut.source_bytes + cut.target_bytes;  // of an item
   const auto begin_copies = [&](int item, unsigned char* to) {
     if (item >= share.last) return;
@@ -63,6 +69,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_rolling_planes(const 
   const bool works = channel < share.channels && tap_rows > 0;
   const bool all_taps = w.group(0, set_w).taps == kTaps;
   const int strips = works ? rolling_units_of_item(work) : 0;
+  if (kFormX == kPadded || kFormG == kPadded)
+    clear_shared<kThreads>(zeros, cut.zero_bytes + cut.buffers * raw_bytes);
   RollingTapSums<T, Tile, kBias> sums;
   sums.clear();
   wait_for_stream();
@@ -106,7 +114,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_rolling_planes(const 
     if (cut.buffers == 1) begin_copies(item + 1, raw);
   }
   store_tap_sums<Tile, kBias, kThreads>(work, share.first_channel, share.channels, work.channels,
-                                        cut.channels, sums, reinterpret_cast<float*>(raw));
+                                        cut.channels, sums, reinterpret_cast<float*>(zeros));
 }
 
 }  // namespace lamella::depthwise

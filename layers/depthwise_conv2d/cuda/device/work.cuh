@@ -307,11 +307,17 @@ struct PhaseCut {
   Divisor by_channels, by_bands, by_residues;  ///< channels: planes of targets of an image
   /// Rolling planes (rolling_planes.cuh): channels are those of targets, rows lie as they were in the tensor,
   /// `row`, `plane`, and of the weight's gradient target_row and target_plane, are in words, and there is
-  /// room for the rows of one item or of two.
+  /// room for the rows of one item or of two. Where zeros lie beside rows, the first begins so many bytes
+  /// behind the buffer's beginning, and there is a row of zeros.
   int buffers = 1;
+  int source_front = 0, target_front = 0, zero_bytes = 0;
   Divisor by_images;
   static constexpr int kMostGroups = 128;  ///< of one axis, of all classes
 };
+
+/// How rows of rolling planes lie in shared memory. Shifted: they begin within a word, where they did in the
+/// tensor. Padded: zeros lie beside them, as far as any thread reads.
+inline constexpr int kShifted = 0, kAtWords = 1, kPadded = 2;
 
 /// Rows of one residue modulo the dilation: a problem of their own, of dilation 1.
 struct PhaseResidue {
