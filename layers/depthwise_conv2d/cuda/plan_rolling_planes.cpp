@@ -28,11 +28,11 @@ int rolling_plane_registers(const Problem& p, const PhaseShape& s, const Rolling
   const int taps = s.work.w.most_taps(), window = z.columns + taps - 1;
   const bool shifts = z.source_form == kShifted;
   if (weighs(p)) return 56 + z.rows * (taps + z.columns) + 2 * window + z.columns + (shifts ? 8 : 0);
+  const int rest = z.rows * (z.columns + window) + static_cast<int>(round_up(taps, 4));
+  if (z.source_form == kPadded) return (s.number == 4 ? 56 : 50) + rest;
   // Rows of numbers that are not widened are moved from one place to another.
-  const int moved = z.rows < 3 || z.source_form == kPadded ? 0
-                    : s.number == 4                        ? 10 * z.rows - 19
-                                                           : 3 * z.rows - 6;
-  return 60 + z.rows * (z.columns + window) + static_cast<int>(round_up(taps, 4)) + (shifts ? 4 : 0) + moved;
+  const int moved = z.rows < 3 ? 0 : s.number == 4 ? 10 * z.rows - 19 : 3 * z.rows - 6;
+  return 60 + rest + (shifts ? 4 : 0) + moved;
 }
 
 /// What loops of so many products take over the others: no cache of instructions near the multiprocessor
@@ -266,7 +266,8 @@ void add_rolling_plane_plans(const Problem& p, const Shape& problem_shape, std::
     const RollingPlaneConfig close = c;  // planes that are not spread: it is no slower if no lanes meet
     bool fits_three = false;
     int spread = 0;
-    for (const auto& [threads, resident] : kBlocks) {
+    for (const auto& block : kBlocks) {
+      const int threads = block.first, resident = block.second;
       if (registers_of(threads, resident) < wanted || (threads > 128 && threads > 2 * units)) continue;
       for (const int buffers : {2, 1}) {
         bool fits = false;
