@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -164,6 +165,41 @@ TEST(Plans, of_phases_are_offered) {
   problem.transforms = true;
   problem.pass = Pass::Forward;
   EXPECT_EQ(count({5, 5}, {1, 1}, {1, 1}, 1), 0);
+}
+
+/// Of a slice of channels the distance of columns is not compiled in; of dense planes there are no slices.
+TEST(Plans, of_rolling_rows_are_offered) {
+  Problem problem;
+  problem.boxes = true;
+  problem.geometry = {40, 48, 48, 48, Size2(60), Size2(50), Size2(11), Size2(1), Size2(0), Size2(1)};
+  const auto kernels = [&](const std::string& with) {
+    const std::vector<Plan> plans = plans_for(problem);
+    return std::count_if(plans.begin(), plans.end(), [&](const Plan& plan) {
+      return plan.family == Plan::Family::Rolling && plan.kernel.find(with) != std::string::npos;
+    });
+  };
+  for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight})
+    for (const DType dtype : {DType::Float32, DType::BFloat16}) {
+      problem.pass = pass, problem.dtype = dtype, problem.channels_last = true;
+      const std::string name = pass == Pass::Weight ? "weigh_rolling<" : "correlate_rolling<";
+      EXPECT_GT(kernels(name), 0);
+      EXPECT_GT(kernels(", 48, "), 0);
+      problem.input_gaps = problem.output_gaps = true;
+      EXPECT_GT(kernels(name), 0);
+      EXPECT_EQ(kernels(", 48, "), 0);
+      problem.input_gaps = problem.output_gaps = problem.channels_last = false;
+      EXPECT_GT(kernels("_rolling_planes<"), 0);
+      EXPECT_EQ(kernels(name), 0);
+    }
+  problem.pass = Pass::Forward;
+  for (const bool last : {false, true}) {
+    problem.channels_last = last;
+    problem.transforms = true;
+    EXPECT_EQ(kernels(""), 0);
+    problem.transforms = false, problem.geometry.kernel = Size2(3), problem.geometry.out = Size2(58);
+    EXPECT_EQ(kernels(""), 0) << "of few taps";
+    problem.geometry.kernel = Size2(11), problem.geometry.out = Size2(50);
+  }
 }
 
 /// Of a slice of channels, each column is copied by itself.

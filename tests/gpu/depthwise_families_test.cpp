@@ -364,17 +364,19 @@ INSTANTIATE_TEST_SUITE_P(Passes, DepthwisePhasesTest,
                          ::testing::Combine(::testing::Values(Pass::Forward, Pass::Input, Pass::Weight),
                                             ::testing::Values(kPlanes, kLast)));
 
-class DepthwiseRollingTest : public ::testing::TestWithParam<Pass> {};
+class DepthwiseRollingTest : public ::testing::TestWithParam<std::tuple<Pass, MemoryFormat>> {};
 
 TEST_P(DepthwiseRollingTest, plans_compute_what_others_do) {
   LAMELLA_NEEDS_GPU();
+  const auto [pass, format] = GetParam();
   std::vector<PlanSetting> settings;
-  const auto add = [&](std::int64_t channels, Size2 in, Size2 kernel, Size2 padding, Size2 stride,
-                       Size2 dilation, std::int64_t outputs, DType dtype) {
+  const auto add = [&, pass = pass, format = format](std::int64_t channels, Size2 in, Size2 kernel,
+                                                     Size2 padding, Size2 stride, Size2 dilation,
+                                                     std::int64_t outputs, DType dtype) {
     constexpr std::int64_t kImages = 5;
-    PlanSetting of{GetParam(), dtype, kLast, kImages, channels, in, kernel, padding, stride, dilation};
-    of.bias = GetParam() != Pass::Input;
-    of.accumulates = GetParam() == Pass::Input && channels == 33;
+    PlanSetting of{pass, dtype, format, kImages, channels, in, kernel, padding, stride, dilation};
+    of.bias = pass != Pass::Input;
+    of.accumulates = pass == Pass::Input && channels == 33;
     of.outputs = outputs;
     settings.push_back(of);
   };
@@ -389,7 +391,8 @@ TEST_P(DepthwiseRollingTest, plans_compute_what_others_do) {
   });
 }
 INSTANTIATE_TEST_SUITE_P(Passes, DepthwiseRollingTest,
-                         ::testing::Values(Pass::Forward, Pass::Input, Pass::Weight));
+                         ::testing::Combine(::testing::Values(Pass::Forward, Pass::Input, Pass::Weight),
+                                            ::testing::Values(kPlanes, kLast)));
 
 /// Problems drawn at random: of each family that has plans for one, the first and one further on.
 class DepthwiseFamiliesTest : public ::testing::TestWithParam<unsigned> {};
