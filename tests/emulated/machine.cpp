@@ -1,6 +1,7 @@
 #include "machine.h"
 
 #include <algorithm>
+#include <cstring>
 #include <deque>
 #include <exception>
 #include <map>
@@ -9,6 +10,10 @@
 #include <vector>
 
 #include "fiber.h"
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
 
 dim3 threadIdx, blockIdx;
 
@@ -183,6 +188,27 @@ void run_block(std::size_t count, bool backwards) {
 
 }  // namespace
 
+namespace {
+
+/// Shared memory behind what a launch has asked for is out of bounds for AddressSanitizer while it lives.
+class Bounds {
+ public:
+  explicit Bounds([[maybe_unused]] std::size_t bytes) {
+#ifdef __SANITIZE_ADDRESS__
+    ASAN_POISON_MEMORY_REGION(memory + bytes, kSharedBytes - bytes);
+#endif
+  }
+  Bounds(const Bounds&) = delete;
+  Bounds& operator=(const Bounds&) = delete;
+  ~Bounds() {
+#ifdef __SANITIZE_ADDRESS__
+    ASAN_UNPOISON_MEMORY_REGION(memory, kSharedBytes);
+#endif
+  }
+};
+
+}  // namespace
+
 void run(std::int64_t blocks, int count, std::size_t shared_bytes, const std::function<void()>& kernel) {
   if (blocks < 1 || count < 1 || count > 1024 || shared_bytes > kSharedBytes)
     throw Fault("a launch that no GPU takes");
@@ -190,7 +216,9 @@ void run(std::int64_t blocks, int count, std::size_t shared_bytes, const std::fu
   job = &kernel;
   failure = nullptr;
   if (threads.size() < static_cast<std::size_t>(count)) threads.resize(static_cast<std::size_t>(count));
+  const Bounds bounds(shared_bytes);
   for (std::int64_t block = 0; block < blocks; ++block) {
+    std::memset(memory, 0xff, shared_bytes);  // no numbers, until somebody writes some
     blockIdx.x = static_cast<unsigned>(block);
     copies_at_once = (blocks + block) / 2 % 2 == 1;
     run_block(static_cast<std::size_t>(count), block % 2 == 1);

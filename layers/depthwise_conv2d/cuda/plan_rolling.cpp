@@ -89,8 +89,9 @@ bool may_roll(const Problem& p, const Shape& s) {
   constexpr int kFewestTaps = 10;  // of fewer, memory decides
   const Conv2dGeometry& g = p.geometry;
   const auto fits = [](Size2 size) { return std::max(size.h, size.w) < kMostSize; };
-  return p.channels_last && p.pass != Pass::Both && !p.transforms && p.hook == Hook::None && fits(g.in) &&
-         fits(g.out) && fits(g.padding) && fits(g.dilation) && fits(g.stride) &&
+  // Measured on GPUs with the copy engine alone, though they do not use it.
+  return p.boxes && p.channels_last && p.pass != Pass::Both && !p.transforms && p.hook == Hook::None &&
+         fits(g.in) && fits(g.out) && fits(g.padding) && fits(g.dilation) && fits(g.stride) &&
          taps_of(s.kernel) >= kFewestTaps && g.in.h * g.in.w * g.out_channels < kMostNumbers &&
          g.out.h * g.out.w * g.out_channels < kMostNumbers;
 }
