@@ -175,7 +175,8 @@ TEST(Plans, of_rolling_rows_are_offered) {
   const auto kernels = [&](const std::string& with) {
     const std::vector<Plan> plans = plans_for(problem);
     return std::count_if(plans.begin(), plans.end(), [&](const Plan& plan) {
-      return plan.family == Plan::Family::Rolling && plan.kernel.find(with) != std::string::npos;
+      return (plan.family == Plan::Family::Rolling || plan.family == Plan::Family::RollingPlanes) &&
+             plan.kernel.find(with) != std::string::npos;
     });
   };
   for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight})

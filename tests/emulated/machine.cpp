@@ -190,22 +190,13 @@ void run_block(std::size_t count, bool backwards) {
 
 namespace {
 
-/// Shared memory behind what a launch has asked for is out of bounds for AddressSanitizer while it lives.
-class Bounds {
- public:
-  explicit Bounds([[maybe_unused]] std::size_t bytes) {
+/// Shared memory ends behind what a launch has asked for, as far as AddressSanitizer is there to see it.
+void bound_shared_memory([[maybe_unused]] std::size_t bytes) {
 #ifdef __SANITIZE_ADDRESS__
-    ASAN_POISON_MEMORY_REGION(memory + bytes, kSharedBytes - bytes);
+  ASAN_UNPOISON_MEMORY_REGION(memory, bytes);
+  ASAN_POISON_MEMORY_REGION(memory + bytes, kSharedBytes - bytes);
 #endif
-  }
-  Bounds(const Bounds&) = delete;
-  Bounds& operator=(const Bounds&) = delete;
-  ~Bounds() {
-#ifdef __SANITIZE_ADDRESS__
-    ASAN_UNPOISON_MEMORY_REGION(memory, kSharedBytes);
-#endif
-  }
-};
+}
 
 }  // namespace
 
@@ -216,7 +207,7 @@ void run(std::int64_t blocks, int count, std::size_t shared_bytes, const std::fu
   job = &kernel;
   failure = nullptr;
   if (threads.size() < static_cast<std::size_t>(count)) threads.resize(static_cast<std::size_t>(count));
-  const Bounds bounds(shared_bytes);
+  bound_shared_memory(shared_bytes);
   for (std::int64_t block = 0; block < blocks; ++block) {
     std::memset(memory, 0xff, shared_bytes);  // no numbers, until somebody writes some
     blockIdx.x = static_cast<unsigned>(block);

@@ -175,7 +175,17 @@ inline bool can_cut_phases(const PhaseWork& work) {
          w.classes() * w.groups() <= PhaseCut::kMostGroups;
 }
 
-/// Blocks of so many rows of taps, of all sets, that threads of the weight's gradient have, of a channel.
+/// By what threads of rolling rows take the number of a unit apart: channels, tiles, row groups, classes.
+inline void set_unit_divisors(PhaseWork& work) {
+  const PhaseAxis &h = work.h, &w = work.w;
+  PhaseCut& cut = work.cut;
+  cut.by_channels = divisor_of(cut.channels);
+  cut.by_tiles = divisor_of(cut.tiles), cut.by_row_groups = divisor_of(cut.row_groups);
+  cut.by_classes_h = divisor_of(h.classes()), cut.by_classes_w = divisor_of(w.classes());
+  cut.by_step_h = divisor_of(h.step()), cut.by_step_w = divisor_of(w.step());
+}
+
+/// How many blocks of tap_rows rows of taps a channel has, of all sets: units of the weight's gradient.
 inline int weighing_units(const PhaseWork& work, int tap_rows) {
   const PhaseAxis& h = work.h;
   const int of_blocks = h.stride * tap_rows;

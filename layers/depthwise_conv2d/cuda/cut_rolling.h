@@ -28,10 +28,7 @@ inline bool begin_rolling(PhaseWork& work, std::int64_t images, std::int64_t cha
   cut.channel_blocks = static_cast<int>(ceiling(channels, sizes.channels));
   cut.tiles = static_cast<int>(ceiling(w.targets_of(0), sizes.columns));
   cut.row_groups = static_cast<int>(ceiling(h.targets_of(0), class_rows));
-  cut.by_channels = divisor_of(cut.channels);
-  cut.by_tiles = divisor_of(cut.tiles), cut.by_row_groups = divisor_of(cut.row_groups);
-  cut.by_classes_h = divisor_of(h.classes()), cut.by_classes_w = divisor_of(w.classes());
-  cut.by_step_h = divisor_of(h.step()), cut.by_step_w = divisor_of(w.step());
+  set_unit_divisors(work);
   return true;
 }
 /// Tiles of all classes and images.

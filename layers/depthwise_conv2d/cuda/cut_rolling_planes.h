@@ -155,10 +155,8 @@ inline bool begin_rolling_planes(PhaseWork& work, std::int64_t images, std::int6
       (sizes.columns + w.most_taps() - 2) * std::max(w.step() * w.source_every, w.classes());
   const bool pads = sizes.source_form == kPadded || sizes.target_form == kPadded;
   cut.zero_bytes = pads ? static_cast<int>(round_up((of_window + 1) * number_bytes, 16)) : 0;
-  cut.by_channels = divisor_of(cut.channels), cut.by_images = divisor_of(cut.images);
-  cut.by_tiles = divisor_of(cut.tiles), cut.by_row_groups = divisor_of(cut.row_groups);
-  cut.by_classes_h = divisor_of(h.classes()), cut.by_classes_w = divisor_of(w.classes());
-  cut.by_step_h = divisor_of(h.step()), cut.by_step_w = divisor_of(w.step());
+  cut.by_images = divisor_of(cut.images);
+  set_unit_divisors(work);
   return true;
 }
 /// Lays out planes of sources, `planes` of an item; false: they are too large.

@@ -70,8 +70,9 @@ double measured_over_estimated(const Problem& p, const Plan& plan) {
   }
 }
 
-/// Adds plans of phases: in front those that seem faster than the first of the others, the rest behind. Of
-/// little work none is in front: their estimates were fitted to 50 MB and more, and are wrong by far at 1 MB.
+/// Adds plans of phases and of rolling rows: in front those that seem faster than the first of the others,
+/// the rest behind. Of little work none is in front: their estimates were fitted to 50 MB and more, and are
+/// wrong by far at 1 MB.
 void join_phase_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
   constexpr std::int64_t kLeastBytes = 16 << 20;
   const Conv2dGeometry& g = p.geometry;

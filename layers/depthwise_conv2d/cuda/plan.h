@@ -60,7 +60,8 @@ struct Plan {
     Columns,
     Positions,
     Phases,
-    Rolling
+    Rolling,
+    RollingPlanes
   };
   Family family = Family::Pixels;
   BoxSizes x_box, y_box, dx_box;  ///< where it moves boxes; without channels: the kernel does not have it
@@ -80,7 +81,9 @@ struct Plan {
     return family == Family::Boxes || family == Family::ToeplitzBoxes || family == Family::HankelBoxes;
   }
   /// Whether `phases` describes the work.
-  bool has_phases() const { return family == Family::Phases || family == Family::Rolling; }
+  bool has_phases() const {
+    return family == Family::Phases || family == Family::Rolling || family == Family::RollingPlanes;
+  }
   /// Whether `pixels` does; else, and if `phases` does not, `planes` does, or of Pairs those of `kinds`.
   bool has_pixels() const { return family == Family::Pixels || family == Family::Direct || moves_boxes(); }
   /// Blocks that share out the channels, of those that work on parts of the images.

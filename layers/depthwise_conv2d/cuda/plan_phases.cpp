@@ -88,6 +88,8 @@ bool plan_phases(const Problem& p, const PhaseShape& s, const PhaseConfig& c, bo
   return true;
 }
 
+}  // namespace
+
 bool may_use_phases(const Problem& p, const Shape& s) {
   constexpr std::int64_t kMostSize = std::int64_t{1} << 20, kMostNumbers = std::int64_t{1} << 30;
   constexpr int kFewestTaps = 10;  // of fewer, memory decides, and planning takes time
@@ -99,8 +101,6 @@ bool may_use_phases(const Problem& p, const Shape& s) {
          taps_of(s.kernel) >= kFewestTaps && g.in.h * g.in.w * g.out_channels < kMostNumbers &&
          g.out.h * g.out.w * g.out_channels < kMostNumbers;
 }
-
-}  // namespace
 
 double phase_meetings(const PhaseAxis& axis) {
   double met = 0;

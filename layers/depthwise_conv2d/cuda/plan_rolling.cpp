@@ -41,7 +41,8 @@ struct RollingModel {
   double busy, idle;                              ///< of issue: with many warps, and how few warps wait
   double lines, shared, wait;                     ///< of the first-level cache
   double memory, cache, piece;                    ///< bytes a millisecond; bytes that a piece is longer
-  double begin, power;
+  double begin;                                   ///< clocks of a block beside its units
+  double power;                                   ///< of the mean of limits
 };
 constexpr RollingModel kCorrelates{.unit = 69,
                                    .group = 30,
@@ -83,18 +84,6 @@ constexpr RollingModel kWeighs{.unit = 574,
                                .piece = 8,
                                .begin = 1000,
                                .power = 2.15};
-
-bool may_roll(const Problem& p, const Shape& s) {
-  constexpr std::int64_t kMostSize = std::int64_t{1} << 20, kMostNumbers = std::int64_t{1} << 30;
-  constexpr int kFewestTaps = 10;  // of fewer, memory decides
-  const Conv2dGeometry& g = p.geometry;
-  const auto fits = [](Size2 size) { return std::max(size.h, size.w) < kMostSize; };
-  // Measured on GPUs with the copy engine alone, though they do not use it.
-  return p.boxes && p.channels_last && p.pass != Pass::Both && !p.transforms && p.hook == Hook::None &&
-         fits(g.in) && fits(g.out) && fits(g.padding) && fits(g.dilation) && fits(g.stride) &&
-         taps_of(s.kernel) >= kFewestTaps && g.in.h * g.in.w * g.out_channels < kMostNumbers &&
-         g.out.h * g.out.w * g.out_channels < kMostNumbers;
-}
 
 RollingShape describe_rolling(const Problem& p, const Shape& s) {
   const Conv2dGeometry& g = p.geometry;
@@ -273,7 +262,7 @@ std::vector<int> shares_of_channels(std::int64_t channels, int number) {
 }  // namespace
 
 void add_rolling_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
-  if (!may_roll(p, s)) return;
+  if (!p.channels_last || !may_use_phases(p, s)) return;
   const RollingShape shape = describe_rolling(p, s);
   if (!can_cut_phases(shape.work)) return;
   const PhaseAxis &h = shape.work.h, &w = shape.work.w;
@@ -311,7 +300,6 @@ void add_rolling_plans(const Problem& p, const Shape& s, std::vector<Plan>& plan
     }
     if (least > 0) choices.emplace_back(least, best);
   };
-  constexpr int kMostWindow = 32;
   for (const int of_columns : {2, 3, 4, 5, 6, 7, 8, 10, 12}) {
     if ((of_columns > 2 && of_columns >= 2 * columns) || of_columns + w.most_taps() - 1 > kMostWindow)
       continue;

@@ -161,11 +161,11 @@ Launch cut_of(const Problem& p, const PhaseShape& s, const RollingPlaneConfig& c
 bool plan_rolling_planes(const Problem& p, const PhaseShape& s, const RollingPlaneConfig& c, bool named,
                          Plan& plan) {
   const RollingPlaneSizes& z = c.sizes;
-  plan.family = Plan::Family::Rolling;
+  plan.family = Plan::Family::RollingPlanes;
   plan.launch = cut_of(p, s, c, plan.phases);
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
   if ((plan.launch.shared_bytes + 1024) * c.resident > kSharedBytes) return false;
-  // Times over the estimate, of some 800 plans (docs/performance.md, item 32).
+  // Times over the estimate (docs/performance.md, item 32).
   const double measured = p.pass == Pass::Forward ? 1.08 : p.pass == Pass::Input ? 1.25 : 1.2;
   plan.cost = measured * rolling_plane_cost(p, s, c, plan);
   if (!named) return true;
@@ -195,7 +195,7 @@ bool plan_rolling_planes(const Problem& p, const PhaseShape& s, const RollingPla
 }
 
 /// Calls visit(sizes) for what of the problem a block may have at a time, with what is settled by that: how
-/// its rows are copied, and how they lie. Bands of one share come one after the other, the largest first.
+/// its rows are copied. Bands of one share come one after the other, the largest first.
 template <class Visit>
 void each_share(const PhaseShape& s, RollingPlaneSizes sizes, const Visit& visit) {
   constexpr int kMostPlanes = 32;
@@ -263,7 +263,8 @@ void add_rolling_plane_plans(const Problem& p, const Shape& problem_shape, std::
                                work.cut.row_groups * work.cut.tiles *
                                (weighs(p) ? weighing_units(work, c.sizes.rows) : 1);
     const int wanted = rolling_plane_registers(p, shape, c.sizes);
-    const RollingPlaneConfig close = c;  // planes that are not spread: it is no slower if no lanes meet
+    // Planes without padding, as if no lanes met: a bound from below, which saves the search for padding.
+    const RollingPlaneConfig close = c;
     bool fits_three = false;
     int spread = 0;
     for (const auto& block : kBlocks) {
@@ -317,7 +318,6 @@ void add_rolling_plane_plans(const Problem& p, const Shape& problem_shape, std::
     configs.emplace_back(least, best);
     least_of_all = least_of_all > 0 ? std::min(least_of_all, least) : least;
   };
-  constexpr int kMostWindow = 32;
   for (const int of_columns : {2, 3, 4, 5, 6, 7, 8, 10, 12}) {
     if ((of_columns > 2 && of_columns >= 2 * columns) || of_columns + w.most_taps() - 1 > kMostWindow)
       continue;

@@ -2,9 +2,10 @@
 
 #include "phases.cuh"
 
-/// Large kernels at any stride and dilation on channels side by side (NHWC), straight from memory. A thread
+/// Large kernels with strides and dilation (of columns, up to 16 together) on channels side by side (NHWC),
+/// straight from memory. A thread
 /// has one channel, and its neighbours the next: so a warp reads whole lines whatever is skipped between
-/// columns, no two lanes meet in a bank, and neither shared memory nor alignment is asked for. Of a class of
+/// columns, and numbers of the tensors need neither shared memory nor alignment. Of a class of
 /// targets, and a group of taps (PhaseAxis, work.cuh), the problem is dense: rows of sources roll through
 /// registers, each is loaded once for all of a thread's rows, and the next is on its way meanwhile. What
 /// neighbouring threads load again is in the first-level cache.

@@ -62,8 +62,8 @@ struct RollingSums {
     RollingRows read = rows;
     read.high = min(rows.high, last + kRows - 1);
     unsigned raw[kWindow];
-    // Always all of them, zeros if need be, and what is on its way does not go round the loop: else the
-    // compiler moves numbers about, and so waits for them.
+    // Rows that are missing are loaded as zeros, and no load is under way where the loop turns: else the
+    // compiler copies registers there, and waits for the load to do so.
     const auto load_row = [&](int row) { from.load(read.has(row), raw); };
     float x[kRows][kWindow];  // row i in place i % kRows, counted from `first` on
 #pragma unroll
