@@ -24,14 +24,16 @@ void run_form(int form, const Run& run) {
     run(std::integral_constant<int, kAtWords>());
 }
 
-/// kWord: bytes of sources that are copied at once; kVector: numbers of a row that are stored at once.
-template <class T, class K, int kRows, int kColumns, bool kScatters, int kWord = 4, int kVector = 1>
-void correlate() {
+/// kWord: bytes of sources that are copied at once; kVector: numbers of a row that are stored at once;
+/// kCount: of threads; width: of x, or what divides it.
+template <class T, class K, int kRows, int kColumns, bool kScatters, int kWord = 4, int kVector = 1,
+          int kCount = kThreads>
+void correlate(int width = kVector) {
   using Tile = RollingTile<kMostTaps<K>, kRows, kColumns, kIsRagged<K>>;
   constexpr bool kAligned = kWord <= kVector * static_cast<int>(sizeof(T));
-  for_seeds(kSeeds, [](Draw& draw) {
+  for_seeds(kSeeds, [&](Draw& draw) {
     Wanted wanted{Case<T, K>::kSizes};
-    wanted.width = wanted.out_width = kVector;
+    wanted.width = width, wanted.out_width = kVector;
     const Geometry g = draw_geometry(draw, wanted);
     SCOPED_TRACE(to_string(g));
     Case<T, K> problem(draw, g, {false, kVector, kVector});
@@ -40,7 +42,7 @@ void correlate() {
     if (kAligned && work.w.source_first * static_cast<int>(sizeof(T)) % kWord != 0) return false;
     divide_phase_rows(work, draw(0, 3) == 0 ? 1 : PhaseWork::kMostResidues);
     RollingPlaneSizes sizes;
-    sizes.threads = kThreads, sizes.rows = kRows, sizes.columns = kColumns;
+    sizes.threads = kCount, sizes.rows = kRows, sizes.columns = kColumns;
     sizes.source_word = kWord, sizes.target_vector = kVector;
     if (kAligned) sizes.source_alignment = kWord;
     sizes.channels = draw(1, g.channels), sizes.images = draw(1, g.batch);
@@ -56,7 +58,7 @@ void correlate() {
     const auto kernel = [&] {
       const auto run = [&](auto of_form) {
         correlate_rolling_planes<T, Tile, K::kRepeat, kScatters, kWord, decltype(of_form)::value, kVector, 0,
-                                 kThreads, 1>(work);
+                                 kCount, 1>(work);
       };
       run_form<kAligned>(form, run);
     };
@@ -123,6 +125,10 @@ TEST(RollingPlanes, input_gradient_long_words) {
 }
 TEST(RollingPlanes, input_gradient_strides_above_the_kernel) {
   correlate<float, Kernel<1, 2, 2, 3>, 2, 4, true>();
+}
+/// 28 numbers of a row are stored by 32 of 48 threads; the others must not store the next row once more.
+TEST(RollingPlanes, threads_that_no_row_divides) {
+  correlate<float, Kernel<3, 3, 1, 1>, 2, 4, true, 4, 1, 48>(28);
 }
 TEST(RollingPlanes, weigh) { weigh<float, Kernel<5, 5, 1, 1>, 4, 3, true>(); }
 TEST(RollingPlanes, weigh_strides) { weigh<BFloat16, Kernel<4, 7, 2, 3>, 6, 2, true>(); }

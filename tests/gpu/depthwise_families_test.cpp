@@ -395,6 +395,29 @@ INSTANTIATE_TEST_SUITE_P(Passes, DepthwiseRollingTest,
                          ::testing::Combine(::testing::Values(Pass::Forward, Pass::Input, Pass::Weight),
                                             ::testing::Values(kPlanes, kLast)));
 
+/// Of a tensor of one column, as a reshape gives it, the column's stride may be anything.
+TEST(DepthwiseRollingColumnTest, the_stride_of_a_single_column_does_not_matter) {
+  LAMELLA_NEEDS_GPU();
+  constexpr std::int64_t kImages = 16, kChannels = 24;
+  const PlanSetting of{Pass::Input, float32, kLast, kImages, kChannels, Size2(7), Size2(7), Size2(0)};
+  PlanCase wanted(of), other(of);
+  other.y = wanted.y.reshape({kImages, kChannels}).reshape({kImages, kChannels, 1, 1});
+  ASSERT_NE(other.y.strides()[3], wanted.y.strides()[3]);
+  depthwise::Problem problem;
+  ASSERT_TRUE(other.describe(problem));
+  if (!problem.boxes) GTEST_SKIP() << "the GPU has no copy engine";
+  std::size_t count = 0;
+  for (const Plan& plan : depthwise::plans_for(problem)) {
+    constexpr std::size_t kEvery = 8;
+    if (plan.family != Family::Rolling || count++ % kEvery != 0) continue;
+    SCOPED_TRACE(plan.kernel + ": " + plan.what);
+    if (!wanted.run(plan)) GTEST_SKIP() << "no kernel can be compiled";
+    ASSERT_TRUE(other.run(plan));
+    EXPECT_EQ(other.numbers(), wanted.numbers());
+  }
+  EXPECT_GT(count, 0U);
+}
+
 /// Problems drawn at random: of each family that has plans for one, the first and one further on.
 class DepthwiseFamiliesTest : public ::testing::TestWithParam<unsigned> {};
 

@@ -130,7 +130,9 @@ lamella::depthwise::Pixels pixels_of(const ConstTensorView& view) {
 }
 
 lamella::depthwise::PhaseTensor strided(const ConstTensorView& view) {
-  return {const_cast<void*>(view.data), view.strides[0], view.strides[1], view.strides[2], view.strides[3]};
+  // Of one column any stride will do, and kernels of channels side by side may be compiled for this one.
+  const std::int64_t column = view.shape[3] == 1 ? view.shape[1] : view.strides[3];
+  return {const_cast<void*>(view.data), view.strides[0], view.strides[1], view.strides[2], column};
 }
 
 lamella::depthwise::GradientTarget target_of(const detail::TensorView& view, bool add) {

@@ -320,6 +320,7 @@ __device__ __forceinline__ void store_targets(const PhaseWork& work, const Phase
   const int all = cut.channels * repeat, channels = share.channels * repeat;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % cut.store_lanes,
             group = thread / cut.store_lanes, groups = kThreads / cut.store_lanes;
+  if (group >= groups) return;  // threads that do not suffice for a row
   const int run = kLast ? work.target_w * channels : work.target_w;
   T* const to = static_cast<T*>(work.target.data) + at.image * work.target.image +
                 share.first_channel * repeat * work.target.channel + at.target_row * work.target.row;
