@@ -124,8 +124,10 @@ bool release(std::size_t count) {
     any = true;
   };
   const auto at_warp = [](const Thread& thread) { return thread.waits == Waits::Warp; };
-  for (std::size_t first = 0; first < count; first += kWarp)
-    if (count_if(first, first + kWarp, at_warp) == kWarp) go_on(first, first + kWarp, at_warp);
+  for (std::size_t first = 0; first < count; first += kWarp) {
+    const std::size_t last = std::min(first + kWarp, count);
+    if (count_if(first, last, at_warp) == last - first) go_on(first, last, at_warp);
+  }
   for (const auto& named : named_threads) {
     const auto at_name = [&](const Thread& thread) {
       return thread.waits == Waits::Some && thread.name == named.first;
@@ -161,7 +163,7 @@ void run_block(std::size_t count, bool backwards) {
   named_threads.clear();
   loads.clear();
   stores.clear();
-  std::memset(memory, 0xff, memory_bytes);
+  std::memset(memory, 0xff, memory_bytes);  // no numbers, until somebody writes some
   for (std::size_t t = 0; t < count; ++t) begin_thread(threads[t]);
   for (bool all_done = false; !all_done;) {
     bool ran = false;
@@ -209,7 +211,6 @@ void run(std::int64_t blocks, int count, std::size_t shared_bytes, const std::fu
   if (threads.size() < static_cast<std::size_t>(count)) threads.resize(static_cast<std::size_t>(count));
   bound_shared_memory(shared_bytes);
   for (std::int64_t block = 0; block < blocks; ++block) {
-    std::memset(memory, 0xff, shared_bytes);  // no numbers, until somebody writes some
     blockIdx.x = static_cast<unsigned>(block);
     copies_at_once = (blocks + block) / 2 % 2 == 1;
     run_block(static_cast<std::size_t>(count), block % 2 == 1);
