@@ -1,6 +1,6 @@
 #include "depthwise_case.h"
 #include "layers/depthwise_conv2d/cuda/cut_rolling_planes.h"
-#include "layers/depthwise_conv2d/cuda/device/rolling_planes.cuh"
+#include "layers/depthwise_conv2d/cuda/device/rolling_planes_correlate.cuh"
 #include "layers/depthwise_conv2d/cuda/device/rolling_planes_weigh.cuh"
 
 namespace lamella::depthwise::checks {
@@ -50,7 +50,7 @@ void correlate(int width = kVector) {
     sizes.buffers = draw(1, 2);
     const int form = kAligned ? draw(kAtWords, kPadded) : kShifted;
     sizes.source_form = sizes.target_form = form;
-    if (draw(0, 1) == 1) spread_rolling_targets(work, K::kRepeat, sizes, sizeof(T));
+    if (draw(0, 1) == 1) pad_for_correlation(work, K::kRepeat, sizes, sizeof(T));
     const Launch launch =
         cut_correlate_rolling_planes(work, g.batch, g.channels, K::kRepeat, sizes, sizeof(T), draw(1, 6));
     constexpr std::int64_t kMostShared = 200 << 10;
@@ -94,7 +94,7 @@ void weigh() {
     sizes.buffers = draw(1, 2);
     const int form = kAligned ? draw(kAtWords, kPadded) : kShifted;
     sizes.source_form = sizes.target_form = form;
-    if (draw(0, 1) == 1) spread_rolling_strips(work, K::kRepeat, sizes, sizeof(T));
+    if (draw(0, 1) == 1) pad_for_weighing(work, K::kRepeat, sizes, sizeof(T));
     const Launch launch =
         cut_weigh_rolling_planes(work, g.batch, g.channels, K::kRepeat, kBias, sizes, sizeof(T), draw(1, 6));
     constexpr std::int64_t kMostShared = 200 << 10;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <utility>
 
 #include "layers/depthwise_conv2d/cuda/cut_phases.h"
 
@@ -18,7 +17,7 @@ struct RollingPlaneSizes : PhaseShareSizes {
   /// How rows lie; targets: of the weight's gradient. See work.cuh.
   int source_form = kShifted, target_form = kShifted;
   /// By how many words rows and planes are longer than they must be, so that lanes meet in few banks, and in
-  /// how many wavefronts a warp then loads a number a lane: see spread_rolling_planes(). Of targets, in
+  /// how many wavefronts a warp then loads a number a lane: see pad_rolling_planes(). Of targets, in
   /// vectors as they are stored, and by numbers.
   int more_row = 0, more_plane = 0, wavefronts = 1;
   int more_target = 0, target_wavefronts = 1;
@@ -36,7 +35,8 @@ struct RollingLane {
 
 /// The first warp's lanes that do not read the same word.
 struct RollingLanes {
-  std::array<RollingLane, 32> lanes;
+  static constexpr int kLanes = 32;
+  std::array<RollingLane, kLanes> lanes;
   int count = 0;
   void add(const RollingLane& lane) {
     const auto end = lanes.begin() + count;
@@ -56,29 +56,10 @@ struct RollingLanes {
   }
 };
 
-/// Calls visit(plane of targets, tile, class of columns, group of rows, class of rows) for the first warp's
-/// units of correlate_rolling_planes. planes: of an item.
-template <class Visit>
-void each_rolling_lane(const PhaseWork& work, int planes, int tiles, int row_groups, const Visit& visit) {
-  constexpr int kLanes = 32;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    int number = lane;
-    const auto take = [&](int count) {
-      const int digit = number % count;
-      number /= count;
-      return digit;
-    };
-    const int plane = take(planes), tile = take(tiles), class_w = take(work.w.classes()),
-              row_group = take(row_groups), class_h = number;
-    if (class_h >= work.h.classes()) return;
-    visit(plane, tile, class_w, row_group, class_h);
-  }
-}
-
 /// Settles by how much rows and planes of sources are longer than they must be. `row_bytes`: of one, at
 /// least; rows: of a plane.
-inline void spread_rolling_planes(const RollingLanes& lanes, int word, std::int64_t row_bytes, int rows,
-                                  int& more_row, int& more_plane, int& wavefronts) {
+inline void pad_rolling_planes(const RollingLanes& lanes, int word, std::int64_t row_bytes, int rows,
+                               int& more_row, int& more_plane, int& wavefronts) {
   constexpr int kWords = 32, kMostRow = 4;
   const int unit = word / 4;
   more_row = more_plane = wavefronts = 0;
@@ -142,7 +123,7 @@ inline bool begin_rolling_planes(PhaseWork& work, std::int64_t images, std::int6
   work.channels = static_cast<int>(channels * targets);
   cut.channels = sizes.channels * targets, cut.images = sizes.images;
   cut.channel_blocks = static_cast<int>(ceiling(channels, sizes.channels));
-  cut.buffers = sizes.buffers;
+  cut.rolling.buffers = sizes.buffers;
   cut_phase_bands(work, sizes.band, cut);
   cut.tiles = static_cast<int>(ceiling(w.targets_of(0), sizes.columns));
   const std::int64_t rows = ceiling(std::min(cut.band, h.targets), h.classes());
@@ -150,22 +131,23 @@ inline bool begin_rolling_planes(PhaseWork& work, std::int64_t images, std::int6
   cut.source_raw = cut_phase_raw(w.sources, w.source_every, 1, false, sizes.source_word,
                                  sizes.source_alignment, number_bytes, sizes.threads);
   const RollingRow row = row_of_sources(work, sizes, number_bytes);
-  cut.row = row.words, cut.source_front = row.front;
+  cut.rolling.source_row = row.words, cut.rolling.source_front = row.front;
   const int of_window =
       (sizes.columns + w.most_taps() - 2) * std::max(w.step() * w.source_every, w.classes());
   const bool pads = sizes.source_form == kPadded || sizes.target_form == kPadded;
-  cut.zero_bytes = pads ? static_cast<int>(round_up((of_window + 1) * number_bytes, 16)) : 0;
+  cut.rolling.zero_bytes = pads ? static_cast<int>(round_up((of_window + 1) * number_bytes, 16)) : 0;
   cut.by_images = divisor_of(cut.images);
   set_unit_divisors(work);
   return true;
 }
 /// Lays out planes of sources, `planes` of an item; false: they are too large.
 inline bool lay_rolling_sources(PhaseCut& cut, const RollingPlaneSizes& sizes, std::int64_t planes) {
-  cut.row += sizes.more_row;
-  const std::int64_t plane = std::int64_t{cut.source_rows} * cut.row + sizes.more_plane;
+  RollingPlaneCut& rolling = cut.rolling;
+  rolling.source_row += sizes.more_row;
+  const std::int64_t plane = std::int64_t{cut.source_rows} * rolling.source_row + sizes.more_plane;
   if (plane * planes * 4 > kMostPlane) return false;
-  cut.plane = static_cast<int>(plane);
-  cut.source_bytes = static_cast<int>(cut.source_front + round_up(plane * planes * 4, 16));
+  rolling.source_plane = static_cast<int>(plane);
+  cut.source_bytes = static_cast<int>(rolling.source_front + round_up(plane * planes * 4, 16));
   cut.source_list = static_cast<int>(planes * cut.source_rows);
   return true;
 }
@@ -181,29 +163,29 @@ inline Launch cut_correlate_rolling_planes(PhaseWork& work, std::int64_t images,
   if (!begin_rolling_planes(work, images, channels, targets, sizes, sizes.rows, number_bytes)) return launch;
   const std::int64_t planes = std::int64_t{sizes.images} * sizes.channels;
   if (!lay_rolling_sources(cut, sizes, planes * sources)) return launch;
-  const std::int64_t target_plane =
+  const std::int64_t result_plane =
       round_up(std::int64_t{cut.target_rows} * work.target_w, sizes.target_vector) +
       std::int64_t{sizes.more_target} * sizes.target_vector;
-  if (target_plane * planes * targets > kMostPlane) return launch;
-  cut.target_plane = static_cast<int>(target_plane);
+  if (result_plane * planes * targets > kMostPlane) return launch;
+  cut.rolling.result_plane = static_cast<int>(result_plane);
   cut.target_list = static_cast<int>(planes * targets * cut.target_rows);
   cut.store_lanes = lanes_for(work.target_w / sizes.target_vector, sizes.threads);
   const std::int64_t items = ceiling(images, sizes.images) * work.residues * cut.bands;
   if (!share_items(work, launch, items, wanted_blocks)) return {};
   launch.parts = 0;  // of no sum
-  const std::int64_t listed = cut.zero_bytes / 16 + work.residues * h.classes() * h.groups() +
+  const std::int64_t listed = cut.rolling.zero_bytes / 16 + work.residues * h.classes() * h.groups() +
                               w.classes() * w.groups() + std::int64_t{cut.source_list} + cut.target_list;
   launch.shared_bytes =
       16 * (listed + std::int64_t{sources} * h.kernel * w.sets() * ceiling(w.most_taps(), 4) * cut.channels) +
-      std::int64_t{cut.buffers} * cut.source_bytes +
-      round_up(planes * targets * cut.target_plane * number_bytes, 16);
+      std::int64_t{cut.rolling.buffers} * cut.source_bytes +
+      round_up(planes * targets * cut.rolling.result_plane * number_bytes, 16);
   launch.threads = sizes.threads;
   return launch;
 }
 
 /// Makes rows and planes somewhat longer, so that lanes of correlate_rolling_planes meet in few banks: of
 /// sources where they load, of targets where they leave sums.
-inline void spread_rolling_targets(PhaseWork work, int repeat, RollingPlaneSizes& sizes, int number_bytes) {
+inline void pad_for_correlation(PhaseWork work, int repeat, RollingPlaneSizes& sizes, int number_bytes) {
   const PhaseAxis &h = work.h, &w = work.w;
   const int sources = w.scatters ? repeat : 1, targets = w.scatters ? 1 : repeat;
   sizes.more_row = sizes.more_plane = sizes.more_target = 0;
@@ -211,19 +193,22 @@ inline void spread_rolling_targets(PhaseWork work, int repeat, RollingPlaneSizes
     return;
   const PhaseCut& cut = work.cut;
   RollingLanes of_sources, of_targets;
-  each_rolling_lane(work, sizes.images * cut.channels, cut.tiles, cut.row_groups,
-                    [&](int plane, int tile, int class_w, int row_group, int class_h) {
-                      const int left = tile * sizes.columns, top = row_group * sizes.rows;
-                      const std::int64_t column = w.group(class_w, 0).first + std::int64_t{left} * w.step();
-                      of_sources.add({plane / targets * sources, h.group(class_h, 0).first + top * h.step(),
-                                      column * w.source_every * number_bytes});
-                      const std::int64_t to = (class_h + top * h.classes()) * h.target_every;
-                      of_targets.add({plane, 0,
-                                      (to * work.target_w + (class_w + left * w.classes()) * w.target_every) *
-                                          number_bytes});
-                    });
-  spread_rolling_planes(of_sources, sizes.source_word, cut.row * std::int64_t{4}, cut.source_rows,
-                        sizes.more_row, sizes.more_plane, sizes.wavefronts);
+  for (int lane = 0; lane < RollingLanes::kLanes; ++lane) {
+    int number = lane;
+    const int channel = take_digit(number, cut.channels, cut.by_channels);
+    const RollingPlaneUnit unit(work, number);
+    if (unit.class_h >= h.classes()) break;  // of fewer units than lanes
+    const int plane = unit.image * cut.channels + channel;
+    const int left = unit.tile * sizes.columns, top = unit.row_group * sizes.rows;
+    const std::int64_t column = w.group(unit.class_w, 0).first + std::int64_t{left} * w.step();
+    of_sources.add({plane / targets * sources, h.group(unit.class_h, 0).first + top * h.step(),
+                    column * w.source_every * number_bytes});
+    const std::int64_t to_row = (unit.class_h + top * h.classes()) * h.target_every,
+                       to_column = (unit.class_w + left * w.classes()) * w.target_every;
+    of_targets.add({plane, 0, (to_row * work.target_w + to_column) * number_bytes});
+  }
+  pad_rolling_planes(of_sources, sizes.source_word, cut.rolling.source_row * std::int64_t{4}, cut.source_rows,
+                     sizes.more_row, sizes.more_plane, sizes.wavefronts);
   const std::int64_t vector = std::int64_t{sizes.target_vector} * number_bytes,
                      plane = round_up(std::int64_t{cut.target_rows} * work.target_w * number_bytes, vector);
   constexpr int kBankBytes = 128;
@@ -242,10 +227,10 @@ inline bool lay_rolling_gradients(PhaseWork& work, const RollingPlaneSizes& size
   PhaseCut& cut = work.cut;
   cut.target_raw = cut_phase_raw(w.targets, 1, 1, false, sizes.target_word, sizes.target_alignment,
                                  number_bytes, sizes.threads);
-  cut.target_row = row_of_gradients(work, sizes, number_bytes).words + sizes.more_target_row;
-  const std::int64_t plane = std::int64_t{cut.target_rows} * cut.target_row + sizes.more_target;
+  cut.rolling.target_row = row_of_gradients(work, sizes, number_bytes).words + sizes.more_target_row;
+  const std::int64_t plane = std::int64_t{cut.target_rows} * cut.rolling.target_row + sizes.more_target;
   if (plane * planes * 4 > kMostPlane) return false;
-  cut.target_plane = static_cast<int>(plane);
+  cut.rolling.target_plane = static_cast<int>(plane);
   cut.target_bytes = static_cast<int>(round_up(plane * planes * 4, 16));
   cut.target_list = static_cast<int>(planes * cut.target_rows);
   return true;
@@ -271,17 +256,17 @@ inline Launch cut_weigh_rolling_planes(PhaseWork& work, std::int64_t images, std
   if (!share_items(work, launch, items, wanted_blocks)) return {};
   const std::int64_t sums =
       (std::int64_t{sizes.rows} * work.w.most_taps() + (bias ? 1 : 0)) * sizes.threads * 4;
-  launch.shared_bytes = 16 * (std::int64_t{cut.source_list} + cut.target_list) +
-                        std::max(cut.zero_bytes + std::int64_t{cut.buffers} *
-                                                      (std::int64_t{cut.source_bytes} + cut.target_bytes),
-                                 sums);
+  launch.shared_bytes =
+      16 * (std::int64_t{cut.source_list} + cut.target_list) +
+      std::max(cut.rolling.zero_bytes +
+                   std::int64_t{cut.rolling.buffers} * (std::int64_t{cut.source_bytes} + cut.target_bytes),
+               sums);
   launch.threads = sizes.threads;
   return launch;
 }
 
-/// As spread_rolling_targets(), of both tensors that threads of weigh_rolling_planes load.
-inline void spread_rolling_strips(PhaseWork work, int repeat, RollingPlaneSizes& sizes, int number_bytes) {
-  constexpr int kLanes = 32;
+/// As pad_for_correlation(), of both tensors that threads of weigh_rolling_planes load.
+inline void pad_for_weighing(PhaseWork work, int repeat, RollingPlaneSizes& sizes, int number_bytes) {
   const PhaseAxis &h = work.h, &w = work.w;
   sizes.more_row = sizes.more_plane = sizes.more_target_row = sizes.more_target = 0;
   PhaseCut& cut = work.cut;
@@ -289,35 +274,25 @@ inline void spread_rolling_strips(PhaseWork work, int repeat, RollingPlaneSizes&
                             number_bytes) ||
       !lay_rolling_gradients(work, sizes, 1, number_bytes))
     return;
-  const int splits = std::max(1, sizes.threads / (weighing_units(work, sizes.rows) * cut.channels));
+  cut.splits = std::max(1, sizes.threads / (weighing_units(work, sizes.rows) * cut.channels));
   RollingLanes of_sources, of_targets;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    int number = lane;
-    const auto take = [&](int count) {
-      const int digit = number % count;
-      number /= count;
-      return digit;
-    };
-    const int channel = take(cut.channels);
-    int strip = take(splits);
-    const int set_w = take(w.sets()), set_h = take(h.sets()), round = number;
-    std::swap(strip, number);
-    const int image = take(sizes.images), tile = take(cut.tiles), class_w = take(w.classes()),
-              row_group = take(cut.row_groups), class_h = number;
-    if (class_h >= h.classes()) continue;  // of fewer strips than threads
-    const int left = tile * sizes.columns, top = row_group * sizes.strip_rows;
-    const std::int64_t column = w.group(class_w, set_w).first + std::int64_t{left} * w.step();
-    of_sources.add({image * sizes.channels + channel / repeat,
-                    h.group(class_h, set_h).first + (top + round * sizes.rows) * h.step(),
+  for (int lane = 0; lane < RollingLanes::kLanes; ++lane) {
+    const RollingTapUnit taps(work, lane);
+    const RollingPlaneUnit strip(work, taps.split);
+    if (strip.class_h >= h.classes()) continue;  // of fewer strips than threads
+    const int left = strip.tile * sizes.columns, top = strip.row_group * sizes.strip_rows;
+    const std::int64_t column = w.group(strip.class_w, taps.set_w).first + std::int64_t{left} * w.step();
+    of_sources.add({strip.image * sizes.channels + taps.channel / repeat,
+                    h.group(strip.class_h, taps.set_h).first + (top + taps.round * sizes.rows) * h.step(),
                     column * w.source_every * number_bytes});
-    of_targets.add({image * cut.channels + channel, class_h + top * h.classes(),
-                    (class_w + std::int64_t{left} * w.classes()) * number_bytes});
+    of_targets.add({strip.image * cut.channels + taps.channel, strip.class_h + top * h.classes(),
+                    (strip.class_w + std::int64_t{left} * w.classes()) * number_bytes});
   }
   constexpr std::int64_t kWord = 4;
-  spread_rolling_planes(of_sources, sizes.source_word, cut.row * kWord, cut.source_rows, sizes.more_row,
-                        sizes.more_plane, sizes.wavefronts);
-  spread_rolling_planes(of_targets, sizes.target_word, cut.target_row * kWord, cut.target_rows,
-                        sizes.more_target_row, sizes.more_target, sizes.target_wavefronts);
+  pad_rolling_planes(of_sources, sizes.source_word, cut.rolling.source_row * kWord, cut.source_rows,
+                     sizes.more_row, sizes.more_plane, sizes.wavefronts);
+  pad_rolling_planes(of_targets, sizes.target_word, cut.rolling.target_row * kWord, cut.target_rows,
+                     sizes.more_target_row, sizes.more_target, sizes.target_wavefronts);
 }
 
 }  // namespace lamella::depthwise

@@ -14,9 +14,9 @@ bool operator==(const Problem& a, const Problem& b) {
          a.input_gaps == b.input_gaps && a.output_gaps == b.output_gaps && a.bias == b.bias &&
          a.transforms == b.transforms && a.hardswish == b.hardswish && a.hook == b.hook &&
          a.accumulate == b.accumulate && a.boxes == b.boxes && a.exact_taps == b.exact_taps &&
-         g.batch == h.batch && g.in_channels == h.in_channels && g.out_channels == h.out_channels &&
-         g.in == h.in && g.out == h.out && g.kernel == h.kernel && g.stride == h.stride &&
-         g.padding == h.padding && g.dilation == h.dilation;
+         a.shared_bytes == b.shared_bytes && g.batch == h.batch && g.in_channels == h.in_channels &&
+         g.out_channels == h.out_channels && g.in == h.in && g.out == h.out && g.kernel == h.kernel &&
+         g.stride == h.stride && g.padding == h.padding && g.dilation == h.dilation;
 }
 
 bool describe_shape(const Problem& p, Shape& s) {

@@ -37,6 +37,7 @@ struct Problem {
   bool accumulate = false;  ///< the input's gradient is added to what is there
   bool boxes = false;  ///< the GPU has the copy engine that all families but pixels, planes and direct want
   bool exact_taps = false;  ///< taps are float32 and must not be rounded to the type of the other tensors
+  std::int64_t shared_bytes = 227 << 10;  ///< shared memory that a block may have; choose() asks the GPU
   friend bool operator==(const Problem& a, const Problem& b);
 };
 

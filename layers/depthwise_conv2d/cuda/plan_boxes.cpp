@@ -139,7 +139,8 @@ bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named
   if (has_norm_sums(p)) add_norm_sums(weight, plan.launch);
   if (s.forward && loads_transformed(p)) add_transform_boxes(t, plan.launch);
   if (s.forward) plan.launch.parts = 0;
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks || plan.launch.shared_bytes > kSharedBytes)
+  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
+      plan.launch.shared_bytes > p.shared_bytes)
     return false;
   // A few numbers that do not find a register cost less than a block that is not there.
   constexpr int kSpilled = 24;

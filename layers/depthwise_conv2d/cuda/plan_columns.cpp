@@ -104,7 +104,7 @@ bool plan_columns(const Problem& p, const Shape& s, ColumnConfig c, bool named, 
         cut_columns(plan.planes, s.images, s.channels, k, weighs(p), t, ceiling(rows, c.strips),
                     static_cast<std::int64_t>(kMultiprocessors) * resident * (t.warps / t.team) * c.waves);
     if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
-        plan.launch.shared_bytes > kSharedBytes)
+        plan.launch.shared_bytes > p.shared_bytes)
       return false;
     if (last) break;
     resident = std::min<std::int64_t>(kResidentThreads / (32 * t.warps),
@@ -201,7 +201,7 @@ bool plan_whole(const Problem& p, const Shape& s, const WholeConfig& c, bool nam
         cut_whole_columns(plan.planes, s.images, s.channels, c.pages, c.warps,
                           static_cast<std::int64_t>(kMultiprocessors) * resident * c.warps * c.waves);
     if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
-        plan.launch.shared_bytes > kSharedBytes)
+        plan.launch.shared_bytes > p.shared_bytes)
       return false;
     if (last) break;
     resident = std::min<std::int64_t>(kResidentThreads / (32 * c.warps),

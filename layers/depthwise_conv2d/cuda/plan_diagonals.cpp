@@ -94,7 +94,8 @@ bool plan_diagonals(const Problem& p, const Shape& s, const DiagonalConfig& c, b
   plan.planes.h = s.h, plan.planes.w = s.w;
   plan.launch = cut_diagonals(plan.planes, s.images, s.channels, s.kernel, s.h.input_step, s.w.input_step, t,
                               c.threads, c.bytes, p.bias, c.wanted_blocks);
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks || plan.launch.shared_bytes > kSharedBytes)
+  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
+      plan.launch.shared_bytes > p.shared_bytes)
     return false;
   const PlaneCut& cut = plan.planes.cut;
   const std::int64_t consumers = c.threads / 32 - 1, warps_of_plane = t.groups * t.row_groups;

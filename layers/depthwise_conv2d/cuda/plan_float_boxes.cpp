@@ -117,7 +117,8 @@ int plan_float_boxes(const Problem& p, const Shape& s, const FloatConfig& c, boo
                                                              c.strip, reads_input(p), p.bias, c.most_blocks);
   plan.launch = boxes.launch;
   plan.x_box = boxes.x, plan.y_box = boxes.y;
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks || plan.launch.shared_bytes > kSharedBytes)
+  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
+      plan.launch.shared_bytes > p.shared_bytes)
     return 0;
   const int wanted = float_registers(p, s, t);
   std::int64_t blocks_of_sm =

@@ -105,7 +105,8 @@ bool plan_hankel(const Problem& p, const Shape& s, const HankelConfig& c, bool n
   const BoxPlan boxes =
       cut_hankel_boxes(plan.pixels, s.images, s.channels, s.kernel, t, c.strip, p.bias, c.wanted_blocks);
   plan.launch = boxes.launch, plan.x_box = boxes.x, plan.y_box = boxes.y;
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks || plan.launch.shared_bytes > kSharedBytes)
+  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
+      plan.launch.shared_bytes > p.shared_bytes)
     return false;
   constexpr int kSpilled = 24;  // a few numbers that do not find a register
   const int wanted = registers(p, s, t);

@@ -89,7 +89,8 @@ bool plan_matrices(const Problem& p, const Shape& s, const MatrixConfig& c, bool
   plan.planes.w = s.w;
   plan.launch = cut_forward_matrices(plan.planes, s.images, s.out_channels, s.kernel, t, c.threads, c.strips,
                                      c.bytes, c.wanted_blocks);
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks || plan.launch.shared_bytes > kSharedBytes)
+  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
+      plan.launch.shared_bytes > p.shared_bytes)
     return false;
   constexpr int kMostThreads = 1536, kSpilled = 8;
   constexpr std::int64_t kLeastBlocks = 2;  // one computes while the other waits

@@ -63,7 +63,7 @@ bool plan_phases(const Problem& p, const PhaseShape& s, const PhaseConfig& c, bo
       cut_correlate_phases(plan.phases, s.images, s.channels, p.channels_last, s.repeat, z, s.number,
                            std::int64_t{c.resident} * static_cast<std::int64_t>(kMultiprocessors) * kWaves);
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
-  if ((plan.launch.shared_bytes + 1024) * c.resident > kSharedBytes) return false;
+  if (plan.launch.shared_bytes > shared_bytes_of(p, c.resident)) return false;
   if (registers_of(z.threads, c.resident) < phase_registers(s, z)) return false;
   const double taps = static_cast<double>(z.channels) * s.repeat * s.work.h.kernel * s.work.w.kernel;
   const double measured = !p.channels_last ? 1.65 : s.work.w.scatters ? 2.05 : 1.95;
@@ -266,7 +266,7 @@ void add_phase_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans)
           return cut_correlate_phases(work, shape.images, shape.channels, p.channels_last, shape.repeat,
                                       sizes, shape.number, 1);
         };
-        each_phase_share(shape, p.channels_last, c.sizes, kSharedBytes / resident - 1024, cut,
+        each_phase_share(shape, p.channels_last, c.sizes, shared_bytes_of(p, resident), cut,
                          [&](const PhaseSizes& sizes) {
                            PhaseConfig of = c;
                            of.sizes = sizes;

@@ -55,7 +55,7 @@ bool plan_weigh_phases(const Problem& p, const PhaseShape& s, const PhaseWeighCo
       cut_weigh_phases(plan.phases, s.images, s.channels, p.channels_last, s.repeat, p.bias, z, s.number,
                        std::int64_t{c.resident} * static_cast<std::int64_t>(kMultiprocessors));
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
-  if ((plan.launch.shared_bytes + 1024) * c.resident > kSharedBytes) return false;
+  if (plan.launch.shared_bytes > shared_bytes_of(p, c.resident)) return false;
   if (registers_of(z.threads, c.resident) < weigh_registers(s, c)) return false;
   const PhaseAxis &h = s.work.h, &w = s.work.w;
   const double sums = static_cast<double>(z.tap_rows) * w.most_taps(),
@@ -103,7 +103,7 @@ void add_weigh_phase_plans(const Problem& p, const PhaseShape& shape, std::vecto
       for (const int resident : {1, 2, 3, 4}) {
         c.sizes.threads = threads, c.resident = resident;
         if (registers_of(threads, resident) < weigh_registers(shape, c)) continue;
-        each_phase_share(shape, p.channels_last, c.sizes, kSharedBytes / resident - 1024, cut,
+        each_phase_share(shape, p.channels_last, c.sizes, shared_bytes_of(p, resident), cut,
                          [&](const PhaseWeighSizes& sizes) {
                            PhaseWeighConfig of = c;
                            of.sizes = sizes;

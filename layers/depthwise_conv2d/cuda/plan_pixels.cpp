@@ -127,7 +127,7 @@ bool plan_pixels(const Problem& p, const Shape& s, const ThreadConfig& c, bool n
                 std::to_string(c.tile.lanes) + ", " + std::to_string(c.channels) + " channels, strips of " +
                 std::to_string(cut.strip_rows) + ", " + std::to_string(c.stages) + " stages, " +
                 std::to_string(c.threads) + " threads";
-  return plan.launch.shared_bytes <= kSharedBytes && plan.launch.blocks <= kMostBlocks &&
+  return plan.launch.shared_bytes <= p.shared_bytes && plan.launch.blocks <= kMostBlocks &&
          plan.cost < std::numeric_limits<double>::infinity();
 }
 

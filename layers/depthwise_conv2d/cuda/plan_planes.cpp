@@ -154,7 +154,7 @@ bool plan_planes(const Problem& p, const Shape& s, const ThreadConfig& c, bool n
                 (c.is_double ? ", ahead" : "") + ", " + std::to_string(c.threads) + " threads" +
                 (c.apart > 1 ? ", an output of a channel at a time" : "") +
                 (c.steps > 1 ? ", outputs of a channel in turn" : "");
-  return plan.launch.shared_bytes <= kSharedBytes && plan.launch.blocks <= kMostBlocks &&
+  return plan.launch.shared_bytes <= p.shared_bytes && plan.launch.blocks <= kMostBlocks &&
          plan.cost < std::numeric_limits<double>::infinity();
 }
 

@@ -91,7 +91,8 @@ bool plan_positions(const Problem& p, const Shape& s, const PositionConfig& c, b
       weighs(p)
           ? cut_weigh_positions(plan.planes, s.images, s.channels, z, c.layout, t, p.bias, c.wanted_blocks)
           : cut_correlate_positions(plan.planes, s.images, s.channels, z, c.layout, t, c.wanted_blocks);
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks || plan.launch.shared_bytes > kSharedBytes)
+  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
+      plan.launch.shared_bytes > p.shared_bytes)
     return false;
   const int threads = plan.launch.threads, wanted = registers(p, c);
   std::int64_t resident =

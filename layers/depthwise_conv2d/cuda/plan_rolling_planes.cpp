@@ -164,7 +164,7 @@ bool plan_rolling_planes(const Problem& p, const PhaseShape& s, const RollingPla
   plan.family = Plan::Family::RollingPlanes;
   plan.launch = cut_of(p, s, c, plan.phases);
   if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
-  if ((plan.launch.shared_bytes + 1024) * c.resident > kSharedBytes) return false;
+  if (plan.launch.shared_bytes > shared_bytes_of(p, c.resident)) return false;
   // Times over the estimate (docs/performance.md, item 32).
   const double measured = p.pass == Pass::Forward ? 1.08 : p.pass == Pass::Input ? 1.25 : 1.2;
   plan.cost = measured * rolling_plane_cost(p, s, c, plan);
@@ -194,31 +194,149 @@ bool plan_rolling_planes(const Problem& p, const PhaseShape& s, const RollingPla
   return true;
 }
 
-/// Calls visit(sizes) for what of the problem a block may have at a time, with what is settled by that: how
-/// its rows are copied. Bands of one share come one after the other, the largest first.
-template <class Visit>
-void each_share(const PhaseShape& s, RollingPlaneSizes sizes, const Visit& visit) {
-  constexpr int kMostPlanes = 32;
-  const PhaseAxis& h = s.work.h;
-  std::array<int, 2> words{4, 0};
-  if (s.source_alignment >= 8) words[1] = std::min(16, s.source_alignment);
-  for (int channels = 1; channels <= kMostPlanes && channels < 2 * s.channels; channels *= 2)
-    for (int images = 1; images * channels <= kMostPlanes && images < 2 * s.images; images *= 2)
-      for (const int word : words) {
-        if (word == 0) continue;
-        sizes.channels = static_cast<int>(std::min<std::int64_t>(channels, s.channels));
-        sizes.images = static_cast<int>(std::min<std::int64_t>(images, s.images));
-        sizes.source_word = word;
-        sizes.target_word = word > 4 && s.target_alignment >= 8 ? std::min(16, s.target_alignment) : 4;
-        int last = 0;
-        for (const int bands : {1, 2, 3, 4, 6, 8, 12, 16}) {
-          sizes.band = static_cast<int>(round_up(ceiling(h.targets, bands), h.classes()));
-          if (sizes.band == last) continue;
-          last = sizes.band;
-          if (!visit(sizes)) break;
-        }
+/// Looks for the best share of a block for each tile, and keeps those that are not much slower than the best.
+class RollingPlaneSearch {
+ public:
+  RollingPlaneSearch(const Problem& problem, const PhaseShape& shape) : problem_(problem), shape_(shape) {}
+
+  void try_tile(int rows, int columns) {
+    RollingPlaneSizes sizes;
+    sizes.rows = rows, sizes.columns = columns;
+    sizes.source_alignment = shape_.source_alignment, sizes.target_alignment = shape_.target_alignment;
+    sizes.target_vector = shape_.target_vector;
+    // What takes much longer than another tile is not worth trying.
+    constexpr double kMuch = 2;
+    constexpr double kAny = std::numeric_limits<double>::infinity();
+    is_found_ = false, bound_ = configs_.empty() ? kAny : kMuch * least_;
+    each_share(sizes, [&](const RollingPlaneSizes& of_share) {
+      const bool fits_three = try_share(of_share, 1);
+      if (weighs(problem_)) {
+        const std::int64_t rows_of_class = class_rows(of_share);
+        for (const int strips : {2, 4})
+          if (ceiling(rows_of_class, strips) >= 2 * rows) try_share(of_share, strips);
       }
-}
+      return !fits_three;  // more bands take more rows twice
+    });
+    if (!is_found_) return;
+    least_ = configs_.empty() ? bound_ : std::min(least_, bound_);
+    configs_.emplace_back(bound_, best_);
+  }
+
+  /// The best of each tile, with its estimate.
+  std::vector<std::pair<double, RollingPlaneConfig>>& configs() { return configs_; }
+
+ private:
+  /// Rows of targets of a band, of one class.
+  std::int64_t class_rows(const RollingPlaneSizes& sizes) const {
+    const PhaseAxis& h = shape_.work.h;
+    return ceiling(std::min(sizes.band, h.targets), h.classes());
+  }
+
+  /// Calls visit(sizes) for what of the problem a block may have at a time, with what is settled by that: how
+  /// its rows are copied. Bands of one share come one after the other, the largest first, until visit()
+  /// returns false.
+  template <class Visit>
+  void each_share(RollingPlaneSizes sizes, const Visit& visit) const {
+    constexpr int kMostPlanes = 32;
+    const PhaseAxis& h = shape_.work.h;
+    std::array<int, 2> words{4, 0};
+    if (shape_.source_alignment >= 8) words[1] = std::min(16, shape_.source_alignment);
+    for (int channels = 1; channels <= kMostPlanes && channels < 2 * shape_.channels; channels *= 2)
+      for (int images = 1; images * channels <= kMostPlanes && images < 2 * shape_.images; images *= 2)
+        for (const int word : words) {
+          if (word == 0) continue;
+          sizes.channels = static_cast<int>(std::min<std::int64_t>(channels, shape_.channels));
+          sizes.images = static_cast<int>(std::min<std::int64_t>(images, shape_.images));
+          sizes.source_word = word;
+          sizes.target_word =
+              word > 4 && shape_.target_alignment >= 8 ? std::min(16, shape_.target_alignment) : 4;
+          int last = 0;
+          for (const int bands : {1, 2, 3, 4, 6, 8, 12, 16}) {
+            sizes.band = static_cast<int>(round_up(ceiling(h.targets, bands), h.classes()));
+            if (sizes.band == last) continue;
+            last = sizes.band;
+            if (!visit(sizes)) break;
+          }
+        }
+  }
+
+  /// Zeros beside rows, unless they make them twice as long. `cut_without`: without any.
+  void choose_forms(RollingPlaneConfig& c, const PhaseWork& cut_without) const {
+    const auto is_aligned = [](int alignment, int word) { return alignment >= word; };
+    RollingPlaneConfig of = c;
+    if (is_aligned(c.sizes.source_alignment, c.sizes.source_word))
+      of.sizes.source_form = kPadded, c.sizes.source_form = kAtWords;
+    if (is_aligned(c.sizes.target_alignment, c.sizes.target_word))
+      of.sizes.target_form = kPadded, c.sizes.target_form = kAtWords;
+    PhaseWork with;
+    const Launch launch = cut_of(problem_, shape_, of, with);
+    if (launch.blocks == 0 || launch.shared_bytes > shared_bytes_of(problem_, 1)) return;
+    const RollingPlaneCut &padded = with.cut.rolling, &close = cut_without.cut.rolling;
+    if (padded.source_row <= 2 * close.source_row) c.sizes.source_form = of.sizes.source_form;
+    if (padded.target_row <= 2 * close.target_row) c.sizes.target_form = of.sizes.target_form;
+  }
+
+  /// Of a share of a block, its threads; returns whether three blocks fit side by side. strips: of a band.
+  bool try_share(const RollingPlaneSizes& sizes, int strips) {
+    constexpr std::pair<int, int> kBlocks[] = {{128, 1}, {128, 2}, {128, 3}, {256, 1}, {256, 2},
+                                               {256, 3}, {384, 1}, {384, 2}, {512, 1}, {512, 2}};
+    RollingPlaneConfig c;
+    c.sizes = sizes;
+    c.sizes.strip_rows = static_cast<int>(ceiling(class_rows(sizes), strips));
+    // Of as much as fits at all, without what is between planes.
+    c.sizes.buffers = 1, c.sizes.threads = 512;
+    c.sizes.source_form = c.sizes.target_form = kShifted;
+    PhaseWork work;
+    const Launch whole = cut_of(problem_, shape_, c, work);
+    if (whole.blocks == 0 || whole.shared_bytes > shared_bytes_of(problem_, 1)) return false;
+    choose_forms(c, work);
+    const PhaseAxis &h = work.h, &w = work.w;
+    const std::int64_t units = std::int64_t{sizes.images} * work.cut.channels * h.classes() * w.classes() *
+                               work.cut.row_groups * work.cut.tiles *
+                               (weighs(problem_) ? weighing_units(work, sizes.rows) : 1);
+    const int wanted = rolling_plane_registers(problem_, shape_, c.sizes);
+    // Planes without padding, as if no lanes met: a bound from below, which saves the search for padding.
+    const RollingPlaneConfig close = c;
+    bool fits_three = false;
+    int padded_for = 0;  // threads
+    Plan plan;
+    for (const auto& [threads, resident] : kBlocks) {
+      if (registers_of(threads, resident) < wanted || (threads > 128 && threads > 2 * units)) continue;
+      for (const int buffers : {2, 1}) {
+        bool fits = false;
+        for (const int waves : {1, 2}) {
+          const auto settle = [&, threads = threads, resident = resident](RollingPlaneConfig& of) {
+            of.sizes.threads = threads, of.resident = resident, of.sizes.buffers = buffers, of.waves = waves;
+            return plan_rolling_planes(problem_, shape_, of, false, plan);
+          };
+          RollingPlaneConfig lower = close;
+          if (!settle(lower)) break;
+          fits = true;
+          if (plan.cost >= bound_) continue;
+          if (padded_for == 0 || (weighs(problem_) && threads != padded_for)) {
+            c.sizes.threads = padded_for = threads;
+            weighs(problem_) ? pad_for_weighing(shape_.work, shape_.repeat, c.sizes, shape_.number)
+                             : pad_for_correlation(shape_.work, shape_.repeat, c.sizes, shape_.number);
+          }
+          if (!settle(c) || plan.cost >= bound_) continue;
+          bound_ = plan.cost, best_ = c, is_found_ = true;
+        }
+        if (fits && buffers == 2 && resident == 3) fits_three = true;
+        if (fits) break;
+      }
+    }
+    return fits_three;
+  }
+
+  const Problem& problem_;
+  const PhaseShape& shape_;
+  std::vector<std::pair<double, RollingPlaneConfig>> configs_;
+  double least_ = 0;  ///< milliseconds, of configs_
+  // Of the tile: what the next must fall below, and if one did, the last that has.
+  double bound_ = 0;
+  bool is_found_ = false;
+  RollingPlaneConfig best_;
+};
 
 }  // namespace
 
@@ -227,109 +345,20 @@ void add_rolling_plane_plans(const Problem& p, const Shape& problem_shape, std::
   PhaseShape shape{};
   if (!describe_phases(p, problem_shape, shape)) return;
   const PhaseAxis &h = shape.work.h, &w = shape.work.w;
-  std::vector<std::pair<double, RollingPlaneConfig>> configs;
   const int rows = static_cast<int>(ceiling(h.targets, h.classes())), columns = w.targets_of(0);
-  constexpr std::pair<int, int> kBlocks[] = {{128, 1}, {128, 2}, {128, 3}, {256, 1}, {256, 2},
-                                             {256, 3}, {384, 1}, {384, 2}, {512, 1}, {512, 2}};
-  RollingPlaneConfig best;
-  double least = 0, least_of_all = 0, bound = 0;
-  Plan plan;
-  // Zeros beside rows, unless they make them twice as long. `cut_without`: without any.
-  const auto choose_forms = [&](RollingPlaneConfig& c, const PhaseWork& cut_without) {
-    const auto is_aligned = [](int alignment, int word) { return alignment >= word; };
-    RollingPlaneConfig of = c;
-    if (is_aligned(c.sizes.source_alignment, c.sizes.source_word))
-      of.sizes.source_form = kPadded, c.sizes.source_form = kAtWords;
-    if (is_aligned(c.sizes.target_alignment, c.sizes.target_word))
-      of.sizes.target_form = kPadded, c.sizes.target_form = kAtWords;
-    PhaseWork with;
-    const Launch launch = cut_of(p, shape, of, with);
-    if (launch.blocks == 0 || launch.shared_bytes > kSharedBytes - 1024) return;
-    if (with.cut.row <= 2 * cut_without.cut.row) c.sizes.source_form = of.sizes.source_form;
-    if (with.cut.target_row <= 2 * cut_without.cut.target_row) c.sizes.target_form = of.sizes.target_form;
-  };
-  // Of a share of a block, its threads; returns whether three blocks fit side by side.
-  const auto try_share = [&](RollingPlaneConfig c, int strips) {
-    PhaseWork work;
-    c.sizes.strip_rows =
-        static_cast<int>(ceiling(ceiling(std::min(c.sizes.band, h.targets), h.classes()), strips));
-    // Of as much as fits at all, without what is between planes.
-    c.sizes.buffers = 1, c.sizes.threads = 512;
-    c.sizes.source_form = c.sizes.target_form = kShifted;
-    const Launch whole = cut_of(p, shape, c, work);
-    if (whole.blocks == 0 || whole.shared_bytes > kSharedBytes - 1024) return false;
-    choose_forms(c, work);
-    const std::int64_t units = std::int64_t{c.sizes.images} * work.cut.channels * h.classes() * w.classes() *
-                               work.cut.row_groups * work.cut.tiles *
-                               (weighs(p) ? weighing_units(work, c.sizes.rows) : 1);
-    const int wanted = rolling_plane_registers(p, shape, c.sizes);
-    // Planes without padding, as if no lanes met: a bound from below, which saves the search for padding.
-    const RollingPlaneConfig close = c;
-    bool fits_three = false;
-    int spread = 0;
-    for (const auto& block : kBlocks) {
-      const int threads = block.first, resident = block.second;
-      if (registers_of(threads, resident) < wanted || (threads > 128 && threads > 2 * units)) continue;
-      for (const int buffers : {2, 1}) {
-        bool fits = false;
-        for (const int waves : {1, 2}) {
-          const auto settle = [&](RollingPlaneConfig& of) {
-            of.sizes.threads = threads, of.resident = resident, of.sizes.buffers = buffers, of.waves = waves;
-            return plan_rolling_planes(p, shape, of, false, plan);
-          };
-          RollingPlaneConfig lower = close;
-          if (!settle(lower)) break;
-          fits = true;
-          if (plan.cost >= bound) continue;
-          if (spread == 0 || (weighs(p) && threads != spread)) {
-            c.sizes.threads = spread = threads;
-            weighs(p) ? spread_rolling_strips(shape.work, shape.repeat, c.sizes, shape.number)
-                      : spread_rolling_targets(shape.work, shape.repeat, c.sizes, shape.number);
-          }
-          if (!settle(c) || plan.cost >= bound) continue;
-          bound = least = plan.cost, best = c;
-        }
-        if (fits && buffers == 2 && resident == 3) fits_three = true;
-        if (fits) break;
-      }
-    }
-    return fits_three;
-  };
-  // Of each tile the best share of a block.
-  const auto try_tile = [&](int of_rows, int of_columns) {
-    RollingPlaneConfig c;
-    c.sizes.rows = of_rows, c.sizes.columns = of_columns;
-    c.sizes.source_alignment = shape.source_alignment, c.sizes.target_alignment = shape.target_alignment;
-    c.sizes.target_vector = shape.target_vector;
-    // What takes much longer than another tile is not worth trying.
-    constexpr double kMuch = 2;
-    least = 0, bound = least_of_all > 0 ? kMuch * least_of_all : std::numeric_limits<double>::infinity();
-    each_share(shape, c.sizes, [&](const RollingPlaneSizes& sizes) {
-      c.sizes = sizes;
-      const bool fits_three = try_share(c, 1);
-      if (weighs(p)) {
-        const std::int64_t band_rows = ceiling(std::min(sizes.band, h.targets), h.classes());
-        for (const int strips : {2, 4})
-          if (ceiling(band_rows, strips) >= 2 * of_rows) try_share(c, strips);
-      }
-      return !fits_three;  // more bands take more rows twice
-    });
-    if (least == 0) return;
-    configs.emplace_back(least, best);
-    least_of_all = least_of_all > 0 ? std::min(least_of_all, least) : least;
-  };
+  RollingPlaneSearch search(p, shape);
   for (const int of_columns : {2, 3, 4, 5, 6, 7, 8, 10, 12}) {
     if ((of_columns > 2 && of_columns >= 2 * columns) || of_columns + w.most_taps() - 1 > kMostWindow)
       continue;
     for (const int of_rows : {1, 2, 3, 4, 6}) {
       const int most = weighs(p) ? h.most_taps() + 1 : 2 * rows;
-      if (of_rows == 1 || of_rows < most) try_tile(of_rows, of_columns);
+      if (of_rows == 1 || of_rows < most) search.try_tile(of_rows, of_columns);
     }
   }
-  add_best(
-      configs,
-      [&](const RollingPlaneConfig& config, Plan& of) { plan_rolling_planes(p, shape, config, true, of); },
-      plans);
+  const auto plan_of = [&](const RollingPlaneConfig& config, Plan& plan) {
+    plan_rolling_planes(p, shape, config, true, plan);
+  };
+  add_best(search.configs(), plan_of, plans);
 }
 
 }  // namespace lamella::depthwise

@@ -176,7 +176,8 @@ bool plan_runs(const Problem& p, const Shape& s, const RunShape& r, const RunCon
                                               reads_input(p), p.bias, c.wanted_blocks);
   if (plan.launch.blocks > 0 && has_statistics(p)) add_statistics_runs(plan.planes, s.number, plan.launch);
   if (has_norm_sums(p)) add_norm_sums(weight, plan.launch);
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks || plan.launch.shared_bytes > kSharedBytes)
+  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
+      plan.launch.shared_bytes > p.shared_bytes)
     return false;
   constexpr double kLeastAtWork = 0.7;
   constexpr int kMostThreads = 1536;

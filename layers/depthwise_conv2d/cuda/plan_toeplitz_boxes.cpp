@@ -96,7 +96,7 @@ int plan_toeplitz_boxes(const Problem& p, const Shape& s, const ToeplitzConfig& 
   const BoxPlan boxes = cut_toeplitz_boxes(plan.pixels, s.images, s.channels, s.kernel, t, c.strip, kAll);
   plan.launch = boxes.launch;
   plan.x_box = boxes.x, plan.y_box = boxes.y;
-  if (plan.launch.blocks == 0 || plan.launch.shared_bytes > kSharedBytes) return 0;
+  if (plan.launch.blocks == 0 || plan.launch.shared_bytes > p.shared_bytes) return 0;
   const int resident = resident_blocks(s, t, plan.launch);
   if (resident < 1) return 0;
   share_items_among(plan.pixels, plan.launch, plan.pixels.items, kAll * resident * c.waves);

@@ -11,9 +11,15 @@
 /// What the planners of the families of kernels share.
 namespace lamella::depthwise {
 
-// A model of the machine, of an H200: only ratios matter.
+// A model of the machine, of an H200: only ratios matter. Shared memory: of a multiprocessor, of which each
+// block takes 1 KB beside its own.
 inline constexpr double kMultiprocessors = 132;
 inline constexpr std::int64_t kSharedBytes = 227 << 10, kRegisters = 65536, kResidentThreads = 2048;
+
+/// What a block may have, if so many share a multiprocessor.
+inline std::int64_t shared_bytes_of(const Problem& p, int resident) {
+  return std::min(kSharedBytes / resident - 1024, p.shared_bytes);
+}
 
 /// Registers of a thread when so many blocks share a multiprocessor: each of its four parts has a quarter, in
 /// eights.

@@ -180,7 +180,9 @@ const Chosen* choose(const Problem& problem, Device device) {
     if (found != chosen.end()) return found->second.get();
   }
   std::unique_ptr<Chosen> choice;
-  std::vector<Plan> plans = lamella::depthwise::plans_to_try(problem, tuning_of(device));
+  Problem here = problem;
+  here.shared_bytes = detail::cuda::most_shared_bytes(device);
+  std::vector<Plan> plans = lamella::depthwise::plans_to_try(here, tuning_of(device));
   for (std::size_t i = 0; i < std::min(plans.size(), kTries) && !choice; ++i)
     if (const void* const kernel = detail::cuda::kernel_for(device_sources(), plans[i].kernel, device))
       choice = std::make_unique<Chosen>(Chosen{std::move(plans[i]), kernel});

@@ -46,4 +46,7 @@ CompiledKernel compile_or_load(const Sources& sources, const std::string& expres
 /// the same time.
 const void* kernel_for(const Sources& sources, const std::string& expression, Device device);
 
+/// Bytes of the shared memory that a block of such a kernel may have on the GPU `device`.
+int most_shared_bytes(Device device);
+
 }  // namespace lamella::detail::cuda

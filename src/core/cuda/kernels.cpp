@@ -12,11 +12,11 @@
 namespace lamella::detail::cuda {
 namespace {
 
-const void* load(const Sources& sources, const std::string& expression, int device) {
-  int major = 0, minor = 0, shared = 0;
-  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
-  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cudaDeviceGetAttribute");
-  check(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+const void* load(const Sources& sources, const std::string& expression, Device device) {
+  int major = 0, minor = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index),
+        "cudaDeviceGetAttribute");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device.index),
         "cudaDeviceGetAttribute");
   const CompiledKernel compiled = compile_or_load(sources, expression, 10 * major + minor);
   const UncapturedCalls uncaptured;
@@ -26,12 +26,19 @@ const void* load(const Sources& sources, const std::string& expression, int devi
   cudaKernel_t kernel = nullptr;
   check(cudaLibraryGetKernel(&kernel, library, compiled.symbol.c_str()), "cudaLibraryGetKernel");
   const void* const entry = kernel;
-  check(cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+  check(cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_bytes(device)),
         "cudaFuncSetAttribute");
   return entry;
 }
 
 }  // namespace
+
+int most_shared_bytes(Device device) {
+  int bytes = 0;
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device.index),
+        "cudaDeviceGetAttribute");
+  return bytes;
+}
 
 const void* kernel_for(const Sources& sources, const std::string& expression, Device device) {
   using Key = std::pair<int, std::string>;
@@ -55,7 +62,7 @@ const void* kernel_for(const Sources& sources, const std::string& expression, De
   // Outside the lock, so that different kernels are compiled at the same time; who wants the same one waits.
   std::call_once(entry->once, [&] {
     try {
-      entry->kernel = load(sources, expression, device.index);
+      entry->kernel = load(sources, expression, device);
     } catch (const Error& error) {
       log_message(LogLevel::Warning, std::string(error.what()) + "; a slower kernel does its work");
     }

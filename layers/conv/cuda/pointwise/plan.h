@@ -21,7 +21,8 @@ struct Problem {
   int in_channels = 0, out_channels = 0;  ///< of the convolution: multiples of eight
   Load load = Load::Plain;                ///< of the input, forward and for the weight's gradient
   Hook hook = Hook::None;
-  bool bias = false;  ///< its gradient is wanted, too
+  bool bias = false;             ///< its gradient is wanted, too
+  int shared_bytes = 227 << 10;  ///< shared memory that a block may have; choose() asks the GPU
   friend bool operator==(const Problem&, const Problem&) = default;
 
   /// Channels that multiply_points() reads and writes.

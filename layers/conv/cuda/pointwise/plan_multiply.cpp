@@ -71,7 +71,7 @@ bool complete(const Problem& p, const PointTileSizes& t, int waves, Plan& plan) 
   PointLaunch one;
   one.threads = 32 * (t.warps + 1);
   one.shared_bytes = point_shared_bytes(t, turned, p.load, p.hook);
-  if (one.shared_bytes > kMostShared) return false;
+  if (one.shared_bytes > p.shared_bytes) return false;
   plan.blocks_of_sm =
       std::min(8, blocks_of_sm(one, static_cast<int>(kSpilled * registers_wanted(t, p.load, p.hook))));
   if (plan.blocks_of_sm < 1) return false;

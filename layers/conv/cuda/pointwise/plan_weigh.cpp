@@ -55,7 +55,7 @@ bool complete(const Problem& p, const WeighTileSizes& t, int waves, Plan& plan) 
   PointLaunch one;
   one.threads = 32 * (t.warps() + 1);
   one.shared_bytes = weigh_shared_bytes(t);
-  if (one.shared_bytes > kMostShared) return false;
+  if (one.shared_bytes > p.shared_bytes) return false;
   plan.blocks_of_sm = std::min(8, blocks_of_sm(one, registers_wanted(t, p)));
   if (plan.blocks_of_sm < 1) return false;
   const auto wanted = static_cast<std::int64_t>(kMultiprocessors) * plan.blocks_of_sm * waves;

@@ -180,7 +180,9 @@ const Chosen* choose(const Problem& problem, Device device) {
     if (found != chosen.end()) return found->second.get();
   }
   std::unique_ptr<Chosen> choice;
-  std::vector<Plan> plans = lamella::pointwise::plans_for(problem);
+  Problem here = problem;
+  here.shared_bytes = detail::cuda::most_shared_bytes(device);
+  std::vector<Plan> plans = lamella::pointwise::plans_for(here);
   for (std::size_t i = 0; i < std::min(plans.size(), kTries) && !choice; ++i)
     if (const void* const kernel = detail::cuda::kernel_for(device_sources(), plans[i].kernel, device))
       choice = std::make_unique<Chosen>(Chosen{std::move(plans[i]), kernel});

@@ -19,7 +19,7 @@
 #include "positions_correlate.cuh"
 #include "positions_weigh.cuh"
 #include "rolling_correlate.cuh"
-#include "rolling_planes.cuh"
+#include "rolling_planes_correlate.cuh"
 #include "rolling_planes_weigh.cuh"
 #include "rolling_weigh.cuh"
 #include "runs_backward.cuh"

@@ -101,13 +101,6 @@ __device__ __forceinline__ const T* at_bytes(const T* from, Int64 bytes) {
   return reinterpret_cast<const T*>(reinterpret_cast<const char*>(from) + bytes);
 }
 
-/// The last digit of `number`, of `count` values; what is left of the number stays.
-__device__ __forceinline__ int take_digit(int& number, int count, Divisor by) {
-  const int rest = static_cast<int>(by.divide(static_cast<unsigned>(number))), digit = number - rest * count;
-  number = rest;
-  return digit;
-}
-
 /// Planes that are copied and sorted, and how their columns lie in shared memory: see PhaseCut.
 template <bool kHasBases>
 struct PhasePlanes {

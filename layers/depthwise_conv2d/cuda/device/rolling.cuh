@@ -3,23 +3,32 @@
 #include "phases.cuh"
 
 /// Large kernels with strides and dilation (of columns, up to 16 together) on channels side by side (NHWC),
-/// straight from memory. A thread
-/// has one channel, and its neighbours the next: so a warp reads whole lines whatever is skipped between
-/// columns, and numbers of the tensors need neither shared memory nor alignment. Of a class of
-/// targets, and a group of taps (PhaseAxis, work.cuh), the problem is dense: rows of sources roll through
-/// registers, each is loaded once for all of a thread's rows, and the next is on its way meanwhile. What
-/// neighbouring threads load again is in the first-level cache.
+/// straight from memory. A thread has one channel, and its neighbours the next: so a warp reads whole lines
+/// whatever is skipped between columns, and numbers of the tensors need neither shared memory nor alignment.
+/// Of a class of targets, and a group of taps (PhaseAxis, work.cuh), the problem is dense: rows of sources
+/// roll through registers, each is loaded once for all of a thread's rows, and the next is on its way
+/// meanwhile. What neighbouring threads load again is in the first-level cache.
 namespace lamella::depthwise {
+
+/// Of rows, or columns, `step` apart, the first at `first`: those from `low` to `high` - 1 exist, of `count`
+/// that the tensor has.
+struct RollingRange {
+  int low, high;
+  __device__ __forceinline__ RollingRange(int first, int step, Divisor by_step, int count) {
+    const auto divide = [&](int number) {
+      return static_cast<int>(by_step.divide(static_cast<unsigned>(number)));
+    };
+    low = first < 0 ? divide(step - 1 - first) : 0;
+    high = first < count ? divide(count - 1 - first) + 1 : 0;
+  }
+  __device__ __forceinline__ bool has(int number) const { return number >= low && number < high; }
+};
 
 /// Bit c: column c of a window exists, whose first is at `column` and the others `step` apart.
 __device__ __forceinline__ unsigned existing_columns(int column, int step, Divisor by_step, int columns,
                                                      int window) {
-  const auto divide = [&](int number) {
-    return static_cast<int>(by_step.divide(static_cast<unsigned>(number)));
-  };
-  const int begin = column < 0 ? divide(step - 1 - column) : 0;
-  const int end = column < columns ? divide(columns - 1 - column) + 1 : 0;
-  return bits_between(begin, min(end, window));
+  const RollingRange range(column, step, by_step, columns);
+  return bits_between(range.low, min(range.high, window));
 }
 
 /// A number as it lies in memory, in a register of its own.
@@ -102,20 +111,6 @@ __device__ __forceinline__ void widen_columns(const unsigned (&bits)[kWindow], f
 #pragma unroll
   for (int c = 0; c < kWindow; ++c) to[c] = widen_bits(bits[c], T{});
 }
-
-/// Rows of sources that a thread reads, counted from its first target's first tap: those from `low` to
-/// `high` exist.
-struct RollingRows {
-  int low, high;
-  __device__ __forceinline__ RollingRows(int row, int step, Divisor by_step, int rows) {
-    const auto divide = [&](int number) {
-      return static_cast<int>(by_step.divide(static_cast<unsigned>(number)));
-    };
-    low = row < 0 ? divide(step - 1 - row) : 0;
-    high = row < rows ? divide(rows - 1 - row) + 1 : 0;
-  }
-  __device__ __forceinline__ bool has(int row) const { return row >= low && row < high; }
-};
 
 /// Targets of one class, or strips of them: where they are.
 struct RollingUnit {

@@ -53,13 +53,13 @@ struct RollingSums {
   /// Adds a group's products. Row j of taps, whose quads are quad_step apart, is at taps + j · tap_pitch.
   /// all_taps: the last column has taps, too.
   template <class Source>
-  __device__ __forceinline__ void add(Source from, const RollingRows& rows, const uint4* taps, int tap_pitch,
+  __device__ __forceinline__ void add(Source from, const RollingRange& rows, const uint4* taps, int tap_pitch,
                                       int quad_step, int tap_rows, bool all_taps) {
     // Rows of taps that meet no row in any of the thread's are left out.
     const int first = max(rows.low - kRows + 1, 0), last = min(tap_rows, rows.high);
     if (first >= last) return;
     from.skip(first), taps += first * tap_pitch;
-    RollingRows read = rows;
+    RollingRange read = rows;
     read.high = min(rows.high, last + kRows - 1);
     unsigned raw[kWindow];
     // Rows that are missing are loaded as zeros, and no load is under way where the loop turns: else the
@@ -157,7 +157,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate_rolling(const Pha
       for (int group_h = 0; group_h < groups_h; ++group_h) {
         const PhaseAxis::Group by_h = groups_of_rows[at.class_h * groups_h + group_h];
         const int row = by_h.first + top * h.step();
-        const RollingRows rows(row, h.step(), cut.by_step_h, h.sources);
+        const RollingRange rows(row, h.step(), cut.by_step_h, h.sources);
 #pragma unroll 1
         for (int source = 0; source < kSources; ++source) {
           const int of_source = kScatters ? all_channels * kSources + source : all_channels / kRepeat;

@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_rolling_planes(const 
   const int thread = static_cast<int>(threadIdx.x);
   uint4 *const x_list = shared, *const g_list = x_list + cut.source_list;
   unsigned char* const zeros = reinterpret_cast<unsigned char*>(g_list + cut.target_list);
-  unsigned char* const raw = zeros + cut.zero_bytes;
+  unsigned char* const raw = zeros + cut.rolling.zero_bytes;
   RollingPlanes<T, kWordX, kFormX, kThreads> x{work.source,
                                                cut.source_raw,
                                                w.source_first,
@@ -30,9 +30,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_rolling_planes(const 
                                                share.first_channel / kRepeat,
                                                share.channels / kRepeat,
                                                cut.channels / kRepeat,
-                                               cut.plane,
-                                               cut.row,
-                                               cut.source_front,
+                                               cut.rolling.source_plane,
+                                               cut.rolling.source_row,
+                                               cut.rolling.source_front,
                                                x_list,
                                                zeros};
   RollingPlanes<T, kWordG, kFormG, kThreads> g{work.target,
@@ -42,9 +42,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_rolling_planes(const 
                                                share.first_channel,
                                                share.channels,
                                                cut.channels,
-                                               cut.target_plane,
-                                               cut.target_row,
-                                               cut.target_front,
+                                               cut.rolling.target_plane,
+                                               cut.rolling.target_row,
+                                               0,
                                                g_list,
                                                zeros};
   const int raw_bytes = cut.source_bytes + cut.target_bytes;  // of an item
@@ -60,17 +60,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_rolling_planes(const 
     end_copies();
   };
 
-  int number = thread;
-  const int channel = take_digit(number, cut.channels, cut.by_channels);
-  const int of_taps = number / cut.splits, split = number - of_taps * cut.splits;
-  const int block = of_taps / w.sets(), set_w = of_taps - block * w.sets();
-  const int round = block / h.sets(), set_h = block - round * h.sets();
-  const int tap_rows = min(kTapRows, h.group(0, set_h).taps - round * kTapRows);
-  const bool works = channel < share.channels && tap_rows > 0;
-  const bool all_taps = w.group(0, set_w).taps == kTaps;
+  const RollingTapUnit unit(work, thread);
+  const int tap_rows = min(kTapRows, h.group(0, unit.set_h).taps - unit.round * kTapRows);
+  const bool works = unit.channel < share.channels && tap_rows > 0;
+  const bool all_taps = w.group(0, unit.set_w).taps == kTaps;
   const int strips = works ? rolling_units_of_item(work) : 0;
   if (kFormX == kPadded || kFormG == kPadded)
-    clear_shared<kThreads>(zeros, cut.zero_bytes + cut.buffers * raw_bytes);
+    clear_shared<kThreads>(zeros, cut.rolling.zero_bytes + cut.rolling.buffers * raw_bytes);
   RollingTapSums<T, Tile, kBias> sums;
   sums.clear();
   wait_for_stream();
@@ -82,14 +78,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_rolling_planes(const 
     const unsigned char* const planes = raw + buffer * raw_bytes;
     wait_for_copies<0>();
     __syncthreads();
-    if (cut.buffers > 1) {
+    if (cut.rolling.buffers > 1) {
       buffer ^= 1;
       begin_copies(item + 1, raw + buffer * raw_bytes);
     }
     // The item's first row of targets, of each class.
     const int item_top = static_cast<int>(cut.by_classes_h.divide(static_cast<unsigned>(at.begin)));
 #pragma unroll 1
-    for (int strip = split; strip < strips; strip += cut.splits) {
+    for (int strip = unit.split; strip < strips; strip += cut.splits) {
       const RollingPlaneUnit of(work, strip);
       const int left = of.tile * Tile::kColumns, top = of.row_group * cut.strip_rows;
       const int of_class = at.end - at.begin - of.class_h + h.classes() - 1;
@@ -97,21 +93,22 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_rolling_planes(const 
                            static_cast<int>(cut.by_classes_h.divide(static_cast<unsigned>(of_class))) - top);
       const int columns = w.targets_of(of.class_w) - left;
       if (of.image >= at.images || rows <= 0 || columns <= 0) continue;
-      const int row =
-          at.h.group(of.class_h, set_h).first + (item_top + top + round * kTapRows) * h.step() - at.low;
-      const int column = w.group(of.class_w, set_w).first + left * w.step();
+      const int row = at.h.group(of.class_h, unit.set_h).first +
+                      (item_top + top + unit.round * kTapRows) * h.step() - at.low;
+      const int column = w.group(of.class_w, unit.set_w).first + left * w.step();
       const unsigned exists = existing_columns(column, w.step(), cut.by_step_w, w.sources, Tile::kWindow);
-      const auto of_x = x.template source<kApartX>(at, at.source_row, planes, of.image, channel / kRepeat,
-                                                   row, column, at.source_step, h.step(), w.step(), exists);
+      const auto of_x =
+          x.template source<kApartX>(at, at.source_row, planes, of.image, unit.channel / kRepeat, row, column,
+                                     at.source_step, h.step(), w.step(), exists);
       const auto of_g = g.template source<kApartG>(
-          at, at.target_row, planes + cut.source_bytes, of.image, channel, of.class_h + top * h.classes(),
-          of.class_w + left * w.classes(), at.target_step, h.classes(), w.classes(),
-          bits_between(0, min(columns, Tile::kColumns)));
-      const RollingRows x_rows(row, h.step(), cut.by_step_h, at.high - at.low);
-      sums.add(of_g, of_x, rows, x_rows, tap_rows, all_taps, of_taps == 0);
+          at, at.target_row, planes + cut.source_bytes, of.image, unit.channel,
+          of.class_h + top * h.classes(), of.class_w + left * w.classes(), at.target_step, h.classes(),
+          w.classes(), bits_between(0, min(columns, Tile::kColumns)));
+      const RollingRange x_rows(row, h.step(), cut.by_step_h, at.high - at.low);
+      sums.add(of_g, of_x, rows, x_rows, tap_rows, all_taps, unit.number == 0);
     }
     __syncthreads();
-    if (cut.buffers == 1) begin_copies(item + 1, raw);
+    if (cut.rolling.buffers == 1) begin_copies(item + 1, raw);
   }
   store_tap_sums<Tile, kBias, kThreads>(work, share.first_channel, share.channels, work.channels,
                                         cut.channels, sums, reinterpret_cast<float*>(zeros));

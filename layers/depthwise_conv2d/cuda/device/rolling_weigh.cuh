@@ -38,7 +38,7 @@ struct RollingTapSums {
   /// Adds the products of a strip of `rows` rows of g; row n meets rows n … of x. Of the thread's rows of
   /// taps, tap_rows exist. all_taps: the last column has taps, too.
   template <class SourceG, class SourceX>
-  __device__ __forceinline__ void add(SourceG of_g, SourceX of_x, int rows, const RollingRows& x_rows,
+  __device__ __forceinline__ void add(SourceG of_g, SourceX of_x, int rows, const RollingRange& x_rows,
                                       int tap_rows, bool all_taps, bool has_bias) {
     int first = max(x_rows.low - kTapRows + 1, 0), last = min(x_rows.high, rows + tap_rows - 1);
     if (kBias && has_bias) first = 0, last = max(last, rows);
@@ -102,16 +102,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_rolling(const PhaseWo
   const PhaseCut& cut = work.cut;
   const PhaseShare share(work);
   const int thread = static_cast<int>(threadIdx.x);
-  // Neighbours have neighbouring channels, then strips of the same taps.
-  int number = thread;
-  const int channel = take_digit(number, cut.channels, cut.by_channels);
-  const int of_taps = number / cut.splits, split = number - of_taps * cut.splits;
-  const int block = of_taps / w.sets(), set_w = of_taps - block * w.sets();
-  const int round = block / h.sets(), set_h = block - round * h.sets();
-  const int tap_rows = min(kTapRows, h.group(0, set_h).taps - round * kTapRows);
-  const bool works = channel < share.channels && tap_rows > 0;
-  const bool all_taps = w.group(0, set_w).taps == kTaps;
-  const int output = share.first_channel + channel;
+  const RollingTapUnit unit(work, thread);
+  const int tap_rows = min(kTapRows, h.group(0, unit.set_h).taps - unit.round * kTapRows);
+  const bool works = unit.channel < share.channels && tap_rows > 0;
+  const bool all_taps = w.group(0, unit.set_w).taps == kTaps;
+  const int output = share.first_channel + unit.channel;
   const T* const x = static_cast<const T*>(work.source.data) + output / kRepeat * work.source.channel +
                      w.source_first * work.source.column + h.source_first * work.source.row;
   const T* const g = static_cast<const T*>(work.target.data) + output * work.target.channel;
@@ -120,14 +115,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_rolling(const PhaseWo
   sums.clear();
   wait_for_stream();
 #pragma unroll 1
-  for (int strip = works ? share.first + split : share.last; strip < share.last; strip += cut.splits) {
+  for (int strip = works ? share.first + unit.split : share.last; strip < share.last; strip += cut.splits) {
     const RollingUnit at(work, strip);
     const int left = at.tile * Tile::kColumns, top = at.row_group * cut.strip_rows;
     const int rows = min(cut.strip_rows, h.targets_of(at.class_h) - top);
     const int columns = w.targets_of(at.class_w) - left;
     if (rows <= 0 || columns <= 0) continue;
-    const int row = h.group(at.class_h, set_h).first + (top + round * kTapRows) * h.step();
-    const int column = w.group(at.class_w, set_w).first + left * w.step();
+    const int row = h.group(at.class_h, unit.set_h).first + (top + unit.round * kTapRows) * h.step();
+    const int column = w.group(at.class_w, unit.set_w).first + left * w.step();
     const unsigned exists = existing_columns(column, w.step(), cut.by_step_w, w.sources, Tile::kWindow);
     const RollingSource<T, kApartG> of_g{g + at.image * work.target.image +
                                              (at.class_h + top * h.classes()) * work.target.row +
@@ -136,8 +131,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) weigh_rolling(const PhaseWo
                                          bits_between(0, min(columns, Tile::kColumns))};
     const RollingSource<T, kApartX> of_x{x + at.image * work.source.image + row * x_row + column * x_column,
                                          h.step() * x_row, w.step() * x_column, exists};
-    sums.add(of_g, of_x, rows, RollingRows(row, h.step(), cut.by_step_h, h.sources), tap_rows, all_taps,
-             of_taps == 0);
+    sums.add(of_g, of_x, rows, RollingRange(row, h.step(), cut.by_step_h, h.sources), tap_rows, all_taps,
+             unit.number == 0);
   }
   store_tap_sums<Tile, kBias, kThreads>(work, share.first_channel, share.channels, work.channels,
                                         cut.channels, sums, reinterpret_cast<float*>(shared));

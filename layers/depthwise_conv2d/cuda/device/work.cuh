@@ -280,7 +280,23 @@ struct PhaseRaw {
   int copy_lanes = 1, sort_lanes = 1;  ///< neighbouring threads that share a row
 };
 
-/// How a problem is shared out among blocks, each of which has some channels of x.
+/// How rows of rolling planes lie in shared memory. Shifted: they begin within a word, where they did in the
+/// tensor. Padded: zeros lie beside them, as far as any thread reads.
+inline constexpr int kShifted = 0, kAtWords = 1, kPadded = 2;
+
+/// What shared memory has of rolling planes (rolling_planes.cuh), whose rows lie as they were in the tensor:
+/// words from one row, and plane, to the next. There is room for the rows of one item or of two. Where zeros
+/// lie beside rows, the first row begins so many bytes behind the buffer's beginning, and there is a row of
+/// zeros.
+struct RollingPlaneCut {
+  int source_row = 0, source_plane = 0, source_front = 0;
+  int target_row = 0, target_plane = 0;  ///< weight's gradient
+  int result_plane = 0;                  ///< forward, input's gradient: numbers, in the order of the tensor
+  int zero_bytes = 0, buffers = 1;
+};
+
+/// How a problem is shared out among blocks, each of which has some channels: of x where planes are sorted,
+/// of targets where rows roll.
 struct PhaseCut {
   int channels = 1, channel_blocks = 1;  ///< of a block; the last may have fewer
   int images = 1;                        ///< of an item
@@ -304,20 +320,10 @@ struct PhaseCut {
   int target_phase = 0, target_row = 0, target_plane = 0;
   int strip_rows = 0, splits = 1;
   Divisor by_tiles, by_row_groups, by_classes_h, by_classes_w, by_step_h, by_step_w, by_place_blocks;
-  Divisor by_channels, by_bands, by_residues;  ///< channels: planes of targets of an image
-  /// Rolling planes (rolling_planes.cuh): channels are those of targets, rows lie as they were in the tensor,
-  /// `row`, `plane`, and of the weight's gradient target_row and target_plane, are in words, and there is
-  /// room for the rows of one item or of two. Where zeros lie beside rows, the first begins so many bytes
-  /// behind the buffer's beginning, and there is a row of zeros.
-  int buffers = 1;
-  int source_front = 0, target_front = 0, zero_bytes = 0;
-  Divisor by_images;
+  Divisor by_channels, by_bands, by_residues, by_images;  ///< channels: planes of targets of an image
+  RollingPlaneCut rolling;
   static constexpr int kMostGroups = 128;  ///< of one axis, of all classes
 };
-
-/// How rows of rolling planes lie in shared memory. Shifted: they begin within a word, where they did in the
-/// tensor. Padded: zeros lie beside them, as far as any thread reads.
-inline constexpr int kShifted = 0, kAtWords = 1, kPadded = 2;
 
 /// Rows of one residue modulo the dilation: a problem of their own, of dilation 1.
 struct PhaseResidue {
@@ -332,13 +338,49 @@ struct PhaseWork {
   int residues = 1;     ///< of rows
   int all_targets = 0;  ///< rows of targets, of all residues
   PhaseTensor source, target;
-  int images = 0, channels = 0;    ///< channels of x
+  int images = 0, channels = 0;    ///< channels as those of PhaseCut
   int target_h = 0, target_w = 0;  ///< sizes of the tensor
   Parameters taps;
   bool accumulate = false;  ///< adds to the targets
   PhaseCut cut;
   int items = 0, items_per_part = 1;  ///< of a group of channels: images, then residues, then bands
   float* parts = nullptr;             ///< weight gradient: [part][channel][taps + 1]
+};
+
+/// The last digit of `number`, of `count` values; what is left of the number stays.
+LAMELLA_ANYWHERE inline int take_digit(int& number, int count, Divisor by) {
+  const int rest = static_cast<int>(by.divide(static_cast<unsigned>(number))), digit = number - rest * count;
+  number = rest;
+  return digit;
+}
+
+/// Which targets of an item of rolling planes, or which strips of them, a thread has: some of one class.
+/// Neighbours have the next image's, then the next tile's.
+struct RollingPlaneUnit {
+  int image, tile, class_w, row_group, class_h;
+  LAMELLA_ANYWHERE RollingPlaneUnit(const PhaseWork& work, int number) {
+    const PhaseCut& cut = work.cut;
+    image = take_digit(number, cut.images, cut.by_images);
+    tile = take_digit(number, cut.tiles, cut.by_tiles);
+    class_w = take_digit(number, work.w.classes(), cut.by_classes_w);
+    row_group = take_digit(number, cut.row_groups, cut.by_row_groups);
+    class_h = number;
+  }
+};
+
+/// Which taps a thread has as long as its block lives, where rows roll for the weight's gradient. Neighbours
+/// have the next channel's, then other strips of the same taps, then the next set's.
+struct RollingTapUnit {
+  int channel, split;       ///< split: of each cut.splits strips it has this one
+  int number;               ///< of the taps; who has the first sums the bias, too
+  int set_h, set_w, round;  ///< round: how many threads have rows of the set's taps before these
+  LAMELLA_ANYWHERE RollingTapUnit(const PhaseWork& work, int thread) {
+    channel = take_digit(thread, work.cut.channels, work.cut.by_channels);
+    number = thread / work.cut.splits, split = thread - number * work.cut.splits;
+    const int block = number / work.w.sets();
+    set_w = number - block * work.w.sets();
+    round = block / work.h.sets(), set_h = block - round * work.h.sets();
+  }
 };
 
 /// What the copy engine knows of a tensor: its sizes, strides, and the box that one copy moves (CUtensorMap).
