@@ -111,7 +111,7 @@ std::vector<std::string> kernels_of(const Options& options, const std::vector<Ce
     if (!options.tune.empty()) {
       depthwise::Problem problem;
       if (!Tensors(cells[i]).describe(problem)) return;
-      problem.boxes = architecture >= 90;
+      suppose_architecture(architecture, problem);
       for (const depthwise::Plan& plan :
            some_plans(problem, options.plans.count, options.plans.families, tuning))
         found[i].insert(plan.kernel);

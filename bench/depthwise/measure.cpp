@@ -154,10 +154,15 @@ std::string plan_of(const Cell& cell) {
   return cell.pass == Pass::Both ? "two passes" : "generic";
 }
 
+void suppose_architecture(int architecture, depthwise::Problem& problem) {
+  problem.boxes = architecture >= 90;
+  problem.shared_bytes = detail::cuda::shared_bytes_of_architecture(architecture);
+}
+
 std::vector<depthwise::Plan> plans_of(const Cell& cell, const depthwise::Tuning& tuning, int architecture) {
   depthwise::Problem problem;
   if (!Tensors(cell).describe(problem)) return {};
-  problem.boxes = architecture >= 90;
+  suppose_architecture(architecture, problem);
   return depthwise::plans_to_try(problem, tuning);
 }
 

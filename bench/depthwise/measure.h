@@ -49,6 +49,9 @@ class Tensors {
 /// The plan that a cell's pass is run by, in words.
 std::string plan_of(const Cell& cell);
 
+/// The problem on a GPU of this architecture, whatever is here.
+void suppose_architecture(int architecture, depthwise::Problem& problem);
+
 /// What is compiled for it: with the first plan's kernel first, none for the generic kernels.
 std::vector<depthwise::Plan> plans_of(const Cell& cell, const depthwise::Tuning& tuning, int architecture);
 

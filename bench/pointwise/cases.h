@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "core/cuda/compiler.h"
 #include "layers/conv/cuda/pointwise/plan.h"
 
 /// What is measured: the 1x1 convolutions of MobileNets, batch 256, 224 pixels.
@@ -50,6 +51,7 @@ struct Cell {
     p.pixels = layer->pixels();
     p.in_channels = layer->in_channels, p.out_channels = layer->out_channels;
     p.load = variant->load, p.hook = variant->hook;
+    p.shared_bytes = detail::cuda::most_shared_bytes(Device::cuda());
     return p;
   }
   /// Each image tensor read or written once; without weights.

@@ -4,6 +4,7 @@
 #include <cctype>
 #include <cmath>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -69,7 +70,8 @@ std::string to_string(const Problem& p) {
   text += std::string(", pass ") + std::to_string(n(static_cast<int>(p.pass))) + ", " + name(p.dtype);
   for (const bool flag : {p.channels_last, p.bias, p.transforms, p.accumulate, p.boxes, p.exact_taps})
     text += flag ? " 1" : " 0";
-  return text + ", alignment " + std::to_string(p.input_alignment) + " " + std::to_string(p.output_alignment);
+  return text + ", alignment " + std::to_string(p.input_alignment) + " " +
+         std::to_string(p.output_alignment) + ", shared " + std::to_string(p.shared_bytes);
 }
 
 /// Reads a name, a number, or a template's name with its arguments off `text`; how many arguments, or -1: it
@@ -169,6 +171,20 @@ TEST(Plans, fit_a_gpu_and_do_not_change) {
     if (!plans.empty()) ++firsts[plans.front().family];
   }
   EXPECT_GE(firsts.size(), 6U) << "families are never the first choice";
+}
+
+TEST(Plans, of_all_families_fit_a_gpu_of_little_shared_memory) {
+  std::set<Plan::Family> most, few;
+  for (unsigned seed = 1; seed <= kProblems; ++seed) {
+    Draw draw(seed);
+    Problem problem = draw_problem(draw);
+    for (const bool little : {false, true}) {
+      problem.shared_bytes = little ? kShared[0] : kShared[2];
+      for (const Plan& plan : plans_for(problem)) (little ? few : most).insert(plan.family);
+    }
+  }
+  EXPECT_EQ(few, most);
+  EXPECT_GE(most.size(), 12U);
 }
 
 TEST(Plans, of_several_images_are_offered_for_small_maps) {

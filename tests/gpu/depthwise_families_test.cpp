@@ -448,6 +448,8 @@ TEST_P(DepthwiseFamiliesTest, agree_on_random_problems) {
     PlanCase wanted(of);
     depthwise::Problem problem;
     ASSERT_TRUE(wanted.describe(problem));
+    constexpr std::int64_t kFew = 99 << 10;  // as GPUs of compute capability 8.6 have it
+    if (draw(0, 3) == 0) problem.shared_bytes = std::min(problem.shared_bytes, kFew);
     SCOPED_TRACE(depthwise::text_of(problem));
     std::map<Family, std::vector<Plan>> families;
     for (Plan& plan : depthwise::plans_for(problem)) families[plan.family].push_back(std::move(plan));

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "core/cuda/shared_memory.h"
 #include "lamella/core/dtype.h"
 #include "lamella/layers/conv_geometry.h"
 #include "layers/depthwise_conv2d/cuda/cut_boxes.h"
@@ -37,7 +38,9 @@ struct Problem {
   bool accumulate = false;  ///< the input's gradient is added to what is there
   bool boxes = false;  ///< the GPU has the copy engine that all families but pixels, planes and direct want
   bool exact_taps = false;  ///< taps are float32 and must not be rounded to the type of the other tensors
-  std::int64_t shared_bytes = 227 << 10;  ///< shared memory that a block may have; choose() asks the GPU
+  /// Shared memory that a block may have. Nor does it tell these apart: files of measured choices are of one
+  /// GPU each.
+  std::int64_t shared_bytes = detail::cuda::shared_bytes_of_architecture(90);
   friend bool operator==(const Problem& a, const Problem& b);
 };
 

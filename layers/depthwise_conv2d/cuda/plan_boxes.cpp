@@ -139,14 +139,12 @@ bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named
   if (has_norm_sums(p)) add_norm_sums(weight, plan.launch);
   if (s.forward && loads_transformed(p)) add_transform_boxes(t, plan.launch);
   if (s.forward) plan.launch.parts = 0;
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
-      plan.launch.shared_bytes > p.shared_bytes)
-    return false;
+  if (!can_launch(p, plan.launch)) return false;
   // A few numbers that do not find a register cost less than a block that is not there.
   constexpr int kSpilled = 24;
   const int wanted = box_registers(p, s, t) - kSpilled;
   std::int64_t blocks_of_sm =
-      std::min(kSharedBytes / (plan.launch.shared_bytes + 1024), kResidentThreads / plan.launch.threads);
+      std::min(blocks_by_shared(p, plan.launch), kResidentThreads / plan.launch.threads);
   while (blocks_of_sm > 0 && registers_of(plan.launch.threads, static_cast<int>(blocks_of_sm)) < wanted)
     --blocks_of_sm;
   if (blocks_of_sm < 1) return false;

@@ -103,12 +103,9 @@ bool plan_columns(const Problem& p, const Shape& s, ColumnConfig c, bool named, 
     plan.launch =
         cut_columns(plan.planes, s.images, s.channels, k, weighs(p), t, ceiling(rows, c.strips),
                     static_cast<std::int64_t>(kMultiprocessors) * resident * (t.warps / t.team) * c.waves);
-    if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
-        plan.launch.shared_bytes > p.shared_bytes)
-      return false;
+    if (!can_launch(p, plan.launch)) return false;
     if (last) break;
-    resident = std::min<std::int64_t>(kResidentThreads / (32 * t.warps),
-                                      kSharedBytes / (plan.launch.shared_bytes + 1024));
+    resident = std::min<std::int64_t>(kResidentThreads / (32 * t.warps), blocks_by_shared(p, plan.launch));
     while (resident > 0 && registers_of(32 * t.warps, static_cast<int>(resident)) < registers(p, s, t))
       --resident;
     if (resident < 1) return false;
@@ -200,12 +197,9 @@ bool plan_whole(const Problem& p, const Shape& s, const WholeConfig& c, bool nam
     plan.launch =
         cut_whole_columns(plan.planes, s.images, s.channels, c.pages, c.warps,
                           static_cast<std::int64_t>(kMultiprocessors) * resident * c.warps * c.waves);
-    if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
-        plan.launch.shared_bytes > p.shared_bytes)
-      return false;
+    if (!can_launch(p, plan.launch)) return false;
     if (last) break;
-    resident = std::min<std::int64_t>(kResidentThreads / (32 * c.warps),
-                                      kSharedBytes / (plan.launch.shared_bytes + 1024));
+    resident = std::min<std::int64_t>(kResidentThreads / (32 * c.warps), blocks_by_shared(p, plan.launch));
     while (resident > 0 && registers_of(32 * c.warps, static_cast<int>(resident)) < wanted) --resident;
     if (resident < 1) return false;
   }

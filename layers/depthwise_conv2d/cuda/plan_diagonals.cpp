@@ -94,16 +94,14 @@ bool plan_diagonals(const Problem& p, const Shape& s, const DiagonalConfig& c, b
   plan.planes.h = s.h, plan.planes.w = s.w;
   plan.launch = cut_diagonals(plan.planes, s.images, s.channels, s.kernel, s.h.input_step, s.w.input_step, t,
                               c.threads, c.bytes, p.bias, c.wanted_blocks);
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
-      plan.launch.shared_bytes > p.shared_bytes)
-    return false;
+  if (!can_launch(p, plan.launch)) return false;
   const PlaneCut& cut = plan.planes.cut;
   const std::int64_t consumers = c.threads / 32 - 1, warps_of_plane = t.groups * t.row_groups;
   const std::int64_t at_work = ceiling(cut.planes, t.planes) * warps_of_plane;
   if (2 * at_work <= consumers && s.channels > cut.planes) return false;
   if (cut.bands > 1 && t.planes > 1) return false;
   std::int64_t resident =
-      std::min<std::int64_t>(kResidentThreads / c.threads, kSharedBytes / (plan.launch.shared_bytes + 1024));
+      std::min<std::int64_t>(kResidentThreads / c.threads, blocks_by_shared(p, plan.launch));
   const int wanted = registers(p, s, t);
   while (resident > 0 && registers_of(c.threads, static_cast<int>(resident)) < wanted) --resident;
   if (resident < 1) return false;

@@ -139,8 +139,7 @@ bool plan_direct(const Problem& p, const Shape& s, const DirectConfig& c, bool n
     plan.launch =
         s.forward ? cut_forward_direct(plan.pixels, s.images, s.channels, c.tile, c.vectors, c.threads)
                   : cut_backward_direct(plan.pixels, s.images, s.channels, k, c.tile, c.vectors, c.threads);
-  if (plan.launch.blocks == 0) return false;
-  if (plan.launch.shared_bytes > std::min(kMostShared, p.shared_bytes)) return false;
+  if (!can_launch(p, plan.launch) || plan.launch.shared_bytes > kMostShared) return false;
   plan.cost = weight ? weigh_cost(p, s, c, plan) : direct_cost(p, s, c, plan.launch);
   if (!named) return true;
   const char* const exact = word(p.exact_taps || p.dtype == DType::Float32);

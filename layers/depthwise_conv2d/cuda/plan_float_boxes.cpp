@@ -117,12 +117,10 @@ int plan_float_boxes(const Problem& p, const Shape& s, const FloatConfig& c, boo
                                                              c.strip, reads_input(p), p.bias, c.most_blocks);
   plan.launch = boxes.launch;
   plan.x_box = boxes.x, plan.y_box = boxes.y;
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
-      plan.launch.shared_bytes > p.shared_bytes)
-    return 0;
+  if (!can_launch(p, plan.launch)) return 0;
   const int wanted = float_registers(p, s, t);
   std::int64_t blocks_of_sm =
-      std::min(kSharedBytes / (plan.launch.shared_bytes + 1024), kResidentThreads / plan.launch.threads);
+      std::min(blocks_by_shared(p, plan.launch), kResidentThreads / plan.launch.threads);
   // As many as are there at one time need no more registers than that.
   blocks_of_sm =
       std::min(blocks_of_sm, ceiling(plan.launch.blocks, static_cast<std::int64_t>(kMultiprocessors)));

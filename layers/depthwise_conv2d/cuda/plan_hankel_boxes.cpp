@@ -105,13 +105,10 @@ bool plan_hankel(const Problem& p, const Shape& s, const HankelConfig& c, bool n
   const BoxPlan boxes =
       cut_hankel_boxes(plan.pixels, s.images, s.channels, s.kernel, t, c.strip, p.bias, c.wanted_blocks);
   plan.launch = boxes.launch, plan.x_box = boxes.x, plan.y_box = boxes.y;
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
-      plan.launch.shared_bytes > p.shared_bytes)
-    return false;
+  if (!can_launch(p, plan.launch)) return false;
   constexpr int kSpilled = 24;  // a few numbers that do not find a register
   const int wanted = registers(p, s, t);
-  std::int64_t resident =
-      std::min(kSharedBytes / (plan.launch.shared_bytes + 1024), kResidentThreads / plan.launch.threads);
+  std::int64_t resident = std::min(blocks_by_shared(p, plan.launch), kResidentThreads / plan.launch.threads);
   const auto lacks = [&] { return wanted - registers_of(plan.launch.threads, static_cast<int>(resident)); };
   while (resident > 0 && lacks() > kSpilled) --resident;
   if (resident < 1) return false;

@@ -89,9 +89,7 @@ bool plan_matrices(const Problem& p, const Shape& s, const MatrixConfig& c, bool
   plan.planes.w = s.w;
   plan.launch = cut_forward_matrices(plan.planes, s.images, s.out_channels, s.kernel, t, c.threads, c.strips,
                                      c.bytes, c.wanted_blocks);
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
-      plan.launch.shared_bytes > p.shared_bytes)
-    return false;
+  if (!can_launch(p, plan.launch)) return false;
   constexpr int kMostThreads = 1536, kSpilled = 8;
   constexpr std::int64_t kLeastBlocks = 2;  // one computes while the other waits
   const PlaneCut& cut = plan.planes.cut;
@@ -100,8 +98,7 @@ bool plan_matrices(const Problem& p, const Shape& s, const MatrixConfig& c, bool
                              ceiling(t.groups(s.w.output), t.span(s.w.output)) * cut.row_groups;
   if (walks < t.warps || cut.row_groups < c.strips) return false;
   const bool known = is_known(s, c, cut);
-  std::int64_t resident =
-      std::min<std::int64_t>(kMostThreads / c.threads, kSharedBytes / (plan.launch.shared_bytes + 1024));
+  std::int64_t resident = std::min<std::int64_t>(kMostThreads / c.threads, blocks_by_shared(p, plan.launch));
   while (resident >= kLeastBlocks &&
          registers_of(c.threads, static_cast<int>(resident)) < registers(s, t) - kSpilled)
     --resident;

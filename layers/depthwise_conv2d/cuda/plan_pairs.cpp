@@ -120,12 +120,12 @@ double pair_cost(const Problem& p, const PairConfig& c, const Plan& plan, const 
 }
 
 /// How many blocks of either kind a multiprocessor has.
-std::int64_t resident_blocks(const PairConfig& c) {
+std::int64_t resident_blocks(const Problem& p, const PairConfig& c) {
   const Launch &input = c.input->launch, &weight = c.weight->launch;
   const int threads = std::max(input.threads, weight.threads),
             wanted = std::max(c.input->registers, c.weight->registers);
-  const std::int64_t shared = std::max(input.shared_bytes, weight.shared_bytes) + 1024;
-  std::int64_t resident = std::min(kResidentThreads / threads, kSharedBytes / shared);
+  std::int64_t resident =
+      std::min({kResidentThreads / threads, blocks_by_shared(p, input), blocks_by_shared(p, weight)});
   while (resident > 0 && registers_of(threads, static_cast<int>(resident)) < wanted) --resident;
   return resident;
 }
@@ -135,7 +135,7 @@ bool plan_pair(const Problem& p, const PairConfig& c, bool named, Plan& plan) {
   const PairKind input = kind_of(*c.input), weight = kind_of(*c.weight);
   plan = {};
   plan.family = Plan::Family::Pairs;
-  const std::int64_t resident = resident_blocks(c);
+  const std::int64_t resident = resident_blocks(p, c);
   if (resident < 1) return false;
   plan.resident = static_cast<int>(resident);
   int input_items = 0, weight_items = 0;
@@ -145,7 +145,7 @@ bool plan_pair(const Problem& p, const PairConfig& c, bool named, Plan& plan) {
                     : cut_pairs(input, weight, p.geometry.batch,
                                 static_cast<std::int64_t>(kMultiprocessors) * resident * kWaves[c.waves],
                                 input_items, weight_items);
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
+  if (!can_launch(p, plan.launch)) return false;
   plan.cost = pair_cost(p, c, plan, input, weight);
   if (!named) return true;
   const std::string of_input = std::to_string(input.launch.threads),
@@ -164,11 +164,11 @@ bool plan_pair(const Problem& p, const PairConfig& c, bool named, Plan& plan) {
 }
 
 /// Shares out a round's blocks in about that ratio, as far as they come to whole groups and like parts.
-bool share_round(PairConfig& c, double ratio) {
+bool share_round(const Problem& p, PairConfig& c, double ratio) {
   constexpr auto kAll = static_cast<std::int64_t>(kMultiprocessors);
   constexpr std::int64_t kMostIdle = 24;
   constexpr double kFarthest = 0.15;
-  const std::int64_t rounds = resident_blocks(c);
+  const std::int64_t rounds = resident_blocks(p, c);
   if (rounds < 1) return false;
   const PairKind of_input = kind_of(*c.input), of_weight = kind_of(*c.weight);
   double nearest = kFarthest;
@@ -263,7 +263,8 @@ void add_pair_plans(const Problem& p, std::vector<Plan>& plans) {
       for (const auto& [off, pace] : kPaces) {
         PairConfig c{&inputs[i], &weights[w], i, w, kWaves.size()};
         c.pace = pace;
-        if (!share_round(c, inputs[i].cost / weights[w].cost * off) || c.input_blocks == balanced) continue;
+        if (!share_round(p, c, inputs[i].cost / weights[w].cost * off) || c.input_blocks == balanced)
+          continue;
         if (off == 1) balanced = c.input_blocks;
         if (plan_pair(p, c, false, plan)) configs.emplace_back(plan.cost, c);
       }

@@ -62,8 +62,7 @@ bool plan_phases(const Problem& p, const PhaseShape& s, const PhaseConfig& c, bo
   plan.launch =
       cut_correlate_phases(plan.phases, s.images, s.channels, p.channels_last, s.repeat, z, s.number,
                            std::int64_t{c.resident} * static_cast<std::int64_t>(kMultiprocessors) * kWaves);
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
-  if (plan.launch.shared_bytes > shared_bytes_of(p, c.resident)) return false;
+  if (!can_launch(p, plan.launch, c.resident)) return false;
   if (registers_of(z.threads, c.resident) < phase_registers(s, z)) return false;
   const double taps = static_cast<double>(z.channels) * s.repeat * s.work.h.kernel * s.work.w.kernel;
   const double measured = !p.channels_last ? 1.65 : s.work.w.scatters ? 2.05 : 1.95;

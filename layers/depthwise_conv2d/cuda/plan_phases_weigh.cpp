@@ -54,8 +54,7 @@ bool plan_weigh_phases(const Problem& p, const PhaseShape& s, const PhaseWeighCo
   plan.launch =
       cut_weigh_phases(plan.phases, s.images, s.channels, p.channels_last, s.repeat, p.bias, z, s.number,
                        std::int64_t{c.resident} * static_cast<std::int64_t>(kMultiprocessors));
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
-  if (plan.launch.shared_bytes > shared_bytes_of(p, c.resident)) return false;
+  if (!can_launch(p, plan.launch, c.resident)) return false;
   if (registers_of(z.threads, c.resident) < weigh_registers(s, c)) return false;
   const PhaseAxis &h = s.work.h, &w = s.work.w;
   const double sums = static_cast<double>(z.tap_rows) * w.most_taps(),

@@ -49,9 +49,9 @@ double pixel_cost(const Problem& p, const Shape& s, const ThreadConfig& c, const
   }
   const double copies = copied * s.number / chunk, page = copied * s.number * (c.stages - 1);
   const int groups = weight ? tap_groups : 1;
-  const double resident = std::min<double>(
-      {static_cast<double>(promised_blocks(p, s, c)), static_cast<double>(kResidentThreads / c.threads),
-       std::floor(static_cast<double>(kSharedBytes) / static_cast<double>(plan.launch.shared_bytes + 1024))});
+  const double resident = std::min<double>({static_cast<double>(promised_blocks(p, s, c)),
+                                            static_cast<double>(kResidentThreads / c.threads),
+                                            static_cast<double>(blocks_by_shared(p, plan.launch))});
   if (resident < 1) return std::numeric_limits<double>::infinity();
   const double items = s.forward ? static_cast<double>(plan.launch.blocks)
                                  : static_cast<double>(plan.pixels.items) * cut.channel_blocks;
@@ -127,8 +127,7 @@ bool plan_pixels(const Problem& p, const Shape& s, const ThreadConfig& c, bool n
                 std::to_string(c.tile.lanes) + ", " + std::to_string(c.channels) + " channels, strips of " +
                 std::to_string(cut.strip_rows) + ", " + std::to_string(c.stages) + " stages, " +
                 std::to_string(c.threads) + " threads";
-  return plan.launch.shared_bytes <= p.shared_bytes && plan.launch.blocks <= kMostBlocks &&
-         plan.cost < std::numeric_limits<double>::infinity();
+  return can_launch(p, plan.launch) && plan.cost < std::numeric_limits<double>::infinity();
 }
 
 /// Rows of a class that strips share.

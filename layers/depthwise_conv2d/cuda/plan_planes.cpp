@@ -56,8 +56,7 @@ double plane_cost(const Problem& p, const Shape& s, const ThreadConfig& c, const
   const int wanted = registers(p, s, c);
   const double by_registers =
       std::floor(static_cast<double>(kRegisters) / (c.threads * std::min(wanted, 255)));
-  const double by_shared =
-      std::floor(static_cast<double>(kSharedBytes) / static_cast<double>(launch.shared_bytes + 1024));
+  const auto by_shared = static_cast<double>(blocks_by_shared(p, launch));
   const double resident =
       std::min({by_registers, by_shared, static_cast<double>(kResidentThreads / c.threads)});
   if (resident < 1) return std::numeric_limits<double>::infinity();
@@ -154,8 +153,7 @@ bool plan_planes(const Problem& p, const Shape& s, const ThreadConfig& c, bool n
                 (c.is_double ? ", ahead" : "") + ", " + std::to_string(c.threads) + " threads" +
                 (c.apart > 1 ? ", an output of a channel at a time" : "") +
                 (c.steps > 1 ? ", outputs of a channel in turn" : "");
-  return plan.launch.shared_bytes <= p.shared_bytes && plan.launch.blocks <= kMostBlocks &&
-         plan.cost < std::numeric_limits<double>::infinity();
+  return can_launch(p, plan.launch) && plan.cost < std::numeric_limits<double>::infinity();
 }
 
 }  // namespace

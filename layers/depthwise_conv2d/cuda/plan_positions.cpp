@@ -91,12 +91,10 @@ bool plan_positions(const Problem& p, const Shape& s, const PositionConfig& c, b
       weighs(p)
           ? cut_weigh_positions(plan.planes, s.images, s.channels, z, c.layout, t, p.bias, c.wanted_blocks)
           : cut_correlate_positions(plan.planes, s.images, s.channels, z, c.layout, t, c.wanted_blocks);
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
-      plan.launch.shared_bytes > p.shared_bytes)
-    return false;
+  if (!can_launch(p, plan.launch)) return false;
   const int threads = plan.launch.threads, wanted = registers(p, c);
   std::int64_t resident =
-      std::min<std::int64_t>(kResidentThreads / threads, kSharedBytes / (plan.launch.shared_bytes + 1024));
+      std::min<std::int64_t>(kResidentThreads / threads, blocks_by_shared(p, plan.launch));
   while (resident > 0 && registers_of(threads, static_cast<int>(resident)) < wanted) --resident;
   if (resident < 1) return false;
   plan.cost = cost(p, s, c, plan, static_cast<double>(resident));

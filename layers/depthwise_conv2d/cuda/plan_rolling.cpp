@@ -215,9 +215,9 @@ bool plan_rolling(const Problem& p, const RollingShape& s, const RollingConfig& 
   const std::int64_t wanted = static_cast<std::int64_t>(kMultiprocessors) * c.resident * waves;
   plan.launch = weighs(p) ? cut_weigh_rolling(plan.phases, s.images, s.channels, p.bias, z, wanted)
                           : cut_correlate_rolling(plan.phases, s.images, s.channels, s.sources, z, wanted);
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
   constexpr std::int64_t kMostShared = 160 << 10;  // the first-level cache has the rest
-  if (plan.launch.shared_bytes > std::min(kMostShared / c.resident, p.shared_bytes)) return false;
+  if (!can_launch(p, plan.launch)) return false;
+  if (plan.launch.shared_bytes * c.resident > std::min(kMostShared, p.shared_bytes)) return false;
   // Inputs between those that take part stay zero.
   plan.clears = p.pass == Pass::Input && s.work.h.target_every * s.work.w.target_every > 1;
   plan.cost = rolling_cost(p, s, c, plan, whole);

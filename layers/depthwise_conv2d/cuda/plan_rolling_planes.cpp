@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
+#include <optional>
 
 #include "layers/depthwise_conv2d/cuda/cut_rolling_planes.h"
 #include "layers/depthwise_conv2d/cuda/plan_phases.h"
@@ -163,8 +164,7 @@ bool plan_rolling_planes(const Problem& p, const PhaseShape& s, const RollingPla
   const RollingPlaneSizes& z = c.sizes;
   plan.family = Plan::Family::RollingPlanes;
   plan.launch = cut_of(p, s, c, plan.phases);
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks) return false;
-  if (plan.launch.shared_bytes > shared_bytes_of(p, c.resident)) return false;
+  if (!can_launch(p, plan.launch, c.resident)) return false;
   // Times over the estimate (docs/performance.md, item 32).
   const double measured = p.pass == Pass::Forward ? 1.08 : p.pass == Pass::Input ? 1.25 : 1.2;
   plan.cost = measured * rolling_plane_cost(p, s, c, plan);
@@ -194,38 +194,44 @@ bool plan_rolling_planes(const Problem& p, const PhaseShape& s, const RollingPla
   return true;
 }
 
-/// Looks for the best share of a block for each tile, and keeps those that are not much slower than the best.
+/// Looks for the best share of a block for each tile that is tried.
 class RollingPlaneSearch {
  public:
   RollingPlaneSearch(const Problem& problem, const PhaseShape& shape) : problem_(problem), shape_(shape) {}
 
+  /// A tile of a thread: rows and columns of targets, or, for the weight's gradient, rows of taps and columns
+  /// of targets. Given up where it takes much longer than another tile.
   void try_tile(int rows, int columns) {
     RollingPlaneSizes sizes;
     sizes.rows = rows, sizes.columns = columns;
     sizes.source_alignment = shape_.source_alignment, sizes.target_alignment = shape_.target_alignment;
     sizes.target_vector = shape_.target_vector;
-    // What takes much longer than another tile is not worth trying.
     constexpr double kMuch = 2;
-    constexpr double kAny = std::numeric_limits<double>::infinity();
-    is_found_ = false, bound_ = configs_.empty() ? kAny : kMuch * least_;
+    Best best{kMuch * least_, std::nullopt};
     each_share(sizes, [&](const RollingPlaneSizes& of_share) {
-      const bool fits_three = try_share(of_share, 1);
+      const bool fits_three = try_share(of_share, 1, best);
       if (weighs(problem_)) {
         const std::int64_t rows_of_class = class_rows(of_share);
         for (const int strips : {2, 4})
-          if (ceiling(rows_of_class, strips) >= 2 * rows) try_share(of_share, strips);
+          if (ceiling(rows_of_class, strips) >= 2 * rows) try_share(of_share, strips, best);
       }
       return !fits_three;  // more bands take more rows twice
     });
-    if (!is_found_) return;
-    least_ = configs_.empty() ? bound_ : std::min(least_, bound_);
-    configs_.emplace_back(bound_, best_);
+    if (!best.config) return;
+    least_ = std::min(least_, best.cost);
+    configs_.emplace_back(best.cost, *best.config);
   }
 
   /// The best of each tile, with its estimate.
   std::vector<std::pair<double, RollingPlaneConfig>>& configs() { return configs_; }
 
  private:
+  /// Of a tile so far: milliseconds, which the next must fall below, and what takes them.
+  struct Best {
+    double cost;
+    std::optional<RollingPlaneConfig> config;
+  };
+
   /// Rows of targets of a band, of one class.
   std::int64_t class_rows(const RollingPlaneSizes& sizes) const {
     const PhaseAxis& h = shape_.work.h;
@@ -270,14 +276,14 @@ class RollingPlaneSearch {
       of.sizes.target_form = kPadded, c.sizes.target_form = kAtWords;
     PhaseWork with;
     const Launch launch = cut_of(problem_, shape_, of, with);
-    if (launch.blocks == 0 || launch.shared_bytes > shared_bytes_of(problem_, 1)) return;
+    if (!can_launch(problem_, launch, 1)) return;
     const RollingPlaneCut &padded = with.cut.rolling, &close = cut_without.cut.rolling;
     if (padded.source_row <= 2 * close.source_row) c.sizes.source_form = of.sizes.source_form;
     if (padded.target_row <= 2 * close.target_row) c.sizes.target_form = of.sizes.target_form;
   }
 
   /// Of a share of a block, its threads; returns whether three blocks fit side by side. strips: of a band.
-  bool try_share(const RollingPlaneSizes& sizes, int strips) {
+  bool try_share(const RollingPlaneSizes& sizes, int strips, Best& best) const {
     constexpr std::pair<int, int> kBlocks[] = {{128, 1}, {128, 2}, {128, 3}, {256, 1}, {256, 2},
                                                {256, 3}, {384, 1}, {384, 2}, {512, 1}, {512, 2}};
     RollingPlaneConfig c;
@@ -288,7 +294,7 @@ class RollingPlaneSearch {
     c.sizes.source_form = c.sizes.target_form = kShifted;
     PhaseWork work;
     const Launch whole = cut_of(problem_, shape_, c, work);
-    if (whole.blocks == 0 || whole.shared_bytes > shared_bytes_of(problem_, 1)) return false;
+    if (!can_launch(problem_, whole, 1)) return false;
     choose_forms(c, work);
     const PhaseAxis &h = work.h, &w = work.w;
     const std::int64_t units = std::int64_t{sizes.images} * work.cut.channels * h.classes() * w.classes() *
@@ -312,14 +318,14 @@ class RollingPlaneSearch {
           RollingPlaneConfig lower = close;
           if (!settle(lower)) break;
           fits = true;
-          if (plan.cost >= bound_) continue;
+          if (plan.cost >= best.cost) continue;
           if (padded_for == 0 || (weighs(problem_) && threads != padded_for)) {
             c.sizes.threads = padded_for = threads;
             weighs(problem_) ? pad_for_weighing(shape_.work, shape_.repeat, c.sizes, shape_.number)
                              : pad_for_correlation(shape_.work, shape_.repeat, c.sizes, shape_.number);
           }
-          if (!settle(c) || plan.cost >= bound_) continue;
-          bound_ = plan.cost, best_ = c, is_found_ = true;
+          if (!settle(c) || plan.cost >= best.cost) continue;
+          best = {plan.cost, c};
         }
         if (fits && buffers == 2 && resident == 3) fits_three = true;
         if (fits) break;
@@ -331,11 +337,7 @@ class RollingPlaneSearch {
   const Problem& problem_;
   const PhaseShape& shape_;
   std::vector<std::pair<double, RollingPlaneConfig>> configs_;
-  double least_ = 0;  ///< milliseconds, of configs_
-  // Of the tile: what the next must fall below, and if one did, the last that has.
-  double bound_ = 0;
-  bool is_found_ = false;
-  RollingPlaneConfig best_;
+  double least_ = std::numeric_limits<double>::infinity();  ///< milliseconds, of configs_
 };
 
 }  // namespace

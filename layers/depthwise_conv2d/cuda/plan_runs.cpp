@@ -176,9 +176,7 @@ bool plan_runs(const Problem& p, const Shape& s, const RunShape& r, const RunCon
                                               reads_input(p), p.bias, c.wanted_blocks);
   if (plan.launch.blocks > 0 && has_statistics(p)) add_statistics_runs(plan.planes, s.number, plan.launch);
   if (has_norm_sums(p)) add_norm_sums(weight, plan.launch);
-  if (plan.launch.blocks == 0 || plan.launch.blocks > kMostBlocks ||
-      plan.launch.shared_bytes > p.shared_bytes)
-    return false;
+  if (!can_launch(p, plan.launch)) return false;
   constexpr double kLeastAtWork = 0.7;
   constexpr int kMostThreads = 1536;
   constexpr std::int64_t kLeastBlocks = 2;  // one computes while the other waits
@@ -187,8 +185,7 @@ bool plan_runs(const Problem& p, const Shape& s, const RunShape& r, const RunCon
   const std::int64_t at_work = std::int64_t{cut.planes} * cut.column_groups * cut.row_groups;
   if (static_cast<double>(at_work) < kLeastAtWork * (c.threads - 32) && channels > cut.planes) return false;
   const int wanted = registers(p, s, r, c);
-  std::int64_t resident =
-      std::min<std::int64_t>(kMostThreads / c.threads, kSharedBytes / (plan.launch.shared_bytes + 1024));
+  std::int64_t resident = std::min<std::int64_t>(kMostThreads / c.threads, blocks_by_shared(p, plan.launch));
   while (resident >= kLeastBlocks && registers_of(c.threads, static_cast<int>(resident)) < wanted) --resident;
   if (resident < kLeastBlocks) return false;
   plan.cost = cost(p, s, r, c, plan, static_cast<double>(resident)) + hook_cost(p, s, plan.launch);

@@ -76,10 +76,9 @@ double toeplitz_cost(const Shape& s, const ToeplitzTileSizes& t, const Plan& pla
 constexpr int kSpilled = 8;
 
 /// How many blocks a multiprocessor has.
-int resident_blocks(const Shape& s, const ToeplitzTileSizes& t, const Launch& launch) {
+int resident_blocks(const Problem& p, const Shape& s, const ToeplitzTileSizes& t, const Launch& launch) {
   const int wanted = toeplitz_registers(s, t) - kSpilled;
-  auto blocks = static_cast<int>(
-      std::min(kSharedBytes / (launch.shared_bytes + 1024), kResidentThreads / launch.threads));
+  auto blocks = static_cast<int>(std::min(blocks_by_shared(p, launch), kResidentThreads / launch.threads));
   while (blocks > 0 && registers_of(launch.threads, blocks) < wanted) --blocks;
   return blocks;
 }
@@ -97,7 +96,7 @@ int plan_toeplitz_boxes(const Problem& p, const Shape& s, const ToeplitzConfig& 
   plan.launch = boxes.launch;
   plan.x_box = boxes.x, plan.y_box = boxes.y;
   if (plan.launch.blocks == 0 || plan.launch.shared_bytes > p.shared_bytes) return 0;
-  const int resident = resident_blocks(s, t, plan.launch);
+  const int resident = resident_blocks(p, s, t, plan.launch);
   if (resident < 1) return 0;
   share_items_among(plan.pixels, plan.launch, plan.pixels.items, kAll * resident * c.waves);
   if (plan.launch.blocks > kMostBlocks) return 0;

@@ -11,14 +11,19 @@
 /// What the planners of the families of kernels share.
 namespace lamella::depthwise {
 
-// A model of the machine, of an H200: only ratios matter. Shared memory: of a multiprocessor, of which each
-// block takes 1 KB beside its own.
+// A model of the machine, of an H200: only ratios matter.
 inline constexpr double kMultiprocessors = 132;
-inline constexpr std::int64_t kSharedBytes = 227 << 10, kRegisters = 65536, kResidentThreads = 2048;
+inline constexpr std::int64_t kRegisters = 65536, kResidentThreads = 2048;
 
+// Each block takes some of its multiprocessor's shared memory beside its own.
+inline constexpr std::int64_t kSharedOfBlock = 1024;
 /// What a block may have, if so many share a multiprocessor.
 inline std::int64_t shared_bytes_of(const Problem& p, int resident) {
-  return std::min(kSharedBytes / resident - 1024, p.shared_bytes);
+  return p.shared_bytes / resident - kSharedOfBlock;
+}
+/// How many blocks the shared memory of a multiprocessor suffices for.
+inline std::int64_t blocks_by_shared(const Problem& p, const Launch& launch) {
+  return p.shared_bytes / (launch.shared_bytes + kSharedOfBlock);
 }
 
 /// Registers of a thread when so many blocks share a multiprocessor: each of its four parts has a quarter, in
@@ -29,6 +34,15 @@ constexpr int registers_of(int threads, int blocks) {
 }
 
 inline constexpr std::int64_t kMostBlocks = (std::int64_t{1} << 31) - 1;
+
+/// Whether the launch can be, and the GPU has what a block wants; the latter, if so many are to share a
+/// multiprocessor.
+inline bool can_launch(const Problem& p, const Launch& launch) {
+  return launch.blocks > 0 && launch.blocks <= kMostBlocks && launch.shared_bytes <= p.shared_bytes;
+}
+inline bool can_launch(const Problem& p, const Launch& launch, int resident) {
+  return can_launch(p, launch) && launch.shared_bytes <= shared_bytes_of(p, resident);
+}
 
 /// A problem as a kernel sees it: the input's gradient may be a correlation with the turned kernel.
 struct Shape {

@@ -180,9 +180,7 @@ const Chosen* choose(const Problem& problem, Device device) {
     if (found != chosen.end()) return found->second.get();
   }
   std::unique_ptr<Chosen> choice;
-  Problem here = problem;
-  here.shared_bytes = detail::cuda::most_shared_bytes(device);
-  std::vector<Plan> plans = lamella::depthwise::plans_to_try(here, tuning_of(device));
+  std::vector<Plan> plans = lamella::depthwise::plans_to_try(problem, tuning_of(device));
   for (std::size_t i = 0; i < std::min(plans.size(), kTries) && !choice; ++i)
     if (const void* const kernel = detail::cuda::kernel_for(device_sources(), plans[i].kernel, device))
       choice = std::make_unique<Chosen>(Chosen{std::move(plans[i]), kernel});
@@ -275,6 +273,7 @@ bool describe_problem(const Conv2dGeometry& geometry, const Operands& o, Problem
   problem.hook = o.hook;
 
   problem.boxes = detail::cuda::has_copy_engine(y.device);
+  problem.shared_bytes = detail::cuda::most_shared_bytes(y.device);
   problem.exact_taps = problem.pass != Pass::Weight && o.weight.dtype == DType::Float32;
   return true;
 }

@@ -46,7 +46,8 @@ CompiledKernel compile_or_load(const Sources& sources, const std::string& expres
 /// the same time.
 const void* kernel_for(const Sources& sources, const std::string& expression, Device device);
 
-/// Bytes of the shared memory that a block of such a kernel may have on the GPU `device`.
+/// Bytes of shared memory that a block of such a kernel may have on the GPU `device`; where there is none,
+/// what it would have on compute capability 9.0.
 int most_shared_bytes(Device device);
 
 }  // namespace lamella::detail::cuda

@@ -5,6 +5,7 @@
 
 #include "core/cuda/check.h"
 #include "core/cuda/compiler.h"
+#include "core/cuda/shared_memory.h"
 #include "core/cuda/uncaptured.h"
 #include "lamella/core/error.h"
 #include "lamella/core/log.h"
@@ -35,9 +36,9 @@ const void* load(const Sources& sources, const std::string& expression, Device d
 
 int most_shared_bytes(Device device) {
   int bytes = 0;
-  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device.index),
-        "cudaDeviceGetAttribute");
-  return bytes;
+  const bool is_known =
+      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device.index) == cudaSuccess;
+  return is_known ? bytes : shared_bytes_of_architecture(90);
 }
 
 const void* kernel_for(const Sources& sources, const std::string& expression, Device device) {

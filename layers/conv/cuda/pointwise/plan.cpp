@@ -27,8 +27,8 @@ std::vector<Plan> plans_for(const Problem& p) {
   return plans;
 }
 
-int blocks_of_sm(const PointLaunch& launch, int registers) {
-  int blocks = std::min(kMostShared / (launch.shared_bytes + 1024), kMostThreads / launch.threads);
+int blocks_of_sm(const Problem& p, const PointLaunch& launch, int registers) {
+  int blocks = std::min(p.shared_bytes / (launch.shared_bytes + 1024), kMostThreads / launch.threads);
   while (blocks > 0 && registers_of(launch.threads, blocks) < registers) --blocks;
   return blocks;
 }

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "core/cuda/shared_memory.h"
 #include "lamella/core/dtype.h"
 #include "layers/conv/cuda/pointwise/cut.h"
 
@@ -21,8 +22,9 @@ struct Problem {
   int in_channels = 0, out_channels = 0;  ///< of the convolution: multiples of eight
   Load load = Load::Plain;                ///< of the input, forward and for the weight's gradient
   Hook hook = Hook::None;
-  bool bias = false;             ///< its gradient is wanted, too
-  int shared_bytes = 227 << 10;  ///< shared memory that a block may have; choose() asks the GPU
+  bool bias = false;  ///< its gradient is wanted, too
+  /// Shared memory that a block may have.
+  int shared_bytes = detail::cuda::shared_bytes_of_architecture(90);
   friend bool operator==(const Problem&, const Problem&) = default;
 
   /// Channels that multiply_points() reads and writes.
@@ -57,7 +59,7 @@ std::vector<Plan> plans_for(const Problem& problem);
 // A model of an H200; only ratios matter.
 inline constexpr double kMultiprocessors = 132, kClocks = 1.75e6;  ///< clocks of a millisecond
 inline constexpr double kMemoryRate = 4.2e9, kCacheRate = 5.5e9;   ///< bytes of a millisecond
-inline constexpr int kMostShared = 227 << 10, kMostThreads = 2048;
+inline constexpr int kMostThreads = 2048;
 /// Clocks of a multiprocessor for a product of 16 x 8 x 16 by mma.sync, of which it does 0.6 of what its
 /// matrix units could.
 inline constexpr double kProductClocks = 1.6;
@@ -69,7 +71,7 @@ inline int registers_of(int threads, int blocks) {
   return std::min(255, 65536 / 4 / 32 / warps_of_part / 8 * 8);
 }
 /// Blocks that a multiprocessor has at once; 0: none.
-int blocks_of_sm(const PointLaunch& launch, int registers);
+int blocks_of_sm(const Problem& problem, const PointLaunch& launch, int registers);
 
 /// What an estimate is made of, in milliseconds but for the last two.
 struct Limits {

@@ -73,7 +73,7 @@ bool complete(const Problem& p, const PointTileSizes& t, int waves, Plan& plan) 
   one.shared_bytes = point_shared_bytes(t, turned, p.load, p.hook);
   if (one.shared_bytes > p.shared_bytes) return false;
   plan.blocks_of_sm =
-      std::min(8, blocks_of_sm(one, static_cast<int>(kSpilled * registers_wanted(t, p.load, p.hook))));
+      std::min(8, blocks_of_sm(p, one, static_cast<int>(kSpilled * registers_wanted(t, p.load, p.hook))));
   if (plan.blocks_of_sm < 1) return false;
   const auto wanted = static_cast<std::int64_t>(kMultiprocessors) * plan.blocks_of_sm * waves;
   const PointCut cut = cut_points(plan.work, p.pixels, p.outputs(), t, turned, p.load, p.hook, wanted);

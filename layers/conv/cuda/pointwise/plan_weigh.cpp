@@ -56,7 +56,7 @@ bool complete(const Problem& p, const WeighTileSizes& t, int waves, Plan& plan) 
   one.threads = 32 * (t.warps() + 1);
   one.shared_bytes = weigh_shared_bytes(t);
   if (one.shared_bytes > p.shared_bytes) return false;
-  plan.blocks_of_sm = std::min(8, blocks_of_sm(one, registers_wanted(t, p)));
+  plan.blocks_of_sm = std::min(8, blocks_of_sm(p, one, registers_wanted(t, p)));
   if (plan.blocks_of_sm < 1) return false;
   const auto wanted = static_cast<std::int64_t>(kMultiprocessors) * plan.blocks_of_sm * waves;
   const WeighCut cut = cut_weigh(plan.weigh, p.pixels, p.in_channels, p.out_channels, t, wanted);

@@ -72,6 +72,7 @@ bool describe_problem(const ConstTensorView& x, const ConstTensorView& y, Proble
   if (x.shape[1] > kMost || y.shape[1] > kMost) return false;
   problem.in_channels = static_cast<int>(x.shape[1]);
   problem.out_channels = static_cast<int>(y.shape[1]);
+  problem.shared_bytes = detail::cuda::most_shared_bytes(x.device);
   return lamella::pointwise::can_plan(problem) && detail::cuda::has_copy_engine(x.device);
 }
 
@@ -180,9 +181,7 @@ const Chosen* choose(const Problem& problem, Device device) {
     if (found != chosen.end()) return found->second.get();
   }
   std::unique_ptr<Chosen> choice;
-  Problem here = problem;
-  here.shared_bytes = detail::cuda::most_shared_bytes(device);
-  std::vector<Plan> plans = lamella::pointwise::plans_for(here);
+  std::vector<Plan> plans = lamella::pointwise::plans_for(problem);
   for (std::size_t i = 0; i < std::min(plans.size(), kTries) && !choice; ++i)
     if (const void* const kernel = detail::cuda::kernel_for(device_sources(), plans[i].kernel, device))
       choice = std::make_unique<Chosen>(Chosen{std::move(plans[i]), kernel});

@@ -11,7 +11,7 @@
 namespace lamella::depthwise {
 
 /// Of rows, or columns, `step` apart, the first at `first`: those from `low` to `high` - 1 exist, of `count`
-/// that the tensor has.
+/// that are there.
 struct RollingRange {
   int low, high;
   __device__ __forceinline__ RollingRange(int first, int step, Divisor by_step, int count) {

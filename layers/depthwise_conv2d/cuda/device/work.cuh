@@ -285,14 +285,14 @@ struct PhaseRaw {
 inline constexpr int kShifted = 0, kAtWords = 1, kPadded = 2;
 
 /// What shared memory has of rolling planes (rolling_planes.cuh), whose rows lie as they were in the tensor:
-/// words from one row, and plane, to the next. There is room for the rows of one item or of two. Where zeros
-/// lie beside rows, the first row begins so many bytes behind the buffer's beginning, and there is a row of
-/// zeros.
+/// words from one row, and plane, to the next.
 struct RollingPlaneCut {
-  int source_row = 0, source_plane = 0, source_front = 0;
+  int source_row = 0, source_plane = 0;
   int target_row = 0, target_plane = 0;  ///< weight's gradient
   int result_plane = 0;                  ///< forward, input's gradient: numbers, in the order of the tensor
-  int zero_bytes = 0, buffers = 1;
+  int buffers = 1;                       ///< items whose rows there is room for
+  int source_front = 0;                  ///< bytes of zeros before the first row, where they lie beside rows
+  int zero_bytes = 0;                    ///< of a row of zeros, which is there then, too
 };
 
 /// How a problem is shared out among blocks, each of which has some channels: of x where planes are sorted,
@@ -320,7 +320,8 @@ struct PhaseCut {
   int target_phase = 0, target_row = 0, target_plane = 0;
   int strip_rows = 0, splits = 1;
   Divisor by_tiles, by_row_groups, by_classes_h, by_classes_w, by_step_h, by_step_w, by_place_blocks;
-  Divisor by_channels, by_bands, by_residues, by_images;  ///< channels: planes of targets of an image
+  Divisor by_channels;  ///< planes of targets of an image
+  Divisor by_bands, by_residues, by_images;
   RollingPlaneCut rolling;
   static constexpr int kMostGroups = 128;  ///< of one axis, of all classes
 };
