@@ -38,8 +38,8 @@ struct Problem {
   bool accumulate = false;  ///< the input's gradient is added to what is there
   bool boxes = false;  ///< the GPU has the copy engine that all families but pixels, planes and direct want
   bool exact_taps = false;  ///< taps are float32 and must not be rounded to the type of the other tensors
-  /// Shared memory that a block may have. Nor does it tell these apart: files of measured choices are of one
-  /// GPU each.
+  /// Bytes of shared memory that a block may have. Not in text_of(), as a file of measured choices is of one
+  /// GPU.
   std::int64_t shared_bytes = detail::cuda::shared_bytes_of_architecture(90);
   friend bool operator==(const Problem& a, const Problem& b);
 };

@@ -23,7 +23,7 @@ struct Problem {
   Load load = Load::Plain;                ///< of the input, forward and for the weight's gradient
   Hook hook = Hook::None;
   bool bias = false;  ///< its gradient is wanted, too
-  /// Shared memory that a block may have.
+  /// Bytes of shared memory that a block may have.
   int shared_bytes = detail::cuda::shared_bytes_of_architecture(90);
   friend bool operator==(const Problem&, const Problem&) = default;
 
