@@ -203,6 +203,30 @@ TEST(Plans, of_rolling_rows_are_offered) {
   }
 }
 
+/// Of few taps: of weights, and of pixels that are few bytes or not aligned.
+TEST(Plans, of_rolling_rows_of_few_taps_are_offered) {
+  Problem problem;
+  problem.boxes = true;
+  const auto are_offered = [&](Pass pass, DType dtype, bool last, std::int64_t channels) {
+    problem.pass = pass, problem.dtype = dtype, problem.channels_last = last;
+    problem.geometry = {40,        channels, channels, channels, Size2(60),
+                        Size2(58), Size2(3), Size2(1), Size2(0), Size2(1)};
+    const std::int64_t bytes = channels * static_cast<std::int64_t>(size_of(dtype)) | 16;
+    problem.input_alignment = problem.output_alignment = last ? static_cast<int>(bytes & -bytes) : 16;
+    const std::vector<Plan> plans = plans_for(problem);
+    return std::any_of(plans.begin(), plans.end(), [](const Plan& plan) { return plan.has_phases(); });
+  };
+  for (const DType dtype : {DType::Float32, DType::BFloat16}) {
+    for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight}) {
+      EXPECT_EQ(are_offered(pass, dtype, true, 48), pass == Pass::Weight);
+      EXPECT_TRUE(are_offered(pass, dtype, true, 3));
+      EXPECT_FALSE(are_offered(pass, dtype, false, 3));
+    }
+    EXPECT_TRUE(are_offered(Pass::Forward, dtype, true, 35));
+    EXPECT_FALSE(are_offered(Pass::Input, dtype, true, 35));
+  }
+}
+
 /// Of a slice of channels, each column is copied by itself.
 TEST(Plans, of_phases_leave_out_gaps) {
   const auto has_gaps = [](Pass pass, bool input, bool output) {

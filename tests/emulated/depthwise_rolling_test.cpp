@@ -79,11 +79,13 @@ TEST(Rolling, forward_strides) { correlate<BFloat16, Kernel<4, 7, 2, 3>, 2, 6, f
 TEST(Rolling, forward_multiplier) { correlate<Float16, Kernel<7, 2, 3, 1, 2>, 4, 3, false>(); }
 TEST(Rolling, forward_rows_alone) { correlate<float, Kernel<6, 1, 1, 2>, 1, 5, false>(); }
 TEST(Rolling, forward_strides_above_the_kernel) { correlate<float, Kernel<1, 2, 2, 3>, 2, 4, false>(); }
+TEST(Rolling, forward_one_tap) { correlate<Float16, Kernel<1, 1, 3, 2, 2>, 2, 5, false>(); }
 TEST(Rolling, forward_known_columns) { correlate<BFloat16, Kernel<5, 6, 1, 2>, 3, 4, false, 7>(); }
 TEST(Rolling, input_gradient) { correlate<float, Kernel<5, 4, 1, 1>, 3, 4, true>(); }
 TEST(Rolling, input_gradient_strides) { correlate<BFloat16, Kernel<4, 7, 2, 3>, 2, 6, true>(); }
 TEST(Rolling, input_gradient_multiplier) { correlate<Float16, Kernel<7, 2, 3, 1, 2>, 4, 3, true>(); }
 TEST(Rolling, input_gradient_strides_above_the_kernel) { correlate<float, Kernel<1, 2, 2, 3>, 2, 4, true>(); }
+TEST(Rolling, input_gradient_one_tap) { correlate<BFloat16, Kernel<1, 1, 2, 3>, 3, 4, true>(); }
 TEST(Rolling, input_gradient_known_columns) { correlate<float, Kernel<5, 4, 1, 1, 2>, 2, 6, true, 7>(); }
 TEST(Rolling, weigh) { weigh<float, Kernel<5, 5, 1, 1>, 4, 3, true>(); }
 TEST(Rolling, weigh_strides) { weigh<BFloat16, Kernel<4, 7, 2, 3>, 6, 2, true>(); }
@@ -91,6 +93,7 @@ TEST(Rolling, weigh_other_strides) { weigh<Float16, Kernel<7, 4, 3, 2>, 3, 2, fa
 TEST(Rolling, weigh_multiplier) { weigh<BFloat16, Kernel<7, 2, 3, 1, 2>, 5, 4, true>(); }
 TEST(Rolling, weigh_rows_alone) { weigh<float, Kernel<6, 1, 1, 2>, 4, 1, false>(); }
 TEST(Rolling, weigh_known_columns) { weigh<Float16, Kernel<5, 6, 1, 2, 2>, 4, 3, true, 5>(); }
+TEST(Rolling, weigh_one_tap) { weigh<BFloat16, Kernel<1, 1, 3, 2, 2>, 4, 1, true>(); }
 TEST(Rolling, weigh_strides_above_the_kernel) { weigh<float, Kernel<1, 2, 2, 3>, 4, 1, true>(); }
 
 }  // namespace

@@ -386,6 +386,11 @@ TEST_P(DepthwiseRollingTest, plans_compute_what_others_do) {
   add(130, Size2(14), Size2(5), Size2(4), Size2(2), Size2(2), 1, bfloat16);
   add(5, {44, 90}, {15, 15}, {21, 7}, {1, 2}, {3, 1}, 2, float32);
   add(42, {24, 20}, {12, 12}, {28, 5}, {2, 3}, {3, 2}, 1, float16);
+  if (format == kLast) {  // of few taps, too
+    add(3, {71, 66}, {3, 2}, {2, 1}, {1, 3}, {3, 1}, 2, float16);
+    if (pass != Pass::Input) add(33, {38, 45}, Size2(1), Size2(0), {3, 2}, Size2(1), 1, bfloat16);
+    if (pass == Pass::Weight) add(48, Size2(28), Size2(3), Size2(1), Size2(1), Size2(1), 2, bfloat16);
+  }
   const Family family = format == kLast ? Family::Rolling : Family::RollingPlanes;
   expect_plans_agree(settings, of_family(family), 8, [](const PlanSetting& of) {
     return of.pass == Pass::Weight ? 1e-5 : of.dtype == float32 ? 4e-6 : 4e-3;

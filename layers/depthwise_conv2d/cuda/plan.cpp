@@ -1,8 +1,12 @@
 #include "layers/depthwise_conv2d/cuda/plan.h"
 
 #include <algorithm>
+#include <iterator>
+#include <numeric>
+#include <span>
 #include <utility>
 
+#include "layers/depthwise_conv2d/cuda/plan_phases.h"
 #include "layers/depthwise_conv2d/cuda/planning.h"
 
 namespace lamella::depthwise {
@@ -52,43 +56,74 @@ bool describe_shape(const Problem& p, Shape& s) {
 
 namespace {
 
-/// What estimates are multiplied by where they are compared with those of phases and rolling rows: so that
-/// the faster was chosen most often of 400 random geometries (docs/performance.md, item 32).
+void sort_by_cost(std::span<Plan> plans) {
+  std::stable_sort(plans.begin(), plans.end(), [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
+}
+
+/// Milliseconds for zeros in all of the input's gradient.
+double clear_cost(const Problem& p) {
+  constexpr double kWrite = 3.5e9;  // bytes a millisecond
+  const Conv2dGeometry& g = p.geometry;
+  return static_cast<double>(g.batch * g.in_channels * g.in.h * g.in.w) *
+         static_cast<double>(size_of(p.dtype)) / kWrite;
+}
+
+/// What estimates of large problems are multiplied by: about what plans took over them, as means of some 900
+/// problems (docs/performance.md, item 33). Of planes 1.1 to 1.4 times that: theirs are off by a factor of
+/// 1.5 either way, and of many the best by estimate is one that is better by estimate alone.
 double measured_over_estimated(const Problem& p, const Plan& plan) {
   using Family = Plan::Family;
-  constexpr std::int64_t kLarge = 40;  // taps
-  const Size2 kernel = p.geometry.kernel;
-  const bool repeats = p.geometry.multiplier() > 1, strides = p.geometry.stride.w > 1;
-  const bool planes = plan.family == Family::Planes, pixels = plan.family == Family::Pixels;
-  switch (p.pass) {
-    case Pass::Forward:
-      return planes ? (repeats ? 2.1 : 1.75) : pixels ? 0.9 : 1;
-    case Pass::Input:
-      return planes ? (repeats ? 2.1 : 1.6) : pixels ? (strides ? 1.5 : 1.15) : 1.05;
+  constexpr std::int64_t kManyTaps = 40, kFewChannels = 4;
+  constexpr int kManyThreads = 256;
+  const Conv2dGeometry& g = p.geometry;
+  const bool repeats = g.multiplier() > 1, many_taps = g.kernel.h * g.kernel.w > kManyTaps;
+  // Rows, or columns, that no tap meets.
+  const bool skips_rows = std::gcd(g.stride.h, g.dilation.h) > 1,
+             skips = skips_rows || std::gcd(g.stride.w, g.dilation.w) > 1;
+  const double threads = plan.launch.threads > kManyThreads ? 1.3 : 1;
+  switch (plan.family) {
+    case Family::Planes:
+      if (p.pass == Pass::Forward) return 2 * threads * (repeats ? 1.2 : 1);
+      if (p.pass != Pass::Input) return 3.2 * threads * (skips_rows ? 0.66 : 1);
+      return plan.turned ? 1.7 : 2.2 * threads * (repeats ? 1.3 : 1) * (skips ? 0.66 : 1);
+    case Family::Pixels:
+      if (p.pass == Pass::Forward) return 0.92;
+      if (p.pass != Pass::Input) return p.pass == Pass::Weight ? 1 : 1.2;
+      return (g.stride.w > 1 ? 1.5 : 1.15) * (g.in_channels <= kFewChannels ? 1.25 : 1);
+    case Family::Runs:
+      if (p.pass == Pass::Forward) return 1;
+      if (p.pass == Pass::Input) return many_taps ? 1.5 : 1.05;
+      return many_taps ? 1.7 : p.pass == Pass::Weight ? 1.12 : 1.2;
     default:
-      return planes ? 2.2 : plan.family != Family::Runs ? 1 : kernel.h * kernel.w > kLarge ? 1.7 : 1.12;
+      return 1;
   }
 }
 
-/// Adds plans of phases and of rolling rows: in front those that seem faster than the first of the others,
-/// the rest behind. Of little work none is in front: their estimates were fitted to 50 MB and more, and are
-/// wrong by far at 1 MB.
-void join_phase_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
+/// Whether all estimates are compared. Those of phases and rolling rows were fitted to 50 MB and more, and
+/// are wrong by far at 1 MB.
+bool compares_all(Problem p, const Shape& s) {
   constexpr std::int64_t kLeastBytes = 16 << 20;
   const Conv2dGeometry& g = p.geometry;
   const std::int64_t bytes =
       g.batch * (g.in_channels * g.in.h * g.in.w + g.out_channels * g.out.h * g.out.w) * s.number;
-  const double first =
-      bytes < kLeastBytes ? 0 : plans.front().cost * measured_over_estimated(p, plans.front());
+  // What both gradients take at once is compared with what each takes.
+  if (p.pass == Pass::Both) p.pass = Pass::Input;
+  return bytes >= kLeastBytes && (p.channels_last ? may_use_rolling(p, s) : may_use_phases(p, s));
+}
+
+/// Adds plans of phases and of rolling rows, and puts all in order by what they may take; or adds them behind
+/// the others.
+void join_phase_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
   std::vector<Plan> phases;
   add_phase_plans(p, s, phases);
   p.channels_last ? add_rolling_plans(p, s, phases) : add_rolling_plane_plans(p, s, phases);
-  std::stable_sort(phases.begin(), phases.end(),
-                   [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
-  const auto slower =
-      std::find_if(phases.begin(), phases.end(), [&](const Plan& plan) { return plan.cost >= first; });
-  plans.insert(plans.end(), slower, phases.end());
-  plans.insert(plans.begin(), phases.begin(), slower);
+  for (Plan& plan : phases)
+    if (plan.clears) plan.cost += clear_cost(p);
+  sort_by_cost(phases);
+  plans.insert(plans.end(), std::make_move_iterator(phases.begin()), std::make_move_iterator(phases.end()));
+  if (!compares_all(p, s)) return;
+  for (Plan& plan : plans) plan.cost *= measured_over_estimated(p, plan);
+  sort_by_cost(plans);
 }
 
 }  // namespace
@@ -98,17 +133,14 @@ std::vector<Plan> plans_for(const Problem& p) {
   Shape s{};
   if (!describe_shape(p, s)) return plans;
   const bool all_are_read = p.geometry.stride == Size2(s.kernel.stride_h, s.kernel.stride_w);
-  const auto sort_by_cost = [&] {
-    std::stable_sort(plans.begin(), plans.end(),
-                     [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
-  };
   add_run_plans(p, s, plans);
   add_matrix_plans(p, s, plans);
   add_diagonal_plans(p, s, plans);
   add_pair_plans(p, plans);
   add_column_plans(p, s, plans);
   add_position_plans(p, s, plans);
-  sort_by_cost();
+  sort_by_cost(plans);
+  const std::size_t before_planes = plans.size();
   const bool reads_some = (p.pass == Pass::Both || p.hook == Hook::NormSums) && !all_are_read;
   if (!reads_some) {
     add_box_plans(p, s, plans);
@@ -118,13 +150,16 @@ std::vector<Plan> plans_for(const Problem& p) {
     add_toeplitz_box_plans(p, s, plans);
     add_hankel_box_plans(p, s, plans);
   }
-  // Estimates of planes do not compare with the others, which have come out ahead.
-  if (p.channels_last) sort_by_cost();
   for (Plan& plan : plans) {
     plan.turned = s.turned;
     plan.clears = p.pass != Pass::Forward && p.pass != Pass::Weight && !all_are_read &&
                   (plan.clears || plan.has_pixels());
+    if (plan.clears) plan.cost += clear_cost(p);
   }
+  // Estimates of planes do not compare with the others, which have come out ahead.
+  const std::size_t apart = p.channels_last ? 0 : before_planes;
+  sort_by_cost(std::span(plans).first(apart));
+  sort_by_cost(std::span(plans).subspan(apart));
   if (!plans.empty()) join_phase_plans(p, s, plans);
   return plans;
 }

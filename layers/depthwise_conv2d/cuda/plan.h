@@ -110,9 +110,9 @@ struct Plan {
   }
 };
 
-/// The plans that can do the work, the best by estimate first, but planes behind those; plans of phases and
-/// of rolling rows are in front of all if they seem faster than the first, else last. None: only the generic
-/// kernels can.
+/// The plans that can do the work, the best by estimate first. But where little is moved, or phases and
+/// rolling rows are not offered, planes are behind what else there is, and those two last. None: only the
+/// generic kernels can.
 std::vector<Plan> plans_for(const Problem& problem);
 
 }  // namespace lamella::depthwise

@@ -65,7 +65,9 @@ bool plan_phases(const Problem& p, const PhaseShape& s, const PhaseConfig& c, bo
   if (!can_launch(p, plan.launch, c.resident)) return false;
   if (registers_of(z.threads, c.resident) < phase_registers(s, z)) return false;
   const double taps = static_cast<double>(z.channels) * s.repeat * s.work.h.kernel * s.work.w.kernel;
-  const double measured = !p.channels_last ? 1.65 : s.work.w.scatters ? 2.05 : 1.95;
+  // Results between zeros are stored one by one.
+  const double apart = z.multiplies && s.work.w.target_every > 1 ? 1.4 : 1;
+  const double measured = !p.channels_last ? 1.65 * apart : s.work.w.scatters ? 2.05 : 1.95;
   plan.cost = phase_cost(s, z, plan, c.resident, effort_of(s, z, plan.phases.cut), taps * 30 / z.threads,
                          true, measured);
   if (!named) return true;
@@ -87,18 +89,32 @@ bool plan_phases(const Problem& p, const PhaseShape& s, const PhaseConfig& c, bo
   return true;
 }
 
-}  // namespace
+constexpr int kFewestTaps = 10;  // of fewer, memory decides, and planning takes time
 
-bool may_use_phases(const Problem& p, const Shape& s) {
+/// Whether the kernels of phases, and of rolling rows, can do the problem.
+bool can_use_phases(const Problem& p) {
   constexpr std::int64_t kMostSize = std::int64_t{1} << 20, kMostNumbers = std::int64_t{1} << 30;
-  constexpr int kFewestTaps = 10;  // of fewer, memory decides, and planning takes time
   const Conv2dGeometry& g = p.geometry;
   // Measured on GPUs with the copy engine alone, though they do not use it.
   const auto fits = [](Size2 size) { return std::max(size.h, size.w) < kMostSize; };
   return p.boxes && p.pass != Pass::Both && !p.transforms && p.hook == Hook::None && fits(g.in) &&
          fits(g.out) && fits(g.padding) && fits(g.dilation) && fits(g.stride) &&
-         taps_of(s.kernel) >= kFewestTaps && g.in.h * g.in.w * g.out_channels < kMostNumbers &&
-         g.out.h * g.out.w * g.out_channels < kMostNumbers;
+         g.in.h * g.in.w * g.out_channels < kMostNumbers && g.out.h * g.out.w * g.out_channels < kMostNumbers;
+}
+
+}  // namespace
+
+bool may_use_phases(const Problem& p, const Shape& s) {
+  return can_use_phases(p) && taps_of(s.kernel) >= kFewestTaps;
+}
+
+bool may_use_rolling(const Problem& p, const Shape& s) {
+  if (!can_use_phases(p)) return false;
+  if (taps_of(s.kernel) >= kFewestTaps) return true;
+  // Pixels that are few bytes, or are not moved in vectors.
+  constexpr int kVector = 8;
+  if (p.geometry.in_channels * s.number <= 2 * kVector) return true;
+  return p.pass == Pass::Weight || (p.pass == Pass::Forward && p.input_alignment < kVector);
 }
 
 double phase_meetings(const PhaseAxis& axis) {

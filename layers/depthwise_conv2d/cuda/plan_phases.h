@@ -24,8 +24,11 @@ struct PhaseShape {
   double rows_met;                         ///< rows of taps of a target that meet a source, on average
 };
 
-/// Whether the kernels of phases, and of rolling rows, are offered.
+/// Whether the kernels of phases, and of rolling planes, are offered.
 bool may_use_phases(const Problem& problem, const Shape& shape);
+
+/// Whether those of rolling rows are, with channels side by side.
+bool may_use_rolling(const Problem& problem, const Shape& shape);
 
 /// Products of one axis that exist, for each of its targets.
 double phase_meetings(const PhaseAxis& axis);

@@ -23,6 +23,7 @@ struct RollingShape {
   int repeat, sources;            ///< output channels of one of x; channels of sources for one of targets
   int number;                     ///< bytes of one
   double rows_met;                ///< rows of taps of a target that meet a source, on average
+  std::int64_t channels_of_source;
   std::int64_t source_apart, target_apart;  ///< numbers from one column of a class to the next; 0: not known
 };
 
@@ -43,6 +44,7 @@ struct RollingModel {
   double memory, cache, piece;                    ///< bytes a millisecond; bytes that a piece is longer
   double begin;                                   ///< clocks of a block beside its units
   double power;                                   ///< of the mean of limits
+  double measured;                                ///< over all that
 };
 constexpr RollingModel kCorrelates{.unit = 69,
                                    .group = 30,
@@ -56,14 +58,15 @@ constexpr RollingModel kCorrelates{.unit = 69,
                                    .spill = 0.00707,
                                    .busy = 0.7,
                                    .idle = 0.882,
-                                   .lines = 8.42,
+                                   .lines = 3,
                                    .shared = 1.09,
                                    .wait = 1070,
                                    .memory = 4.5e9,
                                    .cache = 2.67e9,
                                    .piece = 8,
                                    .begin = 1000,
-                                   .power = 1.73};
+                                   .power = 1.73,
+                                   .measured = 1};
 constexpr RollingModel kWeighs{.unit = 574,
                                .group = 0,
                                .step = 0,
@@ -76,14 +79,15 @@ constexpr RollingModel kWeighs{.unit = 574,
                                .spill = 0.00994,
                                .busy = 0.7,
                                .idle = 1.44,
-                               .lines = 8.66,
+                               .lines = 2,
                                .shared = 2.32,
                                .wait = 242,
                                .memory = 2.51e9,
                                .cache = 5.64e9,
                                .piece = 8,
                                .begin = 1000,
-                               .power = 2.15};
+                               .power = 2.15,
+                               .measured = 0.88};
 
 RollingShape describe_rolling(const Problem& p, const Shape& s) {
   const Conv2dGeometry& g = p.geometry;
@@ -101,6 +105,7 @@ RollingShape describe_rolling(const Problem& p, const Shape& s) {
   const bool source_gaps = scatters ? p.output_gaps : p.input_gaps,
              target_gaps = scatters ? p.input_gaps : p.output_gaps;
   const std::int64_t of_source = scatters ? g.out_channels : g.in_channels;
+  shape.channels_of_source = of_source;
   shape.source_apart = source_gaps ? 0 : std::int64_t{work.w.step()} * work.w.source_every * of_source;
   shape.target_apart = target_gaps ? 0 : work.w.classes() * g.out_channels;  // weight gradient
   return shape;
@@ -132,8 +137,11 @@ RollingEffort effort_of(const Problem& p, const RollingShape& s, const RollingSi
   const RollingModel& m = weighs(p) ? kWeighs : kCorrelates;
   const PhaseAxis &h = s.work.h, &w = s.work.w;
   const double taps = w.most_taps(), window = z.columns + taps - 1, convert = s.number == 2 ? 1 : 0;
-  // Lanes that are not of one pixel read lines of their own.
-  const double lines = std::max(1.0, m.lines / z.channels);
+  // Lanes that are not of one pixel read lines of their own, unless their tiles lie side by side in one.
+  constexpr double kLine = 128;
+  const double apart =
+      static_cast<double>(z.columns * w.step()) * w.source_every * s.channels_of_source * s.number;
+  const double lines = std::max(1.0, m.lines / z.channels * std::min(1.0, apart / kLine));
   const double of_number = 1 + convert + m.masked * (1 - whole);
   const double products = z.rows * z.columns * taps;  // of a step
   const double code = 1 + m.code * std::max(0.0, std::log(products * z.rows / m.most_code));
@@ -185,7 +193,10 @@ double rolling_cost(const Problem& p, const RollingShape& s, const RollingConfig
   const double images = static_cast<double>(s.images) * s.number;
   const double x_channels = static_cast<double>(s.channels) / (weighs(p) || s.sources == 1 ? s.repeat : 1),
                source_channels = w.scatters ? x_channels * s.repeat : x_channels;
-  const double sources = images * source_channels * h.sources * h.source_every * w.sources * w.source_every,
+  // Of columns that no tap meets, what lies in the same piece of memory as others is loaded.
+  constexpr double kPiece = 64;
+  const double every = std::min<double>(w.source_every, std::max(1.0, kPiece / (source_channels * s.number)));
+  const double sources = images * source_channels * h.sources * w.sources * every,
                targets = images * static_cast<double>(s.channels) * work.target_h * work.target_w;
   // Rows that a row of threads reads come from the second-level cache unless the first has them still.
   const double of_unit = z.rows + h.most_taps() - 1.0,
@@ -198,7 +209,7 @@ double rolling_cost(const Problem& p, const RollingShape& s, const RollingConfig
                cache = (sources * again + targets) * (piece + m.piece) / piece / m.cache;
   double sum = 0;
   for (const double limit : {memory, cache, issue, shared, wait}) sum += std::pow(limit, m.power);
-  double cost = std::pow(sum, 1 / m.power) + begin + 0.004;
+  double cost = (std::pow(sum, 1 / m.power) + begin + 0.004) * m.measured;
   if (weighs(p))
     cost += static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) *
             (h.kernel * w.kernel + 1.0) * 8 / 3e9;
@@ -262,7 +273,7 @@ std::vector<int> shares_of_channels(std::int64_t channels, int number) {
 }  // namespace
 
 void add_rolling_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
-  if (!p.channels_last || !may_use_phases(p, s)) return;
+  if (!p.channels_last || !may_use_rolling(p, s)) return;
   const RollingShape shape = describe_rolling(p, s);
   if (!can_cut_phases(shape.work)) return;
   const PhaseAxis &h = shape.work.h, &w = shape.work.w;
