@@ -216,15 +216,56 @@ TEST(Plans, of_rolling_rows_of_few_taps_are_offered) {
     const std::vector<Plan> plans = plans_for(problem);
     return std::any_of(plans.begin(), plans.end(), [](const Plan& plan) { return plan.has_phases(); });
   };
-  for (const DType dtype : {DType::Float32, DType::BFloat16}) {
-    for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight}) {
-      EXPECT_EQ(are_offered(pass, dtype, true, 48), pass == Pass::Weight);
-      EXPECT_TRUE(are_offered(pass, dtype, true, 3));
-      EXPECT_FALSE(are_offered(pass, dtype, false, 3));
+  for (const auto& [dtype, bytes] : {std::pair{DType::Float32, 4}, std::pair{DType::BFloat16, 2}})
+    for (const std::int64_t channels : {3, 4, 5, 8, 9, 10, 12, 16, 20, 48}) {
+      SCOPED_TRACE(std::to_string(channels) + " channels of " + std::to_string(bytes) + " bytes");
+      const bool few = channels * bytes <= 16, unaligned = channels * bytes % 8 != 0;
+      EXPECT_TRUE(are_offered(Pass::Weight, dtype, true, channels));
+      EXPECT_EQ(are_offered(Pass::Forward, dtype, true, channels), few || unaligned);
+      EXPECT_EQ(are_offered(Pass::Input, dtype, true, channels), few);
+      for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight})
+        EXPECT_FALSE(are_offered(pass, dtype, false, channels));
     }
-    EXPECT_TRUE(are_offered(Pass::Forward, dtype, true, 35));
-    EXPECT_FALSE(are_offered(Pass::Input, dtype, true, 35));
-  }
+}
+
+/// From 16 MiB on all are in order; below, phases and rolling rows are behind the others.
+TEST(Plans, of_large_problems_are_in_one_order) {
+  constexpr std::int64_t kChannels = 16, kSize = 64, kImages = 64;  // of float32: 16 MiB of input
+  Problem problem;
+  problem.boxes = true;
+  const auto is_dearer = [](const Plan& a, const Plan& b) { return a.cost > b.cost; };
+  const auto has_phases = [](const Plan& plan) { return plan.has_phases(); };
+  for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight, Pass::Both})
+    for (const bool last : {false, true}) {
+      SCOPED_TRACE(std::string(last ? "NHWC" : "NCHW") + ", pass " + std::to_string(static_cast<int>(pass)));
+      problem.pass = pass, problem.channels_last = last;
+      problem.geometry = {kImages,   kChannels, kChannels, kChannels, Size2(kSize),
+                          Size2(32), Size2(7),  Size2(2),  Size2(9),  Size2(3)};
+      const std::vector<Plan> large = plans_for(problem);
+      EXPECT_EQ(std::adjacent_find(large.begin(), large.end(), is_dearer), large.end());
+      EXPECT_EQ(std::any_of(large.begin(), large.end(), has_phases), pass != Pass::Both);
+      problem.geometry.batch = kImages / 2;
+      const std::vector<Plan> small = plans_for(problem);
+      const auto first = std::find_if(small.begin(), small.end(), has_phases);
+      EXPECT_TRUE(std::all_of(first, small.end(), has_phases));
+      EXPECT_GT(first - small.begin(), 0);
+    }
+}
+
+/// An input's gradient that is added to is not cleared before.
+TEST(Plans, cost_no_zeros_that_are_not_written) {
+  Problem problem;
+  problem.pass = Pass::Input, problem.channels_last = true;
+  problem.geometry = {16, 32, 32, 32, Size2(64), Size2(32), Size2(3), Size2(2), Size2(2), Size2(2)};
+  const auto least = [&] {
+    const std::vector<Plan> plans = plans_for(problem);
+    return std::min_element(plans.begin(), plans.end(),
+                            [](const Plan& a, const Plan& b) { return a.cost < b.cost; })
+        ->cost;
+  };
+  const double cleared = least();
+  problem.accumulate = true;
+  EXPECT_LT(least(), cleared);
 }
 
 /// Of a slice of channels, each column is copied by itself.

@@ -297,6 +297,22 @@ TEST_F(DepthwiseTuningTest, a_large_batch_does_not_decide_for_a_small_problem) {
   EXPECT_EQ(chosen(2, small), other->family);
 }
 
+TEST_F(DepthwiseTuningTest, a_direct_plan_does_not_decide_for_a_larger_batch) {
+  Problem problem = some_problem();
+  problem.geometry.batch = 1;
+  const std::string one = text_of(problem);
+  for (const std::int64_t batch : {2, 20}) {
+    problem.geometry.batch = batch;
+    const std::vector<Plan> plans = plans_for(problem);
+    const auto last = std::find_if(plans.rbegin(), plans.rend(),
+                                   [](const Plan& plan) { return plan.family == Plan::Family::Direct; });
+    ASSERT_NE(last, plans.rend());
+    ASSERT_NE(text_of(*last), text_of(plans.front()));
+    const Plan first = plans_to_try(problem, {{one, text_of(*last)}})[0];
+    EXPECT_EQ(text_of(first), text_of(batch == 2 ? *last : plans.front()));
+  }
+}
+
 TEST_F(DepthwiseTuningTest, two_passes_may_be_what_was_measured) {
   const Problem both = some_problem(Pass::Both);
   EXPECT_TRUE(plans_to_try(both, {{text_of(both), kTwoPasses}}).empty());

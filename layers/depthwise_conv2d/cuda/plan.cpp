@@ -60,17 +60,19 @@ void sort_by_cost(std::span<Plan> plans) {
   std::stable_sort(plans.begin(), plans.end(), [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
 }
 
-/// Milliseconds for zeros in all of the input's gradient.
+/// Milliseconds for zeros in all of the input's gradient, which none needs that is added to.
 double clear_cost(const Problem& p) {
+  if (p.accumulate) return 0;
   constexpr double kWrite = 3.5e9;  // bytes a millisecond
   const Conv2dGeometry& g = p.geometry;
   return static_cast<double>(g.batch * g.in_channels * g.in.h * g.in.w) *
          static_cast<double>(size_of(p.dtype)) / kWrite;
 }
 
-/// What estimates of large problems are multiplied by: about what plans took over them, as means of some 900
-/// problems (docs/performance.md, item 33). Of planes 1.1 to 1.4 times that: theirs are off by a factor of
-/// 1.5 either way, and of many the best by estimate is one that is better by estimate alone.
+/// What estimates of large problems are multiplied by: about what plans took over them, as means over 810
+/// problems, and some 100 on which estimates had been worst (docs/performance.md, item 33). Of planes 1.1
+/// to 1.4 times that: theirs are off by a factor of 1.5 either way, and of many the best by estimate is one
+/// that is better by estimate alone.
 double measured_over_estimated(const Problem& p, const Plan& plan) {
   using Family = Plan::Family;
   constexpr std::int64_t kManyTaps = 40, kFewChannels = 4;
@@ -99,20 +101,15 @@ double measured_over_estimated(const Problem& p, const Plan& plan) {
   }
 }
 
-/// Whether all estimates are compared. Those of phases and rolling rows were fitted to 50 MB and more, and
-/// are wrong by far at 1 MB.
+/// Whether all estimates are compared.
 bool compares_all(Problem p, const Shape& s) {
-  constexpr std::int64_t kLeastBytes = 16 << 20;
-  const Conv2dGeometry& g = p.geometry;
-  const std::int64_t bytes =
-      g.batch * (g.in_channels * g.in.h * g.in.w + g.out_channels * g.out.h * g.out.w) * s.number;
   // What both gradients take at once is compared with what each takes.
   if (p.pass == Pass::Both) p.pass = Pass::Input;
-  return bytes >= kLeastBytes && (p.channels_last ? may_use_rolling(p, s) : may_use_phases(p, s));
+  return is_large(p, s) && (p.channels_last ? may_use_rolling(p, s) : may_use_phases(p, s));
 }
 
-/// Adds plans of phases and of rolling rows, and puts all in order by what they may take; or adds them behind
-/// the others.
+/// Adds plans of phases and of rolling rows. Where all estimates are compared, puts all plans in order by
+/// what they may take; else the new ones are behind.
 void join_phase_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
   std::vector<Plan> phases;
   add_phase_plans(p, s, phases);
@@ -139,7 +136,6 @@ std::vector<Plan> plans_for(const Problem& p) {
   add_pair_plans(p, plans);
   add_column_plans(p, s, plans);
   add_position_plans(p, s, plans);
-  sort_by_cost(plans);
   const std::size_t before_planes = plans.size();
   const bool reads_some = (p.pass == Pass::Both || p.hook == Hook::NormSums) && !all_are_read;
   if (!reads_some) {
@@ -157,9 +153,9 @@ std::vector<Plan> plans_for(const Problem& p) {
     if (plan.clears) plan.cost += clear_cost(p);
   }
   // Estimates of planes do not compare with the others, which have come out ahead.
-  const std::size_t apart = p.channels_last ? 0 : before_planes;
-  sort_by_cost(std::span(plans).first(apart));
-  sort_by_cost(std::span(plans).subspan(apart));
+  const std::size_t ahead = p.channels_last ? 0 : before_planes;
+  sort_by_cost(std::span(plans).first(ahead));
+  sort_by_cost(std::span(plans).subspan(ahead));
   if (!plans.empty()) join_phase_plans(p, s, plans);
   return plans;
 }

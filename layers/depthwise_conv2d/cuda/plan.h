@@ -74,7 +74,7 @@ struct Plan {
   PixelWork pixels;
   PlaneWork planes;
   PhaseWork phases;
-  double cost = 0;          ///< estimated milliseconds
+  double cost = 0;          ///< estimated milliseconds; of large problems scaled, so that they compare
   std::vector<Plan> kinds;  ///< of Pairs: the input's gradient and the weight's, with their blocks of a part
   // Of what may be one of those. Blocks that share a multiprocessor, registers that a thread is to have,
   // images that an item has.
@@ -110,9 +110,9 @@ struct Plan {
   }
 };
 
-/// The plans that can do the work, the best by estimate first. But where little is moved, or phases and
-/// rolling rows are not offered, planes are behind what else there is, and those two last. None: only the
-/// generic kernels can.
+/// The plans that can do the work, the best by estimate first. Of small problems, and where phases and
+/// rolling rows cannot be compared with the others, dense planes are behind those, and phases and rolling
+/// rows last. None: only the generic kernels can.
 std::vector<Plan> plans_for(const Problem& problem);
 
 }  // namespace lamella::depthwise

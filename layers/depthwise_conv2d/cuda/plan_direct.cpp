@@ -20,6 +20,7 @@ constexpr std::int64_t kMostShared = 96 << 10;
 /// Bytes moved: up to which estimates decide, and up to which anything is offered. What neighbours read twice
 /// comes from caches, which larger problems ask too much of.
 constexpr double kSmall = 8e6, kMedium = 16e6;
+static_assert(kMedium < kLargeBytes, "what is put behind others there stays behind them");
 
 double bytes_of(const Problem& p, const Shape& s) {
   const auto count = [&](const Axis& h, const Axis& w) {

@@ -65,9 +65,11 @@ bool plan_phases(const Problem& p, const PhaseShape& s, const PhaseConfig& c, bo
   if (!can_launch(p, plan.launch, c.resident)) return false;
   if (registers_of(z.threads, c.resident) < phase_registers(s, z)) return false;
   const double taps = static_cast<double>(z.channels) * s.repeat * s.work.h.kernel * s.work.w.kernel;
-  // Results between zeros are stored one by one.
-  const double apart = z.multiplies && s.work.w.target_every > 1 ? 1.4 : 1;
-  const double measured = !p.channels_last ? 1.65 * apart : s.work.w.scatters ? 2.05 : 1.95;
+  double measured = s.work.w.scatters ? 2.05 : 1.95;
+  if (!p.channels_last) {
+    const bool stores_apart = z.multiplies && s.work.w.target_every > 1;  // results between zeros, one by one
+    measured = stores_apart ? 2.3 : 1.65;
+  }
   plan.cost = phase_cost(s, z, plan, c.resident, effort_of(s, z, plan.phases.cut), taps * 30 / z.threads,
                          true, measured);
   if (!named) return true;
@@ -91,7 +93,8 @@ bool plan_phases(const Problem& p, const PhaseShape& s, const PhaseConfig& c, bo
 
 constexpr int kFewestTaps = 10;  // of fewer, memory decides, and planning takes time
 
-/// Whether the kernels of phases, and of rolling rows, can do the problem.
+/// Whether the kernels of phases, and of rolling rows and planes, can do the problem, on a GPU on which they
+/// have been measured.
 bool can_use_phases(const Problem& p) {
   constexpr std::int64_t kMostSize = std::int64_t{1} << 20, kMostNumbers = std::int64_t{1} << 30;
   const Conv2dGeometry& g = p.geometry;
@@ -111,7 +114,8 @@ bool may_use_phases(const Problem& p, const Shape& s) {
 bool may_use_rolling(const Problem& p, const Shape& s) {
   if (!can_use_phases(p)) return false;
   if (taps_of(s.kernel) >= kFewestTaps) return true;
-  // Pixels that are few bytes, or are not moved in vectors.
+  // Of few taps for weights, and for pixels that are few bytes or are not moved in vectors; of the latter,
+  // input gradients were slower (docs/performance.md, item 33).
   constexpr int kVector = 8;
   if (p.geometry.in_channels * s.number <= 2 * kVector) return true;
   return p.pass == Pass::Weight || (p.pass == Pass::Forward && p.input_alignment < kVector);

@@ -23,7 +23,6 @@ struct RollingShape {
   int repeat, sources;            ///< output channels of one of x; channels of sources for one of targets
   int number;                     ///< bytes of one
   double rows_met;                ///< rows of taps of a target that meet a source, on average
-  std::int64_t channels_of_source;
   std::int64_t source_apart, target_apart;  ///< numbers from one column of a class to the next; 0: not known
 };
 
@@ -33,7 +32,8 @@ struct RollingEffort {
   double issue = 0, wavefronts = 0, waits = 0;
 };
 
-/// Fitted to some 600 measurements on an H200 (docs/performance.md, item 32).
+/// Fitted to some 600 measurements on an H200; `lines` and `measured` to other 800 (docs/performance.md,
+/// items 32 and 33).
 struct RollingModel {
   double unit, group, step, row, tap_row, store;  ///< instructions beside loads and products
   double masked;                                  ///< of a number of a window that is not whole, more
@@ -105,7 +105,6 @@ RollingShape describe_rolling(const Problem& p, const Shape& s) {
   const bool source_gaps = scatters ? p.output_gaps : p.input_gaps,
              target_gaps = scatters ? p.input_gaps : p.output_gaps;
   const std::int64_t of_source = scatters ? g.out_channels : g.in_channels;
-  shape.channels_of_source = of_source;
   shape.source_apart = source_gaps ? 0 : std::int64_t{work.w.step()} * work.w.source_every * of_source;
   shape.target_apart = target_gaps ? 0 : work.w.classes() * g.out_channels;  // weight gradient
   return shape;
@@ -137,11 +136,8 @@ RollingEffort effort_of(const Problem& p, const RollingShape& s, const RollingSi
   const RollingModel& m = weighs(p) ? kWeighs : kCorrelates;
   const PhaseAxis &h = s.work.h, &w = s.work.w;
   const double taps = w.most_taps(), window = z.columns + taps - 1, convert = s.number == 2 ? 1 : 0;
-  // Lanes that are not of one pixel read lines of their own, unless their tiles lie side by side in one.
-  constexpr double kLine = 128;
-  const double apart =
-      static_cast<double>(z.columns * w.step()) * w.source_every * s.channels_of_source * s.number;
-  const double lines = std::max(1.0, m.lines / z.channels * std::min(1.0, apart / kLine));
+  // Lanes that are not of one pixel read lines of their own.
+  const double lines = std::max(1.0, m.lines / z.channels);
   const double of_number = 1 + convert + m.masked * (1 - whole);
   const double products = z.rows * z.columns * taps;  // of a step
   const double code = 1 + m.code * std::max(0.0, std::log(products * z.rows / m.most_code));

@@ -139,10 +139,9 @@ double rolling_plane_cost(const Problem& p, const PhaseShape& s, const RollingPl
   const double of_block = weighs(p) ? 4000 + z.rows * s.work.w.most_taps() * 8.0 +
                                           cut.channels * taps * (40 + 6 * cut.splits) / z.threads
                                     : 4000 + cut.channels * taps * s.sources * 30 / z.threads;
-  constexpr double kPower = 3;
-  double sum = 0;
-  for (const double limit : {memory, cache, issue, shared}) sum += std::pow(limit, kPower);
-  double cost = std::pow(sum, 1 / kPower) + (waves * of_block + items * wait / c.resident) / kClocks + 0.004;
+  double cubes = 0;
+  for (const double limit : {memory, cache, issue, shared}) cubes += limit * limit * limit;
+  double cost = std::cbrt(cubes) + (waves * of_block + items * wait / c.resident) / kClocks + 0.004;
   if (weighs(p))
     cost += static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) * s.repeat * (taps + 1) *
             8 / 3e9;

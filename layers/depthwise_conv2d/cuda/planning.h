@@ -54,6 +54,15 @@ struct Shape {
   bool turned;   ///< the input's gradient as a correlation
 };
 
+/// From so many bytes of input and output on, estimates of phases and rolling rows hold: they were fitted to
+/// 50 MB and more, and are wrong by far at 1 MB.
+inline constexpr std::int64_t kLargeBytes = 16 << 20;
+inline bool is_large(const Problem& p, const Shape& s) {
+  const Conv2dGeometry& g = p.geometry;
+  return g.batch * (g.in_channels * g.in.h * g.in.w + g.out_channels * g.out.h * g.out.w) * s.number >=
+         kLargeBytes;
+}
+
 /// False: no family has a kernel for the problem.
 bool describe_shape(const Problem& problem, Shape& shape);
 

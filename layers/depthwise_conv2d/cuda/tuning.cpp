@@ -232,11 +232,15 @@ Tuning tuning_from_environment(const std::string& device) {
 std::vector<Plan> plans_to_try(const Problem& problem, const Tuning& tuning) {
   std::vector<Plan> plans = plans_for(problem);
   constexpr double kSimilar = 4, kAny = std::numeric_limits<double>::infinity();
-  const bool is_small = !plans.empty() && plans.front().family == Plan::Family::Direct;
-  for (const std::string& measured : measured_for(text_of(problem), tuning, is_small ? kSimilar : kAny)) {
+  const auto is_direct = [](const Plan& plan) { return plan.family == Plan::Family::Direct; };
+  const bool is_small = !plans.empty() && is_direct(plans.front());
+  const std::vector<std::string> similar = measured_for(text_of(problem), tuning, kSimilar);
+  for (const std::string& measured : is_small ? similar : measured_for(text_of(problem), tuning, kAny)) {
     if (problem.pass == Pass::Both && measured == kTwoPasses) return {};
     const auto first = find_plan(plans, measured);
     if (first == plans.end()) continue;
+    // Nor does a small batch decide for a large one.
+    if (is_direct(*first) && std::find(similar.begin(), similar.end(), measured) == similar.end()) continue;
     std::rotate(plans.begin(), first, first + 1);
     return plans;
   }
