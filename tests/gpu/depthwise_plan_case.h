@@ -52,6 +52,14 @@ class PlanCase {
 /// Whether what both have written differs by no more than `rounding`, as a ratio of norms.
 void expect_close(const PlanCase& got, const PlanCase& wanted, double rounding);
 
+/// What expect_plans_agree() is told: the plans of a family; the same rounding for all settings.
+inline auto of_family(depthwise::Plan::Family family) {
+  return [family](const depthwise::Plan& plan) { return plan.family == family; };
+}
+inline auto always(double rounding) {
+  return [rounding](const PlanSetting&) { return rounding; };
+}
+
 /// Runs every `every`-th of the wanted plans (each is compiled) and one that is not wanted; their results may
 /// differ by `rounding`, as a ratio of norms. Skips the test where the GPU or the machine can have none.
 void expect_plans_agree(const std::vector<PlanSetting>& settings,

@@ -231,16 +231,18 @@ Tuning tuning_from_environment(const std::string& device) {
 
 std::vector<Plan> plans_to_try(const Problem& problem, const Tuning& tuning) {
   std::vector<Plan> plans = plans_for(problem);
-  constexpr double kSimilar = 4, kAny = std::numeric_limits<double>::infinity();
+  const std::string text = text_of(problem);
+  constexpr double kSimilar = 4;
+  const std::vector<std::string> similar = measured_for(text, tuning, kSimilar);
   const auto is_direct = [](const Plan& plan) { return plan.family == Plan::Family::Direct; };
   const bool is_small = !plans.empty() && is_direct(plans.front());
-  const std::vector<std::string> similar = measured_for(text_of(problem), tuning, kSimilar);
-  for (const std::string& measured : is_small ? similar : measured_for(text_of(problem), tuning, kAny)) {
+  for (const std::string& measured : measured_for(text, tuning)) {
+    // Small problems and large ones, which direct kernels are not for, do not decide for each other.
+    const bool is_similar = std::find(similar.begin(), similar.end(), measured) != similar.end();
+    if (is_small && !is_similar) continue;
     if (problem.pass == Pass::Both && measured == kTwoPasses) return {};
     const auto first = find_plan(plans, measured);
-    if (first == plans.end()) continue;
-    // Nor does a small batch decide for a large one.
-    if (is_direct(*first) && std::find(similar.begin(), similar.end(), measured) == similar.end()) continue;
+    if (first == plans.end() || (is_direct(*first) && !is_similar)) continue;
     std::rotate(plans.begin(), first, first + 1);
     return plans;
   }
