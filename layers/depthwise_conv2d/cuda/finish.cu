@@ -53,9 +53,12 @@ constexpr int kLanes = 32, kSlices = 16;
 __global__ void __launch_bounds__(kLanes* kSlices)
     add_rows(const float* sums, std::int64_t parts, std::int64_t count, std::int64_t taps,
              std::int64_t kernel_w, const Destination weight, const Destination bias) {
-  detail::cuda::wait_for_stream();
   __shared__ double slices[kSlices][kLanes];
   const std::int64_t i = std::int64_t{blockIdx.x} * kLanes + threadIdx.x;
+  // Divided while the parts are still being made.
+  const std::int64_t channel = i / (taps + 1), tap = i % (taps + 1), row = tap / kernel_w,
+                     column = tap % kernel_w;
+  detail::cuda::wait_for_stream();
   double sum = 0;
   if (i < count) {
 #pragma unroll 8
@@ -67,12 +70,10 @@ __global__ void __launch_bounds__(kLanes* kSlices)
   if (threadIdx.y > 0 || i >= count) return;
 #pragma unroll
   for (int slice = 1; slice < kSlices; ++slice) sum += slices[slice][threadIdx.x];
-  const std::int64_t channel = i / (taps + 1), tap = i % (taps + 1);
   if (tap == taps) {
     if (bias.data != nullptr) bias.write(channel * bias.channel, sum);
   } else if (weight.data != nullptr) {
-    weight.write(channel * weight.channel + tap / kernel_w * weight.row + tap % kernel_w * weight.column,
-                 sum);
+    weight.write(channel * weight.channel + row * weight.row + column * weight.column, sum);
   }
 }
 

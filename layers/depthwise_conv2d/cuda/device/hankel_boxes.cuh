@@ -345,16 +345,18 @@ __device__ __forceinline__ void weigh_hankel_boxes(const BoxWork& boxes, int num
 #pragma unroll 1
     for (int block = 0; block < Tile::kBlocks; ++block) {
       const float* const of_warp = tap_sums + (block * Tile::kWarpGroups + c / 8) * Sizes::kLaneSums * 32;
-#pragma unroll 1
-      for (int of_g = 0; of_g < 4; ++of_g) {
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        const int of_g = (n + c + kw) & 3;  // neighbours begin with different ones, in different banks
         if (k == K::kTaps) {
           if (kBias) sum += of_warp[(Sizes::kLaneSums - 1) * 32 + e * 4 + of_g];
           continue;
         }
         // Rows of x that meet row of_g of a block in one of the tap's rows.
-#pragma unroll 1
-        for (int row = (kh - Tile::kLead + of_g) & 3; row < kShiftRows; row += 4) {
-          const int at = (kw / 4 * kShiftRows + row) * 4 + of_g;
+#pragma unroll
+        for (int fours = 0; fours < kShiftRows; fours += 4) {
+          const int row = fours + ((kh - Tile::kLead + of_g) & 3),
+                    at = (kw / 4 * kShiftRows + row) * 4 + of_g;
           sum += of_warp[((kh / 4 * 8 + e) * 4 + kw % 4) * 32 + at];
         }
       }
