@@ -20,8 +20,10 @@ template <class T, class K, class Tile>
 Geometry box_geometry(Draw& draw, int width, bool is_forward) {
   Wanted wanted = want_boxes(Case<T, K>::kSizes, Tile::kImages);
   if (width > 0) wanted.spread_w = 1, wanted.padding_w = (K::kW - 1) / 2, wanted.may_reach_beyond = false;
+  if (Tile::kRuns) wanted.spread_h = wanted.spread_w = 1;
   for (;;) {
-    const Geometry g = draw_geometry(draw, wanted);
+    Geometry g = draw_geometry(draw, wanted);
+    if (Tile::kRuns) g.channels = Tile::kChannels;
     PixelWork work;
     work.w = columns_of(g, K::kW);
     const auto narrowed = [&] {
@@ -37,7 +39,7 @@ void forward(double lift = 0, int width = 0) {
   for_seeds(kSeeds, [=](Draw& draw) {
     const Geometry g = box_geometry<T, K, Tile>(draw, width, true);
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, kBoxLayout, kTransforms, lift);
+    Case<T, K> problem(draw, g, Tile::kRuns ? kRunLayout : kBoxLayout, kTransforms, lift);
     problem.never_add();
     BoxWork boxes;
     PixelWork& work = boxes.work;
@@ -68,7 +70,7 @@ void backward(int width = 0) {
   for_seeds(kSeeds, [=](Draw& draw) {
     const Geometry g = box_geometry<T, K, Tile>(draw, width, false);
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, kBoxLayout, std::max(kTransforms, kNormSums));
+    Case<T, K> problem(draw, g, Tile::kRuns ? kRunLayout : kBoxLayout, std::max(kTransforms, kNormSums));
     problem.never_add();
     BoxWork boxes;
     PixelWork& work = boxes.work;
@@ -176,6 +178,46 @@ TEST(Boxes, both_gradients_odd_eights) {
 }
 TEST(Boxes, weight_gradient_odd_eights_stride) {
   backward<Float16, Kernel<5, 5, 2, 2>, BoxTile<8, 1, 2, 40, 8, 5, 4, false>, false, true, true>();
+}
+
+// Rows that are moved as runs of memory.
+TEST(Boxes, forward_runs) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 2, 4, 24, 8, 3, 3, false, 0, 1, true>>();
+}
+TEST(Boxes, forward_runs_in_pieces) {
+  forward<Float16, Kernel<5, 5, 1, 1>, BoxTile<16, 1, 2, 184, 8, 5, 4, false, 0, 1, true>>();
+}
+TEST(Boxes, forward_runs_of_even_eights) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 3, 2, 16, 16, 3, 3, false, 0, 1, true>>();
+}
+TEST(Boxes, forward_runs_of_several_images) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 2, 4, 40, 8, 3, 2, true, 0, 4, true>>();
+}
+TEST(Boxes, forward_runs_of_narrow_boxes) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 1, 4, 72, 8, 3, 2, true, 8, 1, true>>(0, 7);
+}
+TEST(Boxes, forward_runs_transforms_and_statistics) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 1, 2, 144, 16, 3, 3, false, 0, 1, true>, kClamp, true>();
+}
+TEST(Boxes, both_gradients_of_runs) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 2, 2, 24, 8, 3, 3, false, 0, 1, true>, true, true,
+           true>();
+}
+TEST(Boxes, both_gradients_of_runs_with_hooks) {
+  backward<Float16, Kernel<3, 3, 1, 1>, BoxTile<16, 1, 2, 72, 8, 3, 2, false, 0, 1, true>, true, true, true,
+           kClamp, kClamp>();
+}
+TEST(Boxes, weight_gradient_of_runs_in_pieces) {
+  backward<BFloat16, Kernel<5, 5, 1, 1>, BoxTile<16, 1, 1, 200, 8, 5, 6, false, 0, 1, true>, false, true,
+           true>();
+}
+TEST(Boxes, input_gradient_of_runs_of_several_images) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 1, 4, 40, 8, 3, 1, true, 0, 2, true>, true, false,
+           false>();
+}
+TEST(Boxes, weight_gradient_of_runs_stride_of_rows) {
+  backward<BFloat16, Kernel<3, 3, 2, 1>, BoxTile<16, 1, 2, 24, 8, 3, 3, false, 0, 1, true>, false, true,
+           true>();
 }
 
 TEST(Boxes, both_gradients) {

@@ -37,7 +37,8 @@ void store_some(unsigned row, const unsigned* matrix, int count) {
 template <class Move>
 void each_number(const EmulatedTensor& tensor, unsigned shared, const std::int64_t (&first)[4],
                  const Move& move) {
-  emulated::check_shared(shared_memory() + shared, 1, 1024, "a box");
+  constexpr std::size_t kSwizzlePeriod = 1024, kUnit = 128;
+  emulated::check_shared(shared_memory() + shared, 1, tensor.swizzle != 0 ? kSwizzlePeriod : kUnit, "a box");
   std::int64_t place = shared;
   const int(&box)[4] = tensor.box;
   for (int i = 0; i < box[3]; ++i)

@@ -73,11 +73,10 @@ inline Launch cut_diagonals(PlaneWork& work, std::int64_t images, std::int64_t c
       tile.known
           ? std::max<std::int64_t>(0, kRows * (row_blocks + 1) + work.h.padding - reach - work.h.output)
           : 0;
-  cut.zeros =
-      static_cast<int>(round_up(above * work.w.output + work.w.padding + window + kNumbers, kNumbers));
+  constexpr std::int64_t kLine = kLineBytes / kNumber;
+  cut.zeros = static_cast<int>(round_up(above * work.w.output + work.w.padding + window + kNumbers, kLine));
   const auto numbers_of = [&](std::int64_t run, std::int64_t below) {
-    return static_cast<int>(round_up(run + kNumbers, kNumbers) +
-                            round_up(below + window + kNumbers, kNumbers));
+    return static_cast<int>(round_up(run + kLine + below + window + kNumbers, kLine));
   };
   cut.input_numbers = numbers_of(x_numbers, x_below * work.w.input);
   cut.output_numbers = numbers_of(g_numbers, g_below * work.w.output);

@@ -99,11 +99,14 @@ double box_cost(const Problem& p, const Shape& s, const BoxTileSizes& t, const P
                                                      std::pow(32.0 / t.channels, 1.56)
                                                : 0;
   const double strided = k.stride_w > 1 && p.pass != Pass::Weight ? 0.062 : 0;
-  const double memory =
-      bytes / 4.15e9 *
-      (0.988 + 19.2 / in_flight + 2 * (sectors_of(s.channels, t.channels) - 1) + drift + strided);
+  const double memory = bytes / 4.15e9 *
+                        (0.988 + 19.2 / in_flight +
+                         (t.runs ? 0 : 2 * (sectors_of(s.channels, t.channels) - 1)) + drift + strided);
   const double matrix = warp_steps * products * 0.3 * of_sm;
-  const double shared = (warp_steps * (loads + stores) + steps * (page + results) / 128) * 1.37 * of_sm;
+  // Of runs two of eight neighbours meet in a bank where pixels have an even number of eights.
+  const double conflicts = t.runs && t.channels / 8 % 2 == 0 ? 2 : 1;
+  const double shared =
+      (warp_steps * conflicts * (loads + stores) + steps * (page + results) / 128) * 1.37 * of_sm;
   const double issue = (warp_steps * instructions * 7.38 + items * warps * 386) / 4 * of_sm;
   const double latency = (warp_steps / (resident * warps) * (864 + issued * 9.89) + items / resident * 1520 +
                           blocks / resident * 4170) *
@@ -114,8 +117,9 @@ double box_cost(const Problem& p, const Shape& s, const BoxTileSizes& t, const P
   const double waves = blocks / (kMultiprocessors * resident);
   const double parts =
       static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) * (taps + 1) * 8 / 1e9;
-  // Of an odd number of eights they are too low by so much, as the median of 1,500 measurements.
-  const double odd = t.channels / 8 % 2 == 0 ? 1 : s.forward ? 1.2 : 1.1;
+  // Of an odd number of eights, and of runs, they are too low by so much, as medians of 1,500 and 500
+  // measurements.
+  const double odd = t.runs ? (s.forward ? 1.15 : 1.1) : t.channels / 8 % 2 == 0 ? 1 : s.forward ? 1.2 : 1.1;
   return odd * (std::pow(sum, 1 / kPower) * (1 + 0.435 * (std::ceil(waves) / waves - 1)) + parts + 0.0026);
 }
 
@@ -159,8 +163,9 @@ bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named
                                    k.kernel_h, k.kernel_w, k.stride_h, k.stride_w, t.columns, t.blocks,
                                    t.rows, t.channels, t.warp_channels, t.tap_rows, t.pages, word(t.whole));
   plan.kernel.assign(text.data(), static_cast<std::size_t>(length));
-  if (t.box_columns > 0 || t.images > 1) plan.kernel += ", " + std::to_string(t.box_columns);
-  if (t.images > 1) plan.kernel += ", " + std::to_string(t.images);
+  if (t.box_columns > 0 || t.images > 1 || t.runs) plan.kernel += ", " + std::to_string(t.box_columns);
+  if (t.images > 1 || t.runs) plan.kernel += ", " + std::to_string(t.images);
+  if (t.runs) plan.kernel += ", true";
   plan.kernel += ">, ";
   if (!s.forward)
     plan.kernel += std::string(word(input)) + ", " + word(weight) + ", " + word(p.bias) + ", " +
@@ -169,10 +174,11 @@ bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named
   plan.kernel += std::string(activation_word(p, loads_transformed(p))) + ", " +
                  (s.forward ? word(has_statistics(p)) : activation_word(p, has_norm_sums(p))) + ", " +
                  std::to_string(blocks_of_sm) + ">";
-  plan.what = "boxes of " + std::to_string(t.blocks) + " x " + std::to_string(t.columns) + " columns, " +
-              std::to_string(t.step_rows()) + " rows, " + std::to_string(t.channels) + " channels (" +
-              std::to_string(t.warp_channels) + " to a warp), strips of " +
-              std::to_string(plan.pixels.cut.strip_rows) + ", " + std::to_string(t.pages) + " pages";
+  plan.what = std::string(t.runs ? "boxes in runs of " : "boxes of ") + std::to_string(t.blocks) + " x " +
+              std::to_string(t.columns) + " columns, " + std::to_string(t.step_rows()) + " rows, " +
+              std::to_string(t.channels) + " channels (" + std::to_string(t.warp_channels) +
+              " to a warp), strips of " + std::to_string(plan.pixels.cut.strip_rows) + ", " +
+              std::to_string(t.pages) + " pages";
   if (t.images > 1) plan.what += " of " + std::to_string(t.images) + " images";
   return true;
 }
@@ -187,6 +193,17 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
                      : ceiling(axis.input, std::int64_t{axis.output_step} * stride);
   };
   const std::int64_t rows = in_units(s.h, k.stride_h), columns = in_units(s.w, k.stride_w);
+  std::vector<std::pair<int, bool>> channels_of_block;  // and whether in runs
+  for (const int channels : {16, 32, 64, 24, 40, 72, 120}) {
+    if (channels > round_up(s.channels, 16) || (channels == 16 && s.channels >= 64)) continue;
+    // An odd number of eights is for those that others do not fit.
+    const bool is_odd = channels / 8 % 2 == 1;
+    if (is_odd && (s.channels < channels || s.channels % 64 == 0)) continue;
+    if (wasteful(s.channels, channels, is_odd ? 0.95 : 0.73) && channels > 16) continue;
+    channels_of_block.emplace_back(channels, false);
+  }
+  if (may_move_runs(p, s) && k.stride_w == 1)
+    channels_of_block.emplace_back(static_cast<int>(s.channels), true);
   BoxConfig c;
   // Several images of a small map to an item; blocks share them out.
   const auto each_of = [&](int images, int width) {
@@ -194,12 +211,7 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
       if (images > 1 && images % blocks != 0) continue;
       const int units = images > 1 ? width : width * blocks;
       if (wasteful(columns, units, columns < 8 ? 0.4 : 0.8) || (width == 8 && columns % 16 == 0)) continue;
-      for (const int channels : {16, 32, 64, 24, 40, 72, 120}) {
-        if (channels > round_up(s.channels, 16) || (channels == 16 && s.channels >= 64)) continue;
-        // An odd number of eights is for those that others do not fit.
-        const bool is_odd = channels / 8 % 2 == 1;
-        if (is_odd && (s.channels < channels || s.channels % 64 == 0)) continue;
-        if (wasteful(s.channels, channels, is_odd ? 0.95 : 0.73) && channels > 16) continue;
+      for (const auto& [channels, runs] : channels_of_block) {
         for (const int rows_of_step : {1, 2, 3, 4, 7, 8, 14, 16}) {
           if (rows_of_step > 8 && images == 1) continue;  // strips do as well
           const int step = rows_of_step * 16 / width;
@@ -217,7 +229,7 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
               if (tap_rows > k.kernel_h) continue;
               const int groups = weight ? static_cast<int>(ceiling(k.kernel_h, tap_rows)) : 1;
               const int warps = blocks * channels / warp_channels * groups;
-              if (warps < 2 || warps > 16) continue;
+              if (warps < 2 || warps > (runs ? 20 : 16)) continue;
               for (const int more : {1, 2, 3}) {
                 const bool whole = step >= rows;
                 const int read = s.forward ? (step - 1) * k.stride_h + k.kernel_h
@@ -236,7 +248,8 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
                           static_cast<int>(ceiling(read, page_rows)) + more,
                           whole,
                           0,
-                          images};
+                          images,
+                          runs};
                 for (const int strip : {14, 28, 56, 112}) {
                   if (strip > 14 && strip / 2 >= rows) break;
                   c.strip = whole ? step : strip;
@@ -273,14 +286,17 @@ bool may_use_boxes(const Problem& p, const Shape& s) {
 void add_box_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
   if (!may_use_boxes(p, s)) return;
   // Of each kind the best: so what was measured of one stays among the plans, however the others do.
-  std::vector<std::pair<double, BoxConfig>> of_one_image, of_several, of_odd_eights;
+  std::vector<std::pair<double, BoxConfig>> of_one_image, of_several, of_odd_eights, of_runs;
   Plan plan;
   each_box(p, s, [&](const BoxConfig& c) {
     if (!plan_boxes(p, s, c, false, plan)) return;
-    auto& kind = c.tile.channels / 8 % 2 == 1 ? of_odd_eights : c.tile.images > 1 ? of_several : of_one_image;
+    auto& kind = c.tile.runs                    ? of_runs
+                 : c.tile.channels / 8 % 2 == 1 ? of_odd_eights
+                 : c.tile.images > 1            ? of_several
+                                                : of_one_image;
     kind.emplace_back(plan.cost, c);
   });
-  for (auto* const configs : {&of_one_image, &of_several, &of_odd_eights})
+  for (auto* const configs : {&of_one_image, &of_several, &of_odd_eights, &of_runs})
     add_best(
         *configs, [&](const auto& config, Plan& best) { plan_boxes(p, s, config, true, best); }, plans);
 }

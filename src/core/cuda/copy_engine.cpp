@@ -30,13 +30,16 @@ bool has_copy_engine(Device device) {
 }
 
 bool encode_map(const TensorBox& box, void* map) {
-  constexpr int kFloat16 = 6, kFloat32 = 7, kBFloat16 = 9, kNoInterleave = 0, kPromote128Bytes = 2,
-                kFillZeros = 0;
-  const bool is_half = box.dtype != DType::Float32;
+  constexpr int kInt64 = 5, kFloat16 = 6, kFloat32 = 7, kBFloat16 = 9, kNoInterleave = 0,
+                kPromote128Bytes = 2, kFillZeros = 0;
+  const bool is_half = box.dtype != DType::Float32 && !box.by_eight_bytes;
   // Of 128, 64 or 32 bytes.
   const std::uint32_t row = is_half ? box.extents[0] : 0;
   const int swizzle = row == 64 ? 3 : row == 32 ? 2 : row == 16 ? 1 : 0;
-  const int type = !is_half ? kFloat32 : box.dtype == DType::Float16 ? kFloat16 : kBFloat16;
+  const int type = box.by_eight_bytes            ? kInt64
+                   : !is_half                    ? kFloat32
+                   : box.dtype == DType::Float16 ? kFloat16
+                                                 : kBFloat16;
   return encode_tiled()(map, type, TensorBox::kAxes, const_cast<void*>(box.data), box.sizes.data(),
                         box.strides.data(), box.extents.data(), box.steps.data(), kNoInterleave, swizzle,
                         kPromote128Bytes, kFillZeros) == 0;

@@ -20,16 +20,17 @@
 /// when the kernel is compiled.
 namespace lamella::depthwise {
 
-/// Where the copy engine puts pixels of so many channels of sixteen bits.
-template <int kOfPixel>
+/// Where the copy engine puts pixels of so many channels of sixteen bits; kAsTheyLie: in runs of memory.
+template <int kOfPixel, bool kAsTheyLie = false>
 struct SwizzledPixels {
+  static constexpr bool kRuns = kAsTheyLie;
   static constexpr int kPixelBytes = kOfPixel * 2, kChunks = kOfPixel / 8;
-  static constexpr bool kSwizzled = kOfPixel == 16 || kOfPixel == 32 || kOfPixel == 64;
-  static_assert(kSwizzled || (kOfPixel % 8 == 0 && kChunks % 2 == 1));
+  static constexpr bool kSwizzled = !kAsTheyLie && (kOfPixel == 16 || kOfPixel == 32 || kOfPixel == 64);
+  static_assert(kSwizzled || (kOfPixel % 8 == 0 && (kAsTheyLie || kChunks % 2 == 1)));
 
   /// Chunk `chunk`, of eight channels, of pixel number `pixel` of a box. Where a pixel has 2, 4 or 8 chunks
   /// the copy engine exchanges them by its place, so that eight neighbours lie in different banks (swizzle of
-  /// 128, 64 or 32 bytes); where it has an odd number they do as they are.
+  /// 128, 64 or 32 bytes); where it has an odd number they do as they are, and in runs of other numbers not.
   __device__ static constexpr unsigned at(int pixel, int chunk) {
     const int place = kSwizzled ? chunk ^ (pixel * kPixelBytes >> 7 & (kChunks - 1)) : chunk;
     return static_cast<unsigned>(pixel * kPixelBytes + (place << 4));
@@ -52,9 +53,12 @@ struct SwizzledPixels {
 /// kImages_ > 1: an item is as many images of a small map, and a page has all of them, so that they share
 /// what an item costs besides its data. Then kBlocks_ share out the images of the page, and are not side by
 /// side.
+///
+/// kRuns_: a block has all channels, so that what it reads of a row, or writes, is one run of memory, and is
+/// moved as such (BoxMove).
 template <int kColumns_, int kBlocks_, int kRows_, int kChannels_, int kWarpChannels_, int kTapRows_,
-          int kPages_, bool kWhole_, int kBoxColumns_ = 0, int kImages_ = 1>
-struct BoxTile : SwizzledPixels<kChannels_> {
+          int kPages_, bool kWhole_, int kBoxColumns_ = 0, int kImages_ = 1, bool kRuns_ = false>
+struct BoxTile : SwizzledPixels<kChannels_, kRuns_> {
   static constexpr int kColumns = kColumns_, kBlocks = kBlocks_, kRows = kRows_, kChannels = kChannels_;
   static constexpr int kWarpChannels = kWarpChannels_, kTapRows = kTapRows_, kPages = kPages_;
   static constexpr bool kWhole = kWhole_;
@@ -73,6 +77,18 @@ struct BoxTile : SwizzledPixels<kChannels_> {
   __host__ __device__ static constexpr int box_columns(int reach) {
     return kBoxColumns > 0 ? kBoxColumns : (kUnits + reach + 7) / 8 * 8;
   }
+  /// How many columns in front of the first one, of class and tile 0, boxes of runs begin, for which they
+  /// have room: so that runs begin with a whole sector, and line, of memory, if they can. A run that begins
+  /// within a sector is half as fast.
+  __device__ __forceinline__ static int lead_of(int first_column, int reach) {
+    if (!kRuns_ || kBoxColumns > 0) return 0;
+#pragma unroll
+    for (int unit = 8; unit > 1; unit /= 2) {
+      const int lead = first_column & (unit - 1);
+      if (kUnits + reach + lead <= box_columns(reach)) return lead;
+    }
+    return 0;
+  }
   /// Where column `column` lies in its row of such a box. Eight neighbours stay in different banks.
   __device__ static constexpr int in_box(int column) {
     return kBoxColumns == 0 || column < kBoxColumns ? column : column % 8;
@@ -83,6 +99,62 @@ struct BoxTile : SwizzledPixels<kChannels_> {
   /// How many images of an item a block has that exist.
   __device__ __forceinline__ static int images_of(const PixelCut& cut, int first_image) {
     return kImages > 1 ? max(min(kBlockImages, cut.images - first_image), 0) : 1;
+  }
+};
+
+/// How the copy engine moves kColumns columns of kRows rows of kImages images: as one box, or, of Pixels with
+/// kRuns, each row as a run of memory in some pieces. A box of pixels that are 144 bytes long, say, costs a
+/// request for each, and reads every fifth sector twice; a run neither. Where pieces do not divide a row the
+/// last one begins earlier, and moves some bytes once more.
+template <class Pixels, int kColumns, int kRows, int kImages>
+struct BoxMove {
+  static constexpr int kRowBytes = kColumns * Pixels::kPixelBytes;
+  static constexpr int kPieces = (kRowBytes + kMostRunBytes - 1) / kMostRunBytes;
+  static constexpr int kPieceBytes = run_piece_bytes(kRowBytes);
+  static constexpr int kBytes =
+      kImages * kRows * (Pixels::kRuns ? kPieces * kPieceBytes : kRowBytes);  ///< that arrive
+  static_assert(!Pixels::kRuns || kRowBytes % kLineBytes == 0);
+
+  __device__ __forceinline__ static void load(unsigned to, const TensorMap& map, int channel, int column,
+                                              int row, int image, unsigned barrier) {
+    if constexpr (Pixels::kRuns) {
+      each_piece([&](int n, int r, int from) {
+        load_box(to + (n * kRows + r) * kRowBytes + from, map, run_place(column, from), 0, row + r, image + n,
+                 barrier);
+      });
+    } else {
+      load_box(to, map, channel, column, row, image, barrier);
+    }
+  }
+  /// columns, rows, images: of the tensor.
+  __device__ __forceinline__ static void store(const TensorMap& map, unsigned from, int channel, int column,
+                                               int row, int image, int columns, int rows, int images) {
+    if constexpr (Pixels::kRuns) {
+      each_piece([&](int n, int r, int at) {
+        // Nothing may be stored from outside the tensor on.
+        const int place = run_place(column, at);
+        if (place < run_place(columns, 0) && row + r < rows && image + n < images)
+          store_box(map, from + (n * kRows + r) * kRowBytes + at, place, 0, row + r, image + n, false);
+      });
+    } else {
+      store_box(map, from, channel, column, row, image, false);
+    }
+  }
+
+ private:
+  /// In numbers of eight bytes.
+  __device__ __forceinline__ static int run_place(int column, int byte) {
+    return column * (Pixels::kPixelBytes / 8) + byte / 8;
+  }
+  template <class Use>
+  __device__ __forceinline__ static void each_piece(const Use& use) {
+#pragma unroll 1
+    for (int n = 0; n < kImages; ++n)
+#pragma unroll 1
+      for (int r = 0; r < kRows; ++r)
+#pragma unroll
+        for (int p = 0; p < kPieces; ++p)
+          use(n, r, p + 1 < kPieces ? p * kPieceBytes : kRowBytes - kPieceBytes);
   }
 };
 

@@ -47,6 +47,7 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
   synchronize_block(Sizes::kThreads);
 
   const auto item_of = [&](int number) { return unit_item<K, Tile, kPhaseH, kPhaseW, kBias>(work, number); };
+  const int lead = Tile::lead_of(item_of(0).column + WindowW::kLow, kSpan - 1);
   const int channel = warp % Tile::kWarpGroups * Tile::kWarpChannels;
   const int block = warp / (Tile::kWarpGroups * kTapGroups);
   LaneNormSums<T, kNormSums, kEights> norm;
@@ -57,7 +58,7 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
       const UnitItem item = item_of(number);
       if (item.steps == 0) continue;
       int g_row = item.class_h + (item.row + WindowH::kLow) * work.h.output_step;
-      const int g_column = item.class_w + (item.column + WindowW::kLow) * work.w.output_step;
+      const int g_column = item.class_w + (item.column + WindowW::kLow) * work.w.output_step - lead;
       int x_row = work.h.origin(item.class_h) + (item.row * kStrideH + kPhaseH) * work.h.input_step;
       const int x_column =
           work.w.origin(item.class_w) + (item.column * kStrideW + kPhaseW) * work.w.input_step;
@@ -66,14 +67,13 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
         const unsigned barrier = full + 8 * cursor.slot, to = pages + cursor.slot * Sizes::kPageBytes;
         const bool has_x = kReadsInput && page < item.steps;
         wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
-        expect_bytes(barrier,
-                     Tile::kImages * (Sizes::kGImageBytes + (has_x ? kStrideW * Sizes::kXImageBytes : 0)));
-        load_box(to, boxes.y, first_channel, g_column, g_row, item.image, barrier);
+        expect_bytes(barrier, Sizes::LoadG::kBytes + (has_x ? kStrideW * Sizes::LoadX::kBytes : 0));
+        Sizes::LoadG::load(to, boxes.y, first_channel, g_column, g_row, item.image, barrier);
         if (has_x) {
 #pragma unroll
           for (int plane = 0; plane < kStrideW; ++plane)
-            load_box(to + Sizes::kGBytes + plane * Sizes::kPlaneBytes, boxes.x, first_channel,
-                     x_column + plane * work.w.input_step, x_row, item.image, barrier);
+            Sizes::LoadX::load(to + Sizes::kGBytes + plane * Sizes::kPlaneBytes, boxes.x, first_channel,
+                               x_column + plane * work.w.input_step, x_row, item.image, barrier);
         }
         g_row += Sizes::kPageRows * work.h.output_step;
         x_row += Sizes::kXRows * work.h.input_step;
@@ -99,7 +99,7 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
     const auto g_place = [&](int pixel, int shift, int of) {
       const int column =
           Tile::in_box(Tile::column_of(block) + pixel % Tile::kColumns + min(shift, kSpan - 1));
-      return Tile::at(pixel / Tile::kColumns * Sizes::kGColumns + column, of);
+      return Tile::at(pixel / Tile::kColumns * Sizes::kGColumns + lead + column, of);
     };
     ShiftPlaces<Tile, kSpan> to_input, to_weight;
     if constexpr (kInput) to_input.template find<false>(chunk, g_place);
@@ -357,7 +357,8 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
         if constexpr (kInput) {
           if constexpr (Tile::kWarpGroups > 1) synchronize_some(1 + block, 32 * Tile::kWarpGroups);
           if (stores && images > 0 && out_row < work.h.input && out_column < work.w.input) {
-            store_box(boxes.dx, result, first_channel, out_column, out_row, image, work.accumulate);
+            Sizes::Store::store(boxes.dx, result, first_channel, out_column, out_row, image, work.w.input,
+                                work.h.input, cut.images);
             end_stores();
           }
           result = result == results ? results + Sizes::kResultBytes : results;

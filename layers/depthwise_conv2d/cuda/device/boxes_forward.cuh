@@ -11,7 +11,10 @@ struct ForwardBoxes {
   static constexpr int kInRows = (Tile::kStepRows - 1) * K::kStrideH + K::kH;
   static constexpr int kPageRows = Tile::kWhole ? kInRows : Tile::kStepRows * K::kStrideH;
   static constexpr int kReach = (kInRows + kPageRows - 1) / kPageRows;  ///< pages that a step reads
-  static constexpr int kXColumns = Tile::box_columns((K::kW - 1) / K::kStrideW);
+  static constexpr int kColumnReach = (K::kW - 1) / K::kStrideW;
+  static constexpr int kXColumns = Tile::box_columns(kColumnReach);
+  using Load = BoxMove<Tile, kXColumns, kPageRows, Tile::kImages>;
+  using Store = BoxMove<Tile, Tile::kColumns, Tile::kStepRows, Tile::kBlockImages>;
   static constexpr int kRowBytes = kXColumns * Tile::kPixelBytes;
   static constexpr int kImageBytes = kPageRows * kRowBytes;  ///< from one image of a page to the next
   static constexpr int kPlaneBytes = Tile::box_bytes(Tile::kImages * kPageRows * kXColumns);
@@ -23,7 +26,7 @@ struct ForwardBoxes {
   static constexpr int kConsumers = Tile::kBlocks * Tile::kWarpGroups;
   static constexpr int kTransformers = kTransforms ? transforming_warps(kConsumers) : 0;
   static constexpr int kThreads = 32 * (kConsumers + 1 + kTransformers);
-  static_assert(Tile::kPages >= kReach);
+  static_assert(Tile::kPages >= kReach && !(Tile::kRuns && K::kStrideW > 1));
 };
 
 /// y of a tile, all steps of all items of a block. kTransforms: pages go through some warps more before they
@@ -54,17 +57,18 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
   }
   wait_for_stream();
   __syncthreads();
+  const int lead = Tile::lead_of(work.w.origin(0), Sizes::kColumnReach);
   PageCursor<kPages> cursor;
   if (warp == kConsumers) {
     if (lane != 0) return;
     each_page<K, Tile, Sizes>(work, share, [&](int column, int row, int image) {
       const unsigned barrier = full + 8 * cursor.slot, to = pages + cursor.slot * Sizes::kPageBytes;
       wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
-      expect_bytes(barrier, K::kStrideW * Tile::kImages * Sizes::kImageBytes);
+      expect_bytes(barrier, K::kStrideW * Sizes::Load::kBytes);
 #pragma unroll
       for (int plane = 0; plane < K::kStrideW; ++plane)
-        load_box(to + plane * Sizes::kPlaneBytes, boxes.x, first_channel, column + plane * work.w.input_step,
-                 row, image, barrier);
+        Sizes::Load::load(to + plane * Sizes::kPlaneBytes, boxes.x, first_channel,
+                          column - lead + plane * work.w.input_step, row, image, barrier);
       cursor.next();
     });
     return;
@@ -81,7 +85,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
         for (int plane = 0; plane < K::kStrideW; ++plane)
           transform.template apply<Sizes::kPageRows, Sizes::kXColumns>(
               page + plane * Sizes::kPlaneBytes / 16,
-              {row, work.h.input_step, work.h.input, column + plane * work.w.input_step,
+              {row, work.h.input_step, work.h.input, column - lead + plane * work.w.input_step,
                K::kStrideW * work.w.input_step, work.w.input},
               Tile::kImages > 1 ? min(Tile::kImages, cut.images - image) : 1);
         hand_to_copy_engine();
@@ -111,7 +115,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
   Places places;
   places.template find<false>(channel / 8, [&](int pixel, int shift, int chunk) {
     const int column = Tile::in_box(Tile::column_of(block) + pixel % Tile::kColumns + shift / K::kStrideW);
-    return Tile::at(pixel / Tile::kColumns * K::kStrideH * Sizes::kXColumns + column, chunk) +
+    return Tile::at(pixel / Tile::kColumns * K::kStrideH * Sizes::kXColumns + lead + column, chunk) +
            shift % K::kStrideW * Sizes::kPlaneBytes;
   });
   const unsigned results = pages + kPages * Sizes::kPageBytes + 2 * block * Sizes::kResultBytes;
@@ -280,7 +284,8 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
       cursor.next();
       if constexpr (Tile::kWarpGroups > 1) synchronize_some(1 + block, 32 * Tile::kWarpGroups);
       if (stores && images > 0 && out_column < work.w.output) {
-        store_box(boxes.y, result, first_channel, out_column, out_row, image, work.accumulate);
+        Sizes::Store::store(boxes.y, result, first_channel, out_column, out_row, image, work.w.output,
+                            work.h.output, cut.images);
         end_stores();
       }
       if constexpr (kStatistics) {

@@ -61,6 +61,8 @@ struct BackwardBoxes {
   static constexpr int kXRows = Tile::kStepRows * K::kStrideH;
   static constexpr int kGColumns = Tile::box_columns(WindowW::kSpan - 1);
   static constexpr int kXColumns = Tile::kUnits;  ///< all: those behind x are zeros
+  using LoadG = BoxMove<Tile, kGColumns, kPageRows, Tile::kImages>;
+  using LoadX = BoxMove<Tile, kXColumns, kXRows, Tile::kImages>;
   static constexpr int kGRowBytes = kGColumns * Tile::kPixelBytes, kXRowBytes = kXColumns * Tile::kPixelBytes;
   // From one image of a page, and of the results, to the next.
   static constexpr int kGImageBytes = kPageRows * kGRowBytes, kXImageBytes = kXRows * kXRowBytes;
@@ -68,6 +70,7 @@ struct BackwardBoxes {
   static constexpr int kPlaneBytes = Tile::box_bytes(Tile::kImages * kXRows * kXColumns);
   static constexpr int kPageBytes = kGBytes + (kWeight ? K::kStrideW * kPlaneBytes : 0);
   static constexpr int kResultColumns = Tile::kColumns * K::kStrideW;
+  using Store = BoxMove<Tile, kResultColumns, kXRows, Tile::kBlockImages>;
   static constexpr int kResultImageBytes = kXRows * kResultColumns * Tile::kPixelBytes;
   static constexpr int kResultBytes =
       kInput ? Tile::box_bytes(Tile::kBlockImages * kXRows * kResultColumns) : 0;
@@ -78,7 +81,7 @@ struct BackwardBoxes {
       1024 + kTapSums + (kWeight ? Tile::kBlocks * (K::kTaps + 1) * Tile::kChannels * 4 : 0);
   static constexpr int kConsumers = Tile::kBlocks * Tile::kWarpGroups * kTapGroups;
   static constexpr int kThreads = 32 * (kConsumers + 1);
-  static_assert(Tile::kPages >= kReach);
+  static_assert(Tile::kPages >= kReach && !(Tile::kRuns && K::kStrideW > 1));
   static_assert(Tile::kTapRows == K::kH || (!kInput && Tile::kTapRows % K::kStrideH == 0));
 };
 

@@ -85,15 +85,13 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
       const Band band = band_of(number);
       const T* const g = static_cast<const T*>(work.y) + g_at(image, band);
       const T* const x = static_cast<const T*>(work.x) + x_at(image, band);
-      const RunBytes<T> g_run(g, bands > 1 ? (band.high - band.low) * out_width : planes * out_plane);
-      const RunBytes<T> x_run(x, bands > 1 ? band.rows * in_width : planes * in_plane);
-      const unsigned g_count = static_cast<unsigned>(g_run.loaded()) * sizeof(T),
-                     x_count = static_cast<unsigned>(x_run.loaded()) * sizeof(T);
+      const LineRun<T> g_run(g, bands > 1 ? (band.high - band.low) * out_width : planes * out_plane);
+      const LineRun<T> x_run(x, bands > 1 ? band.rows * in_width : planes * in_plane);
       const unsigned barrier = full + 8 * cursor.slot, to = pages + cursor.slot * page_bytes;
       wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
-      expect_bytes(barrier, g_count + x_count);
-      if (g_count > 0) load_bytes(to, g - g_run.phase, g_count, barrier);
-      if (x_count > 0) load_bytes(to + g_bytes, x - x_run.phase, x_count, barrier);
+      expect_bytes(barrier, g_run.loaded_bytes() + x_run.loaded_bytes());
+      g_run.load(to, g, barrier);
+      x_run.load(to + g_bytes, x, barrier);
       cursor.next();
     }
     synchronize_warp();  // one lane was away; the block meets below
@@ -131,15 +129,16 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
       clear();
       chain = 0;
     };
-    // Numbers from sixteen bytes to where an item begins: of addresses, the last bits are all that counts.
+    // Numbers from a line to where an item begins: of addresses, the last bits are all that counts.
+    constexpr unsigned kLine = kLineBytes / kNumber;
     const unsigned g_first = static_cast<unsigned>(reinterpret_cast<unsigned long long>(work.y)) / kNumber,
                    x_first = static_cast<unsigned>(reinterpret_cast<unsigned long long>(work.x)) / kNumber;
     const auto g_page_of = [&](const Band& band) {
-      const int phase = static_cast<int>((g_first + static_cast<unsigned>(g_at(image, band))) % 8);
+      const int phase = static_cast<int>((g_first + static_cast<unsigned>(g_at(image, band))) % kLine);
       return bytes + cursor.slot * page_bytes + phase * kNumber;
     };
     const auto x_page_of = [&](const Band& band) {
-      const int phase = static_cast<int>((x_first + static_cast<unsigned>(x_at(image, band))) % 8);
+      const int phase = static_cast<int>((x_first + static_cast<unsigned>(x_at(image, band))) % kLine);
       return bytes + cursor.slot * page_bytes + g_bytes + phase * kNumber;
     };
 

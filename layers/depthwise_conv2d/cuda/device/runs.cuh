@@ -58,20 +58,31 @@ struct Spread {
   static constexpr int kHeight = kHeight_, kWidth = kWidth_;
 };
 
-/// The part of a run that is whole in sixteen bytes, and what is before and behind.
-template <class T>
+/// The part of a run that is whole in sixteen bytes, and what is before and behind. Its place in shared
+/// memory is as far behind kUnit bytes as that in the tensor: of 128 the copy engine is a third faster than
+/// where the two differ.
+template <class T, int kUnit = 16>
 struct RunBytes {
   static constexpr int kNumbers = 16 / static_cast<int>(sizeof(T));
-  int phase, begin, whole, end;  ///< numbers from the last sixteen bytes before the run on
+  int phase, first, begin, whole, end;  ///< numbers from the last kUnit bytes before the run on
   __device__ RunBytes(const T* run, int count) {
-    phase = static_cast<int>(reinterpret_cast<unsigned long long>(run) % 16 / sizeof(T));
+    phase = static_cast<int>(reinterpret_cast<unsigned long long>(run) % kUnit / sizeof(T));
     end = phase + count;
+    first = phase / kNumbers * kNumbers;
     begin = (phase + kNumbers - 1) / kNumbers * kNumbers;
     whole = end / kNumbers * kNumbers;
   }
-  /// So many that a load takes; it reads up to fifteen bytes before and behind.
-  __device__ int loaded() const { return (end + kNumbers - 1) / kNumbers * kNumbers; }
+  /// So many, from `first` on, that a load takes; it reads up to fifteen bytes before and behind.
+  __device__ int loaded() const { return (end + kNumbers - 1) / kNumbers * kNumbers - first; }
+  __device__ unsigned loaded_bytes() const { return static_cast<unsigned>(loaded()) * sizeof(T); }
+  /// Loads them; `to`: where the kUnit bytes begin.
+  __device__ __forceinline__ void load(unsigned to, const T* run, unsigned barrier) const {
+    if (loaded() > 0)
+      load_bytes(to + static_cast<unsigned>(first * sizeof(T)), run - phase + first, loaded_bytes(), barrier);
+  }
 };
+template <class T>
+using LineRun = RunBytes<T, kLineBytes>;
 
 /// An item: a band of rows of an image, or of so many.
 template <int kImages = 1>

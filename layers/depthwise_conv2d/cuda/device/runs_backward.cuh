@@ -130,22 +130,16 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
       const T* const g = g_of(item, band);
       const int g_numbers = g_count_of(band);
       unsigned g_count = 0;
-      for (int j = 0; j < g_runs; ++j)
-        g_count += static_cast<unsigned>(RunBytes<T>(g + j * out_plane, g_numbers).loaded()) * sizeof(T);
+      for (int j = 0; j < g_runs; ++j) g_count += LineRun<T>(g + j * out_plane, g_numbers).loaded_bytes();
       const T* const x = static_cast<const T*>(work.x) + x_at(item, band);
-      const RunBytes<T> x_run(x, numbers_of(band.x_rows, work.w.input, in_plane));
-      const unsigned x_count = kReadsInput ? static_cast<unsigned>(x_run.loaded()) * sizeof(T) : 0u;
+      const LineRun<T> x_run(x, numbers_of(band.x_rows, work.w.input, in_plane));
       const unsigned barrier = full + 8 * cursor.slot, to = pages + cursor.slot * page_bytes;
       wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
-      expect_bytes(barrier, g_count + x_count);
-      for (int j = 0; j < g_runs; ++j) {
-        const RunBytes<T> run(g + j * out_plane, g_numbers);
-        const unsigned count = static_cast<unsigned>(run.loaded()) * sizeof(T);
-        if (count > 0)
-          load_bytes(to + j * cut.run_numbers * static_cast<int>(sizeof(T)), g + j * out_plane - run.phase,
-                     count, barrier);
-      }
-      if (x_count > 0) load_bytes(to + g_bytes, x - x_run.phase, x_count, barrier);
+      expect_bytes(barrier, g_count + (kReadsInput ? x_run.loaded_bytes() : 0u));
+      for (int j = 0; j < g_runs; ++j)
+        LineRun<T>(g + j * out_plane, g_numbers)
+            .load(to + j * cut.run_numbers * static_cast<int>(sizeof(T)), g + j * out_plane, barrier);
+      if (kReadsInput) x_run.load(to + g_bytes, x, barrier);
       cursor.next();
     }
     synchronize_warp();  // one lane was away; the block meets below
@@ -179,9 +173,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
     for (int i = first_item; i < last_item; ++i, item.advance(cut.bands)) {
       const Band band = band_of(item);
       const T* const g_from = g_of(item, band);
-      const RunBytes<T> x_run(static_cast<const T*>(work.x) + x_at(item, band), 0);
+      const LineRun<T> x_run(static_cast<const T*>(work.x) + x_at(item, band), 0);
       T* const dx = static_cast<T*>(work.dx) + (kInput ? x_at(item, band) : 0);
-      const RunBytes<T> of(dx, numbers_of(band.x_rows, work.w.input, in_plane));
+      const LineRun<T> of(dx, numbers_of(band.x_rows, work.w.input, in_plane));
       T* const results = reinterpret_cast<T*>(bytes + kPages * page_bytes + result * result_bytes);
       wait_for_phase(full + 8 * cursor.slot, cursor.parity);
       if (works) {
@@ -189,7 +183,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
         const T* g_pages[kRepeat];
 #pragma unroll
         for (int j = 0; j < kRepeat; ++j) {
-          const RunBytes<T> run(g_from + (g_runs > 1 ? j * out_plane : 0), 0);
+          const LineRun<T> run(g_from + (g_runs > 1 ? j * out_plane : 0), 0);
           g_pages[j] = reinterpret_cast<const T*>(page) + run.phase + g_column - Tile::kOffset +
                        (g_runs > 1 ? j * cut.run_numbers : (plane * kRepeat + j) * out_plane);
         }
@@ -308,7 +302,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_runs(const PlaneWo
           end_stores();
         }
         // What does not fill sixteen bytes, at the beginning and at the end.
-        if (thread < RunBytes<T>::kNumbers) {
+        if (thread < LineRun<T>::kNumbers) {
           const int head = of.phase + thread, tail = max(of.whole, of.begin) + thread;
           if (head < min(of.begin, of.end)) dx[thread] = results[head];
           if (tail < of.end) dx[tail - of.phase] = results[tail];

@@ -79,12 +79,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
     for (int i = first_item; lane == 0 && i < last_item; ++i, item.advance(cut.bands)) {
       const Band band = band_of(item);
       const T* const run = input_of(item, band);
-      const RunBytes<T> of(run, numbers_of(band.high - band.low, work.w.input, in_planes, in_plane));
+      const LineRun<T> of(run, numbers_of(band.high - band.low, work.w.input, in_planes, in_plane));
       wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
-      const unsigned count = static_cast<unsigned>(of.loaded()) * sizeof(T);
-      expect_bytes(full + 8 * cursor.slot, count);
-      if (count > 0)
-        load_bytes(pages + cursor.slot * page_bytes, run - of.phase, count, full + 8 * cursor.slot);
+      expect_bytes(full + 8 * cursor.slot, of.loaded_bytes());
+      of.load(pages + cursor.slot * page_bytes, run, full + 8 * cursor.slot);
       cursor.next();
     }
     return;
@@ -116,11 +114,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
 #pragma unroll 1
   for (int i = first_item; i < last_item; ++i, item.advance(cut.bands)) {
     const Band band = band_of(item);
-    const RunBytes<T> in(input_of(item, band), 0);
+    const LineRun<T> in(input_of(item, band), 0);
     T* const out = static_cast<T*>(work.y) +
                    (static_cast<Int64>(item.image) * work.channels + first_channel) * out_plane +
                    band.row * work.w.output;
-    const RunBytes<T> of(out, numbers_of(band.rows, work.w.output, planes, out_plane));
+    const LineRun<T> of(out, numbers_of(band.rows, work.w.output, planes, out_plane));
     T* const results = reinterpret_cast<T*>(bytes + kPages * page_bytes + result * result_bytes);
     wait_for_phase(full + 8 * cursor.slot, cursor.parity);
     if (works) {
@@ -194,7 +192,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
       end_stores();
     }
     // What does not fill sixteen bytes, at the beginning and at the end.
-    if (thread < RunBytes<T>::kNumbers) {
+    if (thread < LineRun<T>::kNumbers) {
       const int head = of.phase + thread, tail = max(of.whole, of.begin) + thread;
       if (head < min(of.begin, of.end)) out[thread] = results[head];
       if (tail < of.end) out[tail - of.phase] = results[tail];

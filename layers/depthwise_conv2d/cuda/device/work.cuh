@@ -29,14 +29,15 @@ struct Axis {
   /// Input 0 of a class; may be negative.
   LAMELLA_ANYWHERE int origin(int residue) const { return residue * stride - padding; }
   /// Outputs of a class.
-  LAMELLA_ANYWHERE int outputs(int residue) const {
-    return (output - residue + output_step - 1) / output_step;
-  }
+  LAMELLA_ANYWHERE int outputs(int residue) const { return ceiling(output - residue, output_step); }
   /// The first of a class's inputs that exists, and the one behind the last.
   LAMELLA_ANYWHERE int input_begin(int residue) const { return ceiling(-origin(residue), input_step); }
   LAMELLA_ANYWHERE int input_end(int residue) const { return ceiling(input - origin(residue), input_step); }
 
-  LAMELLA_ANYWHERE static int floor(int a, int b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
+  LAMELLA_ANYWHERE static int floor(int a, int b) {
+    if (b == 1) return a;  // as most often; a division takes some 25 instructions
+    return a >= 0 ? a / b : -((b - 1 - a) / b);
+  }
   LAMELLA_ANYWHERE static int ceiling(int a, int b) { return floor(a + b - 1, b); }
 };
 
@@ -383,6 +384,18 @@ struct RollingTapUnit {
     round = block / work.h.sets(), set_h = block - round * work.h.sets();
   }
 };
+
+/// Bytes of a line of memory, which the copy engine fetches as a whole where it also is one of shared memory.
+constexpr int kLineBytes = 128;
+
+/// Runs of memory that boxes are moved as (BoxMove): 256 numbers of eight bytes at most, whose places in
+/// shared memory are whole lines apart.
+constexpr int kMostRunBytes = 2048;
+/// Bytes of a piece of a run, of which there are as few as can be.
+LAMELLA_ANYWHERE constexpr int run_piece_bytes(int run) {
+  const int pieces = (run + kMostRunBytes - 1) / kMostRunBytes;
+  return ((run + pieces - 1) / pieces + kLineBytes - 1) / kLineBytes * kLineBytes;
+}
 
 /// What the copy engine knows of a tensor: its sizes, strides, and the box that one copy moves (CUtensorMap).
 struct alignas(64) TensorMap {
