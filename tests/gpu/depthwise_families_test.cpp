@@ -103,6 +103,31 @@ TEST(DepthwiseImagesTest, plans_of_several_images_compute_what_others_do) {
       settings, [](const Plan& plan) { return plan.what.ends_with(" images"); }, 7, always(4e-3));
 }
 
+TEST(DepthwiseBoxesTest, plans_in_runs_compute_what_others_do) {
+  LAMELLA_NEEDS_GPU();
+  std::vector<PlanSetting> settings;
+  const auto add = [&](Pass pass, std::int64_t images, std::int64_t channels, Size2 in, std::int64_t kernel,
+                       Hook hook = Hook::None) {
+    const DType dtype = settings.size() % 2 == 0 ? bfloat16 : float16;
+    PlanSetting of{pass, dtype, kLast, images, channels, in, Size2(kernel), Size2(kernel / 2)};
+    of.hook = hook, of.transforms = hook != Hook::None,
+    of.bias = pass == Pass::Forward || pass == Pass::Weight;
+    settings.push_back(of);
+  };
+  add(Pass::Forward, 3, 72, Size2(28), 3);
+  add(Pass::Forward, 2, 24, Size2(33, 57), 5, Hook::Statistics);
+  add(Pass::Forward, 3, 16, Size2(40, 30), 3);
+  add(Pass::Input, 2, 120, Size2(30, 23), 5);
+  add(Pass::Input, 5, 40, Size2(7), 3);
+  add(Pass::Weight, 3, 72, Size2(56), 3);
+  add(Pass::Weight, 2, 104, Size2(16, 30), 5);
+  add(Pass::Both, 3, 88, Size2(21), 3, Hook::NormSums);
+  add(Pass::Both, 2, 48, Size2(29, 35), 3);
+  expect_plans_agree(
+      settings, [](const Plan& plan) { return plan.what.starts_with("boxes in runs"); }, 12,
+      [](const PlanSetting& of) { return of.dtype == float16 ? 1e-3 : 8e-3; });
+}
+
 TEST(DepthwiseBoxesTest, plans_of_odd_eights_compute_what_others_do) {
   LAMELLA_NEEDS_GPU();
   std::vector<PlanSetting> settings;

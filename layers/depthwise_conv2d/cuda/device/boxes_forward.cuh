@@ -288,6 +288,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
                             work.h.output, cut.images);
         end_stores();
       }
+      if constexpr (Tile::kRuns) synchronize_warp();  // one lane was away, for some pieces
       if constexpr (kStatistics) {
         if (Tile::kImages == 1 && works && columns_left > 0) add_moments(result);
         rows_left -= Tile::kStepRows;
