@@ -11,7 +11,7 @@ namespace lamella::depthwise::checks {
 // Of sixteen bits: a pixel is whole in sixteen bytes.
 constexpr int kBoxChannels = 8;
 constexpr Layout kBoxLayout{true, kBoxChannels, kBoxChannels},
-    kRunLayout{true, kBoxChannels, kBoxChannels, false};
+    kDenseLayout{true, kBoxChannels, kBoxChannels, false};
 
 /// Problems for items of so many images, with a multiple of so many channels.
 inline Wanted want_boxes(const KernelSizes& kernel, int images, int channels = kBoxChannels) {
@@ -35,7 +35,7 @@ inline Geometry draw_map(Draw& draw, Wanted wanted, int size) {
 template <class Tile>
 constexpr BoxTileSizes kBoxSizes{Tile::kColumns,      Tile::kBlocks,  Tile::kRows,  Tile::kChannels,
                                  Tile::kWarpChannels, Tile::kTapRows, Tile::kPages, Tile::kWhole,
-                                 Tile::kBoxColumns,   Tile::kImages,  Tile::kRuns};
+                                 Tile::kBoxColumns,   Tile::kImages,  Tile::kByRows};
 template <class Tile>
 constexpr ToeplitzTileSizes kToeplitzSizes{Tile::kTiles,    Tile::kRows,      Tile::kHigh,
                                            Tile::kWide,     Tile::kAcross,    Tile::kGroups / Tile::kAcross,
@@ -52,14 +52,14 @@ inline EmulatedTensor box_tensor(const Pixels& pixels, int images, int rows, int
                                  const BoxSizes& box, int number = 2) {
   EmulatedTensor made;
   made.data = static_cast<unsigned char*>(pixels.data);
-  if (box.runs) {
-    constexpr int kNumber = 8;
+  if (box.by_rows) {
+    constexpr int kNumber = kPieceUnit;
     made.number = kNumber;
     const std::int64_t row_bytes = std::int64_t{columns} * channels * number;
-    const std::int64_t of_runs[4] = {row_bytes / kNumber, 1, rows, images};
+    const std::int64_t of_rows[4] = {row_bytes / kNumber, 1, rows, images};
     const std::int64_t apart[4] = {kNumber, row_bytes, pixels.row * number, pixels.image * number};
-    std::copy_n(of_runs, 4, made.sizes), std::copy_n(apart, 4, made.strides);
-    made.box[0] = run_piece_bytes(box.pixels * box.channels * number) / kNumber;
+    std::copy_n(of_rows, 4, made.sizes), std::copy_n(apart, 4, made.strides);
+    made.box[0] = row_piece_bytes(box.pixels * box.channels * number) / kNumber;
     made.box[1] = made.box[2] = made.box[3] = 1;
     return made;
   }

@@ -20,10 +20,10 @@ template <class T, class K, class Tile>
 Geometry box_geometry(Draw& draw, int width, bool is_forward) {
   Wanted wanted = want_boxes(Case<T, K>::kSizes, Tile::kImages);
   if (width > 0) wanted.spread_w = 1, wanted.padding_w = (K::kW - 1) / 2, wanted.may_reach_beyond = false;
-  if (Tile::kRuns) wanted.spread_h = wanted.spread_w = 1;
+  if (Tile::kByRows) wanted.spread_h = wanted.spread_w = 1;
   for (;;) {
     Geometry g = draw_geometry(draw, wanted);
-    if (Tile::kRuns) g.channels = Tile::kChannels;
+    if (Tile::kByRows) g.channels = Tile::kChannels;
     PixelWork work;
     work.w = columns_of(g, K::kW);
     const auto narrowed = [&] {
@@ -39,7 +39,7 @@ void forward(double lift = 0, int width = 0) {
   for_seeds(kSeeds, [=](Draw& draw) {
     const Geometry g = box_geometry<T, K, Tile>(draw, width, true);
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, Tile::kRuns ? kRunLayout : kBoxLayout, kTransforms, lift);
+    Case<T, K> problem(draw, g, Tile::kByRows ? kDenseLayout : kBoxLayout, kTransforms, lift);
     problem.never_add();
     BoxWork boxes;
     PixelWork& work = boxes.work;
@@ -70,7 +70,7 @@ void backward(int width = 0) {
   for_seeds(kSeeds, [=](Draw& draw) {
     const Geometry g = box_geometry<T, K, Tile>(draw, width, false);
     SCOPED_TRACE(to_string(g));
-    Case<T, K> problem(draw, g, Tile::kRuns ? kRunLayout : kBoxLayout, std::max(kTransforms, kNormSums));
+    Case<T, K> problem(draw, g, Tile::kByRows ? kDenseLayout : kBoxLayout, std::max(kTransforms, kNormSums));
     problem.never_add();
     BoxWork boxes;
     PixelWork& work = boxes.work;
@@ -180,42 +180,63 @@ TEST(Boxes, weight_gradient_odd_eights_stride) {
   backward<Float16, Kernel<5, 5, 2, 2>, BoxTile<8, 1, 2, 40, 8, 5, 4, false>, false, true, true>();
 }
 
-// Rows that are moved as runs of memory.
-TEST(Boxes, forward_runs) {
+// Boxes that are moved by rows.
+TEST(Boxes, forward_by_rows) {
   forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 2, 4, 24, 8, 3, 3, false, 0, 1, true>>();
 }
-TEST(Boxes, forward_runs_in_pieces) {
+TEST(Boxes, forward_by_rows_in_pieces) {
   forward<Float16, Kernel<5, 5, 1, 1>, BoxTile<16, 1, 2, 184, 8, 5, 4, false, 0, 1, true>>();
 }
-TEST(Boxes, forward_runs_of_even_eights) {
+TEST(Boxes, forward_by_rows_of_even_eights) {
   forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 3, 2, 16, 16, 3, 3, false, 0, 1, true>>();
 }
-TEST(Boxes, forward_runs_of_several_images) {
+TEST(Boxes, forward_by_rows_of_several_images) {
   forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 2, 4, 40, 8, 3, 2, true, 0, 4, true>>();
 }
-TEST(Boxes, forward_runs_of_narrow_boxes) {
+TEST(Boxes, forward_by_rows_of_narrow_boxes) {
   forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 1, 4, 72, 8, 3, 2, true, 8, 1, true>>(0, 7);
 }
-TEST(Boxes, forward_runs_transforms_and_statistics) {
+TEST(Boxes, forward_by_rows_transforms_and_statistics) {
   forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 1, 2, 144, 16, 3, 3, false, 0, 1, true>, kClamp, true>();
 }
-TEST(Boxes, both_gradients_of_runs) {
+TEST(Boxes, both_gradients_by_rows) {
   backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 2, 2, 24, 8, 3, 3, false, 0, 1, true>, true, true,
            true>();
 }
-TEST(Boxes, both_gradients_of_runs_with_hooks) {
+TEST(Boxes, both_gradients_by_rows_with_hooks) {
   backward<Float16, Kernel<3, 3, 1, 1>, BoxTile<16, 1, 2, 72, 8, 3, 2, false, 0, 1, true>, true, true, true,
            kClamp, kClamp>();
 }
-TEST(Boxes, weight_gradient_of_runs_in_pieces) {
+TEST(Boxes, weight_gradient_by_rows_in_pieces) {
   backward<BFloat16, Kernel<5, 5, 1, 1>, BoxTile<16, 1, 1, 200, 8, 5, 6, false, 0, 1, true>, false, true,
            true>();
 }
-TEST(Boxes, input_gradient_of_runs_of_several_images) {
+TEST(Boxes, input_gradient_by_rows_of_several_images) {
   backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 1, 4, 40, 8, 3, 1, true, 0, 2, true>, true, false,
            false>();
 }
-TEST(Boxes, weight_gradient_of_runs_stride_of_rows) {
+TEST(Boxes, forward_by_rows_stride_of_rows) {
+  forward<Float16, Kernel<3, 3, 2, 1>, BoxTile<16, 1, 2, 56, 8, 3, 3, false, 0, 1, true>>();
+}
+TEST(Boxes, forward_by_rows_transforms_of_several_images) {
+  forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<8, 2, 4, 24, 8, 3, 2, true, 0, 4, true>, kHardSwish>();
+}
+TEST(Boxes, input_gradient_by_rows_stride_of_rows) {
+  backward<BFloat16, Kernel<3, 3, 2, 1>, BoxTile<16, 1, 2, 72, 8, 3, 3, false, 0, 1, true>, true, false,
+           false>();
+}
+TEST(Boxes, both_gradients_by_rows_stride_of_rows) {
+  backward<Float16, Kernel<3, 3, 2, 1>, BoxTile<8, 2, 2, 24, 8, 3, 3, false, 0, 1, true>, true, true, true>();
+}
+TEST(Boxes, both_gradients_by_rows_with_hardswish) {
+  backward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 1, 2, 40, 8, 3, 2, false, 0, 1, true>, true, true, true,
+           kHardSwish, kHardSwish>();
+}
+TEST(Boxes, weight_gradient_by_rows_of_some_rows_of_taps) {
+  backward<BFloat16, Kernel<8, 7, 1, 1>, BoxTile<16, 1, 1, 24, 8, 4, 9, false, 0, 1, true>, false, true,
+           true>();
+}
+TEST(Boxes, weight_gradient_by_rows_stride_of_rows) {
   backward<BFloat16, Kernel<3, 3, 2, 1>, BoxTile<16, 1, 2, 24, 8, 3, 3, false, 0, 1, true>, false, true,
            true>();
 }

@@ -96,7 +96,7 @@ class Tensor {
 struct Layout {
   bool channels_last = false;
   int x_unit = 1, y_unit = 1;  ///< numbers whose multiples tensors and their pixels begin on: powers of two
-  bool apart = true;           ///< whether pixels may lie further from each other than they must
+  bool may_have_gaps = true;   ///< whether pixels may lie further from each other than they must
 };
 /// The largest power of two that divides `count`, of numbers that sixteen bytes have.
 template <class T>
@@ -202,12 +202,11 @@ struct Case {
   Case(Draw& draw, const Geometry& geometry, Layout layout, int transforms, double lift, int x_skew)
       : g(geometry),
         reference(draw, g, transforms, lift),
-        x(layout.channels_last, x_skew, layout.apart ? apart(draw, layout.x_unit) : 0, g.batch, g.channels,
-          g.h, g.w),
-        y(layout.channels_last, skew(draw, layout.y_unit), layout.apart ? apart(draw, layout.y_unit) : 0,
-          g.batch, g.channels * g.repeat, g.out_h, g.out_w),
+        x(layout.channels_last, x_skew, apart(draw, layout, layout.x_unit), g.batch, g.channels, g.h, g.w),
+        y(layout.channels_last, skew(draw, layout.y_unit), apart(draw, layout, layout.y_unit), g.batch,
+          g.channels * g.repeat, g.out_h, g.out_w),
         dx(layout.channels_last, draw.one_in(3) ? skew(draw, layout.x_unit) : x_skew,
-           layout.apart ? apart(draw, layout.x_unit) : 0, g.batch, g.channels, g.h, g.w),
+           apart(draw, layout, layout.x_unit), g.batch, g.channels, g.h, g.w),
         adds_(draw.one_in(4)),
         old_x_(draw.numbers(static_cast<std::int64_t>(reference.x.size()))),
         old_y_(draw.numbers(static_cast<std::int64_t>(reference.y.size()))) {
@@ -226,7 +225,9 @@ struct Case {
   }
 
   static int skew(Draw& draw, int unit) { return draw(0, Tensor<T>::kNumbers / unit - 1) * unit; }
-  static int apart(Draw& draw, int unit) { return draw.one_in(3) ? unit : 0; }
+  static int apart(Draw& draw, const Layout& layout, int unit) {
+    return layout.may_have_gaps && draw.one_in(3) ? unit : 0;
+  }
   static const void* keep(const std::vector<double>& numbers, bool is_float32, std::vector<float>& floats,
                           std::vector<T>& others) {
     for (const double number : numbers) {

@@ -39,6 +39,31 @@ TEST(Plans, of_float_boxes_are_offered) {
   }
 }
 
+TEST(Plans, of_boxes_by_rows_are_offered_for_dense_rows_of_few_channels) {
+  for (const Pass pass : {Pass::Forward, Pass::Input, Pass::Weight, Pass::Both}) {
+    SCOPED_TRACE(static_cast<int>(pass));
+    Problem problem;
+    problem.pass = pass, problem.dtype = DType::BFloat16, problem.channels_last = problem.boxes = true;
+    const auto count = [&](std::int64_t channels, Size2 stride = {1, 1}, std::int64_t dilation = 1) {
+      const Size2 in(56), out(55 / stride.h + 1, 55 / stride.w + 1);
+      problem.geometry = {64,  channels, channels, channels,        in,
+                          out, {3, 3},   stride,   Size2(dilation), Size2(dilation)};
+      const std::vector<Plan> plans = plans_for(problem);
+      return std::count_if(plans.begin(), plans.end(),
+                           [](const Plan& plan) { return plan.what.starts_with("boxes by rows"); });
+    };
+    for (const std::int64_t channels : {16, 24, 72, 120}) EXPECT_GT(count(channels), 0) << channels;
+    EXPECT_GT(count(72, {2, 1}), 0);
+    for (const std::int64_t channels : {32, 64, 136}) EXPECT_EQ(count(channels), 0) << channels;
+    EXPECT_EQ(count(72, {1, 2}), 0);
+    EXPECT_EQ(count(72, {1, 1}, 2), 0);
+    problem.input_gaps = true;
+    EXPECT_EQ(count(72), 0);
+    problem.input_gaps = false, problem.output_gaps = true;
+    EXPECT_EQ(count(72), 0);
+  }
+}
+
 TEST(Plans, of_matrices_come_before_runs_where_taps_are_many) {
   const auto families = [](Pass pass, Size2 kernel, std::int64_t size, DType dtype, bool exact_taps) {
     Problem problem;

@@ -37,8 +37,9 @@ void store_some(unsigned row, const unsigned* matrix, int count) {
 template <class Move>
 void each_number(const EmulatedTensor& tensor, unsigned shared, const std::int64_t (&first)[4],
                  const Move& move) {
-  constexpr std::size_t kSwizzlePeriod = 1024, kUnit = 128;
-  emulated::check_shared(shared_memory() + shared, 1, tensor.swizzle != 0 ? kSwizzlePeriod : kUnit, "a box");
+  constexpr std::size_t kSwizzlePeriod = 1024, kBoxAlignment = 128;
+  emulated::check_shared(shared_memory() + shared, 1, tensor.swizzle != 0 ? kSwizzlePeriod : kBoxAlignment,
+                         "a box");
   std::int64_t place = shared;
   const int(&box)[4] = tensor.box;
   for (int i = 0; i < box[3]; ++i)
@@ -111,12 +112,12 @@ void load_box(unsigned to, const TensorMap& map, int channel, int pixel, int row
     emulated::bytes_arrive(barrier, bytes);
   });
 }
-void store_box(const TensorMap& map, unsigned from, int channel, int pixel, int row, int image, bool add) {
+void store_box(const TensorMap& map, unsigned from, int channel, int pixel, int row, int image) {
   const EmulatedTensor& tensor = tensor_of(map);
   const std::int64_t first[4] = {channel, pixel, row, image};
   for (int axis = 0; axis < 4; ++axis)
-    if (first[axis] < 0 || first[axis] >= tensor.sizes[axis] || add)
-      throw emulated::Fault("a box is stored from outside its tensor on, or added to what is there");
+    if (first[axis] < 0 || first[axis] >= tensor.sizes[axis])
+      throw emulated::Fault("a box is stored from outside its tensor on");
   emulated::store_later([&tensor, from, channel, pixel, row, image] {
     each_number(tensor, from, {channel, pixel, row, image},
                 [&](const unsigned char* shared, unsigned char* number) {

@@ -171,7 +171,7 @@ struct EmulatedTensor {
 struct TensorMap;
 void load_box(unsigned to, const TensorMap& map, int channel, int pixel, int row, int image,
               unsigned barrier);
-void store_box(const TensorMap& map, unsigned from, int channel, int pixel, int row, int image, bool add);
+void store_box(const TensorMap& map, unsigned from, int channel, int pixel, int row, int image);
 void load_bytes(unsigned to, const void* from, unsigned bytes, unsigned barrier);
 void store_bytes(void* to, unsigned from, unsigned bytes);
 inline void end_stores() { emulated::end_stores(); }

@@ -103,7 +103,7 @@ TEST(DepthwiseImagesTest, plans_of_several_images_compute_what_others_do) {
       settings, [](const Plan& plan) { return plan.what.ends_with(" images"); }, 7, always(4e-3));
 }
 
-TEST(DepthwiseBoxesTest, plans_in_runs_compute_what_others_do) {
+TEST(DepthwiseBoxesTest, plans_by_rows_compute_what_others_do) {
   LAMELLA_NEEDS_GPU();
   std::vector<PlanSetting> settings;
   const auto add = [&](Pass pass, std::int64_t images, std::int64_t channels, Size2 in, std::int64_t kernel,
@@ -124,7 +124,7 @@ TEST(DepthwiseBoxesTest, plans_in_runs_compute_what_others_do) {
   add(Pass::Both, 3, 88, Size2(21), 3, Hook::NormSums);
   add(Pass::Both, 2, 48, Size2(29, 35), 3);
   expect_plans_agree(
-      settings, [](const Plan& plan) { return plan.what.starts_with("boxes in runs"); }, 12,
+      settings, [](const Plan& plan) { return plan.what.starts_with("boxes by rows"); }, 12,
       [](const PlanSetting& of) { return of.dtype == float16 ? 1e-3 : 8e-3; });
 }
 

@@ -13,7 +13,7 @@ struct BoxTileSizes {
   int columns, blocks, rows, channels, warp_channels, tap_rows, pages;
   bool whole;
   int box_columns = 0, images = 1;
-  bool runs = false;
+  bool by_rows = false;
 
   int down() const { return 16 / columns; }
   int step_rows() const { return rows * down(); }
@@ -30,7 +30,7 @@ struct BoxTileSizes {
 struct BoxSizes {
   int channels = 0, pixels = 0, rows = 0, images = 0;
   int pixel_step = 1, row_step = 1;
-  bool runs = false;  ///< rows are runs of memory, which are moved in pieces: see BoxMove
+  bool by_rows = false;  ///< in pieces of rows: see BoxMove
 };
 struct BoxPlan {
   Launch launch;
@@ -43,8 +43,8 @@ inline bool fits(const BoxSizes& box) {
   return box.pixels * box.pixel_step <= kLargestBox && box.rows * box.row_step <= kLargestBox &&
          box.images <= kLargestBox && box.pixel_step <= kLargestBoxStep && box.row_step <= kLargestBoxStep;
 }
-/// Whether the rows of such a box are runs of memory, where pixels have so many channels and no gaps.
-inline bool are_runs(const BoxSizes& box, std::int64_t channels) {
+/// Whether such a box may be moved by rows, of pixels of so many channels without gaps.
+inline bool has_whole_rows(const BoxSizes& box, std::int64_t channels) {
   return box.channels == channels && channels % 8 == 0 && box.pixel_step == 1 && box.row_step == 1;
 }
 /// What a box takes of shared memory, where each begins a swizzle's period.
@@ -120,9 +120,9 @@ inline BoxPlan cut_forward_boxes(PixelWork& work, std::int64_t images, std::int6
             work.h.input_step};
   plan.y = {tile.channels,       tile.columns,       tile.step_rows(),
             tile.block_images(), work.w.output_step, work.h.output_step};
-  plan.x.runs = plan.y.runs = tile.runs;
+  plan.x.by_rows = plan.y.by_rows = tile.by_rows;
   if (!fits(plan.x) || !fits(plan.y)) return plan;
-  if (tile.runs && !(are_runs(plan.x, channels) && are_runs(plan.y, channels))) return plan;
+  if (tile.by_rows && !(has_whole_rows(plan.x, channels) && has_whole_rows(plan.y, channels))) return plan;
   if (!share_items(work, plan.launch, items_of(work, ceiling(images, tile.images)), wanted_blocks))
     return plan;
   plan.launch.threads = 32 * (tile.blocks * tile.warp_groups() + 1);
@@ -212,9 +212,10 @@ inline BoxPlan cut_backward_boxes(PixelWork& work, std::int64_t images, std::int
             work.h.input_step};
   plan.dx = {tile.channels,    tile.columns * kernel.stride_w, x_rows, tile.block_images(), work.w.input_step,
              work.h.input_step};
-  plan.x.runs = plan.y.runs = plan.dx.runs = tile.runs;
+  plan.x.by_rows = plan.y.by_rows = plan.dx.by_rows = tile.by_rows;
   if (!fits(plan.y) || (weight && !fits(plan.x)) || (input && !fits(plan.dx))) return plan;
-  if (tile.runs && !(are_runs(plan.y, channels) && are_runs(plan.x, channels) && are_runs(plan.dx, channels)))
+  if (tile.by_rows && !(has_whole_rows(plan.y, channels) && has_whole_rows(plan.x, channels) &&
+                        has_whole_rows(plan.dx, channels)))
     return plan;
   if (!share_items(work, plan.launch, items_of(work, ceiling(images, tile.images)), wanted_blocks))
     return plan;

@@ -37,7 +37,7 @@ inline Launch cut_forward_runs(PlaneWork& work, std::int64_t images, std::int64_
                                std::int64_t wanted_blocks) {
   PlaneCut& cut = work.cut;
   Launch launch;
-  const std::int64_t line = kLineBytes / number_bytes, workers = threads - 32;
+  const std::int64_t line = kLineBytes / number_bytes, vector = 16 / number_bytes, workers = threads - 32;
   const std::int64_t in_plane = std::int64_t{work.h.input} * work.w.input,
                      out_plane = std::int64_t{work.h.output} * work.w.output;
   const std::int64_t column_groups = ceiling(work.w.output, tile.columns),
@@ -78,7 +78,7 @@ inline Launch cut_forward_runs(PlaneWork& work, std::int64_t images, std::int64_
   cut.zeros = static_cast<int>(round_up(work.w.padding + tile.offset + 1, line));
   // A run may begin anywhere in a line, and a window end behind the run.
   const std::int64_t behind =
-      tile.columns * kernel.stride_w + kernel.kernel_w * std::int64_t{work.w.input_step} + 16 / number_bytes;
+      tile.columns * kernel.stride_w + kernel.kernel_w * std::int64_t{work.w.input_step} + vector;
   cut.input_numbers = static_cast<int>(round_up(in_numbers + line + behind, line));
   cut.output_numbers = static_cast<int>(round_up(out_numbers + line, line));
   launch_forward_runs(work, launch, channels, images * cut.bands, tile.pages, number_bytes, threads,
@@ -117,7 +117,7 @@ inline Launch cut_backward_runs(PlaneWork& work, std::int64_t images, std::int64
                                 std::int64_t wanted_blocks) {
   PlaneCut& cut = work.cut;
   Launch launch;
-  const std::int64_t line = kLineBytes / number_bytes, workers = threads - 32;
+  const std::int64_t line = kLineBytes / number_bytes, vector = 16 / number_bytes, workers = threads - 32;
   const UnitReachSizes reach_h(kernel.kernel_h, kernel.stride_h, spread_h, work.h.padding % kernel.stride_h);
   const UnitReachSizes reach_w(kernel.kernel_w, kernel.stride_w, spread_w, work.w.padding % kernel.stride_w);
   const std::int64_t q_h = work.h.padding / kernel.stride_h, q_w = work.w.padding / kernel.stride_w;
@@ -168,8 +168,7 @@ inline Launch cut_backward_runs(PlaneWork& work, std::int64_t images, std::int64
   cut.row_groups = static_cast<int>(most_row_groups);
   cut.zeros =
       static_cast<int>(round_up(std::max<std::int64_t>(0, -(q_w + reach_w.low)) + tile.offset + 1, line));
-  const std::int64_t behind =
-      tile.columns * kernel.stride_w + reach_w.span + q_w + tile.vector_g + 16 / number_bytes;
+  const std::int64_t behind = tile.columns * kernel.stride_w + reach_w.span + q_w + tile.vector_g + vector;
   const auto run_numbers = [&](std::int64_t run) {
     return static_cast<int>(round_up(run + line + behind, line));
   };

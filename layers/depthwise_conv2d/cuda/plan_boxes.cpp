@@ -101,10 +101,10 @@ double box_cost(const Problem& p, const Shape& s, const BoxTileSizes& t, const P
   const double strided = k.stride_w > 1 && p.pass != Pass::Weight ? 0.062 : 0;
   const double memory = bytes / 4.15e9 *
                         (0.988 + 19.2 / in_flight +
-                         (t.runs ? 0 : 2 * (sectors_of(s.channels, t.channels) - 1)) + drift + strided);
+                         (t.by_rows ? 0 : 2 * (sectors_of(s.channels, t.channels) - 1)) + drift + strided);
   const double matrix = warp_steps * products * 0.3 * of_sm;
-  // Of runs two of eight neighbours meet in a bank where pixels have an even number of eights.
-  const double conflicts = t.runs && t.channels / 8 % 2 == 0 ? 2 : 1;
+  // By rows two of eight neighbours meet in a bank where pixels have an even number of eights.
+  const double conflicts = t.by_rows && t.channels / 8 % 2 == 0 ? 2 : 1;
   const double shared =
       (warp_steps * conflicts * (loads + stores) + steps * (page + results) / 128) * 1.37 * of_sm;
   const double issue = (warp_steps * instructions * 7.38 + items * warps * 386) / 4 * of_sm;
@@ -117,10 +117,13 @@ double box_cost(const Problem& p, const Shape& s, const BoxTileSizes& t, const P
   const double waves = blocks / (kMultiprocessors * resident);
   const double parts =
       static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) * (taps + 1) * 8 / 1e9;
-  // Of an odd number of eights, and of runs, they are too low by so much, as medians of 1,500 and 500
-  // measurements.
-  const double odd = t.runs ? (s.forward ? 1.15 : 1.1) : t.channels / 8 % 2 == 0 ? 1 : s.forward ? 1.2 : 1.1;
-  return odd * (std::pow(sum, 1 / kPower) * (1 + 0.435 * (std::ceil(waves) / waves - 1)) + parts + 0.0026);
+  // Of an odd number of eights, and by rows, they are too low by so much, as medians of what was measured.
+  const double optimism = t.by_rows                 ? (s.forward ? 1.15 : 1.1)
+                          : t.channels / 8 % 2 == 0 ? 1
+                          : s.forward               ? 1.2
+                                                    : 1.1;
+  return optimism *
+         (std::pow(sum, 1 / kPower) * (1 + 0.435 * (std::ceil(waves) / waves - 1)) + parts + 0.0026);
 }
 
 /// The plan of a configuration; false: it does not fit.
@@ -163,9 +166,9 @@ bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named
                                    k.kernel_h, k.kernel_w, k.stride_h, k.stride_w, t.columns, t.blocks,
                                    t.rows, t.channels, t.warp_channels, t.tap_rows, t.pages, word(t.whole));
   plan.kernel.assign(text.data(), static_cast<std::size_t>(length));
-  if (t.box_columns > 0 || t.images > 1 || t.runs) plan.kernel += ", " + std::to_string(t.box_columns);
-  if (t.images > 1 || t.runs) plan.kernel += ", " + std::to_string(t.images);
-  if (t.runs) plan.kernel += ", true";
+  if (t.box_columns > 0 || t.images > 1 || t.by_rows) plan.kernel += ", " + std::to_string(t.box_columns);
+  if (t.images > 1 || t.by_rows) plan.kernel += ", " + std::to_string(t.images);
+  if (t.by_rows) plan.kernel += ", true";
   plan.kernel += ">, ";
   if (!s.forward)
     plan.kernel += std::string(word(input)) + ", " + word(weight) + ", " + word(p.bias) + ", " +
@@ -174,13 +177,22 @@ bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named
   plan.kernel += std::string(activation_word(p, loads_transformed(p))) + ", " +
                  (s.forward ? word(has_statistics(p)) : activation_word(p, has_norm_sums(p))) + ", " +
                  std::to_string(blocks_of_sm) + ">";
-  plan.what = std::string(t.runs ? "boxes in runs of " : "boxes of ") + std::to_string(t.blocks) + " x " +
+  plan.what = std::string(t.by_rows ? "boxes by rows of " : "boxes of ") + std::to_string(t.blocks) + " x " +
               std::to_string(t.columns) + " columns, " + std::to_string(t.step_rows()) + " rows, " +
               std::to_string(t.channels) + " channels (" + std::to_string(t.warp_channels) +
               " to a warp), strips of " + std::to_string(plan.pixels.cut.strip_rows) + ", " +
               std::to_string(t.pages) + " pages";
   if (t.images > 1) plan.what += " of " + std::to_string(t.images) + " images";
   return true;
+}
+
+/// Whether boxes may be moved by rows: of all channels, an odd number of eights or one by which no more than
+/// two of eight neighbours meet in a bank. Of more than 128 blocks wait for themselves (docs/performance.md).
+bool may_move_rows(const Problem& p, const Shape& s) {
+  constexpr std::int64_t kMostChannels = 128;
+  const std::int64_t eights = s.channels / 8;
+  return s.channels % 8 == 0 && s.channels <= kMostChannels && (eights % 2 == 1 || eights % 4 == 2) &&
+         !p.input_gaps && !p.output_gaps && s.kernel.stride_w == 1;
 }
 
 /// Calls add(config) for what may be worth a thought.
@@ -193,7 +205,7 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
                      : ceiling(axis.input, std::int64_t{axis.output_step} * stride);
   };
   const std::int64_t rows = in_units(s.h, k.stride_h), columns = in_units(s.w, k.stride_w);
-  std::vector<std::pair<int, bool>> channels_of_block;  // and whether in runs
+  std::vector<std::pair<int, bool>> channels_of_block;  // and whether by rows
   for (const int channels : {16, 32, 64, 24, 40, 72, 120}) {
     if (channels > round_up(s.channels, 16) || (channels == 16 && s.channels >= 64)) continue;
     // An odd number of eights is for those that others do not fit.
@@ -202,8 +214,10 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
     if (wasteful(s.channels, channels, is_odd ? 0.95 : 0.73) && channels > 16) continue;
     channels_of_block.emplace_back(channels, false);
   }
-  if (may_move_runs(p, s) && k.stride_w == 1)
+  if (may_move_rows(p, s) && k.stride_w == 1)
     channels_of_block.emplace_back(static_cast<int>(s.channels), true);
+  // Larger blocks wait for themselves; by rows there are none with fewer channels.
+  constexpr int kMostWarps = 16, kMostByRows = 20;
   BoxConfig c;
   // Several images of a small map to an item; blocks share them out.
   const auto each_of = [&](int images, int width) {
@@ -211,7 +225,7 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
       if (images > 1 && images % blocks != 0) continue;
       const int units = images > 1 ? width : width * blocks;
       if (wasteful(columns, units, columns < 8 ? 0.4 : 0.8) || (width == 8 && columns % 16 == 0)) continue;
-      for (const auto& [channels, runs] : channels_of_block) {
+      for (const auto& [channels, by_rows] : channels_of_block) {
         for (const int rows_of_step : {1, 2, 3, 4, 7, 8, 14, 16}) {
           if (rows_of_step > 8 && images == 1) continue;  // strips do as well
           const int step = rows_of_step * 16 / width;
@@ -229,7 +243,7 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
               if (tap_rows > k.kernel_h) continue;
               const int groups = weight ? static_cast<int>(ceiling(k.kernel_h, tap_rows)) : 1;
               const int warps = blocks * channels / warp_channels * groups;
-              if (warps < 2 || warps > (runs ? 20 : 16)) continue;
+              if (warps < 2 || warps > (by_rows ? kMostByRows : kMostWarps)) continue;
               for (const int more : {1, 2, 3}) {
                 const bool whole = step >= rows;
                 const int read = s.forward ? (step - 1) * k.stride_h + k.kernel_h
@@ -249,7 +263,7 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
                           whole,
                           0,
                           images,
-                          runs};
+                          by_rows};
                 for (const int strip : {14, 28, 56, 112}) {
                   if (strip > 14 && strip / 2 >= rows) break;
                   c.strip = whole ? step : strip;
@@ -286,17 +300,17 @@ bool may_use_boxes(const Problem& p, const Shape& s) {
 void add_box_plans(const Problem& p, const Shape& s, std::vector<Plan>& plans) {
   if (!may_use_boxes(p, s)) return;
   // Of each kind the best: so what was measured of one stays among the plans, however the others do.
-  std::vector<std::pair<double, BoxConfig>> of_one_image, of_several, of_odd_eights, of_runs;
+  std::vector<std::pair<double, BoxConfig>> of_one_image, of_several, of_odd_eights, by_rows;
   Plan plan;
   each_box(p, s, [&](const BoxConfig& c) {
     if (!plan_boxes(p, s, c, false, plan)) return;
-    auto& kind = c.tile.runs                    ? of_runs
+    auto& kind = c.tile.by_rows                 ? by_rows
                  : c.tile.channels / 8 % 2 == 1 ? of_odd_eights
                  : c.tile.images > 1            ? of_several
                                                 : of_one_image;
     kind.emplace_back(plan.cost, c);
   });
-  for (auto* const configs : {&of_one_image, &of_several, &of_odd_eights, &of_runs})
+  for (auto* const configs : {&of_one_image, &of_several, &of_odd_eights, &by_rows})
     add_best(
         *configs, [&](const auto& config, Plan& best) { plan_boxes(p, s, config, true, best); }, plans);
 }

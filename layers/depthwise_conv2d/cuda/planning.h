@@ -125,16 +125,6 @@ inline double sectors_of(std::int64_t channels, int of_block) {
   return sum * kSector / static_cast<double>(kPixels * channels * kNumber);
 }
 
-/// Whether a block may have all channels, and rows be moved as runs of memory (BoxMove): of an odd number of
-/// eights, or one by which no more than two of eight neighbours meet in a bank.
-inline bool may_move_runs(const Problem& p, const Shape& s) {
-  constexpr std::int64_t kMostChannels = 128;
-  const std::int64_t eights = s.channels / 8;
-  return s.channels % 8 == 0 && s.channels <= kMostChannels && (eights % 2 == 1 || eights % 4 == 2) &&
-         !p.input_gaps && !p.output_gaps && s.w.input_step == 1 && s.h.input_step == 1 &&
-         s.w.output_step == 1 && s.h.output_step == 1;
-}
-
 /// Adds the plans of the cheapest pairs (estimated milliseconds, configuration), in order:
 /// plan_of(configuration, plan). Configurations that come to the same plan, as strips of any size do on a
 /// small map, give it once.

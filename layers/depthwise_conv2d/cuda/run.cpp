@@ -91,7 +91,7 @@ bool describe(const ConstTensorView& view, const BoxSizes& box, TensorMap& map) 
   constexpr std::uint64_t kLargestStride = std::uint64_t{1} << 40, kLargestSize = std::uint64_t{1} << 32;
   constexpr std::uint32_t kRank = TensorBox::kAxes;
   const std::uint64_t number = size_of(view.dtype);
-  TensorBox to{.data = view.data, .dtype = view.dtype, .by_eight_bytes = box.runs};
+  TensorBox to{.data = view.data, .dtype = view.dtype, .by_eight_bytes = box.by_rows};
   constexpr std::array<int, kRank> kAxes{1, 3, 2, 0};
   for (std::uint32_t i = 0; i < kRank; ++i) to.sizes[i] = static_cast<std::uint64_t>(view.shape[kAxes[i]]);
   for (std::uint32_t i = 1; i < kRank; ++i) {
@@ -103,15 +103,22 @@ bool describe(const ConstTensorView& view, const BoxSizes& box, TensorMap& map) 
   }
   for (const std::uint64_t size : to.sizes)
     if (size == 0 || size > kLargestSize) return false;
-  if (box.runs) {
-    // A row's pixels are one axis, and nothing is left of theirs.
-    constexpr std::uint64_t kNumber = 8;
+  if (box.by_rows) {
+    // A row's numbers become the first axis; that of pixels is left as one.
+    constexpr std::uint64_t kUnit = lamella::depthwise::kPieceUnit;
     if (to.sizes[1] != 1 && to.strides[0] != to.sizes[0] * number) return false;
     const std::uint64_t bytes = to.sizes[0] * to.sizes[1] * number;
-    to.sizes[0] = bytes / kNumber, to.sizes[1] = 1;
-    for (std::uint64_t& stride : to.strides) stride = std::max(stride, bytes);  // of axes of one: any will do
+    // Places in a row are 32-bit numbers, also those in a tile that the row's end is in.
+    constexpr std::uint64_t kMostUnits = std::uint64_t{1} << 30;
+    if (bytes / kUnit > kMostUnits) return false;
+    to.sizes[0] = bytes / kUnit, to.sizes[1] = 1;
+    to.strides[0] = bytes;
+    for (std::uint32_t i = 1; i + 1 < kRank; ++i) {
+      if (to.sizes[i + 1] == 1) to.strides[i] = std::max(to.strides[i], bytes);
+      if (to.strides[i] < bytes) return false;  // rows that overlap
+    }
     const int row_bytes = box.pixels * box.channels * static_cast<int>(number);
-    to.extents = {static_cast<std::uint32_t>(lamella::depthwise::run_piece_bytes(row_bytes)) / kNumber, 1, 1,
+    to.extents = {static_cast<std::uint32_t>(lamella::depthwise::row_piece_bytes(row_bytes) / kUnit), 1, 1,
                   1};
     return detail::cuda::encode_map(to, &map);
   }

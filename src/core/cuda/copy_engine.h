@@ -19,7 +19,7 @@ struct TensorBox {
   static constexpr std::uint32_t kAxes = 4;
   const void* data = nullptr;
   DType dtype = DType::Float16;
-  bool by_eight_bytes = false;  ///< sizes and extents are of eight bytes each, as bits: of any dtype
+  bool by_eight_bytes = false;  ///< numbers are eight bytes, whatever dtype says, and rows are not swizzled
   std::array<std::uint64_t, kAxes> sizes{};
   std::array<std::uint64_t, kAxes - 1> strides{};      ///< in bytes, from the second axis on
   std::array<std::uint32_t, kAxes> extents{};          ///< of the box, from its first number to its last

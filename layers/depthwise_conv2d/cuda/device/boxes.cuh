@@ -20,17 +20,18 @@
 /// when the kernel is compiled.
 namespace lamella::depthwise {
 
-/// Where the copy engine puts pixels of so many channels of sixteen bits; kAsTheyLie: in runs of memory.
-template <int kOfPixel, bool kAsTheyLie = false>
+/// Where the copy engine puts pixels of so many channels of sixteen bits; kByRows_: it moves whole rows
+/// (BoxMove).
+template <int kOfPixel, bool kByRows_ = false>
 struct SwizzledPixels {
-  static constexpr bool kRuns = kAsTheyLie;
+  static constexpr bool kByRows = kByRows_;
   static constexpr int kPixelBytes = kOfPixel * 2, kChunks = kOfPixel / 8;
-  static constexpr bool kSwizzled = !kAsTheyLie && (kOfPixel == 16 || kOfPixel == 32 || kOfPixel == 64);
-  static_assert(kSwizzled || (kOfPixel % 8 == 0 && (kAsTheyLie || kChunks % 2 == 1)));
+  static constexpr bool kSwizzled = !kByRows_ && (kOfPixel == 16 || kOfPixel == 32 || kOfPixel == 64);
+  static_assert(kSwizzled || (kOfPixel % 8 == 0 && (kByRows_ || kChunks % 2 == 1)));
 
   /// Chunk `chunk`, of eight channels, of pixel number `pixel` of a box. Where a pixel has 2, 4 or 8 chunks
   /// the copy engine exchanges them by its place, so that eight neighbours lie in different banks (swizzle of
-  /// 128, 64 or 32 bytes); where it has an odd number they do as they are, and in runs of other numbers not.
+  /// 128, 64 or 32 bytes); an odd number does so as it is; by rows, an even number does not.
   __device__ static constexpr unsigned at(int pixel, int chunk) {
     const int place = kSwizzled ? chunk ^ (pixel * kPixelBytes >> 7 & (kChunks - 1)) : chunk;
     return static_cast<unsigned>(pixel * kPixelBytes + (place << 4));
@@ -54,11 +55,11 @@ struct SwizzledPixels {
 /// what an item costs besides its data. Then kBlocks_ share out the images of the page, and are not side by
 /// side.
 ///
-/// kRuns_: a block has all channels, so that what it reads of a row, or writes, is one run of memory, and is
-/// moved as such (BoxMove).
+/// kByRows_: a block has all channels, so that what it reads of a row, or writes, lies in memory without
+/// gaps, and is moved so (BoxMove).
 template <int kColumns_, int kBlocks_, int kRows_, int kChannels_, int kWarpChannels_, int kTapRows_,
-          int kPages_, bool kWhole_, int kBoxColumns_ = 0, int kImages_ = 1, bool kRuns_ = false>
-struct BoxTile : SwizzledPixels<kChannels_, kRuns_> {
+          int kPages_, bool kWhole_, int kBoxColumns_ = 0, int kImages_ = 1, bool kByRows_ = false>
+struct BoxTile : SwizzledPixels<kChannels_, kByRows_> {
   static constexpr int kColumns = kColumns_, kBlocks = kBlocks_, kRows = kRows_, kChannels = kChannels_;
   static constexpr int kWarpChannels = kWarpChannels_, kTapRows = kTapRows_, kPages = kPages_;
   static constexpr bool kWhole = kWhole_;
@@ -77,11 +78,10 @@ struct BoxTile : SwizzledPixels<kChannels_, kRuns_> {
   __host__ __device__ static constexpr int box_columns(int reach) {
     return kBoxColumns > 0 ? kBoxColumns : (kUnits + reach + 7) / 8 * 8;
   }
-  /// How many columns in front of the first one, of class and tile 0, boxes of runs begin, for which they
-  /// have room: so that runs begin with a whole sector, and line, of memory, if they can. A run that begins
-  /// within a sector is half as fast.
+  /// Columns that boxes by rows begin before their first one (of class and tile 0), as far as there is room,
+  /// to begin with a line or a sector of memory: a copy that begins within a sector is slow.
   __device__ __forceinline__ static int lead_of(int first_column, int reach) {
-    if (!kRuns_ || kBoxColumns > 0) return 0;
+    if (!kByRows_ || kBoxColumns > 0) return 0;
 #pragma unroll
     for (int unit = 8; unit > 1; unit /= 2) {
       const int lead = first_column & (unit - 1);
@@ -102,49 +102,49 @@ struct BoxTile : SwizzledPixels<kChannels_, kRuns_> {
   }
 };
 
-/// How the copy engine moves kColumns columns of kRows rows of kImages images: as one box, or, of Pixels with
-/// kRuns, each row as a run of memory in some pieces. A box of pixels that are 144 bytes long, say, costs a
-/// request for each, and reads every fifth sector twice; a run neither. Where pieces do not divide a row the
-/// last one begins earlier, and moves some bytes once more.
+/// How the copy engine moves kColumns columns of kRows rows of kImages images: as one box or, of Pixels with
+/// kByRows, each row in pieces of memory without gaps. Pixels of 144 bytes, say, share every ninth sector,
+/// which a box reads twice and a row once. Where pieces do not divide a row the last one begins earlier, and
+/// moves some bytes once more.
 template <class Pixels, int kColumns, int kRows, int kImages>
 struct BoxMove {
   static constexpr int kRowBytes = kColumns * Pixels::kPixelBytes;
-  static constexpr int kPieces = (kRowBytes + kMostRunBytes - 1) / kMostRunBytes;
-  static constexpr int kPieceBytes = run_piece_bytes(kRowBytes);
+  static constexpr int kPieceBytes = row_piece_bytes(kRowBytes),
+                       kPieces = (kRowBytes + kPieceBytes - 1) / kPieceBytes;
   static constexpr int kBytes =
-      kImages * kRows * (Pixels::kRuns ? kPieces * kPieceBytes : kRowBytes);  ///< that arrive
-  static_assert(!Pixels::kRuns || kRowBytes % kLineBytes == 0);
+      kImages * kRows * (Pixels::kByRows ? kPieces * kPieceBytes : kRowBytes);  ///< that arrive
+  static_assert(!Pixels::kByRows || kRowBytes % kLineBytes == 0);
 
   __device__ __forceinline__ static void load(unsigned to, const TensorMap& map, int channel, int column,
                                               int row, int image, unsigned barrier) {
-    if constexpr (Pixels::kRuns) {
+    if constexpr (Pixels::kByRows) {
       each_piece([&](int n, int r, int from) {
-        load_box(to + (n * kRows + r) * kRowBytes + from, map, run_place(column, from), 0, row + r, image + n,
+        load_box(to + (n * kRows + r) * kRowBytes + from, map, row_place(column, from), 0, row + r, image + n,
                  barrier);
       });
     } else {
       load_box(to, map, channel, column, row, image, barrier);
     }
   }
-  /// columns, rows, images: of the tensor.
+  /// columns, rows, images: of the tensor. By rows `channel` is zero, here and above.
   __device__ __forceinline__ static void store(const TensorMap& map, unsigned from, int channel, int column,
                                                int row, int image, int columns, int rows, int images) {
-    if constexpr (Pixels::kRuns) {
+    if constexpr (Pixels::kByRows) {
       each_piece([&](int n, int r, int at) {
-        // Nothing may be stored from outside the tensor on.
-        const int place = run_place(column, at);
-        if (place < run_place(columns, 0) && row + r < rows && image + n < images)
-          store_box(map, from + (n * kRows + r) * kRowBytes + at, place, 0, row + r, image + n, false);
+        // A store that begins outside its tensor ends the kernel.
+        const int place = row_place(column, at);
+        if (place < row_place(columns, 0) && row + r < rows && image + n < images)
+          store_box(map, from + (n * kRows + r) * kRowBytes + at, place, 0, row + r, image + n);
       });
     } else {
-      store_box(map, from, channel, column, row, image, false);
+      store_box(map, from, channel, column, row, image);
     }
   }
 
  private:
-  /// In numbers of eight bytes.
-  __device__ __forceinline__ static int run_place(int column, int byte) {
-    return column * (Pixels::kPixelBytes / 8) + byte / 8;
+  /// In units of pieces.
+  __device__ __forceinline__ static int row_place(int column, int byte) {
+    return column * (Pixels::kPixelBytes / kPieceUnit) + byte / kPieceUnit;
   }
   template <class Use>
   __device__ __forceinline__ static void each_piece(const Use& use) {

@@ -361,7 +361,7 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
                                 work.h.input, cut.images);
             end_stores();
           }
-          if constexpr (Tile::kRuns) synchronize_warp();  // one lane was away, for some pieces
+          if constexpr (Tile::kByRows) synchronize_warp();  // one lane was away, for some pieces
           result = result == results ? results + Sizes::kResultBytes : results;
         }
         out_row += Sizes::kXRows * work.h.input_step;
@@ -402,7 +402,7 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
       }
     }
     if (stores) wait_until_stores_have_read();
-    synchronize_warp();
+    synchronize_warp();  // one lane was away; the block meets below
   }
 
   if constexpr (kWeight) {

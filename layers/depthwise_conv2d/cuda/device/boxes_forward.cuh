@@ -26,7 +26,7 @@ struct ForwardBoxes {
   static constexpr int kConsumers = Tile::kBlocks * Tile::kWarpGroups;
   static constexpr int kTransformers = kTransforms ? transforming_warps(kConsumers) : 0;
   static constexpr int kThreads = 32 * (kConsumers + 1 + kTransformers);
-  static_assert(Tile::kPages >= kReach && !(Tile::kRuns && K::kStrideW > 1));
+  static_assert(Tile::kPages >= kReach && !(Tile::kByRows && K::kStrideW > 1));
 };
 
 /// y of a tile, all steps of all items of a block. kTransforms: pages go through some warps more before they
@@ -288,7 +288,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
                             work.h.output, cut.images);
         end_stores();
       }
-      if constexpr (Tile::kRuns) synchronize_warp();  // one lane was away, for some pieces
+      if constexpr (Tile::kByRows) synchronize_warp();  // one lane was away, for some pieces
       if constexpr (kStatistics) {
         if (Tile::kImages == 1 && works && columns_left > 0) add_moments(result);
         rows_left -= Tile::kStepRows;
@@ -306,6 +306,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
     }
   }
   if (stores) wait_until_stores_have_read();
+  synchronize_warp();  // one lane was away; the others meet below
   if constexpr (kStatistics) {
     Moments* const list =
         reinterpret_cast<Moments*>(reinterpret_cast<char*>(shared) + (pages - shared_address(shared)));

@@ -81,7 +81,7 @@ struct BackwardBoxes {
       1024 + kTapSums + (kWeight ? Tile::kBlocks * (K::kTaps + 1) * Tile::kChannels * 4 : 0);
   static constexpr int kConsumers = Tile::kBlocks * Tile::kWarpGroups * kTapGroups;
   static constexpr int kThreads = 32 * (kConsumers + 1);
-  static_assert(Tile::kPages >= kReach && !(Tile::kRuns && K::kStrideW > 1));
+  static_assert(Tile::kPages >= kReach && !(Tile::kByRows && K::kStrideW > 1));
   static_assert(Tile::kTapRows == K::kH || (!kInput && Tile::kTapRows % K::kStrideH == 0));
 };
 

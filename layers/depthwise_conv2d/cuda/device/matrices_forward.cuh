@@ -92,11 +92,8 @@ __device__ __forceinline__ void multiply_matrices(const PlaneWork& work, int num
       if (exists(item, lane)) {
         const T* const run = input_of(item, band, lane);
         const RunBytes<T> of(run, numbers_of(band.high - band.low, kIn, in_plane));
-        const unsigned count = static_cast<unsigned>(of.loaded()) * 2;
-        expect_bytes(barrier, count);
-        if (count > 0)
-          load_bytes(pages + cursor.slot * page_bytes + lane * cut.run_numbers * 2, run - of.phase, count,
-                     barrier);
+        expect_bytes(barrier, of.loaded_bytes());
+        of.load(pages + cursor.slot * page_bytes + lane * cut.run_numbers * 2, run, barrier);
       } else {
         arrive(barrier);
       }

@@ -17,7 +17,7 @@ struct PixelItem {
 
   __device__ PixelItem(const PixelWork& work, unsigned item) {
     const auto next = [&](int count) {
-      if (count == 1) return 0;  // as most often; divisions are what an item costs
+      if (count == 1) return 0;  // as most often, and spares two divisions
       const int digit = static_cast<int>(item % static_cast<unsigned>(count));
       item /= static_cast<unsigned>(count);
       return digit;

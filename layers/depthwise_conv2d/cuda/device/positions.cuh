@@ -131,9 +131,8 @@ __device__ __forceinline__ void ask_for_planes(const void* tensor, Int64 first_p
   if (!exists) return arrive(barrier);
   const T* const run = static_cast<const T*>(tensor) + first_plane * numbers;
   const RunBytes<T> of(run, planes * numbers);
-  const unsigned bytes = static_cast<unsigned>(of.loaded()) * 2;
-  expect_bytes(barrier, bytes);
-  load_bytes(to, run - of.phase, bytes, barrier);
+  expect_bytes(barrier, of.loaded_bytes());
+  of.load(to, run, barrier);
 }
 
 }  // namespace lamella::depthwise

@@ -345,21 +345,13 @@ __device__ __forceinline__ void load_box(unsigned to, const TensorMap& map, int 
       "l"(&map), "r"(channel), "r"(pixel), "r"(row), "r"(image), "r"(barrier)
       : "memory");
 }
-/// The other way, or added to what is there; nothing where there is no tensor.
+/// The other way; nothing where there is no tensor.
 __device__ __forceinline__ void store_box(const TensorMap& map, unsigned from, int channel, int pixel,
-                                          int row, int image, bool add) {
-  if (add)
-    asm volatile(
-        "cp.reduce.async.bulk.tensor.4d.global.shared::cta.add.tile.bulk_group [%0, {%1, %2, %3, %4}], "
-        "[%5];" ::"l"(&map),
-        "r"(channel), "r"(pixel), "r"(row), "r"(image), "r"(from)
-        : "memory");
-  else
-    asm volatile(
-        "cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%1, %2, %3, %4}], [%5];" ::"l"(
-            &map),
-        "r"(channel), "r"(pixel), "r"(row), "r"(image), "r"(from)
-        : "memory");
+                                          int row, int image) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%1, %2, %3, %4}], [%5];" ::"l"(&map),
+      "r"(channel), "r"(pixel), "r"(row), "r"(image), "r"(from)
+      : "memory");
 }
 __device__ __forceinline__ void end_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 /// Waits until this thread's stores have read what they store.

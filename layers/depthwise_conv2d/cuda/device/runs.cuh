@@ -58,13 +58,14 @@ struct Spread {
   static constexpr int kHeight = kHeight_, kWidth = kWidth_;
 };
 
-/// The part of a run that is whole in sixteen bytes, and what is before and behind. Its place in shared
-/// memory is as far behind kUnit bytes as that in the tensor: of 128 the copy engine is a third faster than
-/// where the two differ.
+/// The part of a run that is whole in sixteen bytes, and what is before and behind. It lies in shared memory
+/// as far behind kUnit bytes as in the tensor.
 template <class T, int kUnit = 16>
 struct RunBytes {
   static constexpr int kNumbers = 16 / static_cast<int>(sizeof(T));
-  int phase, first, begin, whole, end;  ///< numbers from the last kUnit bytes before the run on
+  /// Numbers from the last kUnit bytes before the run on: where it begins, where a load does, the whole
+  /// sixteen bytes from `begin` to `whole`, and where it ends.
+  int phase, first, begin, whole, end;
   __device__ RunBytes(const T* run, int count) {
     phase = static_cast<int>(reinterpret_cast<unsigned long long>(run) % kUnit / sizeof(T));
     end = phase + count;
@@ -81,6 +82,8 @@ struct RunBytes {
       load_bytes(to + static_cast<unsigned>(first * sizeof(T)), run - phase + first, loaded_bytes(), barrier);
   }
 };
+/// As runs and diagonals lie, for the copy engine is a quarter slower otherwise. Matrices and positions keep
+/// sixteen bytes: where their images lie settles which banks are met.
 template <class T>
 using LineRun = RunBytes<T, kLineBytes>;
 

@@ -200,6 +200,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) forward_runs(const PlaneWor
     result ^= 1;
   }
   if (thread == 0) wait_until_stores_have_read();
+  synchronize_warp();  // one lane was away; the others meet below
   if constexpr (kStatistics) {
     // The threads of a plane are neighbours.
     const auto synchronize = [] { synchronize_some(1, kWorkers); };

@@ -384,7 +384,7 @@ __device__ __forceinline__ void multiply_toeplitz_boxes(const BoxWork& boxes, in
       synchronize_warp();
       synchronize_some(1 + group, 32 * kChunks);
       if (stores && exists) {
-        store_box(boxes.y, results, first_channel * kRepeat, out_column, out_row, image, work.accumulate);
+        store_box(boxes.y, results, first_channel * kRepeat, out_column, out_row, image);
         end_stores();
       }
       out_row += Tile::kStepRows * work.h.output_step;

@@ -35,7 +35,7 @@ struct Axis {
   LAMELLA_ANYWHERE int input_end(int residue) const { return ceiling(input - origin(residue), input_step); }
 
   LAMELLA_ANYWHERE static int floor(int a, int b) {
-    if (b == 1) return a;  // as most often; a division takes some 25 instructions
+    if (b == 1) return a;  // as most often
     return a >= 0 ? a / b : -((b - 1 - a) / b);
   }
   LAMELLA_ANYWHERE static int ceiling(int a, int b) { return floor(a + b - 1, b); }
@@ -385,16 +385,17 @@ struct RollingTapUnit {
   }
 };
 
-/// Bytes of a line of memory, which the copy engine fetches as a whole where it also is one of shared memory.
+/// Bytes of a line of memory. The copy engine is fastest where bytes lie as far behind a line of shared
+/// memory.
 constexpr int kLineBytes = 128;
 
-/// Runs of memory that boxes are moved as (BoxMove): 256 numbers of eight bytes at most, whose places in
-/// shared memory are whole lines apart.
-constexpr int kMostRunBytes = 2048;
-/// Bytes of a piece of a run, of which there are as few as can be.
-LAMELLA_ANYWHERE constexpr int run_piece_bytes(int run) {
-  const int pieces = (run + kMostRunBytes - 1) / kMostRunBytes;
-  return ((run + pieces - 1) / pieces + kLineBytes - 1) / kLineBytes * kLineBytes;
+/// A box that is moved by rows (BoxMove) goes in pieces of 256 numbers of eight bytes at most, whole lines
+/// apart in shared memory.
+constexpr int kPieceUnit = 8, kMostPieceBytes = 256 * kPieceUnit;
+/// Bytes of a piece of a row, of which there are as few as can be.
+LAMELLA_ANYWHERE constexpr int row_piece_bytes(int row) {
+  const int pieces = (row + kMostPieceBytes - 1) / kMostPieceBytes;
+  return ((row + pieces - 1) / pieces + kLineBytes - 1) / kLineBytes * kLineBytes;
 }
 
 /// What the copy engine knows of a tensor: its sizes, strides, and the box that one copy moves (CUtensorMap).

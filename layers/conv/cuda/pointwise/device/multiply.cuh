@@ -239,7 +239,7 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOfSm)
       for (int j = 0; j < Sizes::kOutBoxes; ++j)
         if (first_output + j * Tile::kStoreBox < work.outputs)
           store_box(work.y, results + j * Sizes::kResultBox, first_output + j * Tile::kStoreBox,
-                    pixel / Out::kFold, 0, 0, false);
+                    pixel / Out::kFold, 0, 0);
       end_stores();
     }
     if constexpr (kHook == Hook::Moments) kept.add(pairs, min(Tile::kWarpPixels, work.pixels - pixel), T{});
