@@ -37,9 +37,12 @@ class Tensor {
       strides_ = {plane * pixel, 1, columns * pixel, pixel};
     else
       strides_ = {plane * channels, plane, columns, 1};
+    // The last sixteen bytes of a line are where what lies as in memory takes most room.
+    constexpr std::uintptr_t kLast = kLineBytes - 16;
     const std::int64_t count = batch * strides_[0] + 3 * std::int64_t{kNumbers};
-    bytes_.assign(static_cast<std::size_t>(count) * sizeof(T), 0xff);
-    const auto begin = (reinterpret_cast<std::uintptr_t>(bytes_.data()) + 15) / 16 * 16;
+    bytes_.assign(static_cast<std::size_t>(count) * sizeof(T) + 2 * kLineBytes, 0xff);
+    const auto begin =
+        (reinterpret_cast<std::uintptr_t>(bytes_.data()) + kLineBytes - 1) / kLineBytes * kLineBytes + kLast;
     data_ = reinterpret_cast<T*>(begin) + skew;
   }
   Tensor(const Tensor&) = delete;
