@@ -12,12 +12,12 @@ template <class T, class K, class S, class Sizes, class Tile, int kPaddingH, int
           int kTransforms>
 bool weigh_one(Draw& draw, const Geometry& g, int row_groups) {
   SCOPED_TRACE(to_string(g));
-  Case<T, K> problem(draw, g, {false, Tile::kVector, Tile::kVector}, kTransforms);
+  Case<T, K> problem(draw, g, {false, Tile::kVector, Tile::kVectorG}, kTransforms);
   problem.never_add();
   PlaneWork work;
   problem.describe(work, false);
   const DiagonalTileSizes tile{Tile::kColumns, Tile::kPlanes, Tile::kGroups, Tile::kVector,
-                               Tile::kPages,   Sizes::kKnown, row_groups};
+                               Tile::kVectorG, Tile::kPages,  Sizes::kKnown, row_groups};
   const Launch launch = cut_diagonals(work, g.batch, g.channels, problem.kSizes, S::kHeight, S::kWidth, tile,
                                       kDiagonalThreads, draw(1, 6) * std::int64_t{3000}, kBias, draw(1, 20));
   if (launch.blocks == 0) return false;
@@ -35,7 +35,7 @@ template <class T, class K, class Tile, int kPaddingH, int kPaddingW, bool kBias
 void weigh(int row_groups = 1) {
   for_seeds(kSeeds, [=](Draw& draw) {
     Wanted wanted{Case<T, K>::kSizes};
-    wanted.width = wanted.out_width = Tile::kVector;
+    wanted.width = Tile::kVector, wanted.out_width = Tile::kVectorG;
     wanted.padding_h = kPaddingH, wanted.padding_w = kPaddingW;
     wanted.spread_h = S::kHeight, wanted.spread_w = S::kWidth;
     return weigh_one<T, K, S, PlaneSizes<0, 0, 0, 0>, Tile, kPaddingH, kPaddingW, kBias, kTransforms>(
@@ -47,11 +47,11 @@ void weigh(int row_groups = 1) {
 template <class T, class K, int kH, int kW, class Tile, int kPaddingH, int kPaddingW, bool kBias,
           class S = Spread<1, 1>, int kMoreH = 0, int kMoreW = 0, int kTransforms = kPlain>
 void weigh_known() {
-  constexpr int kOutH = kH + 2 * kPaddingH - (K::kH - 1) * S::kHeight + kMoreH,
-                kOutW = kW + 2 * kPaddingW - (K::kW - 1) * S::kWidth + kMoreW;
+  constexpr int kOutH = (kH + 2 * kPaddingH - (K::kH - 1) * S::kHeight - 1) / K::kStrideH + 1 + kMoreH,
+                kOutW = (kW + 2 * kPaddingW - (K::kW - 1) * S::kWidth - 1) / K::kStrideW + 1 + kMoreW;
   for_seeds(kSeeds, [=](Draw& draw) {
-    const Geometry g{draw(1, 3), draw(1, 20), 1, K::kH,     K::kW,     kH,         kW,       kOutH,
-                     kOutW,      1,           1, kPaddingH, kPaddingW, S::kHeight, S::kWidth};
+    const Geometry g{draw(1, 3), draw(1, 20), K::kRepeat,  K::kH,     K::kW,     kH,         kW,       kOutH,
+                     kOutW,      K::kStrideH, K::kStrideW, kPaddingH, kPaddingW, S::kHeight, S::kWidth};
     return weigh_one<T, K, S, PlaneSizes<kH, kW, kOutH, kOutW>, Tile, kPaddingH, kPaddingW, kBias,
                      kTransforms>(draw, g, 1);
   });
@@ -137,14 +137,78 @@ TEST(Diagonals, known_planes_dilation) {
   weigh_known<BFloat16, K3, 14, 14, DiagonalTile<16, 2, 1, 2, 2>, 2, 2, true, Spread<2, 2>>();
 }
 
+using K3s2 = Kernel<3, 3, 2, 2>;
+using K5s2 = Kernel<5, 5, 2, 2>;
+
+TEST(Diagonals, strides) {
+  weigh<BFloat16, K3s2, DiagonalTile<16, 1, 1, 2, 2>, 1, 1, true>();
+  weigh<Float16, K5s2, DiagonalTile<16, 2, 2, 4, 3, 2>, 2, 2, false>();
+  weigh<Float16, K5s2, DiagonalTile<16, 2, 1, 4, 3>, 2, 2, true>(2);
+}
+TEST(Diagonals, strides_and_odd_rows) {
+  weigh<BFloat16, K3s2, DiagonalTile<8, 1, 1, 1, 2>, 1, 1, true>(2);
+  weigh<BFloat16, K5s2, DiagonalTile<8, 2, 1, 2, 2, 1>, 2, 2, true>();
+  weigh<Float16, K3s2, DiagonalTile<16, 1, 2, 1, 2, 2>, 0, 0, false>();
+}
+TEST(Diagonals, strides_of_one_axis) {
+  weigh<BFloat16, Kernel<3, 5, 1, 2>, DiagonalTile<16, 1, 1, 2, 2, 1>, 1, 2, true>();
+  weigh<BFloat16, Kernel<5, 3, 2, 1>, DiagonalTile<16, 1, 1, 1, 2>, 2, 1, true>(2);
+  weigh<Float16, Kernel<3, 4, 3, 1>, DiagonalTile<16, 2, 1, 2, 2>, 0, 3, true>();
+}
+TEST(Diagonals, strides_of_three) {
+  weigh<BFloat16, Kernel<3, 3, 3, 3>, DiagonalTile<16, 1, 1, 1, 2>, 1, 1, true>();
+  weigh<Float16, Kernel<7, 7, 3, 3>, DiagonalTile<16, 1, 1, 4, 2, 2>, 3, 3, false>();
+  weigh<Float16, Kernel<2, 2, 3, 3>, DiagonalTile<8, 1, 1, 2, 2, 1>, 0, 0, true>();
+}
+TEST(Diagonals, strides_beyond_the_kernel) {
+  weigh<BFloat16, Kernel<1, 1, 2, 2>, DiagonalTile<16, 1, 1, 1, 2>, 0, 0, true>();
+  weigh<BFloat16, Kernel<1, 3, 2, 2>, DiagonalTile<16, 2, 1, 2, 2, 1>, 1, 1, false>();
+}
+TEST(Diagonals, strides_and_dilation) {
+  weigh<BFloat16, K3s2, DiagonalTile<16, 1, 1, 2, 2, 1>, 2, 2, true, Spread<2, 2>>();
+  weigh<Float16, K3s2, DiagonalTile<16, 1, 1, 1, 2>, 3, 3, true, Spread<3, 3>>();
+  weigh<Float16, Kernel<3, 5, 3, 3>, DiagonalTile<16, 1, 1, 1, 2>, 2, 4, false, Spread<2, 2>>();
+}
+TEST(Diagonals, strides_and_more_padding_than_the_kernel_reaches) {
+  weigh<BFloat16, K3s2, DiagonalTile<16, 1, 1, 2, 2, 1>, 5, 3, false>();
+}
+TEST(Diagonals, known_planes_and_strides) {
+  weigh_known<BFloat16, K3s2, 28, 28, DiagonalTile<16, 2, 1, 4, 3, 2>, 1, 1, true>();
+  weigh_known<BFloat16, K3s2, 14, 14, DiagonalTile<8, 4, 1, 2, 2, 1>, 1, 1, false>();
+  weigh_known<Float16, K5s2, 14, 14, DiagonalTile<8, 2, 1, 2, 4, 1>, 2, 2, true>();
+  weigh_known<Float16, K5s2, 56, 56, DiagonalTile<16, 1, 2, 4, 2>, 2, 2, true>();
+  weigh_known<BFloat16, Kernel<7, 7, 2, 2>, 24, 40, DiagonalTile<16, 1, 1, 4, 2>, 3, 3, false>();
+}
+TEST(Diagonals, known_planes_and_strides_and_odd_rows) {
+  weigh_known<BFloat16, K3s2, 15, 15, DiagonalTile<8, 3, 1, 1, 2, 2>, 1, 1, true>();
+  weigh_known<Float16, K5s2, 13, 27, DiagonalTile<16, 2, 1, 1, 2, 2>, 2, 2, true>();
+  weigh_known<BFloat16, K3s2, 17, 21, DiagonalTile<16, 2, 1, 1, 3>, 1, 1, false>();
+  weigh_known<BFloat16, Kernel<5, 5, 3, 3>, 25, 31, DiagonalTile<16, 1, 1, 1, 2>, 2, 2, true>();
+}
+TEST(Diagonals, known_planes_without_padding_and_strides) {
+  weigh_known<BFloat16, K5s2, 15, 16, DiagonalTile<8, 2, 1, 2, 2>, 0, 0, true>();
+  weigh_known<Float16, K3s2, 9, 12, DiagonalTile<8, 2, 1, 4, 2, 1>, 0, 0, false>();
+}
+TEST(Diagonals, several_outputs) {
+  weigh<BFloat16, Kernel<3, 3, 1, 1, 2>, DiagonalTile<16, 2, 1, 2, 2>, 1, 1, true>();
+  weigh<Float16, Kernel<3, 3, 2, 2, 3>, DiagonalTile<16, 1, 2, 1, 2>, 1, 1, true>(2);
+  weigh_known<BFloat16, Kernel<3, 3, 1, 1, 2>, 14, 14, DiagonalTile<16, 2, 1, 2, 2>, 1, 1, true>();
+  weigh_known<Float16, Kernel<5, 5, 1, 1, 2>, 13, 13, DiagonalTile<16, 2, 1, 1, 2>, 2, 2, false>();
+  weigh_known<BFloat16, Kernel<3, 3, 2, 2, 2>, 28, 28, DiagonalTile<16, 1, 1, 4, 2, 2>, 1, 1, true>();
+  weigh_known<BFloat16, Kernel<3, 3, 2, 2, 3>, 15, 13, DiagonalTile<8, 2, 1, 1, 2>, 1, 1, true>();
+}
+
 TEST(Diagonals, transform) {
   weigh<BFloat16, K3, DiagonalTile<16, 1, 1, 2, 2>, 1, 1, true, Spread<1, 1>, kClamp>();
   weigh<Float16, K5, DiagonalTile<16, 2, 1, 1, 2>, 2, 2, false, Spread<1, 1>, kHardSwish>(2);
+  weigh<Float16, K5s2, DiagonalTile<16, 2, 1, 1, 2>, 2, 2, true, Spread<1, 1>, kHardSwish>(2);
 }
 TEST(Diagonals, known_planes_and_transform) {
   weigh_known<BFloat16, K3, 7, 7, DiagonalTile<8, 4, 1, 1, 2>, 1, 1, true, Spread<1, 1>, 0, 0, kClamp>();
   weigh_known<Float16, K5, 28, 28, DiagonalTile<16, 2, 1, 4, 2>, 2, 2, false, Spread<1, 1>, 0, 0,
               kHardSwish>();
+  weigh_known<BFloat16, K3s2, 15, 28, DiagonalTile<8, 2, 1, 4, 2, 1>, 1, 1, true, Spread<1, 1>, 0, 0,
+              kClamp>();
 }
 
 }  // namespace

@@ -256,6 +256,26 @@ TEST(DepthwiseDiagonalsTest, plans_compute_what_others_do) {
   expect_plans_agree(settings, of_family(Family::Diagonals), 7, of_weights);
 }
 
+TEST(DepthwiseDiagonalsTest, plans_with_strides_and_several_outputs_compute_what_others_do) {
+  LAMELLA_NEEDS_GPU();
+  std::vector<PlanSetting> settings;
+  const auto add = [&](std::int64_t images, std::int64_t channels, Size2 in, Size2 kernel, Size2 padding,
+                       Size2 stride, DType dtype, bool bias, std::int64_t outputs = 1,
+                       bool transforms = false) {
+    settings.push_back({Pass::Weight, dtype, kPlanes, images, channels, in, kernel, padding, stride});
+    settings.back().bias = bias, settings.back().outputs = outputs, settings.back().transforms = transforms;
+  };
+  add(11, 72, Size2(14), Size2(3), kOne, Size2(2), bfloat16, false);
+  add(5, 40, Size2(14), Size2(5), Size2(2), Size2(2), float16, true, 1, true);
+  add(9, 24, {28, 30}, Size2(3), kOne, Size2(2), bfloat16, true);
+  add(5, 23, {27, 29}, Size2(5), Size2(2), Size2(2), bfloat16, true);
+  add(5, 12, Size2(56), {5, 3}, {2, 1}, {2, 1}, float16, false);
+  add(3, 7, {112, 116}, Size2(7), Size2(0), Size2(3), bfloat16, true);
+  add(5, 12, Size2(28), Size2(3), kOne, kOne, bfloat16, true, 2);
+  add(3, 6, {33, 31}, Size2(3), kOne, Size2(2), float16, true, 3, true);
+  expect_plans_agree(settings, of_family(Family::Diagonals), 7, of_weights);
+}
+
 TEST(DepthwisePairsTest, plans_compute_what_others_do) {
   LAMELLA_NEEDS_GPU();
   std::vector<PlanSetting> settings;

@@ -11,9 +11,19 @@ namespace lamella::depthwise {
 /// A DiagonalTile, as numbers; whether the kernel knows the sizes of planes; and how many warps share out
 /// rows, if not.
 struct DiagonalTileSizes {
-  int columns, planes, groups, vector, pages;
+  int columns, planes, groups, vector, vector_g, pages;
   bool known;
   int row_groups = 1;
+};
+
+/// How many rows of g lie between the lowest and the highest that meet a row of x, at most; and the highest,
+/// as TapPhases has it.
+struct DiagonalReach {
+  int reach, highest;
+  DiagonalReach(int taps, int stride, int spread, int padding) {
+    highest = Axis::floor((taps - 1) * spread - padding, stride);
+    reach = highest - Axis::floor(-padding, stride);
+  }
 };
 
 /// The launch of backward_diagonals; no blocks: nothing fits, or some gradients would not count for the bias.
@@ -25,13 +35,17 @@ inline Launch cut_diagonals(PlaneWork& work, std::int64_t images, std::int64_t c
   constexpr std::int64_t kLongestChain = 32;  // products that the matrix units add up, but an item at least
   PlaneCut& cut = work.cut;
   Launch launch;
-  const std::int64_t consumers = threads / 32 - 1, reach = std::int64_t{kernel.kernel_h - 1} * spread_h;
+  const DiagonalReach rows_of_g(kernel.kernel_h, kernel.stride_h, spread_h, work.h.padding);
+  const std::int64_t consumers = threads / 32 - 1, reach = rows_of_g.reach;
+  const std::int64_t of_block = kRows * kernel.stride_h;  // rows of x, in all phases
   const int per_plane = tile.groups * tile.row_groups;
-  const std::int64_t tiles = ceiling(work.w.output, tile.columns), row_blocks = ceiling(work.h.input, kRows);
+  const std::int64_t tiles = ceiling(work.w.output, tile.columns),
+                     row_blocks = ceiling(work.h.input, of_block);
   if (per_plane > consumers || (tile.known && tile.row_groups > 1)) return launch;
-  if (bias && (work.h.output > work.h.input || work.h.padding > reach)) return launch;
+  if (bias && (work.h.output > ceiling(work.h.input, kernel.stride_h) || rows_of_g.highest < 0))
+    return launch;
   const std::int64_t in_plane = std::int64_t{work.h.input} * work.w.input,
-                     out_plane = std::int64_t{work.h.output} * work.w.output;
+                     out_plane = std::int64_t{work.h.output} * work.w.output * kernel.repeat;
   std::int64_t x_numbers = in_plane, g_numbers = out_plane;
   cut.planes = cut.bands = 1;
   cut.band_rows = work.h.input;
@@ -41,38 +55,38 @@ inline Launch cut_diagonals(PlaneWork& work, std::int64_t images, std::int64_t c
     cut.planes = static_cast<int>(ceiling(channels, ceiling(channels, together)));
     x_numbers *= round_up(cut.planes, tile.planes), g_numbers *= round_up(cut.planes, tile.planes);
   } else {
-    if (tile.known) return launch;
+    if (tile.known || kernel.repeat > 1) return launch;
     const auto g_rows = [&](std::int64_t rows) {
-      return std::min<std::int64_t>(work.h.output, rows + reach);
+      return std::min<std::int64_t>(work.h.output, ceiling(rows, kernel.stride_h) + reach);
     };
     const auto of_rows = [&](std::int64_t rows) {
       return (rows * work.w.input + g_rows(rows) * work.w.output) * kNumber;
     };
-    const std::int64_t step = kRows * tile.row_groups;
+    const std::int64_t step = of_block * tile.row_groups;
     std::int64_t rows = step;
     while (rows + step <= work.h.input && of_rows(rows + step) <= most_bytes) rows += step;
     if (of_rows(rows) > most_bytes) return launch;
     cut.bands = static_cast<int>(ceiling(work.h.input, rows));
-    cut.band_rows = static_cast<int>(round_up(ceiling(work.h.input, cut.bands), kRows));
+    cut.band_rows = static_cast<int>(round_up(ceiling(work.h.input, cut.bands), of_block));
     cut.bands = static_cast<int>(ceiling(work.h.input, cut.band_rows));
     x_numbers = std::int64_t{cut.band_rows} * work.w.input;
     g_numbers = g_rows(cut.band_rows) * work.w.output;
   }
   cut.column_groups = tile.groups, cut.row_groups = tile.row_groups;
   const std::int64_t products =
-      ceiling(tiles, tile.groups) * ceiling(ceiling(cut.band_rows, kRows), tile.row_groups);
+      ceiling(tiles, tile.groups) * ceiling(ceiling(cut.band_rows, of_block), tile.row_groups);
   cut.chain = static_cast<int>(std::max<std::int64_t>(1, kLongestChain / products));
   // What lanes read beside rows: before them up to the padding, behind them up to the end of the last
   // product; and, with known sizes, above and below planes.
-  const std::int64_t window = ceiling(tiles, tile.groups) * tile.groups * tile.columns -
-                              std::min(work.w.output, work.w.input) + tile.columns +
-                              std::int64_t{kernel.kernel_w - 1} * spread_w;
-  const std::int64_t above = tile.known ? std::max<std::int64_t>(0, reach - work.h.padding) : 0;
-  const std::int64_t x_below = tile.known ? kRows * row_blocks - work.h.input : 0;
+  const std::int64_t columns = ceiling(tiles, tile.groups) * tile.groups * tile.columns;
+  const std::int64_t window =
+      std::max({columns - work.w.output, columns * kernel.stride_w - work.w.input, std::int64_t{0}}) +
+      std::int64_t{tile.columns} * kernel.stride_w + std::int64_t{kernel.kernel_w - 1} * spread_w;
+  const std::int64_t above = tile.known ? std::max(0, rows_of_g.highest) : 0;
+  const std::int64_t x_below = tile.known ? of_block * row_blocks - work.h.input : 0;
   const std::int64_t g_below =
-      tile.known
-          ? std::max<std::int64_t>(0, kRows * (row_blocks + 1) + work.h.padding - reach - work.h.output)
-          : 0;
+      tile.known ? std::max<std::int64_t>(0, kRows * (row_blocks + 1) - rows_of_g.highest - work.h.output)
+                 : 0;
   constexpr std::int64_t kLine = kLineBytes / kNumber;
   cut.zeros = static_cast<int>(round_up(above * work.w.output + work.w.padding + window + kNumbers, kLine));
   const auto numbers_of = [&](std::int64_t run, std::int64_t below) {
@@ -86,7 +100,8 @@ inline Launch cut_diagonals(PlaneWork& work, std::int64_t images, std::int64_t c
   launch.shared_bytes =
       (cut.zeros + (std::int64_t{cut.input_numbers} + cut.output_numbers) * tile.pages) * kNumber +
       16 * tile.pages;
-  const std::int64_t sums = consumers * (kernel.kernel_w + (bias ? 1 : 0)) * 64 * 4;
+  const std::int64_t sums =
+      consumers * (std::int64_t{kernel.stride_h} * kernel.kernel_w + (bias ? 1 : 0)) * 64 * 4;
   launch.shared_bytes = std::max(launch.shared_bytes, cut.zeros * kNumber + sums);
   return launch;
 }

@@ -22,11 +22,19 @@ struct LaneWords {
   int g, x;
   LaneWords(const Shape& s, const DiagonalTileSizes& t) {
     const int columns = t.columns / 4, offset = t.vector > 1 ? s.w.padding % 2 : 0;
-    g = columns / 2, x = (offset + columns + (s.kernel.kernel_w - 1) * s.w.input_step + 1) / 2;
+    g = columns / 2;
+    x = (offset + (columns - 1) * s.kernel.stride_w + (s.kernel.kernel_w - 1) * s.w.input_step + 2) / 2;
   }
 };
 
-int shifts_of(const Problem& p, const Shape& s) { return s.kernel.kernel_w + (p.bias ? 1 : 0); }
+/// Of all phases.
+int shifts_of(const Problem& p, const Shape& s) {
+  return s.kernel.stride_h * s.kernel.kernel_w + (p.bias ? 1 : 0);
+}
+/// Rows of g for one row of x, at most, but one.
+int reach_of(const Shape& s) {
+  return DiagonalReach(s.kernel.kernel_h, s.kernel.stride_h, s.h.input_step, s.h.padding).reach;
+}
 
 /// Products side by side that a warp makes.
 int tiles_of(const Shape& s, const DiagonalTileSizes& t) {
@@ -36,8 +44,9 @@ int tiles_of(const Shape& s, const DiagonalTileSizes& t) {
 int registers(const Problem& p, const Shape& s, const DiagonalTileSizes& t) {
   const LaneWords words(s, t);
   const int masks = (words.g + words.x) * (t.known ? std::min(tiles_of(s, t), 2) : 1);
-  return 48 + 6 * shifts_of(p, s) * t.planes + masks + words.x + 2 * words.g + (t.known ? 0 : 12) +
-         (loads_transformed(p) ? 2 * t.planes + 6 : 0);
+  const int repeat = s.kernel.repeat;
+  return 48 + 6 * shifts_of(p, s) * t.planes * repeat + masks + words.x + 2 * words.g * repeat +
+         (t.known ? 0 : 12) + (loads_transformed(p) ? 2 * t.planes + 6 : 0);
 }
 
 /// Estimated milliseconds: four limits, of which the largest counts most. Weights are those of
@@ -47,41 +56,51 @@ double cost(const Problem& p, const Shape& s, const DiagonalConfig& c, const Pla
   const DiagonalTileSizes& t = c.tile;
   const PlaneCut& cut = plan.planes.cut;
   const LaneWords words(s, t);
-  const double shifts = shifts_of(p, s), reach = (s.kernel.kernel_h - 1) * s.h.input_step;
-  const double plane =
-      static_cast<double>(s.h.input) * s.w.input + static_cast<double>(s.h.output) * s.w.output;
-  const double bytes = static_cast<double>(s.images * s.channels) * plane * s.number;
-  const double page = (cut.bands == 1 ? plane * cut.planes
+  const KernelSizes& k = s.kernel;
+  const double shifts = shifts_of(p, s), reach = reach_of(s), phases = k.stride_h, repeat = k.repeat;
+  const double in_plane = static_cast<double>(s.h.input) * s.w.input,
+               out_plane = static_cast<double>(s.h.output) * s.w.output * repeat;
+  const double bytes = static_cast<double>(s.images * s.channels) * (in_plane + out_plane) * s.number;
+  const double page = (cut.bands == 1 ? (in_plane + out_plane) * cut.planes
                                       : static_cast<double>(cut.band_rows) * s.w.input +
-                                            (cut.band_rows + reach) * s.w.output) *
+                                            (cut.band_rows / phases + reach) * s.w.output) *
                       s.number;
   const double items =
       static_cast<double>(plan.planes.items) * static_cast<double>(ceiling(s.channels, cut.planes));
   // Of the warp that has most.
   const double tiles = tiles_of(s, t);
-  const double blocks = static_cast<double>(ceiling(ceiling(cut.band_rows, 8), t.row_groups));
+  const double blocks =
+      static_cast<double>(ceiling(ceiling(cut.band_rows, std::int64_t{8} * k.stride_h), t.row_groups));
   const double warps = static_cast<double>(ceiling(cut.planes, t.planes)) * t.groups * t.row_groups;
-  const double reads = t.vector == 4   ? words.g / 2.0 + words.x / 2.0 + 1
-                       : t.vector == 2 ? words.g + words.x
-                                       : words.g + words.x + 2;
-  const double of_block = reads + 2 * words.g + 2 * words.x + 2 * shifts + 3 +
-                          (t.vector == 1 ? words.g + words.x : 0) + (t.known ? 0 : 10) +
-                          (loads_transformed(p) ? words.x * (p.hardswish ? 11 : 7) : 0);
+  const auto reads_of = [](int vector, double words_of_row, double more) {
+    return vector == 4 ? words_of_row / 2 + more : vector == 2 ? words_of_row : words_of_row + 1;
+  };
+  const double g_reads = reads_of(t.vector_g, words.g, 0.0), x_reads = reads_of(t.vector, words.x, 1.0);
+  const double odd_g = t.vector_g == 1 ? words.g : 0, odd_x = t.vector == 1 ? words.x : 0;
+  const double picks = k.stride_w > 1 ? shifts * words.g : 0;
+  const double of_block = repeat * (g_reads + 2 * words.g + odd_g) +
+                          phases * (x_reads + 2 * words.x + odd_x) + picks + repeat * 2 * shifts + 3 +
+                          (t.known ? 0 : 10) +
+                          (loads_transformed(p) ? phases * words.x * (p.hardswish ? 11 : 7) : 0);
   const double of_item = 60 + t.planes * tiles * (blocks * of_block + (t.known ? 0 : 75));
+  const auto wavefronts_of = [&](int vector, double words_of_row, double reads) {
+    return vector == 4 ? (s.w.input % 56 == 0 ? 1.4 : 2.0) * words_of_row
+                       : (t.columns == 8 ? 1.3 : 2.0) * reads;
+  };
   const double wavefronts = t.planes * tiles * blocks *
-                            (t.vector == 4 ? (s.w.input % 56 == 0 ? 1.4 : 2.0) * (words.g + words.x)
-                                           : (t.columns == 8 ? 1.3 : 2) * reads);
+                            (repeat * wavefronts_of(t.vector_g, words.g, g_reads) +
+                             phases * wavefronts_of(t.vector, words.x, x_reads) * k.stride_w);
   const double in_flight = resident * page * (t.pages - 1) / 1e3;
   const double memory = 0.99 * bytes / 4.15e9 * (1 + 2.3 / in_flight);
   const double issue = items * warps * of_item * 1.3 / 4 / kClocks;
   const double shared = items * (warps * wavefronts + page / 128) / kClocks;
   const double latency =
-      items * (1500 + t.planes * tiles * blocks * (t.known ? 40 : 110)) / resident / kClocks;
+      items * (1500 + t.planes * tiles * blocks * phases * (t.known ? 40 : 110)) / resident / kClocks;
   constexpr double kPower = 4.07;
   double sum = 0;
   for (const double limit : {memory, issue, shared, latency}) sum += std::pow(limit, kPower);
   const double waves = static_cast<double>(plan.launch.blocks) / (kMultiprocessors * resident);
-  const double parts = static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) *
+  const double parts = static_cast<double>(plan.launch.parts) * static_cast<double>(s.out_channels) *
                        (taps_of(s.kernel) + 1) * 8 / 3e9;
   return std::pow(sum, 1 / kPower) * (1 + 0.11 * (std::ceil(waves) / waves - 1)) + parts + 0.0087;
 }
@@ -110,13 +129,15 @@ bool plan_diagonals(const Problem& p, const Shape& s, const DiagonalConfig& c, b
   if (!named) return true;
   std::array<char, 320> text{};
   const Axis none{}, &h = t.known ? s.h : none, &w = t.known ? s.w : none;
-  std::snprintf(text.data(), text.size(),
-                "backward_diagonals<%s, Kernel<%d, %d, 1, 1, 1>, Spread<%d, %d>, PlaneSizes<%d, %d, %d, %d>, "
-                "DiagonalTile<%d, %d, %d, %d, %d>, %d, %d, %s, %s, %d, %d>",
-                type_name(p.dtype), s.kernel.kernel_h, s.kernel.kernel_w, s.h.input_step, s.w.input_step,
-                h.input, w.input, h.output, w.output, t.columns, t.planes, t.groups, t.vector, t.pages,
-                s.h.padding, s.w.padding, word(p.bias), activation_word(p, loads_transformed(p)), c.threads,
-                static_cast<int>(resident));
+  const std::string of_g = t.vector_g == t.vector ? "" : ", " + std::to_string(t.vector_g);
+  std::snprintf(
+      text.data(), text.size(),
+      "backward_diagonals<%s, Kernel<%d, %d, %d, %d, %d>, Spread<%d, %d>, PlaneSizes<%d, %d, %d, %d>, "
+      "DiagonalTile<%d, %d, %d, %d, %d%s>, %d, %d, %s, %s, %d, %d>",
+      type_name(p.dtype), s.kernel.kernel_h, s.kernel.kernel_w, s.kernel.stride_h, s.kernel.stride_w,
+      s.kernel.repeat, s.h.input_step, s.w.input_step, h.input, w.input, h.output, w.output, t.columns,
+      t.planes, t.groups, t.vector, t.pages, of_g.c_str(), s.h.padding, s.w.padding, word(p.bias),
+      activation_word(p, loads_transformed(p)), c.threads, static_cast<int>(resident));
   plan.kernel = text.data();
   plan.what = "diagonals of " + std::to_string(cut.planes) + " planes in " + std::to_string(cut.bands) +
               " bands, " + std::to_string(t.planes) + " to " + std::to_string(t.row_groups) + "x" +
@@ -130,15 +151,17 @@ template <class Add, class End>
 void each_diagonal(const Problem& p, const Shape& s, const Add& add, const End& end) {
   constexpr int kMostRegisters = 250;
   constexpr std::int64_t kRows = 8, kLongest = 300;  // products, the length of the code
-  const int alignment = std::min(p.input_alignment, p.output_alignment);
-  const std::int64_t row_blocks = ceiling(s.h.input, kRows);
+  const std::int64_t row_blocks = ceiling(s.h.input, kRows * s.kernel.stride_h);
   DiagonalConfig c;
   DiagonalTileSizes& t = c.tile;
   t.columns = s.w.output <= 8 ? 8 : 16;
-  const auto divide = [&](int by) {
-    return s.w.input % by == 0 && s.w.output % by == 0 && alignment >= by * s.number;
+  const auto vector_of = [&](int width, int alignment, int columns) {
+    int vector = 4;
+    while (columns / 4 % vector != 0 || width % vector != 0 || alignment < vector * s.number) vector /= 2;
+    return vector;
   };
-  t.vector = t.columns == 16 && divide(4) ? 4 : divide(2) ? 2 : 1;
+  t.vector = vector_of(s.w.input, p.input_alignment, t.columns * s.kernel.stride_w);
+  t.vector_g = vector_of(s.w.output, p.output_alignment, t.columns);
   const std::int64_t tiles = ceiling(s.w.output, t.columns);
   const auto add_all = [&] {
     if (registers(p, s, t) > kMostRegisters) return;
@@ -160,7 +183,7 @@ void each_diagonal(const Problem& p, const Shape& s, const Add& add, const End& 
     t.groups = groups;
     for (const int planes : {1, 2, 3, 4, 6, 8}) {
       t.planes = planes, t.row_groups = 1, t.known = true;
-      if (planes * tiles_of(s, t) * row_blocks * shifts_of(p, s) <= kLongest) add_all();
+      if (planes * tiles_of(s, t) * row_blocks * shifts_of(p, s) * s.kernel.repeat <= kLongest) add_all();
       if (planes > 2) continue;
       t.known = false;
       for (const int rows : {1, 2, 4, 8}) {
@@ -173,18 +196,21 @@ void each_diagonal(const Problem& p, const Shape& s, const Add& add, const End& 
 }
 
 bool may_use_diagonals(const Problem& p, const Shape& s) {
-  constexpr int kMostReach = 6, kMostShifts = 9;
-  return p.boxes && !p.channels_last && p.pass == Pass::Weight && s.number == 2 && s.kernel.repeat == 1 &&
-         p.geometry.stride == Size2(1) && s.h.padding >= 0 && s.w.padding >= 0 &&
-         (s.kernel.kernel_h - 1) * s.h.input_step <= kMostReach && s.kernel.kernel_w <= kMostShifts &&
-         (s.kernel.kernel_w - 1) * s.w.input_step <= 2 * kMostShifts;
+  constexpr int kMostReach = 6, kMostShifts = 9, kMostOfPhases = 26, kMostWindow = 21;
+  const KernelSizes& k = s.kernel;
+  return p.boxes && !p.channels_last && p.pass == Pass::Weight && s.number == 2 && s.h.padding >= 0 &&
+         s.w.padding >= 0 && reach_of(s) <= kMostReach && k.kernel_w * k.repeat <= kMostShifts &&
+         k.stride_h * k.kernel_w * k.repeat <= kMostOfPhases &&
+         (k.kernel_w - 1) * s.w.input_step + 3 * k.stride_w <= kMostWindow;
 }
 
 }  // namespace
 
 void add_diagonal_plans(const Problem& p, const Shape& shape, std::vector<Plan>& plans) {
   Shape s = shape;
-  s.h.output_step = s.w.output_step = 1;  // dilation as it is
+  s.h.output_step = s.w.output_step = 1;  // strides and dilation as they are
+  s.kernel.stride_h = static_cast<int>(p.geometry.stride.h);
+  s.kernel.stride_w = static_cast<int>(p.geometry.stride.w);
   if (!may_use_diagonals(p, s)) return;
   // Of those that differ in little the best two: else they would be all that is measured.
   constexpr std::size_t kMostAlike = 2;

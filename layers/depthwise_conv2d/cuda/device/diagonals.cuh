@@ -2,19 +2,40 @@
 
 #include "runs.cuh"
 
-/// The weight's gradient of dense planes (NCHW) of sixteen-bit numbers by the matrix units, for steps of one.
-/// Pages are those of runs.cuh. For each shift of columns a product multiplies sixteen rows of g by eight of
-/// x, over the columns of both: row g of it and column x are the sum for the tap that is x - g rows down, so
-/// each row of taps is a diagonal. Rows of g begin where the last row of taps meets the first of x.
+/// The weight's gradient of dense planes (NCHW) of sixteen-bit numbers by the matrix units. Pages are those
+/// of runs.cuh. For each shift of columns a product multiplies sixteen rows of g by eight of x, over the
+/// columns of both: row g of it and column x are the sum for the tap that is x - g rows down, so each row of
+/// taps is a diagonal. Rows of g begin where the last row of taps meets the first of x.
+///
+/// With a stride, x has its rows in phases, row stride · u + a being row u of phase a: a row of taps meets
+/// one phase alone, and products take eight rows of one. Of the columns a shift picks every so many-th.
 namespace lamella::depthwise {
 
-/// A product has kColumns_ columns, 8 or 16, and a warp has kPlanes_ planes, or every kGroups_-th product of
-/// their rows if it is one of as many. kVector_: numbers that all rows begin at multiples of, 1, 2 or 4, and
-/// are taken at once, two at least.
-template <int kColumns_, int kPlanes_, int kGroups_, int kVector_, int kPages_>
+/// A product has kColumns_ columns of g, 8 or 16, and a warp has kPlanes_ planes of x, or every kGroups_-th
+/// product of their rows if it is one of as many. kVector_: numbers that all rows of x begin at multiples of,
+/// 1, 2 or 4, and are taken at once, two at least; kVectorG_: of g.
+template <int kColumns_, int kPlanes_, int kGroups_, int kVector_, int kPages_, int kVectorG_ = kVector_>
 struct DiagonalTile {
   static constexpr int kColumns = kColumns_, kPlanes = kPlanes_, kGroups = kGroups_;
-  static constexpr int kVector = kVector_, kPages = kPages_;
+  static constexpr int kVector = kVector_, kVectorG = kVectorG_, kPages = kPages_;
+};
+
+/// Rows of taps as they meet the phases of x: tap k of row t of g is row t + down(k) of phase(k).
+template <int kTaps, int kStride, int kSpread, int kPadding>
+struct TapPhases {
+  __host__ __device__ static constexpr int down(int tap) {
+    const int at = tap * kSpread - kPadding;
+    return at >= 0 ? at / kStride : -((kStride - 1 - at) / kStride);
+  }
+  __host__ __device__ static constexpr int phase(int tap) {
+    return tap * kSpread - kPadding - down(tap) * kStride;
+  }
+  static constexpr int kLowest = down(0), kHighest = down(kTaps - 1), kReach = kHighest - kLowest;
+  __host__ __device__ static constexpr bool has(int phase_of_x) {
+    bool any = false;
+    for (int tap = 0; tap < kTaps; ++tap) any = any || phase(tap) == phase_of_x;
+    return any;
+  }
 };
 
 /// Sizes of planes that are whole; zeros: any, and bands of them, of which warps may share out rows, too.
@@ -98,32 +119,38 @@ __device__ __forceinline__ void hold(unsigned (&word)[kWords]) {
 
 /// The products of a lane's numbers. Which columns it has is free, as long as they are the same of x and g:
 /// it has neighbouring ones, whose shifts overlap.
-template <class T, class K, class S, class Tile, int kPadding, bool kBias>
+template <class T, class K, class S, class Tile, int kPaddingH, int kPaddingW, bool kBias>
 struct Diagonals {
-  static constexpr int kColumns = Tile::kColumns / 4;                   ///< of a lane
-  static constexpr int kOffset = Tile::kVector > 1 ? kPadding % 2 : 0;  ///< rows are read from whole words on
-  static constexpr int kBefore = kPadding + kOffset;
-  static constexpr int kG = kColumns / 2, kX = (kOffset + kColumns + (K::kW - 1) * S::kWidth + 1) / 2;
+  using Rows = TapPhases<K::kH, K::kStrideH, S::kHeight, kPaddingH>;
+  static constexpr int kColumns = Tile::kColumns / 4;  ///< of a lane
+  static constexpr int kOffset =
+      Tile::kVector > 1 ? kPaddingW % 2 : 0;  ///< rows are read from whole words on
+  static constexpr int kBefore = kPaddingW + kOffset;
+  static constexpr int kWindow = kOffset + (kColumns - 1) * K::kStrideW + (K::kW - 1) * S::kWidth + 1;
+  static constexpr int kG = kColumns / 2, kX = (kWindow + 1) / 2;
   static constexpr int kLead = kBefore / 2 % 2;
-  static constexpr int kShifts = K::kW + (kBias ? 1 : 0);
-  static constexpr int kReach = (K::kH - 1) * S::kHeight;
+  static constexpr int kPhases = K::kStrideH;
+  static constexpr int kShifts = kPhases * K::kW + (kBias ? 1 : 0);  ///< of each phase in turn
+  /// Whether products want rows of a phase. The bias's are of the first.
+  __host__ __device__ static constexpr bool wants(int phase) {
+    return Rows::has(phase) || (kBias && phase == 0);
+  }
 
-  /// Of sixteen rows of g in halves, and eight of x. The bias's sum is a shift of an x that is one wherever
-  /// its row exists.
+  /// Of sixteen rows of g in halves, and eight of a phase of x. The bias's sum is a shift of an x that is one
+  /// wherever its row exists.
   __device__ __forceinline__ static void add(float (&sums)[kShifts][4], const unsigned (&low)[kG],
-                                             const unsigned (&high)[kG], const unsigned (&x)[kX],
+                                             const unsigned (&high)[kG], const unsigned (&x)[kX], int phase,
                                              bool exists) {
+    if (Rows::has(phase)) {
 #pragma unroll
-    for (int kw = 0; kw < K::kW; ++kw) {
-      unsigned shifted[kG];
+      for (int kw = 0; kw < K::kW; ++kw) {
+        unsigned shifted[kG];
 #pragma unroll
-      for (int n = 0; n < kG; ++n) {
-        const int at = kOffset + kw * S::kWidth + 2 * n;
-        shifted[n] = at % 2 == 0 ? x[at / 2] : shift_words(x[at / 2], x[(at + 1) / 2], 16);
+        for (int n = 0; n < kG; ++n) shifted[n] = pick(x, kOffset + kw * S::kWidth + 2 * n * K::kStrideW);
+        multiply(sums[phase * K::kW + kw], low, high, shifted);
       }
-      multiply(sums[kw], low, high, shifted);
     }
-    if constexpr (kBias) {
+    if (kBias && phase == 0) {
       unsigned ones[kG];
 #pragma unroll
       for (int n = 0; n < kG; ++n)
@@ -133,6 +160,13 @@ struct Diagonals {
   }
 
  private:
+  /// Numbers `at` and a stride further.
+  __device__ __forceinline__ static unsigned pick(const unsigned (&x)[kX], int at) {
+    const int second = at + K::kStrideW;
+    if (at % 2 == 0 && second == at + 1) return x[at / 2];
+    return select_bytes(x[at / 2], x[second / 2],
+                        (at % 2 == 0 ? 0x10u : 0x32u) | (second % 2 == 0 ? 0x5400u : 0x7600u));
+  }
   __device__ __forceinline__ static void multiply(float (&sum)[4], const unsigned (&low)[kG],
                                                   const unsigned (&high)[kG], const unsigned (&x)[kG]) {
     if constexpr (kG == 2)

@@ -9,14 +9,17 @@ namespace lamella::depthwise {
 template <class T, class K, class S, class Sizes, class Tile, int kPaddingH, int kPaddingW, bool kBias,
           int kTransforms, int kThreads>
 __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int number_of_block) {
-  using Products = Diagonals<T, K, S, Tile, kPaddingW, kBias>;
-  constexpr int kPlanes = Tile::kPlanes, kVector = Tile::kVector, kPages = Tile::kPages;
-  constexpr int kG = Products::kG, kX = Products::kX, kShifts = Products::kShifts, kReach = Products::kReach;
+  using Products = Diagonals<T, K, S, Tile, kPaddingH, kPaddingW, kBias>;
+  using Rows = typename Products::Rows;
+  constexpr int kPlanes = Tile::kPlanes, kVector = Tile::kVector, kVectorG = Tile::kVectorG;
+  constexpr int kRepeat = K::kRepeat, kPhases = Products::kPhases, kPages = Tile::kPages;
+  constexpr int kG = Products::kG, kX = Products::kX, kShifts = Products::kShifts, kReach = Rows::kReach;
   constexpr int kConsumers = kThreads / 32 - 1, kAll = K::kTaps + 1, kNumber = static_cast<int>(sizeof(T));
-  using Order = RowOrder<kVector, Sizes::kW / 2>;
-  constexpr int kFirst = kPaddingH - kReach;  // row of g that a product of the first rows of x begins with
-  static_assert(K::kStrideH == 1 && K::kStrideW == 1 && K::kRepeat == 1 && sizeof(T) == 2);
-  static_assert(Tile::kColumns == 16 || (Tile::kColumns == 8 && kVector < 4));
+  using Order = RowOrder<kVector, kPhases * Sizes::kW / 2>;
+  constexpr int kFirst = -Rows::kHighest;  // row of g that a product of the first rows of x begins with
+  static_assert(sizeof(T) == 2);
+  static_assert(Tile::kColumns == 16 || (Tile::kColumns == 8 && kVectorG < 4));
+  static_assert(Products::kColumns * K::kStrideW % kVector == 0);
   static_assert(kReach <= 6, "a lane has two numbers of each product's diagonals, no more");
   extern __shared__ uint4 shared[];
   const PlaneCut& cut = work.cut;
@@ -50,14 +53,15 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
   const auto band_of = [&](int number) {
     Band band;
     band.row = number * cut.band_rows, band.rows = min(cut.band_rows, work.h.input - band.row);
-    const int low = band.row + kFirst, high = low + band.rows + kReach;
+    const int low = band.row / kPhases + kFirst, high = low + (band.rows + kPhases - 1) / kPhases + kReach;
     band.low = bands > 1 ? min(max(low, 0), work.h.output) : 0;
     band.high = bands > 1 ? max(min(high, work.h.output), band.low) : work.h.output;
     return band;
   };
   // Where an item's numbers begin.
   const auto g_at = [&](int image, const Band& band) {
-    return (static_cast<Int64>(image) * work.channels + first_channel) * out_plane + band.low * out_width;
+    return (static_cast<Int64>(image) * work.channels + first_channel) * kRepeat * out_plane +
+           band.low * out_width;
   };
   const auto x_at = [&](int image, const Band& band) {
     return (static_cast<Int64>(image) * work.channels + first_channel) * in_plane + band.row * in_width;
@@ -70,11 +74,13 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
       number = 0, ++image;
   };
   PageCursor<kPages> cursor;
-  float totals[kPlanes][kShifts][2];
+  float totals[kPlanes][kRepeat][kShifts][2];
 #pragma unroll
   for (int n = 0; n < kPlanes; ++n)
 #pragma unroll
-    for (int k = 0; k < kShifts; ++k) totals[n][k][0] = totals[n][k][1] = 0;
+    for (int j = 0; j < kRepeat; ++j)
+#pragma unroll
+      for (int k = 0; k < kShifts; ++k) totals[n][j][k][0] = totals[n][j][k][1] = 0;
   const int row_groups = Sizes::kKnown ? 1 : cut.row_groups;
   const int per_plane = Tile::kGroups * row_groups, sets = kConsumers / per_plane;  // warps
   const int set = warp / per_plane, place = warp - set * per_plane;
@@ -85,7 +91,9 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
       const Band band = band_of(number);
       const T* const g = static_cast<const T*>(work.y) + g_at(image, band);
       const T* const x = static_cast<const T*>(work.x) + x_at(image, band);
-      const LineRun<T> g_run(g, bands > 1 ? (band.high - band.low) * out_width : planes * out_plane);
+      // Of several outputs a channel there are no bands.
+      const LineRun<T> g_run(g,
+                             bands > 1 ? (band.high - band.low) * out_width : planes * kRepeat * out_plane);
       const LineRun<T> x_run(x, bands > 1 ? band.rows * in_width : planes * in_plane);
       const unsigned barrier = full + 8 * cursor.slot, to = pages + cursor.slot * page_bytes;
       wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
@@ -104,14 +112,16 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
 #pragma unroll
     for (int n = 0; n < kPlanes; ++n)
       transforms[n].begin(work.transform, first_channel + min(first_plane + n, planes - 1));
-    float sums[kPlanes][kShifts][4];
+    float sums[kPlanes][kRepeat][kShifts][4];
     const auto clear = [&] {
 #pragma unroll
       for (int n = 0; n < kPlanes; ++n)
 #pragma unroll
-        for (int k = 0; k < kShifts; ++k)
+        for (int j = 0; j < kRepeat; ++j)
 #pragma unroll
-          for (int i = 0; i < 4; ++i) sums[n][k][i] = 0;
+          for (int k = 0; k < kShifts; ++k)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sums[n][j][k][i] = 0;
     };
     clear();
     // The matrix units do not round sums to nearest: long sums are kept elsewhere. Of the diagonals a lane
@@ -123,9 +133,12 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
 #pragma unroll
       for (int n = 0; n < kPlanes; ++n)
 #pragma unroll
-        for (int k = 0; k < kShifts; ++k)
+        for (int j = 0; j < kRepeat; ++j)
 #pragma unroll
-          for (int i = 0; i < 2; ++i) totals[n][k][i] += is_upper[i] ? sums[n][k][i] : sums[n][k][2 + i];
+          for (int k = 0; k < kShifts; ++k)
+#pragma unroll
+            for (int i = 0; i < 2; ++i)
+              totals[n][j][k][i] += is_upper[i] ? sums[n][j][k][i] : sums[n][j][k][2 + i];
       clear();
       chain = 0;
     };
@@ -143,25 +156,27 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
     };
 
     if constexpr (Sizes::kKnown) {
-      constexpr int kRowBlocks = (Sizes::kH + 7) / 8,
+      constexpr int kPhaseRows = (Sizes::kH + kPhases - 1) / kPhases, kRowBlocks = (kPhaseRows + 7) / 8,
                     kAllTiles = (Sizes::kOutW + Tile::kColumns - 1) / Tile::kColumns,
                     kTiles = (kAllTiles + Tile::kGroups - 1) / Tile::kGroups,
-                    kStep = Tile::kGroups * Tile::kColumns;
-      const int g_column = group * Tile::kColumns + column_of_lane, x_column = g_column - Products::kBefore;
+                    kStep = Tile::kGroups * Tile::kColumns, kStepX = kStep * K::kStrideW;
+      const int g_column = group * Tile::kColumns + column_of_lane,
+                x_column = g_column * K::kStrideW - Products::kBefore;
       // What must be masked: columns, at both ends of a row, unless warps have different ones; and rows of
-      // the first and the last half of a product's rows of g, and of the last of x.
+      // the first and the last half of a product's rows of g, and of the last of each phase of x.
       const auto masks_g = [](int tile) { return Tile::kGroups > 1 || (tile + 1) * kStep > Sizes::kOutW; };
       const auto masks_x = [](int tile) {
-        return Tile::kGroups > 1 || tile * kStep < Products::kBefore ||
-               (tile + 1) * kStep - Products::kColumns - Products::kBefore + 2 * kX > Sizes::kW;
+        constexpr int kLastLane = (kStep - Products::kColumns) * K::kStrideW;  // of a tile, with one group
+        return Tile::kGroups > 1 || tile * kStepX < Products::kBefore ||
+               tile * kStepX + kLastLane - Products::kBefore + 2 * kX > Sizes::kW;
       };
       const auto has_rows = [](int b) { return 8 * b + kFirst + 8 > 0 && 8 * b + kFirst < Sizes::kOutH; };
       const auto edge_of_g = [](int b) {
         return 8 * b + kFirst < 0 ? 1 : 8 * b + kFirst + 8 > Sizes::kOutH ? 2 : 0;
       };
-      const auto edge_of_x = [](int b) { return 8 * b + 8 > Sizes::kH ? 1 : 0; };
-      const auto x_exists = [&](int b) { return 8 * b + row_of_lane < Sizes::kH; };
-      unsigned g_mask[kTiles][3][kG], x_mask[kTiles][2][kX];
+      const auto edge_of_x = [](int b, int a) { return kPhases * (8 * b + 7) + a >= Sizes::kH ? 1 + a : 0; };
+      const auto x_exists = [&](int b, int a) { return kPhases * (8 * b + row_of_lane) + a < Sizes::kH; };
+      unsigned g_mask[kTiles][3][kG], x_mask[kTiles][1 + kPhases][kX];
 #pragma unroll
       for (int u = 0; u < kTiles; ++u) {
         constexpr bool kHolds = kTiles * kX <= 8;
@@ -174,26 +189,33 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
         }
         mask_line(g_column + u * kStep, Sizes::kOutW, g_mask[u][0]);
         if (kHolds && masks_g(u)) hold(g_mask[u][0]);
-        mask_line(x_column + u * kStep, Sizes::kW, x_mask[u][0]);
+        mask_line(x_column + u * kStepX, Sizes::kW, x_mask[u][0]);
         if (kHolds && masks_x(u)) hold(x_mask[u][0]);
-        mask_line(x_column + u * kStep, x_exists(kRowBlocks - 1) ? Sizes::kW : 0, x_mask[u][1]);
-        if (kHolds && edge_of_x(kRowBlocks - 1) > 0) hold(x_mask[u][1]);
+#pragma unroll
+        for (int a = 0; a < kPhases; ++a) {
+          mask_line(x_column + u * kStepX, x_exists(kRowBlocks - 1, a) ? Sizes::kW : 0, x_mask[u][1 + a]);
+          if (kHolds && Products::wants(a) && edge_of_x(kRowBlocks - 1, a) > 0) hold(x_mask[u][1 + a]);
+        }
       }
       const int g_place =
-          (first_plane * out_plane + (kFirst + row_of_lane) * Sizes::kOutW + g_column) * kNumber;
-      const int x_place = (first_plane * in_plane + row_of_lane * Sizes::kW + x_column) * kNumber;
+          (first_plane * kRepeat * out_plane + (kFirst + row_of_lane) * Sizes::kOutW + g_column) * kNumber;
+      const int x_place = (first_plane * in_plane + kPhases * row_of_lane * Sizes::kW + x_column) * kNumber;
 #pragma unroll 1
       for (int i = first_item; i < last_item; ++i, advance()) {
         const Band whole{0, Sizes::kH, 0, Sizes::kOutH};
         const char *const g_of = g_page_of(whole) + g_place, *const x_of = x_page_of(whole) + x_place;
         // Of two planes in a row: of all others, words lie as in one of them.
-        const char *g_from[2], *x_from[2];
-        unsigned g_odd[2], x_odd[2];
+        const char *g_from[2], *x_from[2][kPhases];
+        unsigned g_odd[2], x_odd[2][kPhases];
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-          const char *const g = g_of + e * out_plane * kNumber, *const x = x_of + e * in_plane * kNumber;
-          g_odd[e] = is_odd<kVector>(g), x_odd[e] = is_odd<kVector>(x);
-          g_from[e] = g - g_odd[e] * kNumber, x_from[e] = x - x_odd[e] * kNumber;
+          const char* const g = g_of + e * out_plane * kNumber;
+          g_odd[e] = is_odd<kVectorG>(g), g_from[e] = g - g_odd[e] * kNumber;
+#pragma unroll
+          for (int a = 0; a < kPhases; ++a) {
+            const char* const x = x_of + (e * in_plane + a * Sizes::kW) * kNumber;
+            x_odd[e][a] = is_odd<kVector>(x), x_from[e][a] = x - x_odd[e][a] * kNumber;
+          }
         }
         wait_for_phase(full + 8 * cursor.slot, cursor.parity);
         if (works) {
@@ -202,31 +224,43 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
           for (int n = 0; n < kPlanes; ++n)
 #pragma unroll
             for (int u = 0; u < kTiles; ++u) {
-              const auto load_g = [&](int b, unsigned(&g)[kG]) {
+              const auto load_g = [&](int plane, int b, unsigned(&g)[kG]) {
                 if (!has_rows(b)) {
 #pragma unroll
                   for (int k = 0; k < kG; ++k) g[k] = 0;
                   return;
                 }
-                load_line<kVector, 0>(
-                    g_from[n % 2] + ((n - n % 2) * out_plane + 8 * b * Sizes::kOutW + u * kStep) * kNumber,
-                    g_odd[n % 2], g);
+                const int odd = plane % 2;
+                load_line<kVectorG, 0>(
+                    g_from[odd] + ((plane - odd) * out_plane + 8 * b * Sizes::kOutW + u * kStep) * kNumber,
+                    g_odd[odd], g);
                 if (masks_g(u) || edge_of_g(b) > 0) apply_mask(g, g_mask[u][edge_of_g(b)]);
               };
-              unsigned low[kG], high[kG];
-              load_g(0, low);
+              unsigned low[kRepeat][kG], high[kRepeat][kG];
+#pragma unroll
+              for (int j = 0; j < kRepeat; ++j) load_g(n * kRepeat + j, 0, low[j]);
 #pragma unroll
               for (int b = 0; b < kRowBlocks; ++b) {
-                unsigned x[kX];
-                load_g(b + 1, high);
-                load_line<kVector, Products::kLead>(
-                    x_from[n % 2] + ((n - n % 2) * in_plane + 8 * b * Sizes::kW + u * kStep) * kNumber,
-                    x_odd[n % 2], x);
-                transforms[n].apply(x);
-                if (masks_x(u) || edge_of_x(b) > 0) apply_mask(x, x_mask[u][edge_of_x(b)]);
-                Products::add(sums[n], low, high, x, x_exists(b));
 #pragma unroll
-                for (int k = 0; k < kG; ++k) low[k] = high[k];
+                for (int j = 0; j < kRepeat; ++j) load_g(n * kRepeat + j, b + 1, high[j]);
+#pragma unroll
+                for (int a = 0; a < kPhases; ++a) {
+                  if (!Products::wants(a)) continue;
+                  unsigned x[kX];
+                  load_line<kVector, Products::kLead>(
+                      x_from[n % 2][a] +
+                          ((n - n % 2) * in_plane + kPhases * 8 * b * Sizes::kW + u * kStepX) * kNumber,
+                      x_odd[n % 2][a], x);
+                  transforms[n].apply(x);
+                  if (masks_x(u) || edge_of_x(b, a) > 0) apply_mask(x, x_mask[u][edge_of_x(b, a)]);
+#pragma unroll
+                  for (int j = 0; j < kRepeat; ++j)
+                    Products::add(sums[n][j], low[j], high[j], x, a, x_exists(b, a));
+                }
+#pragma unroll
+                for (int j = 0; j < kRepeat; ++j)
+#pragma unroll
+                  for (int k = 0; k < kG; ++k) low[j][k] = high[j][k];
               }
             }
           if (++chain == cut.chain) end_chain();
@@ -240,7 +274,8 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
       for (int i = first_item; i < last_item; ++i, advance()) {
         const Band band = band_of(number);
         const char *const g_page = g_page_of(band), *const x_page = x_page_of(band);
-        const int row_blocks = (band.rows + 7) / 8, of_group = (row_blocks + row_groups - 1) / row_groups;
+        const int row_blocks = (band.rows + 8 * kPhases - 1) / (8 * kPhases),
+                  of_group = (row_blocks + row_groups - 1) / row_groups;
         const int first_block = row_group * of_group, last_block = min(row_blocks, first_block + of_group);
         const int tiles = (out_width + Tile::kColumns - 1) / Tile::kColumns;
         wait_for_phase(full + 8 * cursor.slot, cursor.parity);
@@ -248,45 +283,67 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
 #pragma unroll
           for (int n = 0; n < kPlanes; ++n) {
             const int plane = min(first_plane + n, planes - 1);
-            const char* const g_of = g_page + plane * out_plane * kNumber;
+            const char* const g_of = g_page + plane * kRepeat * out_plane * kNumber;
             const char* const x_of = x_page + plane * in_plane * kNumber;
 #pragma unroll 1
             for (int tile = group; tile < tiles; tile += Tile::kGroups) {
               const int g_column = tile * Tile::kColumns + column_of_lane,
-                        x_column = g_column - Products::kBefore;
+                        x_column = g_column * K::kStrideW - Products::kBefore;
               unsigned g_columns[kG], x_columns[kX];
               mask_line(g_column, out_width, g_columns);
               mask_line(x_column, in_width, x_columns);
-              int x_row = 8 * first_block + row_of_lane, g_row = band.row + x_row + kFirst;
-              const char* x_from = x_of + (x_row * in_width + x_column) * kNumber;
-              const char* g_from = g_of + ((g_row - band.low) * out_width + g_column) * kNumber;
+              const int first_row = 8 * first_block + row_of_lane;
+              int x_row = kPhases * first_row, g_row = band.row / kPhases + first_row + kFirst;
               // Eight rows of an odd width are a whole number of words.
-              const unsigned x_odd = is_odd<kVector>(x_from), g_odd = is_odd<kVector>(g_from);
-              x_from -= x_odd * kNumber, g_from -= g_odd * kNumber;
-              const auto load_g = [&](unsigned(&g)[kG]) {
+              const char *x_from[kPhases], *g_from[kRepeat];
+              unsigned x_odd[kPhases], g_odd[kRepeat];
+#pragma unroll
+              for (int a = 0; a < kPhases; ++a) {
+                x_from[a] = x_of + ((x_row + a) * in_width + x_column) * kNumber;
+                x_odd[a] = is_odd<kVector>(x_from[a]), x_from[a] -= x_odd[a] * kNumber;
+              }
+#pragma unroll
+              for (int j = 0; j < kRepeat; ++j) {
+                g_from[j] = g_of + (j * out_plane + (g_row - band.low) * out_width + g_column) * kNumber;
+                g_odd[j] = is_odd<kVectorG>(g_from[j]), g_from[j] -= g_odd[j] * kNumber;
+              }
+              const auto load_g = [&](unsigned(&g)[kRepeat][kG]) {
                 const bool exists = g_row >= band.low && g_row < band.high;
-                load_line<kVector, 0>(exists ? g_from : zeros, g_odd, g);
-                apply_mask(g, g_columns);
-                g_row += 8, g_from += 8 * out_width * kNumber;
+#pragma unroll
+                for (int j = 0; j < kRepeat; ++j) {
+                  load_line<kVectorG, 0>(exists ? g_from[j] : zeros, g_odd[j], g[j]);
+                  apply_mask(g[j], g_columns);
+                  g_from[j] += 8 * out_width * kNumber;
+                }
+                g_row += 8;
               };
-              unsigned low[kG], high[kG];
+              unsigned low[kRepeat][kG], high[kRepeat][kG];
               load_g(low);
 #pragma unroll 2
               for (int b = first_block; b < last_block; ++b) {
-                const bool exists = x_row < band.rows;
-                unsigned x[kX];
                 load_g(high);
-                load_line<kVector, Products::kLead>(exists ? x_from : zeros + 4 * Products::kLead, x_odd, x);
-                transforms[n].apply(x);
-                apply_mask(x, x_columns);
-                if constexpr (kTransforms != kPlain) {  // of zeros, it is not zero
 #pragma unroll
-                  for (int k = 0; k < kX; ++k) x[k] = exists ? x[k] : 0u;
+                for (int a = 0; a < kPhases; ++a) {
+                  if (!Products::wants(a)) continue;
+                  const bool exists = x_row + a < band.rows;
+                  unsigned x[kX];
+                  load_line<kVector, Products::kLead>(exists ? x_from[a] : zeros + 4 * Products::kLead,
+                                                      x_odd[a], x);
+                  transforms[n].apply(x);
+                  apply_mask(x, x_columns);
+                  if constexpr (kTransforms != kPlain) {  // of zeros, it is not zero
+#pragma unroll
+                    for (int k = 0; k < kX; ++k) x[k] = exists ? x[k] : 0u;
+                  }
+                  x_from[a] += 8 * kPhases * in_width * kNumber;
+#pragma unroll
+                  for (int j = 0; j < kRepeat; ++j) Products::add(sums[n][j], low[j], high[j], x, a, exists);
                 }
-                x_row += 8, x_from += 8 * in_width * kNumber;
-                Products::add(sums[n], low, high, x, exists);
+                x_row += 8 * kPhases;
 #pragma unroll
-                for (int k = 0; k < kG; ++k) low[k] = high[k];
+                for (int j = 0; j < kRepeat; ++j)
+#pragma unroll
+                  for (int k = 0; k < kG; ++k) low[j][k] = high[j][k];
               }
             }
           }
@@ -300,33 +357,34 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
     end_chain();
   }
 
-  // Of each plane in turn, warps and rows of x in their order.
+  // Of each plane of g in turn, warps and rows of x in their order.
   float* const block_sums = reinterpret_cast<float*>(bytes);
-  float* const to = work.parts + (static_cast<Int64>(part) * work.channels + first_channel) * kAll;
+  float* const to = work.parts + (static_cast<Int64>(part) * work.channels + first_channel) * kRepeat * kAll;
 #pragma unroll
-  for (int n = 0; n < kPlanes; ++n) {
+  for (int n = 0; n < kPlanes * kRepeat; ++n) {
     synchronize_block(kThreads);
     if (warp < kConsumers) {
 #pragma unroll
       for (int k = 0; k < kShifts; ++k)
 #pragma unroll
         for (int odd = 0; odd < 2; ++odd)
-          block_sums[((warp * kShifts + k) * 2 + odd) * 32 + lane] = totals[n][k][odd];
+          block_sums[((warp * kShifts + k) * 2 + odd) * 32 + lane] = totals[n / kRepeat][n % kRepeat][k][odd];
     }
     synchronize_block(kThreads);
     for (int i = thread; i < sets * kAll; i += kThreads) {
-      const int of_set = i / kAll, tap = i - of_set * kAll, plane = of_set * kPlanes + n;
+      const int of_set = i / kAll, tap = i - of_set * kAll, plane = of_set * kPlanes + n / kRepeat;
       if (plane >= planes) continue;
       const bool is_tap = tap < K::kTaps;
-      const int shift = is_tap ? tap % K::kW : K::kW;
-      const int down = is_tap ? kReach - tap / K::kW * S::kHeight : -kFirst;
+      const int tap_row = tap / K::kW;
+      const int shift = is_tap ? Rows::phase(tap_row) * K::kW + tap % K::kW : kShifts - 1;
+      const int down = is_tap ? Rows::kHighest - Rows::down(tap_row) : Rows::kHighest;
       float sum = 0;
       for (int w = of_set * per_plane; (is_tap || kBias) && w < (of_set + 1) * per_plane; ++w)
         for (int row = 0; row < 8; ++row) {
           const int of_x = Order::place(row), of_g = Order::place((row + down) % 8);
           sum += block_sums[((w * kShifts + shift) * 2 + of_x % 2) * 32 + of_g * 4 + of_x / 2];
         }
-      to[plane * kAll + tap] = sum;
+      to[(plane * kRepeat + n % kRepeat) * kAll + tap] = sum;
     }
   }
 }
