@@ -3,11 +3,10 @@
 #include <utility>
 #include <vector>
 
-#include "depthwise_case.h"
+#include "depthwise_positions_case.h"
 #include "layers/depthwise_conv2d/cuda/cut_diagonals.h"
 #include "layers/depthwise_conv2d/cuda/cut_matrices.h"
 #include "layers/depthwise_conv2d/cuda/cut_pairs.h"
-#include "layers/depthwise_conv2d/cuda/cut_positions.h"
 #include "layers/depthwise_conv2d/cuda/device/pairs.cuh"
 #include "layers/depthwise_conv2d/cuda/plan.h"
 
@@ -141,12 +140,19 @@ void positions() {
     PlaneWork &input = pair.input, &weight = pair.weight;
     problem.describe(weight, false), problem.describe(input, false);
     if (!kTransposed) turn<K>(input, weight);
-    const Launch weighs =
-        cut_weigh_positions(weight, g.batch, g.channels, WeightPlan::kSizes, WeightPlan::kLayout,
-                            {WeightTile::kUnits, WeightTile::kImageSteps, WeightTile::kPages}, kBias, 1);
-    const Launch correlates =
-        cut_correlate_positions(input, g.batch, g.channels, InputPlan::kSizes, InputPlan::kLayout,
-                                {InputTile::kUnits, InputTile::kImageSteps, InputTile::kPages}, 1);
+    constexpr PositionTileSizes kWeightTile{WeightTile::kUnits, WeightTile::kImageSteps, WeightTile::kPages},
+        kInputTile{InputTile::kUnits, InputTile::kImageSteps, InputTile::kPages};
+    const Launch weighs = cut_weigh_positions(weight, g.batch, g.channels, WeightPlan::kSizes,
+                                              WeightPlan::kLayout, kWeightTile, kBias, 1);
+    const Launch correlates = cut_correlate_positions(input, g.batch, g.channels, InputPlan::kSizes,
+                                                      InputPlan::kLayout, kInputTile, 1);
+    const ImageRuns sources = image_runs(InputPlan::kSizes, kInputTile, InputPlan::kLayout.source_pitch);
+    ImageMaps input_maps, weight_maps;
+    input_maps.describe(input, kTransposed ? ImageRuns{} : sources, InputMap::kIn,
+                        kTransposed ? sources : ImageRuns{}, InputMap::kOut);
+    weight_maps.describe(
+        weight, image_runs(WeightPlan::kSizes, kWeightTile, WeightPlan::kLayout.source_pitch), Map::kIn,
+        image_runs(WeightPlan::kSizes, kWeightTile, WeightPlan::kLayout.result_pitch), Map::kOut);
     const Launch launch = cut_plane_pair(pair, correlates, InputTile::kImages, weighs, WeightTile::kImages,
                                          g.batch, draw(1, 40));
     problem.backward(weight, launch, {true, true, kBias}, false, false, [&] {

@@ -1,5 +1,4 @@
-#include "depthwise_case.h"
-#include "layers/depthwise_conv2d/cuda/cut_positions.h"
+#include "depthwise_positions_case.h"
 #include "layers/depthwise_conv2d/cuda/device/positions_correlate.cuh"
 #include "layers/depthwise_conv2d/cuda/device/positions_weigh.cuh"
 
@@ -35,6 +34,10 @@ void correlate() {
     problem.describe(work, false);
     const Launch launch = cut_correlate_positions(work, g.batch, g.channels, Plan::kSizes, Plan::kLayout,
                                                   kTileSizes<Tile>, draw(1, 20));
+    const ImageRuns runs = image_runs(Plan::kSizes, kTileSizes<Tile>, Plan::kLayout.source_pitch);
+    ImageMaps maps;
+    maps.describe(work, kTransposed ? ImageRuns{} : runs, Map::kIn, kTransposed ? runs : ImageRuns{},
+                  Map::kOut);
     if constexpr (kTransposed)
       problem.backward(work, launch, {true, false, false}, false, false,
                        [&] { backward_positions<T, K, Map, Tile, kPositionThreads, 1>(work); });
@@ -58,6 +61,9 @@ void weigh() {
     problem.describe(work, false);
     const Launch launch = cut_weigh_positions(work, g.batch, g.channels, Plan::kSizes, Plan::kLayout,
                                               kTileSizes<Tile>, kBias, draw(1, 20));
+    ImageMaps maps;
+    maps.describe(work, image_runs(Plan::kSizes, kTileSizes<Tile>, Plan::kLayout.source_pitch), Map::kIn,
+                  image_runs(Plan::kSizes, kTileSizes<Tile>, Plan::kLayout.result_pitch), Map::kOut);
     problem.backward(work, launch, {false, true, kBias}, false, false, [&] {
       weigh_positions<T, K, Map, Tile, kBias, kTransforms, kPositionThreads, 1>(work);
     });
@@ -109,6 +115,16 @@ TEST(Positions, weigh_14) {
 TEST(Positions, weigh_dilation_and_odd_sizes) {
   weigh<BFloat16, Kernel<3, 2, 1, 1>, PositionMap<9, 6, 8, 8, 2, 3, 2, 3>, PositionTile<2, 2, 1, 2>, true>();
   weigh<Float16, Kernel<4, 3, 3, 2>, PositionMap<11, 8, 5, 3, 2, 0, 1, 1>, PositionTile<3, 1, 2, 2>, false>();
+}
+TEST(Positions, runs_longer_than_a_box_has) {
+  static_assert(!PositionLayout::moves_at_once(false, 129) && PositionLayout::moves_at_once(false, 128));
+  correlate<BFloat16, K3, PositionMap<14, 14, 14, 14, 1, 1, 1, 1>, PositionTile<6, 6, 1, 2>>();
+}
+TEST(Positions, weigh_runs_longer_than_a_box_has) {
+  weigh<Float16, Kernel<1, 1, 1, 1>, PositionMap<14, 14, 14, 14, 0, 0, 1, 1>, PositionTile<6, 4, 1, 2>,
+        true>();
+  weigh<BFloat16, Kernel<1, 2, 2, 2>, PositionMap<14, 14, 7, 7, 0, 0, 1, 1>, PositionTile<6, 3, 1, 2>,
+        false>();
 }
 TEST(Positions, weigh_periods) {
   weigh<BFloat16, K3s2, PositionMap<12, 16, 6, 8, 1, 1, 1, 1>, PositionTile<1, 1, 1, 2, true>, true>();

@@ -16,6 +16,17 @@ struct PositionTileSizes {
   int images() const { return 16 * image_steps; }
 };
 
+/// What one copy moves of planes that lie one after the other, of each of some images: bytes from a multiple
+/// of sixteen on.
+struct ImageRuns {
+  int bytes = 0, images = 0;
+};
+/// Those of a page whose images' runs have so many chunks.
+inline ImageRuns image_runs(const PositionSizes& sizes, const PositionTileSizes& tile, int pitch) {
+  if (!PositionLayout::moves_at_once(sizes.periodic, pitch)) return {};
+  return {16 * pitch, tile.images()};
+}
+
 /// Shares out images and groups of planes; of images a block has at most so many items. False: there are too
 /// many.
 inline bool cut_positions(PlaneWork& work, Launch& launch, std::int64_t images, std::int64_t channels,

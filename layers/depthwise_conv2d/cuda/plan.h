@@ -9,6 +9,7 @@
 #include "lamella/layers/conv_geometry.h"
 #include "layers/depthwise_conv2d/cuda/cut_boxes.h"
 #include "layers/depthwise_conv2d/cuda/cut_hooks.h"
+#include "layers/depthwise_conv2d/cuda/cut_positions.h"
 
 /// Which kernel does a problem's work, with what tile, and how the work is shared out.
 namespace lamella::depthwise {
@@ -69,6 +70,7 @@ struct Plan {
   };
   Family family = Family::Pixels;
   BoxSizes x_box, y_box, dx_box;  ///< where it moves boxes; without channels: the kernel does not have it
+  ImageRuns x_images, y_images;   ///< of positions; without images: each image's run is moved by itself
   bool turned = false;            ///< the input's gradient as a correlation with the turned kernel
   bool clears = false;            ///< dx must be zero before: some inputs are read by no output
   PixelWork pixels;

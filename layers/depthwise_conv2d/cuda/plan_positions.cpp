@@ -65,8 +65,14 @@ double cost(const Problem& p, const Shape& s, const PositionConfig& c, const Pla
   const double issue = (items * (turns * of_step + of_item) + blocks * of_block) * warps * 1.3 / 4 / kClocks;
   const double matrix = items * turns * products * warps * 2 / kClocks;
   const double shared = items * wavefronts * 1.3 / kClocks;
-  constexpr double kCopyClocks = 16;
-  const double copies = items * t.images() * 2 * kCopyClocks / kClocks;
+  constexpr double kCopyClocks = 70, kStoreClocks = 16;
+  const auto copies_of = [&](int pitch) {
+    return PositionLayout::moves_at_once(z.periodic, pitch) ? 1.0 : t.images();
+  };
+  const double loads_asked =
+      copies_of(c.layout.source_pitch) + (weigh ? copies_of(c.layout.result_pitch) : 0);
+  const double copies =
+      items * std::max(loads_asked * kCopyClocks / resident, weigh ? 0 : t.images() * kStoreClocks) / kClocks;
   const double chain = weigh ? 1 : products / units;  // of products that wait for each other
   const double latency =
       (items * (1500 + turns * (150 + 35 * chain)) + blocks * (3000 + 2 * of_block)) / resident / kClocks;
@@ -99,6 +105,8 @@ bool plan_positions(const Problem& p, const Shape& s, const PositionConfig& c, b
   if (resident < 1) return false;
   plan.cost = cost(p, s, c, plan, static_cast<double>(resident));
   plan.resident = static_cast<int>(resident), plan.registers = wanted, plan.item_images = t.images();
+  (z.transposed ? plan.y_images : plan.x_images) = image_runs(z, t, c.layout.source_pitch);
+  if (weighs(p)) plan.y_images = image_runs(z, t, c.layout.result_pitch);
   if (!named) return true;
   std::array<char, 320> text{};
   int length = std::snprintf(

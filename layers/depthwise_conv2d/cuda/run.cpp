@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -38,6 +39,7 @@ using detail::cuda::TensorBox;
 using lamella::depthwise::BoxSizes;
 using lamella::depthwise::BoxWork;
 using lamella::depthwise::Hook;
+using lamella::depthwise::ImageRuns;
 using lamella::depthwise::PairWork;
 using lamella::depthwise::Pass;
 using lamella::depthwise::PhaseCut;
@@ -126,6 +128,22 @@ bool describe(const ConstTensorView& view, const BoxSizes& box, TensorMap& map) 
   to.extents = {static_cast<std::uint32_t>(box.channels), extent(box.pixels, box.pixel_step),
                 extent(box.rows, box.row_step), static_cast<std::uint32_t>(box.images)};
   to.steps = {1, static_cast<std::uint32_t>(box.pixel_step), static_cast<std::uint32_t>(box.row_step), 1};
+  return detail::cuda::encode_map(to, &map);
+}
+
+/// What it must know to move runs of several images of dense planes with one copy.
+bool describe(const ConstTensorView& view, const ImageRuns& runs, TensorMap& map) {
+  constexpr std::uint64_t kUnit = lamella::depthwise::kPieceUnit;
+  const auto bytes = static_cast<std::uint64_t>(view.shape[1] * view.shape[2] * view.shape[3]) *
+                     static_cast<std::uint64_t>(size_of(view.dtype));
+  // Places in an image are 32-bit numbers.
+  constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 31;
+  if (bytes >= kMostBytes || view.shape[0] > std::int64_t{std::numeric_limits<int>::max()}) return false;
+  TensorBox to{.data = view.data, .dtype = view.dtype, .by_eight_bytes = true};
+  to.sizes = {bytes / kUnit, 1, 1, static_cast<std::uint64_t>(view.shape[0])};
+  to.strides = {bytes, bytes, bytes};
+  to.extents = {static_cast<std::uint32_t>(runs.bytes) / static_cast<std::uint32_t>(kUnit), 1, 1,
+                static_cast<std::uint32_t>(runs.images)};
   return detail::cuda::encode_map(to, &map);
 }
 
@@ -247,8 +265,11 @@ bool bind(const Plan& plan, const Operands& o, Bound& bound) {
     return has_no_gaps(cut.source_raw, plan.phases.w.source_every, bound.from) &&
            (cut.target_bytes == 0 || has_no_gaps(cut.target_raw, 1, bound.into));
   }
-  if (!plan.moves_boxes()) return true;
   BoxWork& boxes = bound.boxes;
+  if ((plan.x_images.images > 0 && !describe(bound.from, plan.x_images, boxes.x)) ||
+      (plan.y_images.images > 0 && !describe(bound.into, plan.y_images, boxes.y)))
+    return false;
+  if (!plan.moves_boxes()) return true;
   return (plan.x_box.channels == 0 || describe(bound.from, plan.x_box, boxes.x)) &&
          (plan.y_box.channels == 0 || describe(bound.into, plan.y_box, boxes.y)) &&
          (plan.dx_box.channels == 0 || describe(o.grad_input, plan.dx_box, boxes.dx));
@@ -356,6 +377,8 @@ bool run_plan(const Plan& plan, const void* kernel, const Conv2dGeometry& geomet
     work.dx = o.grad_input.data;
     work.channels = static_cast<int>(of.family != Plan::Family::Planes && forward ? geometry.out_channels
                                                                                   : geometry.in_channels);
+    if (of.x_images.images > 0) work.x_images = to.boxes.x;
+    if (of.y_images.images > 0) work.y_images = to.boxes.y;
     describe_work(of, work);
     return work;
   };

@@ -81,6 +81,11 @@ struct PositionLayout {
   int periods = 1, source_step = 0, result_step = 0;  ///< chunks from one to the next
   int source_pitch = 0, result_pitch = 0;  ///< chunks from one image's run to the next: odd, so that eight
                                            ///< images' chunks have all banks
+  /// Whether one copy moves the runs of so many chunks of all images of a page, as rows of a box. Copies of
+  /// a run each wait for each other in the warp that asks for them, some 70 clocks.
+  LAMELLA_ANYWHERE static constexpr bool moves_at_once(bool periodic, int pitch) {
+    return !periodic && 16 * pitch <= kMostPieceBytes;
+  }
   int base[kMostWarps] = {};
   int begin[kMostOfWarp] = {}, end[kMostOfWarp] = {}, start[kMostOfWarp] = {};  ///< start: products before
 };

@@ -11,8 +11,8 @@
 /// result positions, which has the taps and otherwise zeros, and stays in registers. The weight's gradient:
 /// g's positions by images are multiplied by images by x's positions; of each product the results of pairs
 /// that meet are added up for their tap in the end. A warp has some neighbouring results, or positions of g,
-/// and what they may meet (position_sizes.cuh). The copy engine moves each image's planes of a block into
-/// rows of shared memory of their own, as runs.cuh has it.
+/// and what they may meet (position_sizes.cuh). The copy engine moves the planes that a block has of
+/// each image into rows of shared memory, those of a page with one copy (ImageRows).
 ///
 /// Numbers that are not finite spread to other results of their image, of neighbouring channels, too, and, of
 /// the weight's gradient in periods, to other taps, as 0 · infinity is no number.
@@ -134,5 +134,30 @@ __device__ __forceinline__ void ask_for_planes(const void* tensor, Int64 first_p
   expect_bytes(barrier, of.loaded_bytes());
   of.load(to, run, barrier);
 }
+
+/// What is loaded of each image, from the sixteen bytes on that a block's first plane begins in, to rows of a
+/// page that are kPitch bytes apart: with one copy (kAtOnce), zeros for images that do not exist and behind
+/// the last channel, and numbers of the next channels behind the planes; or with a copy for each image.
+template <class T, bool kAtOnce, int kImages, int kPitch, int kNumbers>
+struct ImageRows {
+  static constexpr int kArrivals = kAtOnce ? 1 : kImages;
+  /// By all lanes of a warp.
+  __device__ __forceinline__ static void load(const TensorMap& map, const void* tensor, const PlaneWork& work,
+                                              int first_channel, int planes, int first_image, unsigned to,
+                                              unsigned barrier) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    if constexpr (kAtOnce) {
+      constexpr int kOfChunk = 16 / kPieceUnit;
+      if (lane > 0) return;
+      expect_bytes(barrier, kImages * kPitch);
+      load_box(to, map, first_channel * kNumbers / 8 * kOfChunk, 0, 0, first_image, barrier);
+    } else {
+      for (int row = lane; row < kImages; row += 32)
+        ask_for_planes<T>(tensor, static_cast<Int64>(first_image + row) * work.channels + first_channel,
+                          planes, kNumbers, first_image + row < work.cut.images,
+                          to + static_cast<unsigned>(row * kPitch), barrier);
+    }
+  }
+};
 
 }  // namespace lamella::depthwise

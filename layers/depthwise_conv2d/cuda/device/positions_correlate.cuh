@@ -13,8 +13,11 @@ __device__ __forceinline__ void correlate_positions(const PlaneWork& work, int n
   constexpr int kImages = Tile::kImages, kConsumers = Plan::kWarps, kWorkers = 32 * kConsumers;
   constexpr int kSources = kTransposed ? Map::kOut : Map::kIn, kResults = kTransposed ? Map::kIn : Map::kOut;
   constexpr int kPageBytes = kImages * Plan::kSourcePitch, kResultBytes = kImages * Plan::kResultPitch;
-  static_assert(sizeof(T) == 2 && K::kRepeat == 1 && kThreads == kWorkers + 32 && kImages <= 32);
+  static_assert(sizeof(T) == 2 && K::kRepeat == 1 && kThreads == kWorkers + 32);
+  static_assert(kImages <= 32 * kConsumers);  // a lane stores one
   static_assert(!Tile::kPeriodic);
+  constexpr bool kAtOnce = PositionLayout::moves_at_once(false, Plan::kSourcePitch / 16);
+  using Rows = ImageRows<T, kAtOnce, kImages, Plan::kSourcePitch, kSources>;
   extern __shared__ uint4 shared[];
   char* const bytes = reinterpret_cast<char*>(shared);
   const unsigned pages = shared_address(bytes), results = pages + kPages * kPageBytes;
@@ -26,18 +29,20 @@ __device__ __forceinline__ void correlate_positions(const PlaneWork& work, int n
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   if (thread == 0) {
     for (int s = 0; s < kPages; ++s)
-      make_barrier(full + 8 * s, kImages), make_barrier(empty + 8 * s, kConsumers);
+      make_barrier(full + 8 * s, Rows::kArrivals), make_barrier(empty + 8 * s, kConsumers);
   }
   const PositionShare<Tile> share(work, number_of_block);
   const int source_phase = share.first_channel * kSources % 8,
             result_phase = share.first_channel * kResults % 8;
-  // What is not loaded meets taps of zero: it must be a number.
-  constexpr int kRowWords = Plan::kSourcePitch / 4;
-  const int loaded = (source_phase + share.planes * kSources + 7) / 8 * 4;
-  for (int row = warp; row < kPages * kImages; row += kThreads / 32)
+  if constexpr (!kAtOnce) {
+    // What is not loaded meets taps of zero: it must be a number.
+    constexpr int kRowWords = Plan::kSourcePitch / 4;
+    const int loaded = (source_phase + share.planes * kSources + 7) / 8 * 4;
+    for (int row = warp; row < kPages * kImages; row += kThreads / 32)
 #pragma unroll 1
-    for (int i = loaded + lane; i < kRowWords; i += 32)
-      reinterpret_cast<unsigned*>(shared)[row * kRowWords + i] = 0;
+      for (int i = loaded + lane; i < kRowWords; i += 32)
+        reinterpret_cast<unsigned*>(shared)[row * kRowWords + i] = 0;
+  }
   wait_for_stream();
   // Of each plane by place, and zero behind the last, where places are that are none.
   constexpr int kZero = Code::kPlaces;
@@ -65,12 +70,10 @@ __device__ __forceinline__ void correlate_positions(const PlaneWork& work, int n
   if (warp == kConsumers) {
     const void* const sources = kTransposed ? work.y : work.x;
 #pragma unroll 1
-    for (int i = share.first_item; lane < kImages && i < share.last_item; ++i) {
+    for (int i = share.first_item; i < share.last_item; ++i) {
       wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
-      const int image = i * kImages + lane;
-      ask_for_planes<T>(sources, static_cast<Int64>(image) * work.channels + share.first_channel,
-                        share.planes, kSources, image < work.cut.images,
-                        pages + cursor.slot * kPageBytes + lane * Plan::kSourcePitch, full + 8 * cursor.slot);
+      Rows::load(kTransposed ? work.y_images : work.x_images, sources, work, share.first_channel,
+                 share.planes, i * kImages, pages + cursor.slot * kPageBytes, full + 8 * cursor.slot);
       cursor.next();
     }
     return;
@@ -153,7 +156,7 @@ __device__ __forceinline__ void correlate_positions(const PlaneWork& work, int n
       }
     }
     hand_to_copy_engine();
-    if (warp == 0) wait_until_stores_have_read();  // the other place for results is free
+    wait_until_stores_have_read();  // the other place for results is free
     synchronize_warp();
     if (lane == 0) arrive(empty + 8 * cursor.slot);
     cursor.next();
@@ -161,17 +164,20 @@ __device__ __forceinline__ void correlate_positions(const PlaneWork& work, int n
     const auto output_of = [&](int image) {
       return results_of + (static_cast<Int64>(image) * work.channels + share.first_channel) * kResults;
     };
-    if (warp == 0 && lane < kImages && i * kImages + lane < work.cut.images) {
-      T* const out = output_of(i * kImages + lane);
+    // By all warps: those of one would wait for each other.
+    const int row = lane * kConsumers + warp;
+    if (row < kImages && i * kImages + row < work.cut.images) {
+      T* const out = output_of(i * kImages + row);
       const RunBytes<T> of(out, out_numbers);
       if (of.whole > of.begin) {
         store_bytes(out - of.phase + of.begin,
-                    to + static_cast<unsigned>(lane * Plan::kResultPitch + of.begin * 2),
+                    to + static_cast<unsigned>(row * Plan::kResultPitch + of.begin * 2),
                     static_cast<unsigned>((of.whole - of.begin) * 2));
         end_stores();
       }
     }
-    // What does not fill sixteen bytes, at the beginning and at the end.
+    synchronize_warp();  // some lanes were away
+                         // What does not fill sixteen bytes, at the beginning and at the end.
 #pragma unroll 1
     for (int run = thread / 8; !is_whole && run < kImages; run += kWorkers / 8) {
       if (i * kImages + run >= work.cut.images) continue;
@@ -185,17 +191,19 @@ __device__ __forceinline__ void correlate_positions(const PlaneWork& work, int n
     }
     result ^= 1;
   }
-  if (warp == 0) wait_until_stores_have_read();
+  wait_until_stores_have_read();
 }
 
 /// All tensors begin with sixteen bytes, and so do all images.
 template <class T, class K, class Map, class Tile, int kThreads, int kBlocks>
-__global__ void __launch_bounds__(kThreads, kBlocks) forward_positions(const PlaneWork work) {
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    forward_positions(const __grid_constant__ PlaneWork work) {
   correlate_positions<T, K, Map, Tile, kThreads, false>(work, static_cast<int>(blockIdx.x));
 }
 /// dx, where it is no correlation with the turned kernel.
 template <class T, class K, class Map, class Tile, int kThreads, int kBlocks>
-__global__ void __launch_bounds__(kThreads, kBlocks) backward_positions(const PlaneWork work) {
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    backward_positions(const __grid_constant__ PlaneWork work) {
   correlate_positions<T, K, Map, Tile, kThreads, true>(work, static_cast<int>(blockIdx.x));
 }
 

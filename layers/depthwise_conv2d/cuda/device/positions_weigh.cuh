@@ -55,6 +55,10 @@ __device__ __forceinline__ void weigh_position_block(const PlaneWork& work, int 
   constexpr int kPageBytes = Memory::kPageBytes, kSteps = Plan::kSteps, kProducts = Plan::kProducts;
   constexpr bool kPeriodic = Tile::kPeriodic;
   constexpr int kXWords = Plan::kSourcePitch / 4, kGWords = Plan::kResultPitch / 4;
+  constexpr bool kXAtOnce = PositionLayout::moves_at_once(kPeriodic, Plan::kSourcePitch / 16),
+                 kGAtOnce = PositionLayout::moves_at_once(kPeriodic, Plan::kResultPitch / 16);
+  using XRows = ImageRows<T, kXAtOnce, kImages, Plan::kSourcePitch, Map::kIn>;
+  using GRows = ImageRows<T, kGAtOnce, kImages, Plan::kResultPitch, Map::kOut>;
   static_assert(sizeof(T) == 2 && K::kRepeat == 1 && kThreads == 32 * kConsumers + 32);
   static_assert(!kPeriodic || (Tile::kPlanes == 1 && Map::kIn % 8 == 0 && kTransforms == kPlain));
   extern __shared__ uint4 shared[];
@@ -63,7 +67,8 @@ __device__ __forceinline__ void weigh_position_block(const PlaneWork& work, int 
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   if (thread == 0) {
     for (int s = 0; s < kPages; ++s)
-      make_barrier(full + 8 * s, 2 * kImages), make_barrier(empty + 8 * s, kConsumers);
+      make_barrier(full + 8 * s, GRows::kArrivals + XRows::kArrivals),
+          make_barrier(empty + 8 * s, kConsumers);
   }
   if constexpr (kPeriodic) {
     // Above and below planes of x.
@@ -97,16 +102,10 @@ __device__ __forceinline__ void weigh_position_block(const PlaneWork& work, int 
 #pragma unroll 1
     for (int i = share.first_item; i < share.last_item; ++i) {
       wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
-      for (int run = lane; run < 2 * kImages; run += 32) {
-        const bool is_x = run >= kImages;
-        const int row = run % kImages, image = i * kImages + row;
-        const unsigned to =
-            pages + cursor.slot * kPageBytes +
-            (is_x ? Memory::kGBytes + row * Plan::kSourcePitch + Plan::kLead : row * Plan::kResultPitch);
-        ask_for_planes<T>(is_x ? work.x : work.y,
-                          static_cast<Int64>(image) * work.channels + share.first_channel, share.planes,
-                          is_x ? Map::kIn : Map::kOut, image < work.cut.images, to, full + 8 * cursor.slot);
-      }
+      const unsigned to = pages + cursor.slot * kPageBytes, barrier = full + 8 * cursor.slot;
+      GRows::load(work.y_images, work.y, work, share.first_channel, share.planes, i * kImages, to, barrier);
+      XRows::load(work.x_images, work.x, work, share.first_channel, share.planes, i * kImages,
+                  to + Memory::kGBytes + Plan::kLead, barrier);
       cursor.next();
     }
   } else {
@@ -119,8 +118,8 @@ __device__ __forceinline__ void weigh_position_block(const PlaneWork& work, int 
     for (int i = share.first_item; i < share.last_item; ++i) {
       wait_for_phase(full + 8 * cursor.slot, cursor.parity);
       const int images = work.cut.images - i * kImages;
-      if (images < kImages) {
-        // Of images that do not exist the last item of all has zeros.
+      if (!(kXAtOnce && kGAtOnce) && images < kImages) {
+        // Of images that do not exist the last item of all has zeros, too.
         unsigned* const page = reinterpret_cast<unsigned*>(bytes + cursor.slot * kPageBytes);
         for (int n = images * kGWords + thread; n < kImages * kGWords; n += 32 * kConsumers) page[n] = 0;
         for (int n = images * kXWords + thread; n < kImages * kXWords; n += 32 * kConsumers)
@@ -236,7 +235,7 @@ __device__ __forceinline__ void weigh_position_block(const PlaneWork& work, int 
 }
 
 template <class T, class K, class Map, class Tile, bool kBias, int kTransforms, int kThreads, int kBlocks>
-__global__ void __launch_bounds__(kThreads, kBlocks) weigh_positions(const PlaneWork work) {
+__global__ void __launch_bounds__(kThreads, kBlocks) weigh_positions(const __grid_constant__ PlaneWork work) {
   weigh_position_block<T, K, Map, Tile, kBias, kTransforms, kThreads>(work, static_cast<int>(blockIdx.x));
 }
 

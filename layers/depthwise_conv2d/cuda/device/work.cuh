@@ -169,6 +169,11 @@ struct PlaneCut {
 /// The columns that a thread of planes reads of a row; each has a bit.
 inline constexpr int kMostWindow = 32;
 
+/// What the copy engine knows of a tensor: its sizes, strides, and the box that one copy moves (CUtensorMap).
+struct alignas(64) TensorMap {
+  unsigned long long opaque[16];
+};
+
 struct PlaneWork {
   Axis h, w;
   const void* x = nullptr;
@@ -188,6 +193,8 @@ struct PlaneWork {
       items_per_part = 1;  ///< forward: of all blocks, of one; weight gradient: images x bands, of a part
   float* parts = nullptr;  ///< [part][channel][taps + 1]
   int owner_h = 0, owner_w = 0;  ///< as of PixelWork
+  /// Of positions, which have planes of some images with one copy: see ImageRuns.
+  TensorMap x_images{}, y_images{};
 };
 
 /// One axis of a correlation whose sources lie sorted by residue (phases.cuh). Stride and dilation are
@@ -397,11 +404,6 @@ LAMELLA_ANYWHERE constexpr int row_piece_bytes(int row) {
   const int pieces = (row + kMostPieceBytes - 1) / kMostPieceBytes;
   return ((row + pieces - 1) / pieces + kLineBytes - 1) / kLineBytes * kLineBytes;
 }
-
-/// What the copy engine knows of a tensor: its sizes, strides, and the box that one copy moves (CUtensorMap).
-struct alignas(64) TensorMap {
-  unsigned long long opaque[16];
-};
 
 /// How many warps of forward_boxes transform pages for so many that compute.
 LAMELLA_ANYWHERE constexpr int transforming_warps(int consumers) { return consumers <= 4 ? 2 : 4; }
