@@ -198,9 +198,13 @@ TEST(Pairs, of_matrices_and_positions) {
     PlaneWork &input = pair.input, &weight = pair.weight;
     problem.describe(weight, false), problem.describe(input, false);
     turn<K>(input, weight);
-    const Launch weighs =
-        cut_weigh_positions(weight, g.batch, g.channels, WeightPlan::kSizes, WeightPlan::kLayout,
-                            {WeightTile::kUnits, WeightTile::kImageSteps, WeightTile::kPages}, true, 1);
+    constexpr PositionTileSizes kWeightTile{WeightTile::kUnits, WeightTile::kImageSteps, WeightTile::kPages};
+    const Launch weighs = cut_weigh_positions(weight, g.batch, g.channels, WeightPlan::kSizes,
+                                              WeightPlan::kLayout, kWeightTile, true, 1);
+    ImageMaps maps;
+    maps.describe(weight, image_runs(WeightPlan::kSizes, kWeightTile, WeightPlan::kLayout.source_pitch),
+                  Map::kIn, image_runs(WeightPlan::kSizes, kWeightTile, WeightPlan::kLayout.result_pitch),
+                  Map::kOut);
     const Launch multiplies = cut_forward_matrices(
         input, g.batch, g.channels, problem.kSizes,
         {Tile::kColumns, Tile::kRead, Tile::kImages, Tile::kHeld, Tile::kWarps, Tile::kPages}, kPairThreads,

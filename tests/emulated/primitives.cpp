@@ -60,6 +60,7 @@ void each_number(const EmulatedTensor& tensor, unsigned shared, const std::int64
         }
 }
 const EmulatedTensor& tensor_of(const TensorMap& map) {
+  if (map.opaque[0] == 0) throw emulated::Fault("the copy engine was told nothing of a tensor");
   return *reinterpret_cast<const EmulatedTensor*>(map.opaque[0]);
 }
 

@@ -321,26 +321,23 @@ __device__ __forceinline__ void multiply_matrices(const PlaneWork& work, int num
       }
     }
     hand_to_copy_engine();
-    wait_until_stores_have_read();  // the other place for results is free
+    if (warp == 0) wait_until_stores_have_read();  // the other place for results is free
     synchronize_warp();
     if (lane == 0) arrive(empty + 8 * cursor.slot);
     cursor.next();
     synchronize_some(1, kWorkers);
     const int out_numbers = numbers_of(band.rows, kOut, out_plane);
-    // By all warps: those of one would wait for each other.
-    const int mine = lane * kConsumers + warp;
-    if (exists(item, mine)) {
-      T* const out = output_of(item, band, mine);
+    if (warp == 0 && exists(item, lane)) {
+      T* const out = output_of(item, band, lane);
       const RunBytes<T> of(out, out_numbers);
       if (of.whole > of.begin) {
         store_bytes(out - of.phase + of.begin,
                     pages + kPages * page_bytes + result * result_bytes +
-                        static_cast<unsigned>((mine * cut.result_numbers + of.begin) * 2),
+                        static_cast<unsigned>((lane * cut.result_numbers + of.begin) * 2),
                     static_cast<unsigned>((of.whole - of.begin) * 2));
         end_stores();
       }
     }
-    synchronize_warp();  // some lanes were away
     // What does not fill sixteen bytes, at the beginning and at the end.
 #pragma unroll 1
     for (int run = thread / kNumbers; !is_whole && run < kRuns; run += kWorkers / kNumbers) {
@@ -354,7 +351,7 @@ __device__ __forceinline__ void multiply_matrices(const PlaneWork& work, int num
     }
     result ^= 1;
   }
-  wait_until_stores_have_read();
+  if (warp == 0) wait_until_stores_have_read();
 }
 
 template <class T, class K, class Plane, class Tile, bool kBands, int kThreads, int kBlocks>
