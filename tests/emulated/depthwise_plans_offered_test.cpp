@@ -117,7 +117,11 @@ TEST(Plans, of_diagonals_come_first_where_taps_are_many) {
   for (const std::int64_t size : {7, 13, 14, 28, 30, 56, 112})
     for (const std::int64_t kernel : {3, 5, 7}) EXPECT_GT(count(size, kernel, 1), 0) << size << " " << kernel;
   EXPECT_EQ(count(14, 9, 1), 0);
-  EXPECT_EQ(count(14, 3, 2), 0);
+  for (const std::int64_t size : {14, 27, 28, 112})
+    for (const std::int64_t kernel : {3, 5, 7})
+      for (const std::int64_t stride : {2, 3})
+        EXPECT_GT(count(size, kernel, stride), 0) << size << " " << kernel << " " << stride;
+  EXPECT_EQ(count(56, 15, 2), 0);
   problem.transforms = problem.hardswish = true;
   EXPECT_GT(count(14, 3, 1), 0);
   problem.dtype = DType::Float32;
