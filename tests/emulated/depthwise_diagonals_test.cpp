@@ -43,6 +43,31 @@ void weigh(int row_groups = 1) {
   });
 }
 
+/// The planner may ask for any padding; a plane that does not fit has bands, or no plan.
+template <class K, class Tile, int kPaddingH, int kPaddingW>
+bool fits(int height, int width, std::int64_t bytes) {
+  const Geometry g{3, 2,           1,           K::kH,     K::kW,     height, width, 0,
+                   0, K::kStrideH, K::kStrideW, kPaddingH, kPaddingW, 1,      1};
+  Geometry sized = g;
+  sized.out_h = (height + 2 * kPaddingH - K::kH) / K::kStrideH + 1;
+  sized.out_w = (width + 2 * kPaddingW - K::kW) / K::kStrideW + 1;
+  Draw draw(1);
+  Case<BFloat16, K> problem(draw, sized, {false, Tile::kVector, Tile::kVectorG});
+  problem.never_add();
+  PlaneWork work;
+  problem.describe(work, false);
+  const DiagonalTileSizes tile{Tile::kColumns, Tile::kPlanes, Tile::kGroups, Tile::kVector,
+                               Tile::kVectorG, Tile::kPages,  false};
+  const Launch launch = cut_diagonals(work, sized.batch, sized.channels, problem.kSizes, 1, 1, tile,
+                                      kDiagonalThreads, bytes, false, 4);
+  if (launch.blocks == 0) return false;
+  problem.backward(work, launch, {false, true, false}, false, false, [&] {
+    backward_diagonals<BFloat16, K, Spread<1, 1>, PlaneSizes<0, 0, 0, 0>, Tile, kPaddingH, kPaddingW, false,
+                       kPlain, kDiagonalThreads, 1>(work);
+  });
+  return true;
+}
+
 /// Planes of known sizes; some outputs more or fewer than the padding makes.
 template <class T, class K, int kH, int kW, class Tile, int kPaddingH, int kPaddingW, bool kBias,
           class S = Spread<1, 1>, int kMoreH = 0, int kMoreW = 0, int kTransforms = kPlain>
@@ -77,6 +102,15 @@ TEST(Diagonals, padding_of_one_axis) {
 }
 TEST(Diagonals, more_padding_than_the_kernel_reaches) {
   weigh<BFloat16, K3, DiagonalTile<16, 1, 1, 2, 2>, 4, 3, false>();
+}
+TEST(Diagonals, wide_planes_of_few_rows) {
+  using Tile = DiagonalTile<16, 1, 1, 2, 2>;
+  using TileS2 = DiagonalTile<16, 1, 1, 2, 2, 1>;
+  EXPECT_FALSE((fits<K3, Tile, 11, 1>(8, 256, 16384)));
+  EXPECT_FALSE((fits<Kernel<1, 1, 1, 1>, Tile, 1, 1>(8, 256, 9200)));
+  EXPECT_FALSE((fits<Kernel<3, 3, 2, 2>, TileS2, 11, 1>(16, 256, 12288)));
+  EXPECT_TRUE((fits<K3, Tile, 1, 1>(8, 256, 16384)));
+  EXPECT_TRUE((fits<K3, Tile, 11, 1>(24, 256, 16384)));
 }
 TEST(Diagonals, even_kernel) {
   weigh<Float16, Kernel<2, 4, 1, 1>, DiagonalTile<16, 1, 1, 1, 2>, 0, 1, true>();

@@ -120,6 +120,10 @@ TEST(Positions, runs_longer_than_a_box_has) {
   static_assert(!PositionLayout::moves_at_once(false, 129) && PositionLayout::moves_at_once(false, 128));
   correlate<BFloat16, K3, PositionMap<14, 14, 14, 14, 1, 1, 1, 1>, PositionTile<6, 6, 1, 2>>();
 }
+TEST(Positions, input_gradient_of_runs_longer_than_a_box_has) {
+  correlate<BFloat16, Kernel<3, 3, 2, 1>, PositionMap<20, 14, 10, 14, 1, 1, 1, 1>, PositionTile<8, 10, 1, 2>,
+            true>();
+}
 TEST(Positions, weigh_runs_longer_than_a_box_has) {
   weigh<Float16, Kernel<1, 1, 1, 1>, PositionMap<14, 14, 14, 14, 0, 0, 1, 1>, PositionTile<6, 4, 1, 2>,
         true>();

@@ -64,6 +64,19 @@ const EmulatedTensor& tensor_of(const TensorMap& map) {
   return *reinterpret_cast<const EmulatedTensor*>(map.opaque[0]);
 }
 
+/// What the copy engine would not take: a GPU ends the kernel there.
+void check_box(const EmulatedTensor& tensor, int first) {
+  constexpr int kMostExtent = 256, kAligned = 16;
+  emulated::check_alignment(tensor.data, kAligned, "a tensor of the copy engine");
+  for (int axis = 0; axis < 4; ++axis)
+    if (tensor.box[axis] > kMostExtent) throw emulated::Fault("a box of more than 256 numbers");
+  for (int axis = 1; axis < 4; ++axis)
+    if (tensor.sizes[axis] > 1 && tensor.strides[axis] % kAligned != 0)
+      throw emulated::Fault("a stride that is no multiple of sixteen bytes");
+  if (tensor.number == 8 && std::int64_t{first} * tensor.number % kAligned != 0)
+    throw emulated::Fault("a box of eight-byte numbers that does not begin with sixteen bytes");
+}
+
 }  // namespace
 
 float widen(Float16 number) { return static_cast<float>(std::bit_cast<lamella::Float16>(number.bits)); }
@@ -99,6 +112,7 @@ unsigned transpose_matrix(unsigned matrix) {
 void load_box(unsigned to, const TensorMap& map, int channel, int pixel, int row, int image,
               unsigned barrier) {
   const EmulatedTensor& tensor = tensor_of(map);
+  check_box(tensor, channel);
   emulated::load_later([&tensor, to, channel, pixel, row, image, barrier] {
     std::size_t bytes = 0;
     const auto of_number = static_cast<std::size_t>(tensor.number);

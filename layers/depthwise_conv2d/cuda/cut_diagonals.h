@@ -69,6 +69,7 @@ inline Launch cut_diagonals(PlaneWork& work, std::int64_t images, std::int64_t c
     cut.bands = static_cast<int>(ceiling(work.h.input, rows));
     cut.band_rows = static_cast<int>(round_up(ceiling(work.h.input, cut.bands), of_block));
     cut.bands = static_cast<int>(ceiling(work.h.input, cut.band_rows));
+    if (cut.bands == 1) return launch;  // it would have all of g, which does not fit
     x_numbers = std::int64_t{cut.band_rows} * work.w.input;
     g_numbers = g_rows(cut.band_rows) * work.w.output;
   }

@@ -146,7 +146,11 @@ PositionSizes sizes_of(const Problem& p, const Shape& s) {
 bool may_use_positions(const Problem& p, const Shape& s, const PositionSizes& sizes) {
   constexpr int kAligned = 16, kMostInputs = 1024, kMostReach = 32;
   constexpr std::int64_t kLeastImages = 8, kChunk = 8;
-  const auto is_whole = [&](int plane) { return s.channels * plane % kChunk == 0; };
+  // Places in an image are 32-bit numbers.
+  constexpr std::int64_t kMostNumbers = std::int64_t{1} << 30;
+  const auto is_whole = [&](int plane) {
+    return s.channels * plane % kChunk == 0 && s.channels * plane < kMostNumbers;
+  };
   return p.boxes && !p.channels_last && s.number == 2 && s.kernel.repeat == 1 && p.pass != Pass::Both &&
          !p.accumulate && p.hook == Hook::None && (weighs(p) || (!p.exact_taps && !loads_transformed(p))) &&
          p.input_alignment >= kAligned && p.output_alignment >= kAligned && s.images >= kLeastImages &&

@@ -108,6 +108,7 @@ __device__ __forceinline__ void weigh_position_block(const PlaneWork& work, int 
                   to + Memory::kGBytes + Plan::kLead, barrier);
       cursor.next();
     }
+    synchronize_warp();  // some lanes were away; the block meets below
   } else {
     ChunkTransform<T, Map, kTransforms, kSteps> transform;
     transform.begin(work.transform, share.first_channel, share.planes, base * 8 - x_phase);
