@@ -8,18 +8,20 @@ namespace {
 constexpr unsigned kSeeds = 30;
 constexpr int kDiagonalThreads = kThreads + 32;  // and the warp that asks for runs
 
+std::int64_t some_bytes(Draw& draw) { return draw(1, 6) * std::int64_t{3000}; }
+
 template <class T, class K, class S, class Sizes, class Tile, int kPaddingH, int kPaddingW, bool kBias,
           int kTransforms>
-bool weigh_one(Draw& draw, const Geometry& g, int row_groups) {
+bool weigh_one(Draw& draw, const Geometry& g, int row_groups, std::int64_t most_bytes) {
   SCOPED_TRACE(to_string(g));
   Case<T, K> problem(draw, g, {false, Tile::kVector, Tile::kVectorG}, kTransforms);
   problem.never_add();
   PlaneWork work;
   problem.describe(work, false);
-  const DiagonalTileSizes tile{Tile::kColumns, Tile::kPlanes, Tile::kGroups, Tile::kVector,
-                               Tile::kVectorG, Tile::kPages,  Sizes::kKnown, row_groups};
+  const DiagonalTileSizes tile{Tile::kColumns, Tile::kPlanes,  Tile::kGroups, Tile::kVector,
+                               Tile::kPages,   Tile::kVectorG, Sizes::kKnown, row_groups};
   const Launch launch = cut_diagonals(work, g.batch, g.channels, problem.kSizes, S::kHeight, S::kWidth, tile,
-                                      kDiagonalThreads, draw(1, 6) * std::int64_t{3000}, kBias, draw(1, 20));
+                                      kDiagonalThreads, most_bytes, kBias, draw(1, 20));
   if (launch.blocks == 0) return false;
   work.cut.chain = draw(1, 3);
   problem.backward(work, launch, {false, true, kBias}, false, false, [&] {
@@ -39,33 +41,31 @@ void weigh(int row_groups = 1) {
     wanted.padding_h = kPaddingH, wanted.padding_w = kPaddingW;
     wanted.spread_h = S::kHeight, wanted.spread_w = S::kWidth;
     return weigh_one<T, K, S, PlaneSizes<0, 0, 0, 0>, Tile, kPaddingH, kPaddingW, kBias, kTransforms>(
-        draw, draw_geometry(draw, wanted), row_groups);
+        draw, draw_geometry(draw, wanted), row_groups, some_bytes(draw));
   });
 }
 
-/// The planner may ask for any padding; a plane that does not fit has bands, or no plan.
+/// Whether there is a launch for planes of so many rows and columns, which then must be right.
 template <class K, class Tile, int kPaddingH, int kPaddingW>
 bool fits(int height, int width, std::int64_t bytes) {
-  const Geometry g{3, 2,           1,           K::kH,     K::kW,     height, width, 0,
-                   0, K::kStrideH, K::kStrideW, kPaddingH, kPaddingW, 1,      1};
-  Geometry sized = g;
-  sized.out_h = (height + 2 * kPaddingH - K::kH) / K::kStrideH + 1;
-  sized.out_w = (width + 2 * kPaddingW - K::kW) / K::kStrideW + 1;
+  const Geometry g{3,
+                   2,
+                   1,
+                   K::kH,
+                   K::kW,
+                   height,
+                   width,
+                   (height + 2 * kPaddingH - K::kH) / K::kStrideH + 1,
+                   (width + 2 * kPaddingW - K::kW) / K::kStrideW + 1,
+                   K::kStrideH,
+                   K::kStrideW,
+                   kPaddingH,
+                   kPaddingW,
+                   1,
+                   1};
   Draw draw(1);
-  Case<BFloat16, K> problem(draw, sized, {false, Tile::kVector, Tile::kVectorG});
-  problem.never_add();
-  PlaneWork work;
-  problem.describe(work, false);
-  const DiagonalTileSizes tile{Tile::kColumns, Tile::kPlanes, Tile::kGroups, Tile::kVector,
-                               Tile::kVectorG, Tile::kPages,  false};
-  const Launch launch = cut_diagonals(work, sized.batch, sized.channels, problem.kSizes, 1, 1, tile,
-                                      kDiagonalThreads, bytes, false, 4);
-  if (launch.blocks == 0) return false;
-  problem.backward(work, launch, {false, true, false}, false, false, [&] {
-    backward_diagonals<BFloat16, K, Spread<1, 1>, PlaneSizes<0, 0, 0, 0>, Tile, kPaddingH, kPaddingW, false,
-                       kPlain, kDiagonalThreads, 1>(work);
-  });
-  return true;
+  return weigh_one<BFloat16, K, Spread<1, 1>, PlaneSizes<0, 0, 0, 0>, Tile, kPaddingH, kPaddingW, false,
+                   kPlain>(draw, g, 1, bytes);
 }
 
 /// Planes of known sizes; some outputs more or fewer than the padding makes.
@@ -78,7 +78,7 @@ void weigh_known() {
     const Geometry g{draw(1, 3), draw(1, 20), K::kRepeat,  K::kH,     K::kW,     kH,         kW,       kOutH,
                      kOutW,      K::kStrideH, K::kStrideW, kPaddingH, kPaddingW, S::kHeight, S::kWidth};
     return weigh_one<T, K, S, PlaneSizes<kH, kW, kOutH, kOutW>, Tile, kPaddingH, kPaddingW, kBias,
-                     kTransforms>(draw, g, 1);
+                     kTransforms>(draw, g, 1, some_bytes(draw));
   });
 }
 

@@ -63,7 +63,7 @@ void matrices_and_diagonals() {
     problem.describe(weight, false);
     const Launch weighs = cut_diagonals(weight, g.batch, g.channels, problem.kSizes, 1, 1,
                                         {Diagonal::kColumns, Diagonal::kPlanes, Diagonal::kGroups,
-                                         Diagonal::kVector, Diagonal::kVectorG, Diagonal::kPages, false},
+                                         Diagonal::kVector, Diagonal::kPages, Diagonal::kVectorG, false},
                                         kWeighThreads, draw(1, 6) * std::int64_t{3000}, kBias, 1);
     problem.describe(input, false);
     turn<K>(input, weight);

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
+
 #include "depthwise_case.h"
 #include "layers/depthwise_conv2d/cuda/cut_positions.h"
 

@@ -11,13 +11,13 @@ namespace lamella::depthwise {
 /// A DiagonalTile, as numbers; whether the kernel knows the sizes of planes; and how many warps share out
 /// rows, if not.
 struct DiagonalTileSizes {
-  int columns, planes, groups, vector, vector_g, pages;
+  int columns, planes, groups, vector, pages, vector_g;
   bool known;
   int row_groups = 1;
 };
 
-/// How many rows of g lie between the lowest and the highest that meet a row of x, at most; and the highest,
-/// as TapPhases has it.
+/// How many rows of g further up the last is that meets a row of x than the first, at most; and how far a row
+/// of x may lie below the row of g that meets it, as TapPhases has it.
 struct DiagonalReach {
   int reach, highest;
   DiagonalReach(int taps, int stride, int spread, int padding) {

@@ -17,7 +17,7 @@ struct PositionTileSizes {
 };
 
 /// What one copy moves of planes that lie one after the other, of each of some images: bytes from a multiple
-/// of sixteen on.
+/// of sixteen on. Without images each image's run is moved by itself.
 struct ImageRuns {
   int bytes = 0, images = 0;
 };

@@ -50,7 +50,8 @@ int registers(const Problem& p, const Shape& s, const DiagonalTileSizes& t) {
 }
 
 /// Estimated milliseconds: four limits, of which the largest counts most. Weights are those of
-/// runs, and instructions are counted; of 330 measurements on an H200 half took 0.73 of it and more.
+/// runs, and instructions are counted; of 330 measurements on an H200 half took 0.73 of it and more, of
+/// others at stride 2 and of two outputs 0.85 to 0.95.
 double cost(const Problem& p, const Shape& s, const DiagonalConfig& c, const Plan& plan, double resident) {
   constexpr double kClocks = kMultiprocessors * 1.8e6;  // of all multiprocessors, a millisecond
   const DiagonalTileSizes& t = c.tile;
@@ -83,13 +84,12 @@ double cost(const Problem& p, const Shape& s, const DiagonalConfig& c, const Pla
                           (t.known ? 0 : 10) +
                           (loads_transformed(p) ? phases * words.x * (p.hardswish ? 11 : 7) : 0);
   const double of_item = 60 + t.planes * tiles * (blocks * of_block + (t.known ? 0 : 75));
-  const auto wavefronts_of = [&](int vector, double words_of_row, double reads) {
-    return vector == 4 ? (s.w.input % 56 == 0 ? 1.4 : 2.0) * words_of_row
-                       : (t.columns == 8 ? 1.3 : 2.0) * reads;
+  const auto wavefronts_of = [&](int vector, int width, double words_of_row, double reads) {
+    return vector == 4 ? (width % 56 == 0 ? 1.4 : 2.0) * words_of_row : (t.columns == 8 ? 1.3 : 2.0) * reads;
   };
   const double wavefronts = t.planes * tiles * blocks *
-                            (repeat * wavefronts_of(t.vector_g, words.g, g_reads) +
-                             phases * wavefronts_of(t.vector, words.x, x_reads) * k.stride_w);
+                            (repeat * wavefronts_of(t.vector_g, s.w.output, words.g, g_reads) +
+                             phases * wavefronts_of(t.vector, s.w.input, words.x, x_reads) * k.stride_w);
   const double in_flight = resident * page * (t.pages - 1) / 1e3;
   const double memory = 0.99 * bytes / 4.15e9 * (1 + 2.3 / in_flight);
   const double issue = items * warps * of_item * 1.3 / 4 / kClocks;
@@ -198,6 +198,7 @@ void each_diagonal(const Problem& p, const Shape& s, const Add& add, const End& 
 bool may_use_diagonals(const Problem& p, const Shape& s) {
   constexpr int kMostReach = 6, kMostShifts = 9, kMostOfPhases = 26, kMostWindow = 21;
   const KernelSizes& k = s.kernel;
+  // Registers: of sums, and of what a lane has of a row of x for its four columns of g.
   return p.boxes && !p.channels_last && p.pass == Pass::Weight && s.number == 2 && s.h.padding >= 0 &&
          s.w.padding >= 0 && reach_of(s) <= kMostReach && k.kernel_w * k.repeat <= kMostShifts &&
          k.stride_h * k.kernel_w * k.repeat <= kMostOfPhases &&

@@ -24,8 +24,7 @@ struct DiagonalTile {
 template <int kTaps, int kStride, int kSpread, int kPadding>
 struct TapPhases {
   __host__ __device__ static constexpr int down(int tap) {
-    const int at = tap * kSpread - kPadding;
-    return at >= 0 ? at / kStride : -((kStride - 1 - at) / kStride);
+    return Axis::floor(tap * kSpread - kPadding, kStride);
   }
   __host__ __device__ static constexpr int phase(int tap) {
     return tap * kSpread - kPadding - down(tap) * kStride;

@@ -147,12 +147,12 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
     const unsigned g_first = static_cast<unsigned>(reinterpret_cast<unsigned long long>(work.y)) / kNumber,
                    x_first = static_cast<unsigned>(reinterpret_cast<unsigned long long>(work.x)) / kNumber;
     const auto g_page_of = [&](const Band& band) {
-      const int phase = static_cast<int>((g_first + static_cast<unsigned>(g_at(image, band))) % kLine);
-      return bytes + cursor.slot * page_bytes + phase * kNumber;
+      const int from_line = static_cast<int>((g_first + static_cast<unsigned>(g_at(image, band))) % kLine);
+      return bytes + cursor.slot * page_bytes + from_line * kNumber;
     };
     const auto x_page_of = [&](const Band& band) {
-      const int phase = static_cast<int>((x_first + static_cast<unsigned>(x_at(image, band))) % kLine);
-      return bytes + cursor.slot * page_bytes + g_bytes + phase * kNumber;
+      const int from_line = static_cast<int>((x_first + static_cast<unsigned>(x_at(image, band))) % kLine);
+      return bytes + cursor.slot * page_bytes + g_bytes + from_line * kNumber;
     };
 
     if constexpr (Sizes::kKnown) {

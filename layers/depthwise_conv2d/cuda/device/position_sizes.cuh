@@ -82,7 +82,7 @@ struct PositionLayout {
   int source_pitch = 0, result_pitch = 0;  ///< chunks from one image's run to the next: odd, so that eight
                                            ///< images' chunks have all banks
   /// Whether one copy moves the runs of so many chunks of all images of a page, as rows of a box. Copies of
-  /// a run each wait for each other in the warp that asks for them, some 70 clocks.
+  /// a run each wait for each other in the warp that asks for them, some 45 ns.
   LAMELLA_ANYWHERE static constexpr bool moves_at_once(bool periodic, int pitch) {
     return !periodic && 16 * pitch <= kMostPieceBytes;
   }

@@ -176,8 +176,10 @@ __device__ __forceinline__ void correlate_positions(const PlaneWork& work, int n
         end_stores();
       }
     }
-    synchronize_warp();  // some lanes were away
-                         // What does not fill sixteen bytes, at the beginning and at the end.
+    // Some lanes were away.
+    synchronize_warp();
+
+    // What does not fill sixteen bytes, at the beginning and at the end.
 #pragma unroll 1
     for (int run = thread / 8; !is_whole && run < kImages; run += kWorkers / 8) {
       if (i * kImages + run >= work.cut.images) continue;

@@ -34,7 +34,7 @@ struct Axis {
   LAMELLA_ANYWHERE int input_begin(int residue) const { return ceiling(-origin(residue), input_step); }
   LAMELLA_ANYWHERE int input_end(int residue) const { return ceiling(input - origin(residue), input_step); }
 
-  LAMELLA_ANYWHERE static int floor(int a, int b) {
+  LAMELLA_ANYWHERE static constexpr int floor(int a, int b) {
     if (b == 1) return a;  // as most often
     return a >= 0 ? a / b : -((b - 1 - a) / b);
   }
