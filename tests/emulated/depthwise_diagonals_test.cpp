@@ -171,6 +171,16 @@ TEST(Diagonals, known_planes_dilation) {
   weigh_known<BFloat16, K3, 14, 14, DiagonalTile<16, 2, 1, 2, 2>, 2, 2, true, Spread<2, 2>>();
 }
 
+TEST(Diagonals, two_products_side_by_side) {
+  weigh<BFloat16, K3, DiagonalTile<32, 1, 1, 8, 2>, 1, 1, true>();
+  weigh<Float16, Kernel<3, 7, 1, 1>, DiagonalTile<32, 1, 2, 8, 2, 2>, 0, 0, false>(2);
+  weigh<BFloat16, K7, DiagonalTile<32, 1, 1, 8, 3, 4>, 3, 3, false>();
+  weigh<Float16, K5, DiagonalTile<32, 2, 1, 1, 2>, 2, 2, true>();
+  weigh<BFloat16, Kernel<3, 5, 2, 2>, DiagonalTile<32, 1, 1, 8, 2, 4>, 1, 2, true>();
+  weigh_known<BFloat16, K3, 20, 72, DiagonalTile<32, 1, 1, 8, 2>, 1, 1, true>();
+  weigh_known<Float16, K5, 11, 40, DiagonalTile<32, 2, 2, 8, 2>, 2, 2, false>();
+}
+
 using K3s2 = Kernel<3, 3, 2, 2>;
 using K5s2 = Kernel<5, 5, 2, 2>;
 

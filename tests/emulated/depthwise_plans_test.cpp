@@ -103,6 +103,8 @@ const std::map<std::string, int, std::less<>> kParameters{
     {"backward_direct", 6},        {"weigh_direct", 7},        {"backward_float_boxes", 9},
     {"forward_float_boxes", 6},    {"backward_diagonals", 11}, {"forward_matrices", 7},
     {"forward_toeplitz_boxes", 4}, {"backward_pairs", 6},      {"backward_hankel_boxes", 5},
+    {"forward_map_boxes", 4},
+
     {"forward_columns", 5},        {"weigh_columns", 6},       {"weigh_whole_columns", 7},
     {"forward_positions", 6},      {"backward_positions", 6},  {"weigh_positions", 8},
     {"correlate_phases", 10},      {"multiply_phases", 10},    {"weigh_phases", 11},
@@ -125,10 +127,10 @@ void expect_fits(const Problem& problem, const Plan& plan) {
             has_parts || problem.hook != Hook::None);
   EXPECT_TRUE(std::isfinite(plan.cost) && plan.cost > 0) << plan.cost;
 
-  static constexpr const char* kFamilies[] = {"pixels",         "planes",       "boxes",         "runs",
-                                              "direct",         "matrices",     "diagonals",     "pairs",
-                                              "toeplitz_boxes", "hankel_boxes", "columns",       "positions",
-                                              "phases",         "rolling",      "rolling_planes"};
+  static constexpr const char* kFamilies[] = {
+      "pixels",    "planes", "boxes",          "runs",          "direct",    "matrices",
+      "diagonals", "pairs",  "toeplitz_boxes", "hankel_boxes",  "map_boxes", "columns",
+      "positions", "phases", "rolling",        "rolling_planes"};
   const std::size_t bracket = plan.kernel.find('<');
   const std::string name = plan.kernel.substr(0, bracket);
   EXPECT_TRUE(name.ends_with(kFamilies[static_cast<std::size_t>(plan.family)]));

@@ -37,9 +37,9 @@ void store_some(unsigned row, const unsigned* matrix, int count) {
 template <class Move>
 void each_number(const EmulatedTensor& tensor, unsigned shared, const std::int64_t (&first)[4],
                  const Move& move) {
-  constexpr std::size_t kSwizzlePeriod = 1024, kBoxAlignment = 128;
-  emulated::check_shared(shared_memory() + shared, 1, tensor.swizzle != 0 ? kSwizzlePeriod : kBoxAlignment,
-                         "a box");
+  constexpr std::size_t kBoxAlignment = 128;  // times as many chunks as a swizzle exchanges: its period
+  emulated::check_shared(shared_memory() + shared, 1,
+                         kBoxAlignment * static_cast<std::size_t>(tensor.swizzle + 1), "a box");
   std::int64_t place = shared;
   const int(&box)[4] = tensor.box;
   for (int i = 0; i < box[3]; ++i)

@@ -305,6 +305,23 @@ TEST(DepthwisePairsTest, plans_compute_what_others_do) {
   expect_plans_agree(settings, of_family(Family::Pairs), 7, always(4e-3));
 }
 
+TEST(DepthwiseMapBoxesTest, plans_compute_what_others_do) {
+  LAMELLA_NEEDS_GPU();
+  std::vector<PlanSetting> settings;
+  const auto add = [&](std::int64_t images, std::int64_t channels, std::int64_t size, Size2 kernel, Pass pass,
+                       DType dtype) {
+    settings.push_back({pass, dtype, kLast, images, channels, Size2(size), kernel, half(kernel)});
+    settings.back().bias = pass == Pass::Forward;
+  };
+  add(11, 72, 7, Size2(5), Pass::Forward, bfloat16);
+  add(40, 64, 7, Size2(3), Pass::Input, float16);
+  add(13, 64, 14, Size2(7), Pass::Forward, bfloat16);
+  add(9, 200, 14, Size2(3), Pass::Input, bfloat16);
+  add(9, 40, 12, {5, 3}, Pass::Forward, float16);
+  add(12, 48, 16, Size2(15), Pass::Input, float16);
+  expect_plans_agree(settings, of_family(Family::MapBoxes), 9, always(4e-3));
+}
+
 TEST(DepthwiseHankelBoxesTest, plans_compute_what_others_do) {
   LAMELLA_NEEDS_GPU();
   std::vector<PlanSetting> settings;

@@ -88,8 +88,10 @@ inline BoxPlan cut_toeplitz_boxes(PixelWork& work, std::int64_t images, std::int
     return plan;
   const int words = toeplitz_words(kernel),
             entries = words == 1 ? 8 : 7 + 7 * kernel.stride_w + 8 * (words - 1);
+  const std::int64_t taps =
+      round_up(std::int64_t{2} * tile.channels * kernel.repeat * kernel.kernel_h * kernel.kernel_w, 1024);
   plan.launch.shared_bytes = 1024 + tile.pages * (box_bytes(plan.x) + 16) +
-                             tile.groups() * box_bytes(plan.y) +
+                             std::max(tile.groups() * box_bytes(plan.y), taps) +
                              tile.channels / 8 * kernel.repeat * (kernel.kernel_h * 32 * entries + 32);
   return plan;
 }

@@ -144,6 +144,7 @@ std::vector<Plan> plans_for(const Problem& p) {
     add_direct_plans(p, s, plans);
     add_float_box_plans(p, s, plans);
     add_toeplitz_box_plans(p, s, plans);
+    add_map_box_plans(p, s, plans);
     add_hankel_box_plans(p, s, plans);
   }
   for (Plan& plan : plans) {

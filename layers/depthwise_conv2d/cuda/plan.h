@@ -62,6 +62,7 @@ struct Plan {
     Pairs,
     ToeplitzBoxes,
     HankelBoxes,
+    MapBoxes,
     Columns,
     Positions,
     Phases,
@@ -84,7 +85,8 @@ struct Plan {
 
   /// Whether the copy engine is told of tensors.
   bool moves_boxes() const {
-    return family == Family::Boxes || family == Family::ToeplitzBoxes || family == Family::HankelBoxes;
+    return family == Family::Boxes || family == Family::ToeplitzBoxes || family == Family::HankelBoxes ||
+           family == Family::MapBoxes;
   }
   /// Whether `phases` describes the work.
   bool has_phases() const {

@@ -74,7 +74,10 @@ double cost(const Problem& p, const Shape& s, const DiagonalConfig& c, const Pla
       static_cast<double>(ceiling(ceiling(cut.band_rows, std::int64_t{8} * k.stride_h), t.row_groups));
   const double warps = static_cast<double>(ceiling(cut.planes, t.planes)) * t.groups * t.row_groups;
   const auto reads_of = [](int vector, double words_of_row, double more) {
-    return vector == 4 ? words_of_row / 2 + more : vector == 2 ? words_of_row : words_of_row + 1;
+    return vector == 8   ? words_of_row / 4 + 2 * more
+           : vector == 4 ? words_of_row / 2 + more
+           : vector == 2 ? words_of_row
+                         : words_of_row + 1;
   };
   const double g_reads = reads_of(t.vector_g, words.g, 0.0), x_reads = reads_of(t.vector, words.x, 1.0);
   const double odd_g = t.vector_g == 1 ? words.g : 0, odd_x = t.vector == 1 ? words.x : 0;
@@ -85,7 +88,9 @@ double cost(const Problem& p, const Shape& s, const DiagonalConfig& c, const Pla
                           (loads_transformed(p) ? phases * words.x * (p.hardswish ? 11 : 7) : 0);
   const double of_item = 60 + t.planes * tiles * (blocks * of_block + (t.known ? 0 : 75));
   const auto wavefronts_of = [&](int vector, int width, double words_of_row, double reads) {
-    return vector == 4 ? (width % 56 == 0 ? 1.4 : 2.0) * words_of_row : (t.columns == 8 ? 1.3 : 2.0) * reads;
+    return vector == 8   ? 1.4 * words_of_row
+           : vector == 4 ? (width % 56 == 0 ? 1.4 : 2.0) * words_of_row
+                         : (t.columns == 8 ? 1.3 : 2.0) * reads;
   };
   const double wavefronts = t.planes * tiles * blocks *
                             (repeat * wavefronts_of(t.vector_g, s.w.output, words.g, g_reads) +
@@ -154,45 +159,50 @@ void each_diagonal(const Problem& p, const Shape& s, const Add& add, const End& 
   const std::int64_t row_blocks = ceiling(s.h.input, kRows * s.kernel.stride_h);
   DiagonalConfig c;
   DiagonalTileSizes& t = c.tile;
-  t.columns = s.w.output <= 8 ? 8 : 16;
-  const auto vector_of = [&](int width, int alignment, int columns) {
-    int vector = 4;
-    while (columns / 4 % vector != 0 || width % vector != 0 || alignment < vector * s.number) vector /= 2;
-    return vector;
-  };
-  t.vector = vector_of(s.w.input, p.input_alignment, t.columns * s.kernel.stride_w);
-  t.vector_g = vector_of(s.w.output, p.output_alignment, t.columns);
-  const std::int64_t tiles = ceiling(s.w.output, t.columns);
-  const auto add_all = [&] {
-    if (registers(p, s, t) > kMostRegisters) return;
-    for (const int threads : {96, 160, 256, 288}) {
-      const int consumers = threads / 32 - 1;
-      if (consumers % (t.groups * t.row_groups) != 0 || (threads == 256 && t.groups != 7)) continue;
-      for (const int kilobytes : {8, 16, 24, 32, 48, 64, 96})
-        for (const int pages : {2, 3, 4})
-          for (const std::int64_t wanted : {264, 528, 1056, 2112}) {
-            t.pages = pages, c.threads = threads;
-            c.bytes = std::int64_t{kilobytes} << 10, c.wanted_blocks = wanted;
-            add(c);
-          }
-      end();
-    }
-  };
-  for (const int groups : {1, 2, 4, 7, 8}) {
-    if (groups > tiles) break;
-    t.groups = groups;
-    for (const int planes : {1, 2, 3, 4, 6, 8}) {
-      t.planes = planes, t.row_groups = 1, t.known = true;
-      if (planes * tiles_of(s, t) * row_blocks * shifts_of(p, s) * s.kernel.repeat <= kLongest) add_all();
-      if (planes > 2) continue;
-      t.known = false;
-      for (const int rows : {1, 2, 4, 8}) {
-        if (rows > row_blocks) break;
-        t.row_groups = rows;
-        add_all();
+  const auto add_columns = [&](int columns) {
+    t.columns = columns;
+    const auto vector_of = [&](int width, int alignment, int columns) {
+      int vector = 8;
+      while (columns / 4 % vector != 0 || width % vector != 0 || alignment < vector * s.number) vector /= 2;
+      return vector;
+    };
+    t.vector = vector_of(s.w.input, p.input_alignment, t.columns * s.kernel.stride_w);
+    t.vector_g = vector_of(s.w.output, p.output_alignment, t.columns);
+    const std::int64_t tiles = ceiling(s.w.output, t.columns);
+    const auto add_all = [&] {
+      if (registers(p, s, t) > kMostRegisters) return;
+      for (const int threads : {96, 160, 256, 288}) {
+        const int consumers = threads / 32 - 1;
+        if (consumers % (t.groups * t.row_groups) != 0 || (threads == 256 && t.groups != 7)) continue;
+        for (const int kilobytes : {8, 16, 24, 32, 48, 64, 96})
+          for (const int pages : {2, 3, 4})
+            for (const std::int64_t wanted : {264, 528, 1056, 2112}) {
+              t.pages = pages, c.threads = threads;
+              c.bytes = std::int64_t{kilobytes} << 10, c.wanted_blocks = wanted;
+              add(c);
+            }
+        end();
+      }
+    };
+    for (const int groups : {1, 2, 4, 7, 8}) {
+      if (groups > tiles) break;
+      t.groups = groups;
+      for (const int planes : {1, 2, 3, 4, 6, 8}) {
+        t.planes = planes, t.row_groups = 1, t.known = true;
+        if (planes * tiles_of(s, t) * row_blocks * shifts_of(p, s) * s.kernel.repeat <= kLongest) add_all();
+        if (planes > 2) continue;
+        t.known = false;
+        for (const int rows : {1, 2, 4, 8}) {
+          if (rows > row_blocks) break;
+          t.row_groups = rows;
+          add_all();
+        }
       }
     }
-  }
+  };
+  constexpr int kWide = 64;
+  add_columns(s.w.output <= 8 ? 8 : 16);
+  if (s.w.output >= kWide) add_columns(32);
 }
 
 bool may_use_diagonals(const Problem& p, const Shape& s) {

@@ -157,6 +157,7 @@ void add_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>
 /// Behind the best of the plans that are there.
 void add_float_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_toeplitz_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
+void add_map_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_hankel_box_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_diagonal_plans(const Problem& problem, const Shape& shape, std::vector<Plan>& plans);
 void add_pair_plans(const Problem& problem, std::vector<Plan>& plans);

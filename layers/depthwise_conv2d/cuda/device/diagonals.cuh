@@ -11,9 +11,10 @@
 /// one phase alone, and products take eight rows of one. Of the columns a shift picks every so many-th.
 namespace lamella::depthwise {
 
-/// A product has kColumns_ columns of g, 8 or 16, and a warp has kPlanes_ planes of x, or every kGroups_-th
-/// product of their rows if it is one of as many. kVector_: numbers that all rows of x begin at multiples of,
-/// 1, 2 or 4, and are taken at once, two at least; kVectorG_: of g.
+/// A product has kColumns_ columns of g, 8 or 16, or is two side by side of 32, and a warp has kPlanes_
+/// planes of x, or every kGroups_-th product of their rows if it is one of as many. kVector_: numbers that
+/// all rows of x begin at multiples of, 1, 2, 4 or, of 32 columns, 8, and are taken at once, two at least;
+/// kVectorG_: of g.
 template <int kColumns_, int kPlanes_, int kGroups_, int kVector_, int kPages_, int kVectorG_ = kVector_>
 struct DiagonalTile {
   static constexpr int kColumns = kColumns_, kPlanes = kPlanes_, kGroups = kGroups_;
@@ -63,6 +64,25 @@ struct RowOrder {
   }
 };
 
+/// Words from number i on, as many at once as begin with a multiple of their size.
+template <int kVector, int kLead, int i = 0, int kWords>
+__device__ __forceinline__ void load_vectors(const char* from, unsigned (&word)[kWords]) {
+  if constexpr (i < kWords) {
+    constexpr bool kPair = kVector >= 4 && (i + kLead) % 2 == 0 && i + 2 <= kWords,
+                   kFour = kVector >= 8 && (i + kLead) % 4 == 0 && i + 4 <= kWords;
+    if constexpr (kFour) {
+      const uint4 four = *reinterpret_cast<const uint4*>(from + 4 * i);
+      word[i] = four.x, word[i + 1] = four.y, word[i + 2] = four.z, word[i + 3] = four.w;
+    } else if constexpr (kPair) {
+      const uint2 pair = *reinterpret_cast<const uint2*>(from + 4 * i);
+      word[i] = pair.x, word[i + 1] = pair.y;
+    } else {
+      word[i] = *reinterpret_cast<const unsigned*>(from + 4 * i);
+    }
+    load_vectors<kVector, kLead, i + (kFour ? 4 : kPair ? 2 : 1)>(from, word);
+  }
+}
+
 /// Neighbouring numbers from shared memory, of which the first is kLead words behind a whole vector. Rows of
 /// an odd width begin within a word as often as not: `from` is that word then, and `odd` 1.
 template <int kVector, int kLead, int kWords>
@@ -75,17 +95,7 @@ __device__ __forceinline__ void load_line(const char* from, unsigned odd, unsign
 #pragma unroll
     for (int i = 0; i < kWords; ++i) word[i] = shift_words(some[i], some[i + 1], 16 * odd);
   } else {
-#pragma unroll
-    for (int i = 0; i < kWords; ++i) {
-      const bool is_second = kVector == 4 && i > 0 && (i + kLead) % 2 == 1;
-      const bool is_first = kVector == 4 && i + 1 < kWords && (i + kLead) % 2 == 0;
-      if (is_first) {
-        const uint2 pair = *reinterpret_cast<const uint2*>(from + 4 * i);
-        word[i] = pair.x, word[is_first ? i + 1 : i] = pair.y;
-      } else if (!is_second) {
-        word[i] = *reinterpret_cast<const unsigned*>(from + 4 * i);
-      }
-    }
+    load_vectors<kVector, kLead>(from, word);
   }
 }
 /// Whether a number lies in the second half of its word, where that is not known.
@@ -127,7 +137,7 @@ struct Diagonals {
   static constexpr int kBefore = kPaddingW + kOffset;
   static constexpr int kWindow = kOffset + (kColumns - 1) * K::kStrideW + (K::kW - 1) * S::kWidth + 1;
   static constexpr int kG = kColumns / 2, kX = (kWindow + 1) / 2;
-  static constexpr int kLead = kBefore / 2 % 2;
+  static constexpr int kLead = (4 - kBefore / 2 % 4) % 4;
   static constexpr int kPhases = K::kStrideH;
   static constexpr int kShifts = kPhases * K::kW + (kBias ? 1 : 0);  ///< of each phase in turn
   /// Whether products want rows of a phase. The bias's are of the first.
@@ -168,7 +178,10 @@ struct Diagonals {
   }
   __device__ __forceinline__ static void multiply(float (&sum)[4], const unsigned (&low)[kG],
                                                   const unsigned (&high)[kG], const unsigned (&x)[kG]) {
-    if constexpr (kG == 2)
+    if constexpr (kG == 4) {
+      multiply_add(sum, low[0], high[0], low[1], high[1], x[0], x[1], T{});
+      multiply_add(sum, low[2], high[2], low[3], high[3], x[2], x[3], T{});
+    } else if constexpr (kG == 2)
       multiply_add(sum, low[0], high[0], low[1], high[1], x[0], x[1], T{});
     else
       multiply_add(sum, low[0], high[0], x[0], T{});

@@ -18,7 +18,8 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
   using Order = RowOrder<kVector, kPhases * Sizes::kW / 2>;
   constexpr int kFirst = -Rows::kHighest;  // row of g that a product of the first rows of x begins with
   static_assert(sizeof(T) == 2);
-  static_assert(Tile::kColumns == 16 || (Tile::kColumns == 8 && kVectorG < 4));
+  static_assert(Tile::kColumns == 8 || Tile::kColumns == 16 || Tile::kColumns == 32);
+  static_assert(Products::kColumns % kVectorG == 0);
   static_assert(Products::kColumns * K::kStrideW % kVector == 0);
   static_assert(kReach <= 6, "a lane has two numbers of each product's diagonals, no more");
   extern __shared__ uint4 shared[];

@@ -7,6 +7,7 @@
 #include "float_boxes_backward.cuh"
 #include "float_boxes_forward.cuh"
 #include "hankel_boxes.cuh"
+#include "map_boxes.cuh"
 #include "matrices_forward.cuh"
 #include "pairs.cuh"
 #include "phases_correlate.cuh"

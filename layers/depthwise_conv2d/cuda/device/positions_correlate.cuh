@@ -43,27 +43,17 @@ __device__ __forceinline__ void correlate_positions(const PlaneWork& work, int n
       for (int i = loaded + lane; i < kRowWords; i += 32)
         reinterpret_cast<unsigned*>(shared)[row * kRowWords + i] = 0;
   }
-  wait_for_stream();
-  // Of each plane by place, and zero behind the last, where places are that are none.
-  constexpr int kZero = Code::kPlaces;
-#pragma unroll 1
-  for (int i = thread; i < share.planes * (kZero + 1); i += kThreads) {
-    const int plane = i / (kZero + 1), place = i % (kZero + 1);
-    const int tap = place < kZero ? Code::tap(place) : -1;
-    const Int64 first = static_cast<Int64>(share.first_channel + plane) * K::kTaps;
-    taps[i] = narrow<T>(tap >= 0 ? load_parameter<T>(work.taps.taps, work.taps.taps_are_float32,
-                                                     first + (work.taps.turned ? K::kTaps - 1 - tap : tap))
-                                 : 0.0f)
-                  .bits;
-  }
-  // Where results come later: codes of all sources.
-  static_assert(4 * Plan::kSourcePitch / 2 <= 2 * kResultBytes);
+  // Where results come later: codes of all sources, and behind them the taps as they are.
+  constexpr int kCodeBytes = 4 * Plan::kSourcePitch / 2, kTapNumbers = kPlanes * K::kTaps;
+  constexpr bool kCopies = kCodeBytes + 2 * kTapNumbers <= 2 * kResultBytes;
+  static_assert(kCodeBytes <= 2 * kResultBytes);
   int* const codes = reinterpret_cast<int*>(bytes + kPages * kPageBytes);
+  T* const copied = reinterpret_cast<T*>(bytes + kPages * kPageBytes + kCodeBytes);
 #pragma unroll 1
   for (int i = thread; i < Plan::kSourcePitch / 2; i += kThreads)
     codes[i] = kTransposed ? Code::output(i - source_phase, share.planes)
                            : Code::input(i - source_phase, share.planes);
-  if (thread < share.planes) biases[thread] = load_bias<T>(work.taps, share.first_channel + thread);
+  wait_for_stream();
   synchronize_block(kThreads);
   PageCursor<kPages> cursor;
 
@@ -78,6 +68,30 @@ __device__ __forceinline__ void correlate_positions(const PlaneWork& work, int n
     }
     return;
   }
+  // The first pages are on their way.
+  if (thread < share.planes) biases[thread] = load_bias<T>(work.taps, share.first_channel + thread);
+  const Int64 first_tap = static_cast<Int64>(share.first_channel) * K::kTaps;
+  if constexpr (kCopies) {
+    copy_taps<T, kTapNumbers, kWorkers>(work.taps, first_tap, share.planes * K::kTaps, thread, copied);
+    synchronize_some(1, kWorkers);
+  }
+  // Of each plane by place, and zero behind the last, where places are that are none.
+  constexpr int kZero = Code::kPlaces;
+#pragma unroll 1
+  for (int i = thread; i < share.planes * (kZero + 1); i += kWorkers) {
+    const int plane = i / (kZero + 1), place = i % (kZero + 1);
+    const int tap = place < kZero ? Code::tap(place) : -1;
+    const int at = plane * K::kTaps + (work.taps.turned ? K::kTaps - 1 - tap : tap);
+    T number = narrow<T>(0.0f);
+    if (tap >= 0) {
+      if constexpr (kCopies)
+        number = copied[at];
+      else
+        number = narrow<T>(load_parameter<T>(work.taps.taps, work.taps.taps_are_float32, first_tap + at));
+    }
+    taps[i] = number.bits;
+  }
+  synchronize_some(1, kWorkers);
 
   // The second factor: rows of it are the lane's source positions, its column a result.
   const int base = Plan::base(warp);

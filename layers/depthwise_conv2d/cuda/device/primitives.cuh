@@ -171,6 +171,9 @@ __device__ __forceinline__ void store_global(void* to, const unsigned (&word)[4]
 }
 
 /// The same to shared memory.
+__device__ __forceinline__ void store_shared(unsigned to, const unsigned (&word)[1]) {
+  asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(word[0]) : "memory");
+}
 __device__ __forceinline__ void store_shared(unsigned to, const unsigned (&word)[2]) {
   asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(to), "r"(word[0]), "r"(word[1]) : "memory");
 }

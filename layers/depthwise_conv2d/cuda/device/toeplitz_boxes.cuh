@@ -68,7 +68,12 @@ struct ForwardToeplitzBoxes {
   static constexpr int kTapBytes = 2 * kEntries * 16;          ///< of a row of taps of eight channels
   static constexpr int kOutputBytes = K::kH * kTapBytes + 32;  ///< of one output of eight channels
   static constexpr int kChunkBytes = kRepeat * kOutputBytes;
-  static constexpr int kTables = Tile::kPages * kPageBytes + Tile::kGroups * kResultBytes;
+  /// Where results come later the taps are at first, as they are.
+  static constexpr int kTaps = Tile::kChannels * kRepeat * K::kTaps,
+                       kTapPageBytes = (2 * kTaps + 1023) / 1024 * 1024;
+  static constexpr int kStagedBytes = Tile::kGroups * kResultBytes;
+  static constexpr int kResultsBytes = kStagedBytes > kTapPageBytes ? kStagedBytes : kTapPageBytes;
+  static constexpr int kTables = Tile::kPages * kPageBytes + kResultsBytes;
   static constexpr int kBarriers = kTables + Tile::kChunks * kChunkBytes;
   static constexpr int kSharedBytes = 1024 + kBarriers + 16 * Tile::kPages;
   static constexpr int kConsumers = Tile::kGroups * Tile::kChunks, kThreads = 32 * (kConsumers + 1);
@@ -84,34 +89,37 @@ struct ForwardToeplitzBoxes {
 /// on; of one word t is -1 to 7, modulo 8.
 template <class T, class K, class Tile>
 __device__ __forceinline__ void make_toeplitz_tables(const Parameters& parameters, int first_channel,
-                                                     int channels, int thread, unsigned* tables) {
+                                                     int channels, int thread, T* taps, unsigned* tables) {
   using Sizes = ForwardToeplitzBoxes<K, Tile>;
   constexpr int kEntries = Sizes::kEntries, kThreads = 32 * Sizes::kConsumers, kRepeat = K::kRepeat;
-#pragma unroll 4
-  for (int i = thread; i < Tile::kChunks * kRepeat * K::kH * 8 * kEntries; i += kThreads) {
-    const int entry = i / 4 % kEntries, half = i / (4 * kEntries) % 2, row = i / (8 * kEntries) % K::kH,
-              part = i / (8 * kEntries * K::kH);
-    const int channel = first_channel + part / kRepeat * 8 + half * 4 + i % 4;
-    const int first =
-        Sizes::kWords == 1 ? (entry == 7 && Sizes::kStrideW == 1 ? -1 : entry) : entry - 7 * Sizes::kStrideW;
-    float tap[2];
-#pragma unroll
-    for (int n = 0; n < 2; ++n) {
-      const int t = first + n, of = row * K::kW + t;
-      tap[n] = t >= 0 && t < K::kW && channel < channels
-                   ? load_parameter<T>(parameters.taps, parameters.taps_are_float32,
-                                       static_cast<Int64>(channel * kRepeat + part % kRepeat) * K::kTaps +
-                                           (parameters.turned ? K::kTaps - 1 - of : of))
-                   : 0.0f;
-    }
-    tables[i + part * 8] = narrow_pair(tap[0], tap[1], T{});
-  }
   if (thread < Tile::kChannels * kRepeat) {
     const int part = thread / 8, channel = first_channel + part / kRepeat * 8 + thread % 8;
     const float bias =
         channel < channels ? load_bias<T>(parameters, channel * kRepeat + part % kRepeat) : 0.0f;
     tables[(part + 1) * (Sizes::kOutputBytes / 4) - 8 + thread % 8] = __float_as_uint(bias);
   }
+  const int exist = min(Tile::kChannels, channels - first_channel) * kRepeat * K::kTaps;
+  copy_taps<T, Sizes::kTaps, kThreads>(parameters, static_cast<Int64>(first_channel) * (kRepeat * K::kTaps),
+                                       exist, thread, taps);
+  synchronize_some(1 + Tile::kGroups, kThreads);
+#pragma unroll 4
+  for (int i = thread; i < Tile::kChunks * kRepeat * K::kH * 8 * kEntries; i += kThreads) {
+    const int entry = i / 4 % kEntries, half = i / (4 * kEntries) % 2, row = i / (8 * kEntries) % K::kH,
+              part = i / (8 * kEntries * K::kH);
+    const int channel = part / kRepeat * 8 + half * 4 + i % 4;  // of the block's
+    const int first =
+        Sizes::kWords == 1 ? (entry == 7 && Sizes::kStrideW == 1 ? -1 : entry) : entry - 7 * Sizes::kStrideW;
+    T tap[2];
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      const int t = first + n, of = row * K::kW + t;
+      tap[n] = t >= 0 && t < K::kW ? taps[(channel * kRepeat + part % kRepeat) * K::kTaps +
+                                          (parameters.turned ? K::kTaps - 1 - of : of)]
+                                   : narrow<T>(0.0f);
+    }
+    tables[i + part * 8] = static_cast<unsigned>(tap[0].bits) | static_cast<unsigned>(tap[1].bits) << 16;
+  }
+  synchronize_some(1 + Tile::kGroups, kThreads);
 }
 
 /// What a lane finds where. Of each pair of pixels, lanes of odd rows of a product take the second one first:
@@ -212,9 +220,10 @@ __device__ __forceinline__ void multiply_toeplitz_boxes(const BoxWork& boxes, in
   // The first pages are on their way.
   unsigned* const tables =
       reinterpret_cast<unsigned*>(reinterpret_cast<char*>(shared) + (pages - base) + Sizes::kTables);
-  make_toeplitz_tables<T, K, Tile>(work.taps, first_channel, cut.channels, static_cast<int>(threadIdx.x),
-                                   tables);
-  synchronize_some(1 + Tile::kGroups, 32 * kConsumers);
+  make_toeplitz_tables<T, K, Tile>(
+      work.taps, first_channel, cut.channels, static_cast<int>(threadIdx.x),
+      reinterpret_cast<T*>(reinterpret_cast<char*>(shared) + (pages - base) + kPages * Sizes::kPageBytes),
+      tables);
 
   const int chunk = warp % kChunks, group = warp / kChunks, across = group % Tile::kAcross,
             image_group = group / Tile::kAcross;

@@ -157,5 +157,25 @@ __device__ __forceinline__ float load_bias(const Parameters& parameters, int cha
   if (parameters.bias == nullptr) return 0;
   return load_parameter<T>(parameters.bias, parameters.bias_is_float32, channel);
 }
+/// Copies kCount neighbouring taps, from number `first` on, to shared memory: `count` of them, and zeros. A
+/// thread asks for all of its own, up to sixteen, before it waits for one: they are seldom in a cache.
+template <class T, int kCount, int kThreads>
+__device__ __forceinline__ void copy_taps(const Parameters& parameters, Int64 first, int count, int thread,
+                                          T* to) {
+  constexpr int kEach = (kCount + kThreads - 1) / kThreads, kAtOnce = kEach < 16 ? kEach : 16;
+#pragma unroll 1
+  for (int begin = thread; begin < kCount; begin += kAtOnce * kThreads) {
+    float taps[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int at = begin + i * kThreads;
+      taps[i] =
+          at < count ? load_parameter<T>(parameters.taps, parameters.taps_are_float32, first + at) : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i)
+      if (begin + i * kThreads < kCount) to[begin + i * kThreads] = narrow<T>(taps[i]);
+  }
+}
 
 }  // namespace lamella::depthwise
