@@ -206,10 +206,10 @@ void finish_parts(const void* sums, std::int64_t parts, DType dtype, const Parts
 }
 
 void finish_rows(const float* sums, std::int64_t parts, const Parts& to) {
-  // On an H200 two sums a thread are up to 0.8 us faster for more than some 8,000 sums, and for fewer of many
-  // parts eight slices are.
+  // On an H200 two sums a thread are up to 0.8 us faster for more than some 8,000 sums; eight slices are for
+  // fewer of many parts, as long as each thread asks for all of its own at once.
   constexpr std::int64_t kManySums = 8192, kManyParts = 48;
-  constexpr int kFewSlices = 8;
+  constexpr int kFewSlices = 8, kAtOnce = 8;
   const auto [weight, bias] = destinations(to);
   const std::int64_t taps = to.kernel.h * to.kernel.w, count = to.channels * (taps + 1);
   const auto launch = [&, weight = weight, bias = bias](auto kernel, int of_thread, int of_block) {
@@ -221,7 +221,7 @@ void finish_rows(const float* sums, std::int64_t parts, const Parts& to) {
   };
   if (count > kManySums && count % 2 == 0)
     launch(add_rows<2, kSlices>, 2, kSlices);
-  else if (count <= kManySums && parts >= kManyParts)
+  else if (count <= kManySums && parts >= kManyParts && parts <= kFewSlices * kAtOnce)
     launch(add_rows<1, kFewSlices>, 1, kFewSlices);
   else
     launch(add_rows<1, kSlices>, 1, kSlices);
