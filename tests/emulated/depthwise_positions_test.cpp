@@ -8,12 +8,23 @@ namespace {
 constexpr unsigned kSeeds = 6;
 
 /// All images begin with sixteen bytes.
-template <class K, class Map>
+template <class K, class Map, class Tile>
 Geometry draw_images(Draw& draw) {
-  Geometry g{
-      draw(1, 40),  draw(1, 20), 1,           K::kH,       K::kW,          Map::kInH,      Map::kInW,
-      Map::kOutH,   Map::kOutW,  K::kStrideH, K::kStrideW, Map::kPaddingH, Map::kPaddingW, Map::kSpreadH,
-      Map::kSpreadW};
+  Geometry g{draw(1, 40),
+             draw(1, Tile::kPlanes > 10 ? 2 * Tile::kPlanes : 20),
+             1,
+             K::kH,
+             K::kW,
+             Map::kInH,
+             Map::kInW,
+             Map::kOutH,
+             Map::kOutW,
+             K::kStrideH,
+             K::kStrideW,
+             Map::kPaddingH,
+             Map::kPaddingW,
+             Map::kSpreadH,
+             Map::kSpreadW};
   while (g.channels * Map::kIn % 8 != 0 || g.channels * Map::kOut % 8 != 0) ++g.channels;
   return g;
 }
@@ -26,7 +37,7 @@ void correlate() {
   for_seeds(kSeeds, [](Draw& draw) {
     using Plan = PositionPlan<K, Map, Tile, kTransposed, 8, 2>;
     constexpr int kPositionThreads = 32 * (Plan::kWarps + 1);
-    const Geometry g = draw_images<K, Map>(draw);
+    const Geometry g = draw_images<K, Map, Tile>(draw);
     SCOPED_TRACE(to_string(g));
     Case<T, K> problem(draw, g, {false, 8, 8});
     problem.never_add();
@@ -53,7 +64,7 @@ void weigh() {
   for_seeds(kSeeds, [](Draw& draw) {
     using Plan = PositionPlan<K, Map, Tile, false, 16, 1>;
     constexpr int kPositionThreads = 32 * (Plan::kWarps + 1);
-    const Geometry g = draw_images<K, Map>(draw);
+    const Geometry g = draw_images<K, Map, Tile>(draw);
     SCOPED_TRACE(to_string(g));
     Case<T, K> problem(draw, g, {false, 8, 8}, kTransforms);
     problem.never_add();
@@ -83,6 +94,12 @@ using Map14k5s2 = PositionMap<14, 14, 7, 7, 2, 2, 1, 1>;
 // PositionTile: planes, units of a warp, steps of images, pages.
 TEST(Positions, forward_7x7) { correlate<BFloat16, K3, Map7, PositionTile<8, 7, 1, 2>>(); }
 TEST(Positions, forward_7x7_of_few_planes) { correlate<Float16, K3, Map7, PositionTile<3, 4, 2, 3>>(); }
+// A block has more planes than consumers have threads.
+TEST(Positions, single_pixels) {
+  using Map1 = PositionMap<1, 1, 1, 1, 1, 1, 1, 1>;
+  correlate<BFloat16, K3, Map1, PositionTile<64, 8, 1, 2>>();
+  correlate<Float16, K3, Map1, PositionTile<64, 8, 1, 2>, true>();
+}
 TEST(Positions, forward_7x7_k5) { correlate<BFloat16, K5, Map7k5, PositionTile<4, 5, 1, 2>>(); }
 TEST(Positions, forward_14s2) { correlate<BFloat16, K3s2, Map14s2, PositionTile<2, 3, 1, 2>>(); }
 TEST(Positions, forward_14k5s2) { correlate<Float16, K5s2, Map14k5s2, PositionTile<1, 2, 1, 2>>(); }

@@ -376,6 +376,7 @@ TEST(DepthwisePositionsTest, plans_compute_what_others_do) {
     add(50, 16, Size2(14), Size2(3), 1, float16, true);
     add(21, 18, Size2(14), Size2(7), 1, bfloat16, false);
     add(35, 40, {9, 13}, {3, 5}, 1, float16, true);
+    add(70, 192, Size2(1), Size2(3), 1, bfloat16, true);
     if (pass == Pass::Weight) {
       add(20, 16, Size2(28), Size2(3), 2, float16, true);
       add(35, 24, Size2(28), Size2(5), 2, bfloat16, false);

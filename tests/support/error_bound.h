@@ -33,10 +33,11 @@ inline Tensor absolute(const Tensor& x) {
 }
 
 /// Whether each element of `actual` is off by no more than adding up to `terms` products in float32 (float64
-/// where `actual` is), then rounding once, explains. `magnitude` is the sum of the absolute terms of each
+/// where `actual` is), then rounding so often, explains. `magnitude` is the sum of the absolute terms of each
 /// element.
 inline ::testing::AssertionResult explained_by_rounding(const Tensor& actual, const Tensor& expected,
-                                                        const Tensor& magnitude, std::int64_t terms) {
+                                                        const Tensor& magnitude, std::int64_t terms,
+                                                        int roundings = 1) {
   if (actual.shape() != expected.shape())
     return ::testing::AssertionFailure() << actual.describe() << " instead of " << expected.describe();
   const std::vector<double> a = actual.to_vector<double>(), e = expected.to_vector<double>(),
@@ -46,8 +47,8 @@ inline ::testing::AssertionResult explained_by_rounding(const Tensor& actual, co
   const bool half = actual.dtype() == DType::Float16 || actual.dtype() == DType::BFloat16;
   const double smallest = actual.dtype() == DType::Float16 ? std::ldexp(1, -25) : 1e-37;
   for (std::size_t i = 0; i < a.size(); ++i) {
-    const double bound =
-        growth * sum * m[i] + (half ? 1.01 * roundoff(actual.dtype()) * std::abs(e[i]) : 0) + smallest;
+    const double bound = growth * sum * m[i] +
+                         (half ? 1.01 * roundings * roundoff(actual.dtype()) * std::abs(e[i]) : 0) + smallest;
     if (!(std::abs(a[i] - e[i]) <= bound))
       return ::testing::AssertionFailure() << "element " << i << " of " << actual.describe() << " is " << a[i]
                                            << " instead of " << e[i] << ", more than " << bound << " away";

@@ -13,8 +13,7 @@ namespace lamella::depthwise {
 
 /// A product has kColumns_ columns of g, 8 or 16, or is two side by side of 32, and a warp has kPlanes_
 /// planes of x, or every kGroups_-th product of their rows if it is one of as many. kVector_: numbers that
-/// all rows of x begin at multiples of, 1, 2, 4 or, of 32 columns, 8, and are taken at once, two at least;
-/// kVectorG_: of g.
+/// all rows of x begin at multiples of, 1, 2, 4 or 8, and are taken at once, two at least; kVectorG_: of g.
 template <int kColumns_, int kPlanes_, int kGroups_, int kVector_, int kPages_, int kVectorG_ = kVector_>
 struct DiagonalTile {
   static constexpr int kColumns = kColumns_, kPlanes = kPlanes_, kGroups = kGroups_;

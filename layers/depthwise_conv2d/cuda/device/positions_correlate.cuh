@@ -69,7 +69,8 @@ __device__ __forceinline__ void correlate_positions(const PlaneWork& work, int n
     return;
   }
   // The first pages are on their way.
-  if (thread < share.planes) biases[thread] = load_bias<T>(work.taps, share.first_channel + thread);
+  for (int i = thread; i < share.planes; i += kWorkers)
+    biases[i] = load_bias<T>(work.taps, share.first_channel + i);
   const Int64 first_tap = static_cast<Int64>(share.first_channel) * K::kTaps;
   if constexpr (kCopies) {
     copy_taps<T, kTapNumbers, kWorkers>(work.taps, first_tap, share.planes * K::kTaps, thread, copied);
