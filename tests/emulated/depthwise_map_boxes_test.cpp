@@ -36,8 +36,8 @@ void forward(int columns, int out_columns, int padding_w) {
     using Sizes = MapBoxes<K, Tile>;
     EXPECT_EQ(plan.launch.shared_bytes, Sizes::kSharedBytes);
     EXPECT_EQ(plan.launch.threads, Sizes::kThreads);
-    EXPECT_EQ(kSizes.low(problem.kSizes), Sizes::kLow);
-    EXPECT_EQ(kSizes.last(problem.kSizes), Sizes::kLast);
+    EXPECT_EQ(kSizes.lowest(), Sizes::kLowest);
+    EXPECT_EQ(kSizes.highest(problem.kSizes), Sizes::kHighest);
     EXPECT_EQ(kSizes.sources(problem.kSizes), Sizes::kSources);
     EXPECT_EQ(kSizes.results(), Sizes::kResults);
     BoxTensors tensors;

@@ -11,7 +11,7 @@ constexpr unsigned kSeeds = 6;
 template <class K, class Map, class Tile>
 Geometry draw_images(Draw& draw) {
   Geometry g{draw(1, 40),
-             draw(1, Tile::kPlanes > 10 ? 2 * Tile::kPlanes : 20),
+             draw(1, std::max(20, 2 * Tile::kPlanes)),
              1,
              K::kH,
              K::kW,

@@ -33,8 +33,8 @@ inline Tensor absolute(const Tensor& x) {
 }
 
 /// Whether each element of `actual` is off by no more than adding up to `terms` products in float32 (float64
-/// where `actual` is), then rounding so often, explains. `magnitude` is the sum of the absolute terms of each
-/// element.
+/// where `actual` is), then rounding so many times (`roundings`), explains. `magnitude` is the sum of the
+/// absolute terms of each element.
 inline ::testing::AssertionResult explained_by_rounding(const Tensor& actual, const Tensor& expected,
                                                         const Tensor& magnitude, std::int64_t terms,
                                                         int roundings = 1) {

@@ -14,27 +14,26 @@ struct MapTileSizes {
 
   int units() const { return width; }
   int step_rows() const { return out_rows; }
-  int high() const { return 16 / width; }
+  int rows_at_once() const { return 16 / width; }
   int images() const { return groups * 8 / bands; }
   int band_rows() const { return static_cast<int>(ceiling(out_rows, bands)); }
   int consumers() const { return groups * channels / (warp_channels * turns); }
   int page_rows(const KernelSizes& kernel) const {
-    return bands == 1 ? static_cast<int>(round_up(std::max(in_rows, out_rows), high()))
+    return bands == 1 ? static_cast<int>(round_up(std::max(in_rows, out_rows), rows_at_once()))
                       : bands * band_rows() + kernel.kernel_h - 1;
   }
   /// As MapBoxes has them: sixteens of results and of sources, and the matrices that they meet in.
-  int results() const { return static_cast<int>(ceiling(band_rows(), high())); }
+  int results() const { return static_cast<int>(ceiling(band_rows(), rows_at_once())); }
   int sources(const KernelSizes& kernel) const {
-    return bands == 1 ? static_cast<int>(ceiling(in_rows, high())) : band_rows() + kernel.kernel_h - 1;
+    return bands == 1 ? static_cast<int>(ceiling(in_rows, rows_at_once()))
+                      : band_rows() + kernel.kernel_h - 1;
   }
-  int low(const KernelSizes&) const {
-    const int shift = bands == 1 ? lead : 0;
-    return std::max(-((shift + high() - 1) / high()), 1 - results());
+  int shift() const { return bands == 1 ? lead : 0; }
+  int lowest() const { return std::max(-((shift() + rows_at_once() - 1) / rows_at_once()), 1 - results()); }
+  int highest(const KernelSizes& kernel) const {
+    return std::min((kernel.kernel_h + rows_at_once() - 2 - shift()) / rows_at_once(), sources(kernel) - 1);
   }
-  int last(const KernelSizes& kernel) const {
-    const int shift = bands == 1 ? lead : 0;
-    return std::min((kernel.kernel_h + high() - 2 - shift) / high(), sources(kernel) - 1);
-  }
+  int matrices(const KernelSizes& kernel) const { return highest(kernel) - lowest() + 1; }
 };
 
 /// Whether a problem is of maps of so many rows, with so much padding above, and not more columns; without

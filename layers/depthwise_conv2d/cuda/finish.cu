@@ -47,27 +47,28 @@ __global__ void add_parts(const C* sums, std::int64_t parts, std::int64_t channe
   }
 }
 
-constexpr int kLanes = 32, kSlices = 16;
+constexpr int kLanes = 32, kSlices = 16, kPartsAtOnce = 8;
 
-/// The same for rows of sums, [part][channel][taps + 1]: neighbouring threads have neighbouring sums, kSums
-/// each (which divides `count`), and the slices of a block every so many-th part.
-template <int kSums, int kOfBlock>
-__global__ void __launch_bounds__(kLanes* kOfBlock)
+/// The same for rows of sums, [part][channel][taps + 1], aligned to kSums of them: neighbouring threads have
+/// neighbouring sums, kSums each (which divides `count`), and the slices of a block every so many-th part.
+/// In the end thread y of a lane writes the y-th of its sums.
+template <int kSums, int kSlicesOfBlock>
+__global__ void __launch_bounds__(kLanes* kSlicesOfBlock)
     add_rows(const float* sums, std::int64_t parts, std::int64_t count, std::int64_t taps,
              std::int64_t kernel_w, const Destination weight, const Destination bias) {
   using Vector = std::conditional_t<kSums == 2, float2, float>;
-  static_assert(sizeof(Vector) == kSums * sizeof(float) && kSums <= kOfBlock);
-  __shared__ double slices[kOfBlock][kSums][kLanes];
+  static_assert(sizeof(Vector) == kSums * sizeof(float) && kSums <= kSlicesOfBlock);
+  __shared__ double slices[kSlicesOfBlock][kSums][kLanes];
   const std::int64_t first = std::int64_t{blockIdx.x} * (kLanes * kSums) + threadIdx.x * kSums;
-  // Which of them it writes, divided while the parts are still being made.
+  // What it writes, divided while the parts are still being made.
   const std::int64_t i = first + threadIdx.y;
   const std::int64_t channel = i / (taps + 1), tap = i % (taps + 1), row = tap / kernel_w,
                      column = tap % kernel_w;
   detail::cuda::wait_for_stream();
   double sum[kSums] = {};
   if (first < count) {
-#pragma unroll 8
-    for (std::int64_t part = threadIdx.y; part < parts; part += kOfBlock) {
+#pragma unroll kPartsAtOnce
+    for (std::int64_t part = threadIdx.y; part < parts; part += kSlicesOfBlock) {
       const Vector some = *reinterpret_cast<const Vector*>(sums + part * count + first);
       const float* const each = reinterpret_cast<const float*>(&some);
 #pragma unroll
@@ -80,7 +81,7 @@ __global__ void __launch_bounds__(kLanes* kOfBlock)
   if (threadIdx.y >= kSums || i >= count) return;
   double all = slices[0][threadIdx.y][threadIdx.x];
 #pragma unroll
-  for (int slice = 1; slice < kOfBlock; ++slice) all += slices[slice][threadIdx.y][threadIdx.x];
+  for (int slice = 1; slice < kSlicesOfBlock; ++slice) all += slices[slice][threadIdx.y][threadIdx.x];
   if (tap == taps) {
     if (bias.data != nullptr) bias.write(channel * bias.channel, all);
   } else if (weight.data != nullptr) {
@@ -209,7 +210,7 @@ void finish_rows(const float* sums, std::int64_t parts, const Parts& to) {
   // On an H200 two sums a thread are up to 0.8 us faster for more than some 8,000 sums; eight slices are for
   // fewer of many parts, as long as each thread asks for all of its own at once.
   constexpr std::int64_t kManySums = 8192, kManyParts = 48;
-  constexpr int kFewSlices = 8, kAtOnce = 8;
+  constexpr int kFewSlices = 8;
   const auto [weight, bias] = destinations(to);
   const std::int64_t taps = to.kernel.h * to.kernel.w, count = to.channels * (taps + 1);
   const auto launch = [&, weight = weight, bias = bias](auto kernel, int of_thread, int of_block) {
@@ -221,7 +222,7 @@ void finish_rows(const float* sums, std::int64_t parts, const Parts& to) {
   };
   if (count > kManySums && count % 2 == 0)
     launch(add_rows<2, kSlices>, 2, kSlices);
-  else if (count <= kManySums && parts >= kManyParts && parts <= kFewSlices * kAtOnce)
+  else if (count <= kManySums && parts >= kManyParts && parts <= kFewSlices * kPartsAtOnce)
     launch(add_rows<1, kFewSlices>, 1, kFewSlices);
   else
     launch(add_rows<1, kSlices>, 1, kSlices);

@@ -15,7 +15,7 @@ constexpr int kSpilled = 8;  // registers, which cost less than a block that is 
 
 /// Registers that a thread will want: of taps, sources and results.
 int map_registers(const Shape& s, const MapTileSizes& t) {
-  const int matrices = t.last(s.kernel) - t.low(s.kernel) + 1;
+  const int matrices = t.matrices(s.kernel);
   return 40 + t.warp_channels * (4 * matrices + 2 * t.sources(s.kernel) + 5);
 }
 
@@ -31,8 +31,8 @@ double map_cost(const Shape& s, const MapTileSizes& t, const Plan& plan, double 
   const double sources = t.sources(s.kernel), results = t.results();
   double products = 0;
   for (int i = 0; i < t.results(); ++i)
-    products += std::min(t.last(s.kernel), t.sources(s.kernel) - 1 - i) - std::max(t.low(s.kernel), -i) + 1;
-  const double matrices = t.turns > 1 ? t.last(s.kernel) - t.low(s.kernel) + 1 : 0;
+    products += std::min(t.highest(s.kernel), t.sources(s.kernel) - 1 - i) - std::max(t.lowest(), -i) + 1;
+  const double matrices = t.turns > 1 ? t.matrices(s.kernel) : 0;
   const double instructions = sources * (4 + 2 * channels) + channels * products +
                               results * (channels * 6 + 4) + matrices * 4 * channels + 30;
   const double wavefronts = sources * 16 + results * 16 + matrices * 4 * channels;
@@ -66,7 +66,7 @@ bool plan_map_boxes(const Problem& p, const Shape& s, const MapTileSizes& t, boo
   const BoxPlan boxes = cut_map_boxes(plan.pixels, s.images, s.channels, s.kernel, t, kAll);
   plan.launch = boxes.launch;
   plan.x_box = boxes.x, plan.y_box = boxes.y;
-  if (plan.launch.blocks == 0 || plan.launch.shared_bytes > p.shared_bytes) return false;
+  if (!can_launch(p, plan.launch)) return false;
   const int wanted = map_registers(s, t) - kSpilled;
   auto resident =
       static_cast<int>(std::min(blocks_by_shared(p, plan.launch), kResidentThreads / plan.launch.threads));
@@ -76,7 +76,6 @@ bool plan_map_boxes(const Problem& p, const Shape& s, const MapTileSizes& t, boo
   if (plan.launch.blocks > kMostBlocks) return false;
   plan.launch.parts = 0;
   plan.cost = map_cost(s, t, plan, resident);
-  plan.resident = resident, plan.registers = wanted, plan.item_images = t.images();
   if (!named) return true;
   std::array<char, 256> text{};
   std::snprintf(
@@ -103,7 +102,7 @@ void each_map_tile(const Shape& s, const Add& add) {
   t.width = columns <= 8 ? 8 : 16;
   t.in_rows = s.h.input, t.out_rows = s.h.output, t.lead = -s.h.origin(0);
   for (const int bands : {1, 2}) {
-    if (bands == 2 && (t.width == 8 || t.out_rows < 4)) continue;
+    if (bands == 2 && (t.width == 8 || t.out_rows < 4)) continue;  // a band of two rows is mostly edge
     t.bands = bands;
     for (const int channels : {16, 32, 64}) {
       if (channels > round_up(s.channels, 16) || (wasteful(s.channels, channels, 0.73) && channels > 16))
@@ -128,8 +127,7 @@ bool may_use_map_boxes(const Problem& p, const Shape& s) {
   return p.boxes && p.channels_last && s.forward && s.number == 2 && s.kernel.repeat == 1 && !p.accumulate &&
          !p.exact_taps && p.hook == Hook::None && !loads_transformed(p) &&
          p.input_alignment >= kBoxAlignment && p.output_alignment >= kBoxAlignment &&
-         s.kernel.stride_h == 1 && s.kernel.stride_w == 1 && s.h.output_step == 1 && s.w.output_step == 1 &&
-         s.h.input_step == 1 && s.w.input_step == 1;
+         s.kernel.stride_h == 1 && s.kernel.stride_w == 1;
 }
 
 }  // namespace

@@ -63,7 +63,8 @@ struct RowOrder {
   }
 };
 
-/// Words from number i on, as many at once as begin with a multiple of their size.
+/// Words from number i on, as many at once as begin with a multiple of their size. Not a loop: the compiler
+/// does not see then which words one load has, and keeps them in memory.
 template <int kVector, int kLead, int i = 0, int kWords>
 __device__ __forceinline__ void load_vectors(const char* from, unsigned (&word)[kWords]) {
   if constexpr (i < kWords) {

@@ -6,16 +6,17 @@
 ///
 /// For one channel and eight images,
 ///   y [16 pixels][8 images] += matrix of the taps [16 pixels][16 pixels] · x [16 pixels][8 images].
-/// Sixteen pixels are a row of up to sixteen columns, or two of up to eight; the matrix is that of any two
-/// such groups as many rows apart, so that a lane keeps all there are in registers. What lies beside a map
-/// needs no place: the matrix has no taps for it.
+/// Sixteen pixels are a row of up to sixteen columns, or two rows of up to eight. The matrix depends on
+/// nothing but how many rows apart source and result lie: a lane keeps all kMatrices of them in registers.
+/// What lies beside a map needs no place in a page, as the matrix has no taps for it.
 ///
-/// Of larger maps a product has two bands of rows of four images each in place of eight images. Then a page
-/// has the rows of zeros above and below a map, so that the same products do for both bands.
+/// Of larger maps eight images would leave room for no second page: a product has two bands of rows of four
+/// images each in place of them. Then a page has the rows of zeros above and below a map, so that the same
+/// products do for both bands.
 ///
-/// As for Toeplitz boxes, a lane loads some channels of two neighbours and exchanges bytes. A warp has all of
-/// its channels' pixels in registers before it multiplies, and puts the results where those were: a page is
-/// loaded, overwritten and stored.
+/// As for Toeplitz boxes, a lane loads some channels of two neighbours and exchanges bytes. A warp has all
+/// pixels of the channels of a turn in registers before it multiplies, and puts the results where those were:
+/// a page is loaded, overwritten and stored.
 ///
 /// Numbers that are not finite spread to other results of their map (of bands: of theirs), as 0 · infinity is
 /// no number.
@@ -33,8 +34,8 @@ struct MapTile : SwizzledPixels<kChannels_> {
   static constexpr int kAtOnce = 8 / kBands;  ///< images of a product
   static constexpr int kImages = kGroups * kAtOnce;
   static constexpr int kBandRows = (kOutRows + kBands - 1) / kBands;
-  static constexpr int kHigh = 16 / kWidth;  ///< rows of sixteen pixels
-  static constexpr int kShares = kChannels / (kWarpChannels * kTurns);
+  static constexpr int kRowsAtOnce = 16 / kWidth;  ///< rows of sixteen pixels
+  static constexpr int kChannelWarps = kChannels / (kWarpChannels * kTurns);
   static_assert(kWidth == 8 || kWidth == 16);
   static_assert(kBands == 1 || (kBands == 2 && kWidth == 16));
   static_assert(kWarpChannels * kTurns <= 8 && kChannels % (kWarpChannels * kTurns) == 0);
@@ -42,33 +43,33 @@ struct MapTile : SwizzledPixels<kChannels_> {
 
 template <class K, class Tile>
 struct MapBoxes {
-  static constexpr int kHigh = Tile::kHigh, kBands = Tile::kBands;
+  static constexpr int kRowsAtOnce = Tile::kRowsAtOnce, kBands = Tile::kBands;
   /// Rows of a page before those of the first band's results.
   static constexpr int kFirst = kBands == 1 ? 0 : Tile::kLead;
   static constexpr int kMostRows = Tile::kInRows > Tile::kOutRows ? Tile::kInRows : Tile::kOutRows;
-  static constexpr int kPageRows =
-      kBands == 1 ? (kMostRows + kHigh - 1) / kHigh * kHigh : kBands * Tile::kBandRows + K::kH - 1;
-  /// Sixteens of results and of sources of a band. Source j meets result i in the rows of taps kHigh · (j -
-  /// i) + kShift and, of two rows, in the one before and the one behind.
-  static constexpr int kResults = (Tile::kBandRows + kHigh - 1) / kHigh;
+  static constexpr int kPageRows = kBands == 1 ? (kMostRows + kRowsAtOnce - 1) / kRowsAtOnce * kRowsAtOnce
+                                               : kBands * Tile::kBandRows + K::kH - 1;
+  /// Sixteens of results and of sources of a band. Source j meets result i in the rows of taps kRowsAtOnce ·
+  /// (j - i) + kShift and, of two rows, in the one before and the one behind.
+  static constexpr int kResults = (Tile::kBandRows + kRowsAtOnce - 1) / kRowsAtOnce;
   static constexpr int kSources =
-      kBands == 1 ? (Tile::kInRows + kHigh - 1) / kHigh : Tile::kBandRows + K::kH - 1;
+      kBands == 1 ? (Tile::kInRows + kRowsAtOnce - 1) / kRowsAtOnce : Tile::kBandRows + K::kH - 1;
   static constexpr int kShift = kBands == 1 ? Tile::kLead : 0;
-  static constexpr int kAllLow = -((kShift + kHigh - 1) / kHigh),
-                       kAllHigh = (K::kH + kHigh - 2 - kShift) / kHigh;
-  static constexpr int kLow = kAllLow > 1 - kResults ? kAllLow : 1 - kResults,
-                       kLast = kAllHigh < kSources - 1 ? kAllHigh : kSources - 1,
-                       kMatrices = kLast - kLow + 1;
+  static constexpr int kAllLowest = -((kShift + kRowsAtOnce - 1) / kRowsAtOnce),
+                       kAllHighest = (K::kH + kRowsAtOnce - 2 - kShift) / kRowsAtOnce;
+  static constexpr int kLowest = kAllLowest > 1 - kResults ? kAllLowest : 1 - kResults,
+                       kHighest = kAllHighest < kSources - 1 ? kAllHighest : kSources - 1,
+                       kMatrices = kHighest - kLowest + 1;
   /// Pairs of taps of a row, by how many columns a source is behind its result, from -kMiddle on.
   static constexpr int kMiddle = Tile::kWidth - 1, kEntries = 2 * Tile::kWidth - 2;
   static constexpr int kTapBytes = K::kH * kEntries * 4;  ///< of a channel
   static constexpr int kImagePixels = kPageRows * Tile::kWidth;
   static constexpr int kPageBytes = Tile::box_bytes(Tile::kImages * kImagePixels);
   static constexpr int kTables = Tile::kPages * kPageBytes, kBiases = kTables + Tile::kChannels * kTapBytes;
-  static constexpr int kTaps = kBiases + Tile::kChannels * 4;  ///< as they are
-  static constexpr int kBarriers = kTaps + Tile::kChannels * K::kTaps * 2;
+  static constexpr int kTapsAt = kBiases + Tile::kChannels * 4;  ///< as they are
+  static constexpr int kBarriers = kTapsAt + Tile::kChannels * K::kTaps * 2;
   static constexpr int kSharedBytes = 1024 + kBarriers + 16 * Tile::kPages;
-  static constexpr int kConsumers = Tile::kGroups * Tile::kShares, kThreads = 32 * (kConsumers + 1);
+  static constexpr int kConsumers = Tile::kGroups * Tile::kChannelWarps, kThreads = 32 * (kConsumers + 1);
   static_assert(K::kStrideH == 1 && K::kStrideW == 1 && K::kRepeat == 1);
   static_assert(kShift < K::kH && Tile::kLead < K::kH && kMatrices > 0);
 };
@@ -82,7 +83,7 @@ __device__ __forceinline__ void make_map_tables(const PixelWork& work, int first
   constexpr int kThreads = 32 * Sizes::kConsumers;
   unsigned* const tables = reinterpret_cast<unsigned*>(bytes + Sizes::kTables);
   float* const biases = reinterpret_cast<float*>(bytes + Sizes::kBiases);
-  T* const taps = reinterpret_cast<T*>(bytes + Sizes::kTaps);
+  T* const taps = reinterpret_cast<T*>(bytes + Sizes::kTapsAt);
   const Parameters& parameters = work.taps;
   const int channels = min(Tile::kChannels, work.cut.channels - first_channel);
   for (int i = thread; i < Tile::kChannels; i += kThreads)
@@ -95,14 +96,8 @@ __device__ __forceinline__ void make_map_tables(const PixelWork& work, int first
   for (int i = thread; i < Tile::kChannels * K::kH * Sizes::kEntries; i += kThreads) {
     const int entry = i % Sizes::kEntries, row = i / Sizes::kEntries % K::kH,
               channel = i / (Sizes::kEntries * K::kH);
-    T tap[2];
-#pragma unroll
-    for (int n = 0; n < 2; ++n) {
-      const int t = entry - Sizes::kMiddle + padding + n, of = row * K::kW + t;
-      tap[n] = t >= 0 && t < K::kW ? taps[channel * K::kTaps + (parameters.turned ? K::kTaps - 1 - of : of)]
-                                   : narrow<T>(0.0f);
-    }
-    tables[i] = static_cast<unsigned>(tap[0].bits) | static_cast<unsigned>(tap[1].bits) << 16;
+    tables[i] =
+        tap_pair<T, K>(taps + channel * K::kTaps, row, entry - Sizes::kMiddle + padding, parameters.turned);
   }
   synchronize_some(1, kThreads);
 }
@@ -113,11 +108,11 @@ __global__ void __launch_bounds__((MapBoxes<K, Tile>::kThreads), kBlocksOfSm)
     forward_map_boxes(const __grid_constant__ BoxWork boxes) {
   using Sizes = MapBoxes<K, Tile>;
   constexpr int kPages = Tile::kPages, kConsumers = Sizes::kConsumers, kImages = Tile::kImages;
-  constexpr int kWarpChannels = Tile::kWarpChannels, kTurns = Tile::kTurns, kHigh = Tile::kHigh;
+  constexpr int kWarpChannels = Tile::kWarpChannels, kTurns = Tile::kTurns, kRowsAtOnce = Tile::kRowsAtOnce;
   constexpr int kPixelBytes = Tile::kPixelBytes, kImageBytes = Sizes::kImagePixels * kPixelBytes;
-  constexpr int kLow = Sizes::kLow, kLast = Sizes::kLast;
+  constexpr int kLowest = Sizes::kLowest, kHighest = Sizes::kHighest;
   // Products of eight results and channels in turn: one waits for the last of its own.
-  constexpr int kAhead = 8 / kWarpChannels;
+  constexpr int kResultsAtOnce = 8 / kWarpChannels;
   extern __shared__ uint4 shared[];
   const PixelWork& work = boxes.work;
   const PixelCut& cut = work.cut;
@@ -169,7 +164,8 @@ __global__ void __launch_bounds__((MapBoxes<K, Tile>::kThreads), kBlocksOfSm)
   // The first pages are on their way.
   make_map_tables<T, K, Tile>(work, first_channel, static_cast<int>(threadIdx.x), bytes);
 
-  const int group = warp / Tile::kShares, channel = warp % Tile::kShares * (kWarpChannels * kTurns);
+  const int group = warp / Tile::kChannelWarps,
+            channel = warp % Tile::kChannelWarps * (kWarpChannels * kTurns);
   const bool has_bias = work.taps.bias != nullptr;
   const bool has_channels = first_channel + channel < cut.channels;
   // A lane has pixels 2 · (lane % 4) and the next of image lane / 4, and results of pixel lane / 4 of images
@@ -198,14 +194,14 @@ __global__ void __launch_bounds__((MapBoxes<K, Tile>::kThreads), kBlocksOfSm)
 #pragma unroll
     for (int c = 0; c < kWarpChannels; ++c) {
 #pragma unroll
-      for (int d = kLow; d <= kLast; ++d)
+      for (int d = kLowest; d <= kHighest; ++d)
 #pragma unroll
         for (int quarter = 0; quarter < 4; ++quarter) {
           // By halves of results and of sources: columns, or rows.
           const int apart = quarter / 2 - quarter % 2;
-          const int row = kHigh * d + Sizes::kShift + (kHigh == 2 ? apart : 0),
-                    column = kHigh == 2 ? 0 : 8 * apart;
-          matrix[d - kLow][c][quarter] =
+          const int row = kRowsAtOnce * d + Sizes::kShift + (kRowsAtOnce == 2 ? apart : 0),
+                    column = kRowsAtOnce == 2 ? 0 : 8 * apart;
+          matrix[d - kLowest][c][quarter] =
               row >= 0 && row < K::kH ? table[(c * K::kH + row) * Sizes::kEntries + column] : 0u;
         }
     }
@@ -235,10 +231,10 @@ __global__ void __launch_bounds__((MapBoxes<K, Tile>::kThreads), kBlocksOfSm)
         }
       synchronize_warp();  // all of it is read
 #pragma unroll
-      for (int first = 0; first < Sizes::kResults; first += kAhead) {
-        float sums[kAhead][kWarpChannels][4];
+      for (int first = 0; first < Sizes::kResults; first += kResultsAtOnce) {
+        float sums[kResultsAtOnce][kWarpChannels][4];
 #pragma unroll
-        for (int r = 0; r < kAhead; ++r)
+        for (int r = 0; r < kResultsAtOnce; ++r)
 #pragma unroll
           for (int c = 0; c < kWarpChannels; ++c)
 #pragma unroll
@@ -246,12 +242,12 @@ __global__ void __launch_bounds__((MapBoxes<K, Tile>::kThreads), kBlocksOfSm)
 #pragma unroll
         for (int j = 0; j < Sizes::kSources; ++j)
 #pragma unroll
-          for (int r = 0; r < kAhead; ++r) {
+          for (int r = 0; r < kResultsAtOnce; ++r) {
             const int d = j - first - r;
-            if (first + r >= Sizes::kResults || d < kLow || d > kLast) continue;
+            if (first + r >= Sizes::kResults || d < kLowest || d > kHighest) continue;
 #pragma unroll
             for (int c = 0; c < kWarpChannels; ++c) {
-              const unsigned(&of)[4] = matrix[d - kLow][c];
+              const unsigned(&of)[4] = matrix[d - kLowest][c];
               multiply_add(sums[r][c], of[0], of[1], of[2], of[3], x[j][0][c], x[j][1][c], T{});
             }
           }
@@ -260,13 +256,13 @@ __global__ void __launch_bounds__((MapBoxes<K, Tile>::kThreads), kBlocksOfSm)
           for (int c = 0; c < kWarpChannels; ++c) {
             const float bias = biases[channel + turn * kWarpChannels + c];
 #pragma unroll
-            for (int r = 0; r < kAhead; ++r)
+            for (int r = 0; r < kResultsAtOnce; ++r)
 #pragma unroll
               for (int e = 0; e < 4; ++e) sums[r][c][e] += bias;
           }
         }
 #pragma unroll
-        for (int r = 0; r < kAhead; ++r)
+        for (int r = 0; r < kResultsAtOnce; ++r)
 #pragma unroll
           for (int e = 0; e < 4; ++e) {
             if (first + r >= Sizes::kResults) continue;

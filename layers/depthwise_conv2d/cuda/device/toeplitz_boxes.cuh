@@ -72,8 +72,8 @@ struct ForwardToeplitzBoxes {
   static constexpr int kTaps = Tile::kChannels * kRepeat * K::kTaps,
                        kTapPageBytes = (2 * kTaps + 1023) / 1024 * 1024;
   static constexpr int kStagedBytes = Tile::kGroups * kResultBytes;
-  static constexpr int kResultsBytes = kStagedBytes > kTapPageBytes ? kStagedBytes : kTapPageBytes;
-  static constexpr int kTables = Tile::kPages * kPageBytes + kResultsBytes;
+  static constexpr int kStagingBytes = kStagedBytes > kTapPageBytes ? kStagedBytes : kTapPageBytes;
+  static constexpr int kTables = Tile::kPages * kPageBytes + kStagingBytes;
   static constexpr int kBarriers = kTables + Tile::kChunks * kChunkBytes;
   static constexpr int kSharedBytes = 1024 + kBarriers + 16 * Tile::kPages;
   static constexpr int kConsumers = Tile::kGroups * Tile::kChunks, kThreads = 32 * (kConsumers + 1);
@@ -86,7 +86,7 @@ struct ForwardToeplitzBoxes {
 
 /// Makes the tables of a block's taps, [eight][output][row of taps][four][entry][channel], behind those of
 /// each output the biases. An entry is the pair of taps t and t + 1 of a row, from the last column's first
-/// on; of one word t is -1 to 7, modulo 8.
+/// on; of one word t is -1 to 7, modulo 8. `taps`: room for all of them. All consumers call it, and meet.
 template <class T, class K, class Tile>
 __device__ __forceinline__ void make_toeplitz_tables(const Parameters& parameters, int first_channel,
                                                      int channels, int thread, T* taps, unsigned* tables) {
@@ -109,15 +109,8 @@ __device__ __forceinline__ void make_toeplitz_tables(const Parameters& parameter
     const int channel = part / kRepeat * 8 + half * 4 + i % 4;  // of the block's
     const int first =
         Sizes::kWords == 1 ? (entry == 7 && Sizes::kStrideW == 1 ? -1 : entry) : entry - 7 * Sizes::kStrideW;
-    T tap[2];
-#pragma unroll
-    for (int n = 0; n < 2; ++n) {
-      const int t = first + n, of = row * K::kW + t;
-      tap[n] = t >= 0 && t < K::kW ? taps[(channel * kRepeat + part % kRepeat) * K::kTaps +
-                                          (parameters.turned ? K::kTaps - 1 - of : of)]
-                                   : narrow<T>(0.0f);
-    }
-    tables[i + part * 8] = static_cast<unsigned>(tap[0].bits) | static_cast<unsigned>(tap[1].bits) << 16;
+    tables[i + part * 8] =
+        tap_pair<T, K>(taps + (channel * kRepeat + part % kRepeat) * K::kTaps, row, first, parameters.turned);
   }
   synchronize_some(1 + Tile::kGroups, kThreads);
 }

@@ -157,7 +157,9 @@ __device__ __forceinline__ float load_bias(const Parameters& parameters, int cha
   if (parameters.bias == nullptr) return 0;
   return load_parameter<T>(parameters.bias, parameters.bias_is_float32, channel);
 }
-/// Copies kCount neighbouring taps, from number `first` on, to shared memory: `count` of them, and zeros. A
+
+/// Copies kCount neighbouring taps, as they lie (not turned), from number `first` on, to shared memory:
+/// `count` of them, and zeros. A
 /// thread asks for all of its own, up to sixteen, before it waits for one: they are seldom in a cache.
 template <class T, int kCount, int kThreads>
 __device__ __forceinline__ void copy_taps(const Parameters& parameters, Int64 first, int count, int thread,
@@ -176,6 +178,18 @@ __device__ __forceinline__ void copy_taps(const Parameters& parameters, Int64 fi
     for (int i = 0; i < kAtOnce; ++i)
       if (begin + i * kThreads < kCount) to[begin + i * kThreads] = narrow<T>(taps[i]);
   }
+}
+/// Taps `column` and the next of a row of a channel's, of which some may not exist: zero. `turned`: of the
+/// kernel turned by half a circle.
+template <class T, class K>
+__device__ __forceinline__ unsigned tap_pair(const T* channel, int row, int column, bool turned) {
+  T tap[2];
+#pragma unroll
+  for (int n = 0; n < 2; ++n) {
+    const int t = column + n, of = row * K::kW + t;
+    tap[n] = t >= 0 && t < K::kW ? channel[turned ? K::kTaps - 1 - of : of] : narrow<T>(0.0f);
+  }
+  return static_cast<unsigned>(tap[0].bits) | static_cast<unsigned>(tap[1].bits) << 16;
 }
 
 }  // namespace lamella::depthwise
