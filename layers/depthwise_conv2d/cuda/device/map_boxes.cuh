@@ -102,6 +102,73 @@ __device__ __forceinline__ void make_map_tables(const PixelWork& work, int first
   synchronize_some(1, kThreads);
 }
 
+/// What a lane finds where, for channels from `channel` on and the images of a group of warps. It has pixels
+/// 2 · (lane % 4) and the next of image lane / 4, and results of pixel lane / 4 of images 2 · (lane % 4) and
+/// the next. Of each pair of pixels, lanes of odd images take the second one first: so they meet more banks.
+template <class K, class Tile>
+struct MapLane {
+  using Sizes = MapBoxes<K, Tile>;
+
+  unsigned sources[2];  ///< from the beginning of a page on
+  unsigned results[2];  ///< addresses in the first page
+  unsigned even, odd;   ///< how words for even and odd channels are made of two pixels
+  int taps;             ///< from the middle of a table's row to the lane's first pair
+
+  __device__ __forceinline__ MapLane(unsigned pages, int group, int channel) {
+    const int lane = static_cast<int>(threadIdx.x) % 32, of_factor = lane / 4, pair = lane % 4 * 2;
+    const bool second_first = of_factor % 2 == 1;
+    const auto first_pixel = [&](int n) {
+      return (group * Tile::kAtOnce + n % Tile::kAtOnce) * Sizes::kImagePixels +
+             n / Tile::kAtOnce * Tile::kBandRows * Tile::kWidth;
+    };
+    const auto place_of = [&](int pixel) { return Tile::at(pixel, channel / 8) + channel % 8 * 2; };
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      sources[i] = place_of(first_pixel(of_factor) + pair + (second_first ? 1 - i : i));
+      results[i] = pages + place_of(first_pixel(pair + i) + Sizes::kFirst * Tile::kWidth + of_factor);
+    }
+    even = second_first ? 0x1054u : 0x5410u, odd = second_first ? 0x3276u : 0x7632u;
+    hold(even), hold(odd);
+    taps = pair - of_factor;
+  }
+};
+
+/// What one lane does: it asks for the pages of all items, as many ahead as there are, and stores each when
+/// the consumers are done with it.
+template <class K, class Tile>
+__device__ __forceinline__ void move_map_pages(const BoxWork& boxes, const BoxShare& share, unsigned pages,
+                                               unsigned full, unsigned done) {
+  using Sizes = MapBoxes<K, Tile>;
+  constexpr int kImages = Tile::kImages, kImageBytes = Sizes::kImagePixels * Tile::kPixelBytes;
+  const auto load = [&](int item, int slot) {
+    if (item >= share.last) return;
+    expect_bytes(full + 8 * slot, kImages * kImageBytes);
+    load_box(pages + slot * Sizes::kPageBytes, boxes.x, share.first_channel, 0, -Sizes::kFirst,
+             item * kImages, full + 8 * slot);
+  };
+#pragma unroll 1
+  for (int s = 0; s < Tile::kPages; ++s) load(share.first + s * share.step, s);
+  PageCursor<Tile::kPages> cursor;
+#pragma unroll 1
+  for (int item = share.first; item < share.last; item += share.step) {
+    const unsigned page = pages + cursor.slot * Sizes::kPageBytes;
+    const int image = item * kImages;
+    wait_for_phase(done + 8 * cursor.slot, cursor.parity);
+    if constexpr (Tile::kBands == 1) {
+      store_box(boxes.y, page, share.first_channel, 0, 0, image);
+    } else {
+#pragma unroll 1
+      for (int n = 0; n < min(kImages, boxes.work.cut.images - image); ++n)
+        store_box(boxes.y, page + n * kImageBytes + Sizes::kFirst * Tile::kWidth * Tile::kPixelBytes,
+                  share.first_channel, 0, 0, image + n);
+    }
+    end_stores();
+    wait_until_stores_have_read();
+    load(item + Tile::kPages * share.step, cursor.slot);
+    cursor.next();
+  }
+}
+
 /// The work of a block: y of some channels, of all its items.
 template <class T, class K, class Tile, int kBlocksOfSm>
 __global__ void __launch_bounds__((MapBoxes<K, Tile>::kThreads), kBlocksOfSm)
@@ -109,7 +176,7 @@ __global__ void __launch_bounds__((MapBoxes<K, Tile>::kThreads), kBlocksOfSm)
   using Sizes = MapBoxes<K, Tile>;
   constexpr int kPages = Tile::kPages, kConsumers = Sizes::kConsumers, kImages = Tile::kImages;
   constexpr int kWarpChannels = Tile::kWarpChannels, kTurns = Tile::kTurns, kRowsAtOnce = Tile::kRowsAtOnce;
-  constexpr int kPixelBytes = Tile::kPixelBytes, kImageBytes = Sizes::kImagePixels * kPixelBytes;
+  constexpr int kPixelBytes = Tile::kPixelBytes;
   constexpr int kLowest = Sizes::kLowest, kHighest = Sizes::kHighest;
   // Products of eight results and channels in turn: one waits for the last of its own.
   constexpr int kResultsAtOnce = 8 / kWarpChannels;
@@ -130,35 +197,8 @@ __global__ void __launch_bounds__((MapBoxes<K, Tile>::kThreads), kBlocksOfSm)
   }
   wait_for_stream();
   synchronize_block(Sizes::kThreads);
-  PageCursor<kPages> cursor;
   if (warp == kConsumers) {
-    if (lane != 0) return;
-    const auto load = [&](int item, int slot) {
-      if (item >= share.last) return;
-      expect_bytes(full + 8 * slot, kImages * kImageBytes);
-      load_box(pages + slot * Sizes::kPageBytes, boxes.x, first_channel, 0, -Sizes::kFirst, item * kImages,
-               full + 8 * slot);
-    };
-#pragma unroll 1
-    for (int s = 0; s < kPages; ++s) load(share.first + s * share.step, s);
-#pragma unroll 1
-    for (int item = share.first; item < share.last; item += share.step) {
-      const unsigned page = pages + cursor.slot * Sizes::kPageBytes;
-      const int image = item * kImages;
-      wait_for_phase(done + 8 * cursor.slot, cursor.parity);
-      if constexpr (Tile::kBands == 1) {
-        store_box(boxes.y, page, first_channel, 0, 0, image);
-      } else {
-#pragma unroll 1
-        for (int n = 0; n < min(kImages, cut.images - image); ++n)
-          store_box(boxes.y, page + n * kImageBytes + Sizes::kFirst * Tile::kWidth * kPixelBytes,
-                    first_channel, 0, 0, image + n);
-      }
-      end_stores();
-      wait_until_stores_have_read();
-      load(item + kPages * share.step, cursor.slot);
-      cursor.next();
-    }
+    if (lane == 0) move_map_pages<K, Tile>(boxes, share, pages, full, done);
     return;
   }
   // The first pages are on their way.
@@ -168,29 +208,12 @@ __global__ void __launch_bounds__((MapBoxes<K, Tile>::kThreads), kBlocksOfSm)
             channel = warp % Tile::kChannelWarps * (kWarpChannels * kTurns);
   const bool has_bias = work.taps.bias != nullptr;
   const bool has_channels = first_channel + channel < cut.channels;
-  // A lane has pixels 2 · (lane % 4) and the next of image lane / 4, and results of pixel lane / 4 of images
-  // 2 · (lane % 4) and the next. Of each pair of pixels, lanes of odd images take the second one first: so
-  // they meet more banks.
-  const int of_factor = lane / 4, pair = lane % 4 * 2;
-  const bool second_first = of_factor % 2 == 1;
-  const auto first_pixel = [&](int n) {
-    return (group * Tile::kAtOnce + n % Tile::kAtOnce) * Sizes::kImagePixels +
-           n / Tile::kAtOnce * Tile::kBandRows * Tile::kWidth;
-  };
-  const auto place_of = [&](int pixel) { return Tile::at(pixel, channel / 8) + channel % 8 * 2; };
-  unsigned sources[2], results[2];
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    sources[i] = place_of(first_pixel(of_factor) + pair + (second_first ? 1 - i : i));
-    results[i] = pages + place_of(first_pixel(pair + i) + Sizes::kFirst * Tile::kWidth + of_factor);
-  }
-  unsigned even = second_first ? 0x1054u : 0x5410u, odd = second_first ? 0x3276u : 0x7632u;
-  hold(even), hold(odd);
+  const MapLane<K, Tile> my(pages, group, channel);
 
   unsigned matrix[Sizes::kMatrices][kWarpChannels][4];
   const auto load_taps = [&](int turn) {
     const int of = channel + turn * kWarpChannels;
-    const unsigned* const table = tables + of * (Sizes::kTapBytes / 4) + Sizes::kMiddle + pair - of_factor;
+    const unsigned* const table = tables + of * (Sizes::kTapBytes / 4) + Sizes::kMiddle + my.taps;
 #pragma unroll
     for (int c = 0; c < kWarpChannels; ++c) {
 #pragma unroll
@@ -207,6 +230,7 @@ __global__ void __launch_bounds__((MapBoxes<K, Tile>::kThreads), kBlocksOfSm)
     }
   };
   if constexpr (kTurns == 1) load_taps(0);
+  PageCursor<kPages> cursor;
 
 #pragma unroll 1
   for (int item = share.first; item < share.last; item += share.step) {
@@ -223,11 +247,12 @@ __global__ void __launch_bounds__((MapBoxes<K, Tile>::kThreads), kBlocksOfSm)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const unsigned from = at + (16 * j + 8 * half) * kPixelBytes;
-          const auto first = load_words<2 * kWarpChannels>(bytes + from + sources[0]),
-                     second = load_words<2 * kWarpChannels>(bytes + from + sources[1]);
+          const auto first = load_words<2 * kWarpChannels>(bytes + from + my.sources[0]),
+                     second = load_words<2 * kWarpChannels>(bytes + from + my.sources[1]);
 #pragma unroll
           for (int c = 0; c < kWarpChannels; ++c)
-            x[j][half][c] = select_bytes(first.word[c / 2], second.word[c / 2], c % 2 == 0 ? even : odd);
+            x[j][half][c] =
+                select_bytes(first.word[c / 2], second.word[c / 2], c % 2 == 0 ? my.even : my.odd);
         }
       synchronize_warp();  // all of it is read
 #pragma unroll
@@ -270,7 +295,7 @@ __global__ void __launch_bounds__((MapBoxes<K, Tile>::kThreads), kBlocksOfSm)
 #pragma unroll
             for (int k = 0; k < kWarpChannels / 2; ++k)
               word[k] = narrow_pair(sums[r][2 * k][e], sums[r][2 * k + 1][e], T{});
-            store_shared(results[e % 2] + at + (16 * (first + r) + e / 2 * 8) * kPixelBytes, word);
+            store_shared(my.results[e % 2] + at + (16 * (first + r) + e / 2 * 8) * kPixelBytes, word);
           }
       }
     }
