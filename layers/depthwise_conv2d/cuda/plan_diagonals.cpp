@@ -161,13 +161,13 @@ void each_diagonal(const Problem& p, const Shape& s, const Add& add, const End& 
   DiagonalTileSizes& t = c.tile;
   const auto add_columns = [&](int columns) {
     t.columns = columns;
-    const auto vector_of = [&](int width, int alignment, int columns) {
+    const auto widest_vector = [&](int width, int alignment, int of_lanes) {
       int vector = 8;
-      while (columns / 4 % vector != 0 || width % vector != 0 || alignment < vector * s.number) vector /= 2;
+      while (of_lanes / 4 % vector != 0 || width % vector != 0 || alignment < vector * s.number) vector /= 2;
       return vector;
     };
-    t.vector = vector_of(s.w.input, p.input_alignment, t.columns * s.kernel.stride_w);
-    t.vector_g = vector_of(s.w.output, p.output_alignment, t.columns);
+    t.vector = widest_vector(s.w.input, p.input_alignment, t.columns * s.kernel.stride_w);
+    t.vector_g = widest_vector(s.w.output, p.output_alignment, t.columns);
     const std::int64_t tiles = ceiling(s.w.output, t.columns);
     const auto add_all = [&] {
       if (registers(p, s, t) > kMostRegisters) return;
@@ -200,7 +200,7 @@ void each_diagonal(const Problem& p, const Shape& s, const Add& add, const End& 
       }
     }
   };
-  constexpr int kWide = 64;
+  constexpr int kWide = 64;  // two products of 32 columns
   add_columns(s.w.output <= 8 ? 8 : 16);
   if (s.w.output >= kWide) add_columns(32);
 }
