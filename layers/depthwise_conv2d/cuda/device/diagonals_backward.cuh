@@ -147,33 +147,26 @@ __device__ __forceinline__ void weigh_diagonals(const PlaneWork& work, int numbe
       return bytes + cursor.slot * page_bytes + g_bytes + from_line * kNumber;
     };
 
-    const auto each_item = [&](const auto& begin, const auto& add) {
-#pragma unroll 1
-      for (int i = first_item; i < last_item; ++i, advance()) {
-        begin();
-        wait_for_phase(full + 8 * cursor.slot, cursor.parity);
-        if (works) {
-          add();
-          if (++chain == cut.chain) end_chain();
-        }
-        synchronize_warp();
-        if (lane == 0) arrive(empty + 8 * cursor.slot);
-        cursor.next();
-      }
+    const auto make_walk = [&] {
+      if constexpr (Sizes::kKnown)
+        return WalkKnownPlanes<Kinds>(my);
+      else
+        return WalkPlanes<Kinds>{my,         in_width, out_width, in_plane, out_plane, planes,
+                                 row_groups, zeros,    {},        {},       {}};
     };
-    if constexpr (Sizes::kKnown) {
-      WalkKnownPlanes<Kinds> walk(my);
-      const Band whole{0, Sizes::kH, 0, Sizes::kOutH};
-      each_item([&] { walk.begin(g_page_of(whole), x_page_of(whole)); }, [&] { walk.add(transforms, sums); });
-    } else {
-      WalkPlanes<Kinds> walk{my,         in_width, out_width, in_plane, out_plane, planes,
-                             row_groups, zeros,    {},        {},       {}};
-      each_item(
-          [&] {
-            const Band band = band_of(number);
-            walk.begin(g_page_of(band), x_page_of(band), band);
-          },
-          [&] { walk.add(transforms, sums); });
+    auto walk = make_walk();
+#pragma unroll 1
+    for (int i = first_item; i < last_item; ++i, advance()) {
+      const Band band = band_of(number);
+      walk.begin(g_page_of(band), x_page_of(band), band);
+      wait_for_phase(full + 8 * cursor.slot, cursor.parity);
+      if (works) {
+        walk.add(transforms, sums);
+        if (++chain == cut.chain) end_chain();
+      }
+      synchronize_warp();
+      if (lane == 0) arrive(empty + 8 * cursor.slot);
+      cursor.next();
     }
     end_chain();
   }

@@ -119,7 +119,7 @@ struct WalkKnownPlanes {
   }
 
   /// Pages of g and of x; they need not have come.
-  __device__ __forceinline__ void begin(const char* g_page, const char* x_page) {
+  __device__ __forceinline__ void begin(const char* g_page, const char* x_page, const DiagonalBand&) {
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
       const char* const g = g_page + g_place + e * kOutPlane * kNumber;
