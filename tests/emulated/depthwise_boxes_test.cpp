@@ -99,6 +99,36 @@ TEST(Boxes, weight_gradient_even) {
   backward<BFloat16, Kernel<4, 2, 2, 2>, BoxTile<8, 2, 2, 16, 8, 2, 4, false>, false, true, true>();
 }
 
+TEST(Boxes, both_gradients_of_two_outputs) {
+  using K = Kernel<3, 3, 1, 1, 2>;
+  backward<BFloat16, K, BoxTile<16, 2, 4, 16, 8, 3, 2, false>, true, true, true>();
+  backward<Float16, K, BoxTile<16, 1, 2, 32, 16, 3, 4, false, 16>, true, true, false>(14);
+  backward<BFloat16, K, BoxTile<8, 2, 2, 32, 8, 3, 3, false>, true, true, true>();
+}
+TEST(Boxes, both_gradients_of_two_outputs_stride) {
+  backward<BFloat16, Kernel<3, 3, 2, 2, 2>, BoxTile<16, 1, 2, 16, 8, 3, 3, false>, true, true, true>();
+  backward<Float16, Kernel<5, 4, 3, 3, 2>, BoxTile<8, 1, 2, 32, 16, 5, 3, false>, true, true, true>();
+}
+TEST(Boxes, input_gradient_of_two_outputs) {
+  backward<BFloat16, Kernel<3, 3, 1, 1, 2>, BoxTile<16, 2, 4, 32, 16, 3, 2, false>, true, false, false>();
+  backward<BFloat16, Kernel<5, 5, 2, 2, 2>, BoxTile<16, 2, 2, 16, 8, 5, 2, false>, true, false, false>();
+  backward<Float16, Kernel<4, 2, 1, 1, 2>, BoxTile<8, 1, 4, 16, 8, 4, 2, true, 0, 2>, true, false, false>();
+}
+TEST(Boxes, weight_gradient_of_two_outputs) {
+  backward<BFloat16, Kernel<3, 3, 1, 1, 2>, BoxTile<16, 1, 4, 32, 8, 3, 2, false>, false, true, true>();
+  backward<Float16, Kernel<3, 3, 2, 2, 2>, BoxTile<16, 1, 3, 32, 16, 3, 3, false>, false, true, true>();
+  backward<BFloat16, Kernel<5, 5, 1, 1, 2>, BoxTile<16, 1, 3, 16, 16, 2, 3, false>, false, true, true>();
+  backward<BFloat16, Kernel<3, 3, 1, 1, 2>, BoxTile<8, 2, 4, 32, 8, 3, 2, true, 8, 4>, false, true, false>(7);
+}
+TEST(Boxes, two_outputs_and_transform_and_sums) {
+  using K = Kernel<3, 3, 1, 1, 2>;
+  backward<BFloat16, K, BoxTile<16, 1, 4, 16, 8, 3, 2, false>, false, true, true, kClamp>();
+  backward<BFloat16, K, BoxTile<16, 2, 4, 32, 16, 3, 2, false>, true, true, true, kClamp, kClamp>();
+  backward<Float16, Kernel<3, 3, 2, 2, 2>, BoxTile<8, 2, 1, 16, 8, 3, 2, true, 0, 8>, true, true, true,
+           kHardSwish, kHardSwish>();
+  backward<BFloat16, K, BoxTile<16, 1, 2, 32, 16, 3, 4, false>, true, false, false, kPlain, kClamp>();
+}
+
 TEST(Boxes, statistics) {
   forward<BFloat16, Kernel<3, 3, 1, 1>, BoxTile<16, 2, 4, 32, 16, 3, 3, false>, false, true>();
 }

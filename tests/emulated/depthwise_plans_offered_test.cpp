@@ -64,6 +64,27 @@ TEST(Plans, of_boxes_by_rows_are_offered_for_dense_rows_of_few_channels) {
   }
 }
 
+TEST(Plans, of_boxes_are_offered_for_the_gradients_of_two_outputs) {
+  Problem problem;
+  problem.dtype = DType::BFloat16, problem.channels_last = problem.boxes = true;
+  const auto count = [&](Pass pass, std::int64_t outputs, std::int64_t channels, std::int64_t stride) {
+    problem.pass = pass;
+    const Size2 in(56), out((56 - 1) / stride + 1);
+    problem.geometry = {64,  channels, channels * outputs, channels, in,
+                        out, {3, 3},   Size2(stride),      {1, 1},   {1, 1}};
+    const std::vector<Plan> plans = plans_for(problem);
+    return std::count_if(plans.begin(), plans.end(),
+                         [](const Plan& plan) { return plan.family == Plan::Family::Boxes; });
+  };
+  for (const Pass pass : {Pass::Input, Pass::Weight, Pass::Both})
+    for (const std::int64_t stride : {1, 2}) {
+      EXPECT_GT(count(pass, 2, 96, stride), 0);
+      EXPECT_GT(count(pass, 2, 24, stride), 0);
+      EXPECT_EQ(count(pass, 3, 96, stride), 0);
+    }
+  EXPECT_EQ(count(Pass::Forward, 2, 96, 1), 0) << "Toeplitz boxes do that";
+}
+
 TEST(Plans, of_matrices_come_before_runs_where_taps_are_many) {
   const auto families = [](Pass pass, Size2 kernel, std::int64_t size, DType dtype, bool exact_taps) {
     Problem problem;

@@ -153,6 +153,28 @@ TEST(DepthwiseBoxesTest, plans_of_odd_eights_compute_what_others_do) {
       always(4e-3));
 }
 
+TEST(DepthwiseBoxesTest, plans_of_two_outputs_compute_what_others_do) {
+  LAMELLA_NEEDS_GPU();
+  std::vector<PlanSetting> settings;
+  const auto add = [&](Pass pass, std::int64_t images, std::int64_t channels, Size2 in, std::int64_t kernel,
+                       std::int64_t stride, DType dtype, Hook hook = Hook::None) {
+    PlanSetting of{pass, dtype, kLast, images, channels, in, Size2(kernel), Size2(kernel / 2), Size2(stride)};
+    of.outputs = 2;
+    of.hook = hook, of.transforms = hook != Hook::None, of.bias = pass == Pass::Weight;
+    settings.push_back(of);
+  };
+  add(Pass::Input, 3, 96, Size2(56), 3, 1, bfloat16);
+  add(Pass::Input, 2, 40, Size2(29, 35), 5, 2, float16);
+  add(Pass::Input, 17, 24, Size2(7), 3, 1, bfloat16);
+  add(Pass::Weight, 3, 96, Size2(56), 3, 1, bfloat16);
+  add(Pass::Weight, 2, 72, Size2(33, 57), 3, 2, float16);
+  add(Pass::Weight, 17, 40, Size2(7), 5, 1, bfloat16);
+  add(Pass::Both, 3, 64, Size2(28), 3, 1, bfloat16);
+  add(Pass::Both, 3, 48, Size2(21), 3, 2, bfloat16, Hook::NormSums);
+  expect_plans_agree(settings, of_family(Family::Boxes), 7,
+                     [](const PlanSetting& of) { return of.dtype == float16 ? 1e-3 : 8e-3; });
+}
+
 TEST(DepthwiseToeplitzBoxesTest, plans_compute_what_others_do) {
   LAMELLA_NEEDS_GPU();
   std::vector<PlanSetting> settings;

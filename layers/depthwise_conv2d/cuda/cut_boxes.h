@@ -182,6 +182,13 @@ inline int narrow_backward_boxes(const PixelWork& work, const KernelSizes& kerne
   });
 }
 
+/// Whether backward_boxes has pixels of g of so many outputs for each of the tile's channels.
+inline bool moves_gradients(const BoxTileSizes& tile, int repeat) {
+  constexpr int kMostChannels = 64;  // that a box has swizzled
+  return repeat == 1 ||
+         (repeat == 2 && !tile.by_rows && tile.channels % 16 == 0 && 2 * tile.channels <= kMostChannels);
+}
+
 /// The launch of backward_boxes, and its boxes; no blocks: they do not fit.
 inline BoxPlan cut_backward_boxes(PixelWork& work, std::int64_t images, std::int64_t channels,
                                   const KernelSizes& kernel, const BoxTileSizes& tile,
@@ -203,11 +210,12 @@ inline BoxPlan cut_backward_boxes(PixelWork& work, std::int64_t images, std::int
   cut_boxes(work.cut, images, channels, tile, columns.count, rows.count, strip_rows);
   const int page_rows = page_rows_of(work.cut, tile, tile.step_rows() + window_h.span - 1, tile.step_rows());
   if (page_rows == 0 || !tile.shares_images()) return plan;
-  if (tile.blocks > 15) return plan;
+  if (tile.blocks > 15 || !moves_gradients(tile, kernel.repeat)) return plan;
   if (tile.box_columns > 0 && tile.box_columns != narrow_backward_boxes(work, kernel, tile, bias))
     return plan;
   const int g_columns = tile.columns_of_box(window_w.span - 1), x_rows = tile.step_rows() * kernel.stride_h;
-  plan.y = {tile.channels, g_columns, page_rows, tile.images, work.w.output_step, work.h.output_step};
+  const int g_channels = tile.channels * kernel.repeat;
+  plan.y = {g_channels, g_columns, page_rows, tile.images, work.w.output_step, work.h.output_step};
   plan.x = {tile.channels,    tile.units(), x_rows, tile.images, kernel.stride_w * work.w.input_step,
             work.h.input_step};
   plan.dx = {tile.channels,    tile.columns * kernel.stride_w, x_rows, tile.block_images(), work.w.input_step,
@@ -224,7 +232,7 @@ inline BoxPlan cut_backward_boxes(PixelWork& work, std::int64_t images, std::int
   plan.launch.shared_bytes =
       1024 + tile.pages * (box_bytes(plan.y) + (weight ? kernel.stride_w * box_bytes(plan.x) : 0)) +
       (input ? 2 * tile.blocks * box_bytes(plan.dx) : 0) + 16 * tile.pages +
-      (weight ? tile.blocks * (kernel.kernel_h * kernel.kernel_w + 1) * tile.channels * 4 : 0);
+      (weight ? tile.blocks * (kernel.kernel_h * kernel.kernel_w + 1) * g_channels * 4 : 0);
   if (!weight) plan.launch.parts = 0, plan.x = {};
   if (!input) plan.dx = {};
   return plan;

@@ -16,6 +16,9 @@ struct BoxConfig {
   std::int64_t wanted_blocks = 0;
 };
 
+/// Products of a row for so many shifts of g: of two, or of one where a channel has two outputs.
+int products_of_row(int shifts, int repeat) { return repeat == 1 ? (shifts + 1) / 2 : shifts; }
+
 /// Registers of a thread, to within some tens.
 int box_registers(const Problem& p, const Shape& s, const BoxTileSizes& t) {
   const KernelSizes& k = s.kernel;
@@ -27,9 +30,10 @@ int box_registers(const Problem& p, const Shape& s, const BoxTileSizes& t) {
            8 * (k.kernel_w + 1) / 2 * eights;
   int count = (has_norm_sums(p) ? 9 * eights + 6 : 0) + (loads_transformed(p) ? 2 * eights + 4 : 0) + images +
               52 + 8 * eights + (k.reach_w() / 2) * eights;
-  if (p.pass != Pass::Weight) count += taps * eights + t.rows * k.stride_h * k.stride_w * eights * 4;
+  if (p.pass != Pass::Weight)
+    count += taps * k.repeat * eights + t.rows * k.stride_h * k.stride_w * eights * 4;
   if (p.pass != Pass::Input)
-    count += t.tap_rows * k.stride_w * ((k.reach_w() + 1) / 2) * eights * 4 +
+    count += t.tap_rows * k.stride_w * products_of_row(k.reach_w(), k.repeat) * eights * 4 +
              t.rows * k.stride_h * k.stride_w * eights * 2;
   return count;
 }
@@ -67,24 +71,27 @@ double box_cost(const Problem& p, const Shape& s, const BoxTileSizes& t, const P
     page = static_cast<double>(plan.x_box.pixels) * plan.x_box.rows * k.stride_w * t.channels * s.number;
     results = step_rows * units * t.channels * s.number;
   } else {
-    const double span = k.stride_w > 1 ? k.reach_w() : k.kernel_w, places = std::floor((span + 1) / 2);
+    const int span = k.stride_w > 1 ? k.reach_w() : k.kernel_w;
+    const double places = products_of_row(span, k.repeat);
     const double phases = k.stride_h * k.stride_w;
     const bool parted = t.tap_rows < k.kernel_h;
     const double chain = (t.rows - 1) * t.down() + (parted ? t.tap_rows / k.stride_h : k.reach_h());
     if (p.pass != Pass::Weight) {
       const double some = t.rows * taps * eights;
-      loads += chain * eights * span * 2;
-      issued += some * 0.6, products += some * 0.5, stores = t.rows * phases * 2 * eights;
+      loads += chain * eights * span * 2 * k.repeat;
+      issued += some * (k.repeat == 1 ? 0.6 : 1), products += some * 0.5 * k.repeat;
+      stores = t.rows * phases * 2 * eights;
       results = step_rows * units * phases * t.channels * s.number;
     }
     if (p.pass != Pass::Input) {
       const double some = t.rows * t.tap_rows * k.stride_w *
-                          std::ceil(std::ceil(static_cast<double>(k.kernel_w) / k.stride_w) / 2) * eights;
+                          products_of_row(static_cast<int>(ceiling(k.kernel_w, k.stride_w)), k.repeat) *
+                          eights;
       loads += chain * places * eights * 4 + t.rows * phases * 2 * eights;
       issued += some, products += some;
     }
     instructions = loads / 4 + issued + stores * 2;
-    page = (static_cast<double>(plan.y_box.pixels) * plan.y_box.rows +
+    page = (static_cast<double>(plan.y_box.pixels) * plan.y_box.rows * k.repeat +
             static_cast<double>(plan.x_box.pixels) * plan.x_box.rows * k.stride_w) *
            t.channels * s.number;
   }
@@ -116,7 +123,7 @@ double box_cost(const Problem& p, const Shape& s, const BoxTileSizes& t, const P
   for (const double limit : {memory, matrix, shared, issue, latency}) sum += std::pow(limit, kPower);
   const double waves = blocks / (kMultiprocessors * resident);
   const double parts =
-      static_cast<double>(plan.launch.parts) * static_cast<double>(s.channels) * (taps + 1) * 8 / 1e9;
+      static_cast<double>(plan.launch.parts) * static_cast<double>(s.out_channels) * (taps + 1) * 8 / 1e9;
   // Of an odd number of eights, and by rows, they are too low by so much, as medians of what was measured.
   const double optimism = t.by_rows                 ? (s.forward ? 1.15 : 1.1)
                           : t.channels / 8 % 2 == 0 ? 1
@@ -160,11 +167,11 @@ bool plan_boxes(const Problem& p, const Shape& s, const BoxConfig& c, bool named
   if (!named) return true;
   const KernelSizes& k = s.kernel;
   std::array<char, 320> text{};
-  const int length = std::snprintf(text.data(), text.size(),
-                                   "%s<%s, Kernel<%d, %d, %d, %d>, BoxTile<%d, %d, %d, %d, %d, %d, %d, %s",
-                                   s.forward ? "forward_boxes" : "backward_boxes", type_name(p.dtype),
-                                   k.kernel_h, k.kernel_w, k.stride_h, k.stride_w, t.columns, t.blocks,
-                                   t.rows, t.channels, t.warp_channels, t.tap_rows, t.pages, word(t.whole));
+  const int length = std::snprintf(
+      text.data(), text.size(), "%s<%s, Kernel<%d, %d, %d, %d%s>, BoxTile<%d, %d, %d, %d, %d, %d, %d, %s",
+      s.forward ? "forward_boxes" : "backward_boxes", type_name(p.dtype), k.kernel_h, k.kernel_w, k.stride_h,
+      k.stride_w, k.repeat > 1 ? ", 2" : "", t.columns, t.blocks, t.rows, t.channels, t.warp_channels,
+      t.tap_rows, t.pages, word(t.whole));
   plan.kernel.assign(text.data(), static_cast<std::size_t>(length));
   if (t.box_columns > 0 || t.images > 1 || t.by_rows) plan.kernel += ", " + std::to_string(t.box_columns);
   if (t.images > 1 || t.by_rows) plan.kernel += ", " + std::to_string(t.images);
@@ -192,7 +199,7 @@ bool may_move_rows(const Problem& p, const Shape& s) {
   constexpr std::int64_t kMostChannels = 128;
   const std::int64_t eights = s.channels / 8;
   return s.channels % 8 == 0 && s.channels <= kMostChannels && (eights % 2 == 1 || eights % 4 == 2) &&
-         !p.input_gaps && !p.output_gaps && s.kernel.stride_w == 1;
+         !p.input_gaps && !p.output_gaps && s.kernel.stride_w == 1 && s.kernel.repeat == 1;
 }
 
 /// Calls add(config) for what may be worth a thought.
@@ -210,6 +217,7 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
     if (channels > round_up(s.channels, 16) || (channels == 16 && s.channels >= 64)) continue;
     // An odd number of eights is for those that others do not fit.
     const bool is_odd = channels / 8 % 2 == 1;
+    if (k.repeat > 1 && (is_odd || channels > 32)) continue;  // a box has no more of g's
     if (is_odd && (s.channels < channels || s.channels % 64 == 0)) continue;
     if (wasteful(s.channels, channels, is_odd ? 0.95 : 0.73) && channels > 16) continue;
     channels_of_block.emplace_back(channels, false);
@@ -290,9 +298,10 @@ void each_box(const Problem& p, const Shape& s, const Add& add) {
 /// Whether the tensors can be moved in boxes and their numbers multiplied by the matrix units.
 bool may_use_boxes(const Problem& p, const Shape& s) {
   constexpr int kBoxAlignment = 16, kLargestBoxStride = 3;
-  return p.boxes && p.channels_last && s.number == 2 && s.kernel.repeat == 1 && !p.accumulate &&
-         !p.exact_taps && p.input_alignment >= kBoxAlignment && p.output_alignment >= kBoxAlignment &&
-         s.kernel.kernel_w > 1 && std::max(s.kernel.stride_h, s.kernel.stride_w) <= kLargestBoxStride;
+  return p.boxes && p.channels_last && s.number == 2 && s.kernel.repeat <= (s.forward ? 1 : 2) &&
+         !p.accumulate && !p.exact_taps && p.input_alignment >= kBoxAlignment &&
+         p.output_alignment >= kBoxAlignment && s.kernel.kernel_w > 1 &&
+         std::max(s.kernel.stride_h, s.kernel.stride_w) <= kLargestBoxStride;
 }
 
 }  // namespace

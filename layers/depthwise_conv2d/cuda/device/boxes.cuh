@@ -9,9 +9,9 @@
 ///   y [16 pixels][8 channels] += x [16 shifted pixels][8 channels] · diagonal matrix of the channels' taps,
 /// and two taps make one product of depth 16. Of the weight gradient,
 ///   [8 channels of two shifts of g][16 pixels] · x [16 pixels][8 channels],
-/// the diagonals of both halves are the sums for two taps. Seven eighths of the products are with zeros, or
-/// not wanted; they cost little more than the useful ones would on the other units, and far fewer
-/// instructions.
+/// the diagonals of both halves are the sums for two taps. Of two outputs a channel g has sixteen channels
+/// for eight of x, in place of two shifts. Seven eighths of the products are with zeros, or not wanted; they
+/// cost little more than the useful ones would on the other units, and far fewer instructions.
 ///
 /// Numbers that are not finite spread to the other channels of their eight, as 0 · infinity is no number.
 ///
@@ -251,34 +251,48 @@ __device__ __forceinline__ void narrow_sums(const float (&sums)[kEights][4], uns
       pairs[e][half] = narrow_pair(sums[e][2 * half], sums[e][2 * half + 1], T{});
 }
 
-/// The second factors of products for taps: a lane has a pair of numbers, most of them zero. Of eight
-/// channels from `channel` on, for so many rows of taps from `first_row` on.
+/// The second factors of products for taps: a lane has pairs of numbers, most of them zero. Of eight channels
+/// of x from `channel` on, for so many rows of taps from `first_row` on. Of two outputs a channel a product's
+/// depth is sixteen channels of g, which meet the same tap.
 template <class T, class K, int kTapRows>
 struct TapRows {
-  unsigned tap[kTapRows * K::kW];
+  unsigned tap[K::kRepeat][kTapRows * K::kW];  ///< of two outputs the halves of the depth
 
   __device__ void load(const Parameters& parameters, int channel, int channels, int first_row) {
-    const int lane = static_cast<int>(threadIdx.x) % 32, mine = channel + lane / 4;
-    const bool has = lane / 8 == lane % 4 && mine < channels;
-    const Int64 at = static_cast<Int64>(mine) * K::kTaps;
+    constexpr int kRepeat = K::kRepeat;
+    const int lane = static_cast<int>(threadIdx.x) % 32, column = lane / 4, mine = channel + column;
+    const bool has = (kRepeat == 1 ? column / 2 : column % 4) == lane % 4 && mine < channels;
 #pragma unroll
     for (int k = 0; k < kTapRows * K::kW; ++k) {
       const int of = first_row * K::kW + k;
       const bool exists = has && (kTapRows == K::kH || of < K::kTaps);
-      const float number = exists ? load_parameter<T>(parameters.taps, parameters.taps_are_float32,
-                                                      at + (parameters.turned ? K::kTaps - 1 - of : of))
-                                  : 0.0f;
-      tap[k] = static_cast<unsigned>(narrow<T>(number).bits) << lane / 4 % 2 * 16;
+      unsigned bits[kRepeat];
+#pragma unroll
+      for (int m = 0; m < kRepeat; ++m) {
+        const Int64 at = (static_cast<Int64>(mine) * kRepeat + m) * K::kTaps;
+        const float number = exists ? load_parameter<T>(parameters.taps, parameters.taps_are_float32,
+                                                        at + (parameters.turned ? K::kTaps - 1 - of : of))
+                                    : 0.0f;
+        bits[m] = static_cast<unsigned>(narrow<T>(number).bits);
+      }
+      if constexpr (kRepeat == 1) {
+        tap[0][k] = bits[0] << column % 2 * 16;
+      } else {
+        const unsigned pair = bits[0] | bits[kRepeat - 1] << 16;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) tap[half % kRepeat][k] = column / 4 == half ? pair : 0;
+      }
     }
   }
 };
 
 /// Where a lane finds what it loads, from the beginning of a row of a page on: pairs of neighbouring shifts
-/// of eight channels, and the last of an odd number of shifts.
-template <class Tile, int kShifts>
+/// of eight channels, and the last of an odd number of shifts. Of kRepeat = 2 each shift is a pair by itself,
+/// of the sixteen channels that belong to eight.
+template <class Tile, int kShifts, int kRepeat = 1>
 struct ShiftPlaces {
-  static constexpr int kPairs = kShifts / 2;
-  static constexpr bool kOdd = kShifts % 2 == 1;
+  static constexpr int kPairs = kShifts * kRepeat / 2;
+  static constexpr bool kOdd = kShifts * kRepeat % 2 == 1;
   unsigned pair[kPairs > 0 ? kPairs : 1][Tile::kEights], last;
 
   /// place(pixel of the product, shift, chunk). For kTransposed the two shifts lie in neighbouring matrices,
@@ -291,7 +305,9 @@ struct ShiftPlaces {
 #pragma unroll
     for (int e = 0; e < Tile::kEights; ++e)
 #pragma unroll
-      for (int p = 0; p < kPairs; ++p) pair[p][e] = place(pixel, 2 * p + second, chunk + e);
+      for (int p = 0; p < kPairs; ++p)
+        pair[p][e] = kRepeat == 1 ? place(pixel, 2 * p + second, chunk + e)
+                                  : place(pixel, p, (chunk + e) * kRepeat + second);
     // Not transposed: sixteen channels at once. Transposed: each eight with the same shift twice.
     last = kTransposed ? place(pixel, kShifts - 1, chunk)
                        : place(lane % 16, kShifts - 1, chunk + (Tile::kEights > 1 ? lane / 16 : 0));

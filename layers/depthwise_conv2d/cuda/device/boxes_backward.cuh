@@ -21,8 +21,10 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
                 kTapRows = Tile::kTapRows;
   constexpr int kTapGroups = Sizes::kTapGroups, kConsumers = Sizes::kConsumers, kAll = K::kTaps + 1;
   constexpr int kResultRowBytes = Sizes::kResultColumns * Tile::kPixelBytes;
-  constexpr int kPairs = kSpan / 2, kPlaces = (kSpan + 1) / 2, kDown = Tile::kDown;
-  static_assert(K::kRepeat == 1 && (kInput || kNormSums == kPlain));
+  constexpr int kRepeat = K::kRepeat, kGChannels = Sizes::kGChannels, kDown = Tile::kDown;
+  // Products of a row: of two shifts of g, or of one where there are two outputs a channel.
+  constexpr int kShifts = 2 / kRepeat, kPairs = kSpan / kShifts, kPlaces = (kSpan + kShifts - 1) / kShifts;
+  static_assert(kInput || kNormSums == kPlain);
   static_assert(!kBias || Tile::kBoxColumns == 0);  // it adds up gradients of columns that do not exist, too
   extern __shared__ uint4 shared[];
   const PixelWork& work = boxes.work;
@@ -39,8 +41,7 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
     for (int s = 0; s < kPages; ++s) make_barrier(full + 8 * s, 1), make_barrier(empty + 8 * s, kConsumers);
   }
   if constexpr (kWeight) {
-    for (int i = static_cast<int>(threadIdx.x); i < Tile::kBlocks * kAll * Tile::kChannels;
-         i += Sizes::kThreads)
+    for (int i = static_cast<int>(threadIdx.x); i < Tile::kBlocks * kAll * kGChannels; i += Sizes::kThreads)
       tap_sums[i] = 0;
   }
   wait_for_stream();
@@ -68,7 +69,7 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
         const bool has_x = kReadsInput && page < item.steps;
         wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
         expect_bytes(barrier, Sizes::LoadG::kBytes + (has_x ? kStrideW * Sizes::LoadX::kBytes : 0));
-        Sizes::LoadG::load(to, boxes.y, first_channel, g_column, g_row, item.image, barrier);
+        Sizes::LoadG::load(to, boxes.y, first_channel * kRepeat, g_column, g_row, item.image, barrier);
         if (has_x) {
 #pragma unroll
           for (int plane = 0; plane < kStrideW; ++plane)
@@ -99,9 +100,9 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
     const auto g_place = [&](int pixel, int shift, int of) {
       const int column =
           Tile::in_box(Tile::column_of(block) + pixel % Tile::kColumns + min(shift, kSpan - 1));
-      return Tile::at(pixel / Tile::kColumns * Sizes::kGColumns + lead + column, of);
+      return Sizes::Gradients::at(pixel / Tile::kColumns * Sizes::kGColumns + lead + column, of);
     };
-    ShiftPlaces<Tile, kSpan> to_input, to_weight;
+    ShiftPlaces<Tile, kSpan, kRepeat> to_input, to_weight;
     if constexpr (kInput) to_input.template find<false>(chunk, g_place);
     if constexpr (kWeight) to_weight.template find<true>(chunk, g_place);
     const int mate = lane % 16;
@@ -241,7 +242,7 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
               const unsigned mine = of_lane(lane % 16 / Tile::kColumns);
 #pragma unroll
               for (int p = 0; p < kPlaces; ++p) {
-                // Shifts 2 · p and 2 · p + 1, of which the last may be alone.
+                // Shifts 2 · p and 2 · p + 1, of which the last may be alone; or shift p.
                 unsigned g[kEights][4];
                 if (p < kPairs) {
 #pragma unroll
@@ -261,14 +262,18 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
                     if (kh < 0 || kh >= K::kH || j < r * kDown) continue;
 #pragma unroll
                     for (int b = 0; b < kStrideW; ++b) {
-                      const int first = WindowW::tap(b, 2 * p),
-                                second = WindowW::tap(b, 2 * p + 1);  // columns of taps
+                      const int first = WindowW::tap(b, kShifts * p),
+                                second = WindowW::tap(b, kShifts * p + 1);  // columns of taps
                       const bool has_first = first >= 0 && first < K::kW;
-                      const bool has_second = p < kPairs && second >= 0 && second < K::kW;
+                      const bool has_second = kRepeat == 1 && p < kPairs && second >= 0 && second < K::kW;
 #pragma unroll
                       for (int e = 0; e < kEights; ++e) {
-                        const unsigned* const of = taps[e].tap + kh * K::kW;
-                        if (has_first && has_second)
+                        const unsigned* const of = taps[e].tap[0] + kh * K::kW;
+                        if (kRepeat > 1 && has_first)
+                          multiply_add(dx[r][a][b][e], g[e][0], g[e][1], g[e][2], g[e][3],
+                                       of[has_first ? first : 0],
+                                       taps[e].tap[kRepeat - 1][kh * K::kW + (has_first ? first : 0)], T{});
+                        else if (has_first && has_second)
                           multiply_add(dx[r][a][b][e], g[e][0], g[e][1], g[e][2], g[e][3],
                                        of[has_first ? first : 0], of[has_second ? second : 0], T{});
                         else if (has_first)
@@ -298,9 +303,10 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
                     if (k < 0 || k >= kTapRows || j < r * kDown) continue;
 #pragma unroll
                     for (int b = 0; b < kStrideW; ++b) {
-                      const int first = WindowW::tap(b, 2 * p), second = WindowW::tap(b, 2 * p + 1);
-                      if ((first < 0 || first >= K::kW) && (p >= kPairs || second < 0 || second >= K::kW))
-                        continue;
+                      const int first = WindowW::tap(b, kShifts * p),
+                                second = WindowW::tap(b, kShifts * p + 1);
+                      const bool has_second = kRepeat == 1 && p < kPairs && second >= 0 && second < K::kW;
+                      if ((first < 0 || first >= K::kW) && !has_second) continue;
 #pragma unroll
                       for (int e = 0; e < kEights; ++e)
                         multiply_add(sums[k][b][p][e], g[e][0], g[e][1], g[e][2], g[e][3], x[r][a][b][2 * e],
@@ -312,11 +318,15 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
                   // Each gradient counts once: for the unit whose it is.
                   const int own = row - owner_row, column = -work.owner_w - WindowW::kLow;
                   if (own >= 0 && own % kDown == 0 && own < Tile::kStepRows && tap_group == owner_group &&
-                      column / 2 == p) {
+                      column / kShifts == p) {
                     const unsigned ones = static_cast<unsigned>(narrow<T>(1.0f).bits) * 0x10001u;
 #pragma unroll
-                    for (int e = 0; e < kEights; ++e)
-                      multiply_add(total[e], g[e][column % 2], 0u, g[e][2 + column % 2], 0u, ones, ones, T{});
+                    for (int e = 0; e < kEights; ++e) {
+                      // Of two shifts one; to index by it would keep all of g in memory.
+                      const bool second = kRepeat == 1 && column % 2 == 1;
+                      multiply_add(total[e], second ? g[e][1] : g[e][0], kRepeat == 1 ? 0u : g[e][1],
+                                   second ? g[e][3] : g[e][2], kRepeat == 1 ? 0u : g[e][3], ones, ones, T{});
+                    }
                   }
                 }
               }
@@ -374,10 +384,16 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
       if constexpr (kNormSums != kPlain) norm.end_item();
       if constexpr (kWeight) {
         // The matrix units do not round sums to nearest: long sums are kept elsewhere. Of a product, lane l
-        // has columns 2 · (l % 4) and the next of rows l / 4 and l / 4 + 8; wanted are the diagonals.
-        if (works && lane / 8 == lane % 4) {
-          const int odd = lane / 4 % 2;
-          float* const mine = tap_sums + block * kAll * Tile::kChannels + channel + lane / 4;
+        // has columns 2 · (l % 4) and the next of rows l / 4 and l / 4 + 8. Wanted are the diagonals of both
+        // halves or, of two outputs a channel, of rows 2 · c and 2 · c + 1 column c.
+        const int row = lane / 4 + (kRepeat == 1 ? 0 : lane % 4 / 2 * 8), column = row / kRepeat;
+        if (works && column / 2 == lane % 4) {
+          float* const mine = tap_sums + block * kAll * kGChannels + channel * kRepeat + row;
+          // Of the upper rows, or the lower ones; of two outputs a lane has some of one of them.
+          const auto wanted = [&](const float(&sum)[4], int lower) {
+            const float first = column % 2 == 0 ? sum[0] : sum[1], last = column % 2 == 0 ? sum[2] : sum[3];
+            return (kRepeat == 1 ? lower == 0 : row < 8) ? first : last;
+          };
 #pragma unroll
           for (int e = 0; e < kEights; ++e) {
 #pragma unroll
@@ -390,13 +406,12 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
                 for (int q = 0; q < kSpan; ++q) {
                   const int kw = WindowW::tap(b, q);
                   if (kw < 0 || kw >= K::kW) continue;
-                  const float(&sum)[4] = sums[k][b][q / 2][e];
-                  mine[(kh * K::kW + kw) * Tile::kChannels + e * 8] +=
-                      odd == 0 ? sum[q % 2 * 2] : sum[q % 2 * 2 + 1];
+                  mine[(kh * K::kW + kw) * kGChannels + e * 8 * kRepeat] +=
+                      wanted(sums[k][b][q / kShifts][e], q % kShifts);
                 }
             }
             if (kBias && tap_group == owner_group)
-              mine[K::kTaps * Tile::kChannels + e * 8] += odd == 0 ? total[e][0] : total[e][1];
+              mine[K::kTaps * kGChannels + e * 8 * kRepeat] += wanted(total[e], 0);
           }
         }
       }
@@ -407,13 +422,13 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
 
   if constexpr (kWeight) {
     synchronize_block(Sizes::kThreads);
-    const int channels = min(Tile::kChannels, cut.channels - first_channel);
-    float* const to = work.parts + (static_cast<Int64>(part) * cut.channels + first_channel) * kAll;
+    const int channels = min(Tile::kChannels, cut.channels - first_channel) * kRepeat;
+    float* const to = work.parts + (static_cast<Int64>(part) * cut.channels + first_channel) * kRepeat * kAll;
     for (int i = static_cast<int>(threadIdx.x); i < channels * kAll; i += Sizes::kThreads) {
       const int c = i / kAll, k = i - c * kAll;
       float sum = 0;
 #pragma unroll
-      for (int p = 0; p < Tile::kBlocks; ++p) sum += tap_sums[(p * kAll + k) * Tile::kChannels + c];
+      for (int p = 0; p < Tile::kBlocks; ++p) sum += tap_sums[(p * kAll + k) * kGChannels + c];
       to[i] = sum;
     }
   }

@@ -210,8 +210,8 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
               for (int e = 0; e < kEights; ++e) {
                 const unsigned(&four)[4] = x.pair[p][e];
                 multiply_add(sums[r][e], four[0], four[1], four[2], four[3],
-                             taps[e].tap[tap_row * K::kW + 2 * p], taps[e].tap[tap_row * K::kW + 2 * p + 1],
-                             T{});
+                             taps[e].tap[0][tap_row * K::kW + 2 * p],
+                             taps[e].tap[0][tap_row * K::kW + 2 * p + 1], T{});
               }
             }
           if constexpr (Places::kOdd) {
@@ -222,7 +222,7 @@ __global__ void __launch_bounds__((ForwardBoxes<K, Tile, kTransforms != kPlain>:
 #pragma unroll
               for (int e = 0; e < kEights; ++e)
                 multiply_add(sums[r][e], x.last[2 * e], x.last[2 * e + 1],
-                             taps[e].tap[(tap_row + 1) * K::kW - 1], T{});
+                             taps[e].tap[0][(tap_row + 1) * K::kW - 1], T{});
             }
           }
         };

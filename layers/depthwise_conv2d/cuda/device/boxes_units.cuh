@@ -55,18 +55,21 @@ template <class K, class Tile, bool kInput, bool kWeight, int kPhaseH, int kPhas
 struct BackwardBoxes {
   using WindowH = UnitWindow<K::kH, K::kStrideH, kPhaseH>;
   using WindowW = UnitWindow<K::kW, K::kStrideW, kPhaseW>;
+  static constexpr int kGChannels = Tile::kChannels * K::kRepeat;
+  using Gradients = SwizzledPixels<kGChannels, Tile::kByRows>;
   static constexpr int kGRows = Tile::kStepRows + WindowH::kSpan - 1;
   static constexpr int kPageRows = Tile::kWhole ? kGRows : Tile::kStepRows;  ///< of g
   static constexpr int kReach = (kGRows + kPageRows - 1) / kPageRows;
   static constexpr int kXRows = Tile::kStepRows * K::kStrideH;
   static constexpr int kGColumns = Tile::box_columns(WindowW::kSpan - 1);
   static constexpr int kXColumns = Tile::kUnits;  ///< all: those behind x are zeros
-  using LoadG = BoxMove<Tile, kGColumns, kPageRows, Tile::kImages>;
+  using LoadG = BoxMove<Gradients, kGColumns, kPageRows, Tile::kImages>;
   using LoadX = BoxMove<Tile, kXColumns, kXRows, Tile::kImages>;
-  static constexpr int kGRowBytes = kGColumns * Tile::kPixelBytes, kXRowBytes = kXColumns * Tile::kPixelBytes;
+  static constexpr int kGRowBytes = kGColumns * Gradients::kPixelBytes,
+                       kXRowBytes = kXColumns * Tile::kPixelBytes;
   // From one image of a page, and of the results, to the next.
   static constexpr int kGImageBytes = kPageRows * kGRowBytes, kXImageBytes = kXRows * kXRowBytes;
-  static constexpr int kGBytes = Tile::box_bytes(Tile::kImages * kPageRows * kGColumns);
+  static constexpr int kGBytes = Gradients::box_bytes(Tile::kImages * kPageRows * kGColumns);
   static constexpr int kPlaneBytes = Tile::box_bytes(Tile::kImages * kXRows * kXColumns);
   static constexpr int kPageBytes = kGBytes + (kWeight ? K::kStrideW * kPlaneBytes : 0);
   static constexpr int kResultColumns = Tile::kColumns * K::kStrideW;
@@ -78,10 +81,11 @@ struct BackwardBoxes {
   static constexpr int kTapGroups = kWeight ? (K::kH + Tile::kTapRows - 1) / Tile::kTapRows : 1;
   static constexpr int kTapSums = kBarriers + 16 * Tile::kPages;
   static constexpr int kSharedBytes =
-      1024 + kTapSums + (kWeight ? Tile::kBlocks * (K::kTaps + 1) * Tile::kChannels * 4 : 0);
+      1024 + kTapSums + (kWeight ? Tile::kBlocks * (K::kTaps + 1) * kGChannels * 4 : 0);
   static constexpr int kConsumers = Tile::kBlocks * Tile::kWarpGroups * kTapGroups;
   static constexpr int kThreads = 32 * (kConsumers + 1);
-  static_assert(Tile::kPages >= kReach && !(Tile::kByRows && K::kStrideW > 1));
+  static_assert(Tile::kPages >= kReach && !(Tile::kByRows && K::kStrideW * K::kRepeat > 1) &&
+                K::kRepeat <= 2);
   static_assert(Tile::kTapRows == K::kH || (!kInput && Tile::kTapRows % K::kStrideH == 0));
 };
 
