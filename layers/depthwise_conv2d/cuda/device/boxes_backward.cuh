@@ -322,10 +322,14 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
                     const unsigned ones = static_cast<unsigned>(narrow<T>(1.0f).bits) * 0x10001u;
 #pragma unroll
                     for (int e = 0; e < kEights; ++e) {
-                      // Of two shifts one; to index by it would keep all of g in memory.
-                      const bool second = kRepeat == 1 && column % 2 == 1;
-                      multiply_add(total[e], second ? g[e][1] : g[e][0], kRepeat == 1 ? 0u : g[e][1],
-                                   second ? g[e][3] : g[e][2], kRepeat == 1 ? 0u : g[e][3], ones, ones, T{});
+                      // Of two shifts one, the halves of the pixels one below the other. To index by it would
+                      // keep all of g in memory.
+                      const bool second = column % 2 == 1;
+                      if constexpr (kRepeat == 1)
+                        multiply_add(total[e], second ? g[e][1] : g[e][0], second ? g[e][3] : g[e][2], ones,
+                                     T{});
+                      else
+                        multiply_add(total[e], g[e][0], g[e][1], g[e][2], g[e][3], ones, ones, T{});
                     }
                   }
                 }
@@ -411,7 +415,8 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
                 }
             }
             if (kBias && tap_group == owner_group)
-              mine[K::kTaps * kGChannels + e * 8 * kRepeat] += wanted(total[e], 0);
+              mine[K::kTaps * kGChannels + e * 8 * kRepeat] +=
+                  kRepeat == 1 ? total[e][0] + total[e][2] : wanted(total[e], 0);
           }
         }
       }

@@ -200,7 +200,10 @@ __device__ __forceinline__ void weigh_hankel_boxes(const BoxWork& boxes, int num
             for (int d = 0; d < kSums; ++d) sum = first_group == m - d ? sums[d][e][i] : sum;
             mine[((m * 8 + e) * 4 + i) * 32] += sum;
           }
-      if constexpr (kBias) mine[(Sizes::kLaneSums - 1) * 32] += total[0];
+      // Of rows that are no shift of g: sums of the channels of two columns, and both halves of a product.
+      if (kBias && of_factor % 2 == 0)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) mine[(Sizes::kLaneSums - 1) * 32 + 4 * i] += total[i] + total[2 + i];
       clear();
     };
     // A block of g: pairs of columns of both halves of a product.
@@ -214,13 +217,13 @@ __device__ __forceinline__ void weigh_hankel_boxes(const BoxWork& boxes, int num
       }
     };
     const auto add_up = [&](const unsigned(&g)[8][2]) {
-      // Of eight channels each has a row of ones, so that their sums are those of a tile.
+      // Of eight channels each has a column of ones, so that their sums are those of a tile. As first factor
+      // numbers of g lie in registers as they do as second one; to move them would take more of these.
       if constexpr (kBias) {
+        int column = of_factor;
+        hold(column);  // else each of the eight has a register while the thread lives
 #pragma unroll
-        for (int e = 0; e < 8; ++e) {
-          const unsigned row = of_factor == e ? ones : 0u;
-          multiply_add(total, row, 0u, row, 0u, g[e][0], g[e][1], T{});
-        }
+        for (int e = 0; e < 8; ++e) multiply_add(total, g[e][0], g[e][1], column == e ? ones : 0u, T{});
       }
     };
 
@@ -349,7 +352,7 @@ __device__ __forceinline__ void weigh_hankel_boxes(const BoxWork& boxes, int num
       for (int n = 0; n < 4; ++n) {
         const int of_g = (n + c + kw) & 3;  // neighbours begin with different ones, in different banks
         if (k == K::kTaps) {
-          if (kBias) sum += of_warp[(Sizes::kLaneSums - 1) * 32 + e * 4 + of_g];
+          if (kBias) sum += of_warp[(Sizes::kLaneSums - 1) * 32 + of_g * 8 + e % 2 * 4 + e / 2];
           continue;
         }
         // Rows of x that meet row of_g of a block in one of the tap's rows.
