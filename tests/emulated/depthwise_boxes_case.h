@@ -37,10 +37,10 @@ constexpr BoxTileSizes kBoxSizes{Tile::kColumns,      Tile::kBlocks,  Tile::kRow
                                  Tile::kWarpChannels, Tile::kTapRows, Tile::kPages, Tile::kWhole,
                                  Tile::kBoxColumns,   Tile::kImages,  Tile::kByRows};
 template <class Tile>
-constexpr ToeplitzTileSizes kToeplitzSizes{Tile::kTiles,    Tile::kRows,      Tile::kHigh,
-                                           Tile::kWide,     Tile::kAcross,    Tile::kGroups / Tile::kAcross,
-                                           Tile::kChannels, Tile::kPageRows,  Tile::kPages,
-                                           Tile::kWhole,    Tile::kBoxColumns};
+constexpr ToeplitzTileSizes kToeplitzSizes{Tile::kTiles,    Tile::kRows,       Tile::kHigh,
+                                           Tile::kWide,     Tile::kAcross,     Tile::kGroups / Tile::kAcross,
+                                           Tile::kChannels, Tile::kPageRows,   Tile::kPages,
+                                           Tile::kWhole,    Tile::kBoxColumns, Tile::kAsks};
 template <class Tile>
 constexpr HankelTileSizes kHankelSizes{Tile::kColumns, Tile::kBlocks, Tile::kShiftRows, Tile::kXBlocks,
                                        Tile::kGBlocks, Tile::kLead,   Tile::kChannels,  Tile::kPages,

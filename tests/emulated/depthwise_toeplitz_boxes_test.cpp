@@ -65,6 +65,12 @@ TEST(ToeplitzBoxes, several_images) {
   forward<BFloat16, Five, ToeplitzTile<2, 2, 4, 1, 1, 1, 16, 8, 3, false>>();
   forward<Float16, Five, ToeplitzTile<1, 1, 4, 2, 1, 2, 16, 4, 3, false>>();
 }
+TEST(ToeplitzBoxes, asked_for_by_a_warp_that_computes) {
+  forward<BFloat16, Five, ToeplitzTile<1, 2, 4, 4, 1, 1, 32, 8, 3, false, 0, true>>();
+  forward<BFloat16, Seven, ToeplitzTile<1, 4, 4, 2, 1, 1, 32, 20, 2, true, 0, true>>(14);
+  forward<Float16, Three, ToeplitzTile<2, 1, 8, 2, 2, 1, 16, 8, 3, false, 0, true>>();
+  forward<BFloat16, Seven, ToeplitzTile<2, 2, 8, 2, 1, 1, 64, 4, 6, false, 0, true>>();
+}
 TEST(ToeplitzBoxes, narrow_boxes) {
   forward<BFloat16, Five, ToeplitzTile<2, 1, 16, 1, 1, 1, 64, 18, 2, true, 16>>(14);
   forward<BFloat16, Five, ToeplitzTile<1, 2, 4, 4, 1, 1, 16, 8, 3, false, 32>>(28);

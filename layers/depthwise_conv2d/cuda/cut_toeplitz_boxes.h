@@ -13,6 +13,7 @@ struct ToeplitzTileSizes {
   int tiles, rows, high, wide, across, image_groups, channels, page_rows, pages;
   bool whole;
   int box_columns = 0;
+  bool asks = false;  ///< ToeplitzTile::kAsks
 
   int deep() const { return 16 / (high * wide); }
   int images() const { return image_groups * deep(); }
@@ -80,7 +81,7 @@ inline BoxPlan cut_toeplitz_boxes(PixelWork& work, std::int64_t images, std::int
             work.w.output_step,
             work.h.output_step};
   if (!fits(plan.x) || !fits(plan.y)) return plan;
-  plan.launch.threads = 32 * (tile.consumers() + 1);
+  plan.launch.threads = 32 * (tile.consumers() + (tile.asks ? 0 : 1));
   const std::int64_t unread = std::int64_t{in_rows - tile.page_rows} * plan.x.pixels * tile.channels * 2;
   if (tile.whole && unread > tile.groups() * box_bytes(plan.y)) return plan;
   if (plan.launch.threads > kMostThreads ||
@@ -90,9 +91,9 @@ inline BoxPlan cut_toeplitz_boxes(PixelWork& work, std::int64_t images, std::int
             entries = words == 1 ? 8 : 7 + 7 * kernel.stride_w + 8 * (words - 1);
   const std::int64_t taps =
       round_up(std::int64_t{2} * tile.channels * kernel.repeat * kernel.kernel_h * kernel.kernel_w, 1024);
-  plan.launch.shared_bytes = 1024 + tile.pages * (box_bytes(plan.x) + 16) +
-                             std::max(tile.groups() * box_bytes(plan.y), taps) +
-                             tile.channels / 8 * kernel.repeat * (kernel.kernel_h * 32 * entries + 32);
+  plan.launch.shared_bytes =
+      1024 + tile.pages * (box_bytes(plan.x) + 16) + std::max(tile.groups() * box_bytes(plan.y), taps) +
+      tile.channels / 8 * kernel.repeat * (kernel.kernel_h * 32 * entries + 32) + (tile.asks ? 32 : 0);
   return plan;
 }
 

@@ -69,7 +69,8 @@ double toeplitz_cost(const Shape& s, const ToeplitzTileSizes& t, const Plan& pla
   const double places = kMultiprocessors * resident, blocks = static_cast<double>(plan.launch.blocks);
   const double uneven = std::ceil(blocks / places) * plan.pixels.items_per_part * places / items;
   const double tables = std::ceil(blocks / places) * 2e-3;
-  return std::pow(sum, 1 / kPower) * (1 + 0.7 * std::max(0.0, uneven - 1)) + tables + 0.0026;
+  const double unsure = t.asks ? 1.05 : 1;  // those have not been measured
+  return std::pow(sum, 1 / kPower) * (1 + 0.7 * std::max(0.0, uneven - 1)) * unsure + tables + 0.0026;
 }
 
 // A few numbers that do not find a register cost less than a block that is not there.
@@ -114,13 +115,15 @@ int plan_toeplitz_boxes(const Problem& p, const Shape& s, const ToeplitzConfig& 
       type_name(p.dtype), k.kernel_h, k.kernel_w, k.stride_h, k.stride_w, k.repeat > 1 ? ", 2" : "", t.tiles,
       t.rows, t.high, t.wide, t.across, t.image_groups, t.channels, t.page_rows, t.pages, word(t.whole));
   plan.kernel.assign(text.data(), static_cast<std::size_t>(length));
-  if (t.box_columns > 0) plan.kernel += ", " + std::to_string(t.box_columns);
+  if (t.box_columns > 0 || t.asks) plan.kernel += ", " + std::to_string(t.box_columns);
+  if (t.asks) plan.kernel += ", true";
   plan.kernel += ">, " + std::to_string(resident) + ">";
   plan.what = "toeplitz boxes of " + std::to_string(t.across) + " x " + std::to_string(t.columns()) +
               " columns, " + std::to_string(t.step_rows()) + " rows, " + std::to_string(t.channels) +
               " channels, strips of " + std::to_string(plan.pixels.cut.strip_rows) + ", " +
               std::to_string(t.pages) + " pages";
   if (t.images() > 1) plan.what += " of " + std::to_string(t.images()) + " images";
+  if (t.asks) plan.what += ", asked for by a warp that computes";
   return resident;
 }
 
@@ -156,7 +159,11 @@ void each_toeplitz_tile(const Shape& s, std::int64_t rows, std::int64_t columns,
               if (wasteful(s.channels, channels, 0.73) && channels > 16) continue;
               constexpr int kLeastWarps = 2, kMostWarps = 16;
               if (t.consumers() < kLeastWarps || t.consumers() > kMostWarps) continue;
-              add(t);
+              // Registers are those of a quarter of a multiprocessor: a warp more may cost all others many.
+              for (const bool asks : {false, true}) {
+                t.asks = asks;
+                if (!asks || t.consumers() % 4 == 0) add(t);
+              }
             }
           }
         }
@@ -178,13 +185,14 @@ void add_toeplitz_box_plans(const Problem& p, const Shape& s, std::vector<Plan>&
   if (!may_use_toeplitz_boxes(p, s)) return;
   const std::int64_t rows = ceiling(s.h.output, s.h.output_step),
                      columns = ceiling(s.w.output, s.w.output_step);
-  // By the results of a lane, and the blocks of a multiprocessor: estimates cannot tell which are best.
-  constexpr std::size_t kKinds = 3, kMostResident = 4, kOfEach = 12;
+  // By the results of a lane, the blocks of a multiprocessor, and who asks for pages: estimates cannot tell
+  // which are best.
+  constexpr std::size_t kResults = 3, kMostResident = 4, kKinds = kResults * kMostResident * 2, kOfEach = 12;
   using Costed = std::pair<double, ToeplitzConfig>;
-  std::array<std::vector<Costed>, kKinds * kMostResident> kinds;
+  std::array<std::vector<Costed>, kKinds> kinds;
   Plan plan;
   each_toeplitz_tile(s, rows, columns, [&](const ToeplitzTileSizes& tile) {
-    std::array<Costed, kKinds * kMostResident> of_tile{};
+    std::array<Costed, kKinds> of_tile{};
     ToeplitzConfig c;
     c.tile = tile;
     const KernelSizes& k = s.kernel;
@@ -204,10 +212,8 @@ void add_toeplitz_box_plans(const Problem& p, const Shape& s, std::vector<Plan>&
             const int resident = plan_toeplitz_boxes(p, s, c, false, plan);
             if (resident == 0) break;
             const int results = tile.tiles * tile.rows;
-            const std::size_t kind = (results <= 1   ? 0
-                                      : results <= 2 ? 1
-                                                     : 2) *
-                                         kMostResident +
+            const std::size_t of_results = results <= 1 ? 0 : results <= 2 ? 1 : 2;
+            const std::size_t kind = ((tile.asks ? kResults : 0) + of_results) * kMostResident +
                                      std::min(static_cast<std::size_t>(resident), kMostResident) - 1;
             Costed& best = of_tile[kind];
             if (best.first == 0 || plan.cost < best.first) best = {plan.cost, c};

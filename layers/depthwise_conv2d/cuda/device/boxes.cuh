@@ -203,23 +203,51 @@ __device__ __forceinline__ int steps_of(const PixelWork& work, const PixelItem& 
   return (rows + Tile::kStepRows - 1) / Tile::kStepRows;
 }
 
-/// use(first column, first row, image) for each page of x of some items of a forward; a step goes on by
-/// kAdvance of them.
-template <class K, class Tile, class Sizes, int kAdvance = 1, class Use>
-__device__ __forceinline__ void each_page(const PixelWork& work, const BoxShare& share, const Use& use) {
+/// A page of an item: where it begins, and how many of the item there are from it on.
+struct PagePlace {
+  int item = 0, left = 0, column = 0, row = 0, image = 0;
+};
+/// The pages of x of some items of a forward, one after the other; a step goes on by kAdvance of them.
+template <class K, class Tile, class Sizes, int kAdvance = 1>
+struct PageWalk {
+  const PixelWork& work;
+  const BoxShare& share;
+  PagePlace at;
+
+  __device__ __forceinline__ PageWalk(const PixelWork& of, const BoxShare& block) : work(of), share(block) {}
+  __device__ __forceinline__ void begin() {
+    at.item = share.first;
+    find_pages();
+  }
+  __device__ __forceinline__ bool has() const { return at.item < share.last; }
+  __device__ __forceinline__ void next() {
+    at.row += Sizes::kPageRows * work.h.input_step;
+    if (--at.left > 0) return;
+    at.item += share.step;
+    find_pages();
+  }
+
+ private:
+  __device__ __forceinline__ void find_pages() {
 #pragma unroll 1
-  for (int item = share.first; item < share.last; item += share.step) {
-    const PixelItem at = box_item<Tile>(work, item);
-    const int steps = steps_of<Tile>(work, at);
-    if (steps == 0) continue;
-    int row = work.h.origin(at.class_h) + at.strip * work.cut.strip_rows * K::kStrideH * work.h.input_step;
-    const int column = work.w.origin(at.class_w) + at.tile * Tile::kUnits * K::kStrideW * work.w.input_step;
-#pragma unroll 1
-    for (int page = 0; page < (steps - 1) * kAdvance + Sizes::kReach; ++page) {
-      use(column, row, at.image);
-      row += Sizes::kPageRows * work.h.input_step;
+    for (; at.item < share.last; at.item += share.step) {
+      const PixelItem item = box_item<Tile>(work, at.item);
+      const int steps = steps_of<Tile>(work, item);
+      if (steps == 0) continue;
+      const int strip_inputs = work.cut.strip_rows * K::kStrideH * work.h.input_step;
+      at.row = work.h.origin(item.class_h) + item.strip * strip_inputs;
+      at.column = work.w.origin(item.class_w) + item.tile * Tile::kUnits * K::kStrideW * work.w.input_step;
+      at.image = item.image, at.left = (steps - 1) * kAdvance + Sizes::kReach;
+      return;
     }
   }
+};
+/// use(first column, first row, image) for each of them.
+template <class K, class Tile, class Sizes, int kAdvance = 1, class Use>
+__device__ __forceinline__ void each_page(const PixelWork& work, const BoxShare& share, const Use& use) {
+  PageWalk<K, Tile, Sizes, kAdvance> walk(work, share);
+#pragma unroll 1
+  for (walk.begin(); walk.has(); walk.next()) use(walk.at.column, walk.at.row, walk.at.image);
 }
 
 /// One end of a ring of pages: which comes next, and the phase of its barriers.

@@ -28,12 +28,15 @@ namespace lamella::depthwise {
 ///
 /// A page has kPageRows_ rows, which divide those of a step, or are all that one reads (kWhole_). Rows that
 /// no result of a map needs may be missing. kBoxColumns_: as BoxTile's.
+///
+/// kAsks_: one of the warps that compute asks for pages, too. So eight of them share a multiprocessor with no
+/// other, and have half as many registers again.
 template <int kTiles_, int kRows_, int kHigh_, int kWide_, int kAcross_, int kImageGroups_, int kChannels_,
-          int kPageRows_, int kPages_, bool kWhole_, int kBoxColumns_ = 0>
+          int kPageRows_, int kPages_, bool kWhole_, int kBoxColumns_ = 0, bool kAsks_ = false>
 struct ToeplitzTile : SwizzledPixels<kChannels_> {
   static constexpr int kTiles = kTiles_, kRows = kRows_, kHigh = kHigh_, kWide = kWide_, kAcross = kAcross_;
   static constexpr int kChannels = kChannels_, kPageRows = kPageRows_, kPages = kPages_;
-  static constexpr bool kWhole = kWhole_;
+  static constexpr bool kWhole = kWhole_, kAsks = kAsks_;
   static constexpr int kBoxColumns = kBoxColumns_;
   static constexpr int kDeep = 16 / (kHigh * kWide);  ///< images of a product
   static constexpr int kImages = kImageGroups_ * kDeep, kGroups = kImageGroups_ * kAcross;
@@ -75,8 +78,10 @@ struct ForwardToeplitzBoxes {
   static constexpr int kStagingBytes = kStagedBytes > kTapPageBytes ? kStagedBytes : kTapPageBytes;
   static constexpr int kTables = Tile::kPages * kPageBytes + kStagingBytes;
   static constexpr int kBarriers = kTables + Tile::kChunks * kChunkBytes;
-  static constexpr int kSharedBytes = 1024 + kBarriers + 16 * Tile::kPages;
-  static constexpr int kConsumers = Tile::kGroups * Tile::kChunks, kThreads = 32 * (kConsumers + 1);
+  static constexpr int kNext = kBarriers + 16 * Tile::kPages;
+  static constexpr int kSharedBytes = 1024 + kNext + (Tile::kAsks ? 32 : 0);
+  static constexpr int kConsumers = Tile::kGroups * Tile::kChunks,
+                       kThreads = 32 * (kConsumers + (Tile::kAsks ? 0 : 1));
   static_assert(kStrideH <= 2 && kStrideW <= 2 && kRepeat <= 2 && K::kW <= 15);
   static_assert(Tile::kWhole || Tile::kStepRows * kStrideH % kPageRows == 0);
   static_assert(Tile::kPages >= kReach && Tile::kGroups <= 14);
@@ -198,18 +203,37 @@ __device__ __forceinline__ void multiply_toeplitz_boxes(const BoxWork& boxes, in
   }
   wait_for_stream();
   synchronize_block(Sizes::kThreads);
-  PageCursor<kPages> cursor;
-  if (warp == kConsumers) {
-    if (lane != 0) return;
-    each_page<K, Tile, Sizes, kAdvance>(work, share, [&](int column, int row, int image) {
-      const unsigned barrier = full + 8 * cursor.slot;
-      wait_for_phase(empty + 8 * cursor.slot, cursor.parity ^ 1);
-      expect_bytes(barrier, Tile::kImages * Sizes::kImageBytes);
-      load_box(pages + cursor.slot * Sizes::kPageBytes, boxes.x, first_channel, column, row, image, barrier);
-      cursor.next();
-    });
+  PageCursor<kPages> cursor, asked;
+  const auto ask_for = [&](int column, int row, int at_image) {
+    const unsigned barrier = full + 8 * asked.slot;
+    wait_for_phase(empty + 8 * asked.slot, asked.parity ^ 1);
+    expect_bytes(barrier, Tile::kImages * Sizes::kImageBytes);
+    load_box(pages + asked.slot * Sizes::kPageBytes, boxes.x, first_channel, column, row, at_image, barrier);
+    asked.next();
+  };
+  if (!Tile::kAsks && warp == kConsumers) {
+    if (lane == 0) each_page<K, Tile, Sizes, kAdvance>(work, share, ask_for);
     return;
   }
+  // Which page is to be asked for next: of one thread, which has no registers for it.
+  struct Next {
+    PagePlace place;
+    PageCursor<kPages> cursor;
+  };
+  Next& next = *reinterpret_cast<Next*>(reinterpret_cast<char*>(shared) + (pages - base) + Sizes::kNext);
+  const bool asks = Tile::kAsks && threadIdx.x == 0;
+  const auto ask = [&](int room, bool is_first) {
+    if (!asks) return;
+    PageWalk<K, Tile, Sizes, kAdvance> walk(work, share);
+    if (is_first)
+      walk.begin();
+    else
+      walk.at = next.place, asked = next.cursor;
+#pragma unroll 1
+    for (; room > 0 && walk.has(); --room, walk.next()) ask_for(walk.at.column, walk.at.row, walk.at.image);
+    next.place = walk.at, next.cursor = asked;
+  };
+  ask(kPages, true);
   // The first pages are on their way.
   unsigned* const tables =
       reinterpret_cast<unsigned*>(reinterpret_cast<char*>(shared) + (pages - base) + Sizes::kTables);
@@ -235,7 +259,7 @@ __device__ __forceinline__ void multiply_toeplitz_boxes(const BoxWork& boxes, in
   };
   const auto release_pages = [&](int count) {
     synchronize_warp();
-#pragma unroll
+#pragma unroll 1
     for (int p = 0; p < count; ++p) {
       if (lane == 0) arrive(empty + 8 * cursor.slot);
       cursor.next();
@@ -344,10 +368,13 @@ __device__ __forceinline__ void multiply_toeplitz_boxes(const BoxWork& boxes, in
           }
         }
       }
-      release_pages(kAdvance);
+      const int read = step + 1 < steps ? kAdvance : kReach;  // pages that nobody reads again
+      release_pages(read);
       if (stores) wait_until_stores_have_read();  // the place for results is free
       synchronize_warp();
       synchronize_some(1 + group, 32 * kChunks);
+      ask(read, false);  // all warps, or those of this group, have read them
+      synchronize_warp();
       if (has_channels && exists) {
 #pragma unroll
         for (int half = 0; half < 2; ++half)
@@ -391,7 +418,6 @@ __device__ __forceinline__ void multiply_toeplitz_boxes(const BoxWork& boxes, in
       }
       out_row += Tile::kStepRows * work.h.output_step;
     }
-    release_pages(kReach - kAdvance);
   }
   if (stores) wait_until_stores_have_read();
 }
