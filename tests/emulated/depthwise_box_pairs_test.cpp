@@ -110,6 +110,12 @@ TEST(BoxPairs, of_toeplitz_and_hankel_boxes) {
   both<Float16, Seven, ToeplitzTile<1, 4, 4, 4, 1, 1, 16, 16, 3, false>,
        Hankel<HankelTile<16, 1, 4, 2, 2, 0, 64, 3, false, true>>, false>();
 }
+TEST(BoxPairs, whose_pages_a_warp_that_computes_asks_for) {
+  both<BFloat16, Five, ToeplitzTile<1, 2, 4, 4, 1, 1, 32, 8, 3, false, 0, true>,
+       Hankel<HankelTile<16, 1, 4, 2, 2, 0, 64, 3, false, true>>, true>();
+  both<Float16, Seven, ToeplitzTile<1, 4, 4, 4, 1, 1, 16, 16, 3, false, 0, true>,
+       Walk<BoxTile<16, 1, 2, 16, 8, 7, 5, false>>, false>();
+}
 TEST(BoxPairs, of_whole_maps) {
   both<BFloat16, Seven, ToeplitzTile<2, 1, 16, 1, 1, 1, 64, 20, 2, true>,
        Hankel<HankelTile<16, 1, 4, 4, 4, 3, 32, 2, true, true>>, false>(14);

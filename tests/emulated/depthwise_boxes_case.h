@@ -44,7 +44,7 @@ constexpr ToeplitzTileSizes kToeplitzSizes{Tile::kTiles,    Tile::kRows,       T
 template <class Tile>
 constexpr HankelTileSizes kHankelSizes{Tile::kColumns, Tile::kBlocks, Tile::kShiftRows, Tile::kXBlocks,
                                        Tile::kGBlocks, Tile::kLead,   Tile::kChannels,  Tile::kPages,
-                                       Tile::kWhole,   Tile::kKeeps,  Tile::kImages};
+                                       Tile::kWhole,   Tile::kKeeps,  Tile::kImages,    Tile::kLate};
 
 /// What run.cpp tells the real one: of so many images, rows, columns and channels, with a box to move at a
 /// time. Numbers have so many bytes; those of four lie in a box as they come, as do odd eights of channels.

@@ -89,6 +89,10 @@ TEST(Boxes, weight_gradient_whole_maps) {
 TEST(Boxes, weight_gradient_groups_of_taps) {
   backward<BFloat16, Kernel<5, 5, 1, 1>, BoxTile<16, 1, 3, 16, 16, 2, 3, false>, false, true, true>();
 }
+TEST(Boxes, weight_gradient_groups_of_taps_of_two_rows) {
+  backward<BFloat16, Kernel<5, 5, 1, 1>, BoxTile<8, 1, 3, 16, 16, 2, 3, false>, false, true, true>();
+  backward<Float16, Kernel<7, 5, 1, 1>, BoxTile<8, 2, 2, 16, 8, 4, 5, false>, false, true, true>();
+}
 TEST(Boxes, weight_gradient_groups_of_taps_whole_maps) {
   backward<Float16, Kernel<5, 3, 2, 1>, BoxTile<16, 2, 2, 16, 8, 2, 3, true>, false, true, true>();
 }

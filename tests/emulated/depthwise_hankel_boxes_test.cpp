@@ -53,6 +53,11 @@ TEST(HankelBoxes, seven) {
   weigh<BFloat16, Size<7>, Tile, true>();
   weigh<BFloat16, Size<7>, Tile, false>(30);
 }
+TEST(HankelBoxes, sums_in_place_of_pages) {
+  weigh<BFloat16, Size<5>, HankelTile<8, 2, 4, 2, 2, 2, 32, 2, true, true, 8, true>, false>(7);
+  weigh<BFloat16, Size<3>, HankelTile<8, 1, 8, 2, 3, 1, 32, 2, true, true, 4, true>, true>();
+  weigh<Float16, Size<7>, HankelTile<16, 1, 4, 4, 4, 3, 32, 2, true, true, 2, true>, false>(14);
+}
 TEST(HankelBoxes, other_kernels) {
   using Tile = HankelTile<16, 1, 4, 2, 2, 0, 64, 3, false, true>;
   weigh<BFloat16, Size<3, 7>, Tile, false>();

@@ -70,6 +70,9 @@ TEST(ToeplitzBoxes, asked_for_by_a_warp_that_computes) {
   forward<BFloat16, Seven, ToeplitzTile<1, 4, 4, 2, 1, 1, 32, 20, 2, true, 0, true>>(14);
   forward<Float16, Three, ToeplitzTile<2, 1, 8, 2, 2, 1, 16, 8, 3, false, 0, true>>();
   forward<BFloat16, Seven, ToeplitzTile<2, 2, 8, 2, 1, 1, 64, 4, 6, false, 0, true>>();
+  forward<Float16, Seven, ToeplitzTile<1, 1, 8, 1, 1, 2, 32, 13, 2, true, 0, true>>(7);
+  forward<BFloat16, Kernel<5, 5, 2, 2>, ToeplitzTile<1, 2, 4, 1, 1, 1, 32, 17, 2, true, 0, true>>(14);
+  forward<BFloat16, Kernel<3, 3, 1, 1, 2>, ToeplitzTile<1, 1, 8, 2, 1, 1, 32, 8, 3, false, 0, true>>();
 }
 TEST(ToeplitzBoxes, narrow_boxes) {
   forward<BFloat16, Five, ToeplitzTile<2, 1, 16, 1, 1, 1, 64, 18, 2, true, 16>>(14);

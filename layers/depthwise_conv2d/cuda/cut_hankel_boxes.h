@@ -14,6 +14,7 @@ struct HankelTileSizes {
   int columns, blocks, shift_rows, x_blocks, g_blocks, lead, channels, pages;
   bool whole, keeps;
   int images = 1;
+  bool late = false;  ///< HankelTile::kLate
 
   int x_rows() const { return x_blocks * shift_rows; }
   int g_rows() const { return g_blocks * 4; }
@@ -30,6 +31,11 @@ struct HankelTileSizes {
   }
   int sums(int kernel_h) const { return high(kernel_h) - low() + 1; }
   int blocks_before(int kernel_h) const { return whole ? 0 : high(kernel_h); }
+  /// Whose products one sum may have without being kept elsewhere, of whole maps.
+  int most_items() const {
+    const auto of_item = static_cast<int>(x_blocks * ceiling(box().block_images(), columns == 8 ? 2 : 1));
+    return kLongestChain / of_item;
+  }
 
  private:
   int all_low() const { return Axis::floor(4 - lead - shift_rows, 4); }
@@ -90,10 +96,14 @@ inline BoxPlan cut_hankel_boxes(PixelWork& work, std::int64_t images, std::int64
   if (!fits(plan.x) || !fits(plan.y)) return plan;
   if (!share_items(work, plan.launch, items_of(work, ceiling(images, tile.images)), wanted_blocks))
     return plan;
-  const std::int64_t lane_sums = ceiling(kernel.kernel_h, 4) * 32 + 1;
+  const std::int64_t sums = consumers * (ceiling(kernel.kernel_h, 4) * 32 + 1) * 128,
+                     pages = tile.pages * (box_bytes(plan.x) + box_bytes(plan.y));
+  if (tile.late && (!tile.whole || work.items_per_part > tile.most_items() || sums > pages)) {
+    plan.launch = {};
+    return plan;
+  }
   plan.launch.threads = 32 * (consumers + 1);
-  plan.launch.shared_bytes = 1024 + tile.pages * (box_bytes(plan.x) + box_bytes(plan.y)) + 16 * tile.pages +
-                             consumers * lane_sums * 128;
+  plan.launch.shared_bytes = 1024 + pages + 16 * tile.pages + (tile.late ? 0 : sums);
   return plan;
 }
 

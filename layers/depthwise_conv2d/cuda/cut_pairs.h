@@ -56,6 +56,7 @@ inline Launch cut_pairs_in_step(const PairKind& input, const PairKind& weight, s
     const std::int64_t parts = rounds * blocks / kind.groups;
     if (rounds * blocks % kind.groups != 0 || parts < 1 || parts > kind.items) return 0;
     items_per_part = static_cast<int>(ceiling(kind.items, parts));
+    if (items_per_part > kind.most_items) return 0;
     return ceiling(kind.items, items_per_part) == parts ? parts : 0;
   };
   if (cut(input, input_blocks, input_items) == 0) return launch;

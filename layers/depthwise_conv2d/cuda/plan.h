@@ -80,8 +80,8 @@ struct Plan {
   double cost = 0;          ///< estimated milliseconds; of large problems scaled, so that they compare
   std::vector<Plan> kinds;  ///< of Pairs: the input's gradient and the weight's, with their blocks of a part
   // Of what may be one of those. Blocks that share a multiprocessor, registers that a thread is to have,
-  // images that an item has.
-  int resident = 0, registers = 0, item_images = 1;
+  // images that an item has, items that a part may have at most (0: any number).
+  int resident = 0, registers = 0, item_images = 1, most_items = 0;
 
   /// Whether the copy engine is told of tensors.
   bool moves_boxes() const {

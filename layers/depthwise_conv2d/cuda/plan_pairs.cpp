@@ -73,6 +73,7 @@ PairKind kind_of(const Plan& plan) {
                 plan.item_images};
   if (plan.family == Plan::Family::Positions && plan.launch.parts > 0)
     kind.most_items = kMostWeighedImages / plan.item_images;
+  if (plan.most_items > 0) kind.most_items = plan.most_items;
   return kind;
 }
 

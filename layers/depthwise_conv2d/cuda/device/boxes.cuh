@@ -9,9 +9,10 @@
 ///   y [16 pixels][8 channels] += x [16 shifted pixels][8 channels] · diagonal matrix of the channels' taps,
 /// and two taps make one product of depth 16. Of the weight gradient,
 ///   [8 channels of two shifts of g][16 pixels] · x [16 pixels][8 channels],
-/// the diagonals of both halves are the sums for two taps. Of two outputs a channel g has sixteen channels
-/// for eight of x, in place of two shifts. Seven eighths of the products are with zeros, or not wanted; they
-/// cost little more than the useful ones would on the other units, and far fewer instructions.
+/// the diagonals of both halves are the sums for two taps; of an odd number of shifts the last one's are of
+/// two rows. Of two outputs a channel g has sixteen channels for eight of x, in place of two shifts. Seven
+/// eighths of the products are with zeros, or not wanted; they cost little more than the useful ones would on
+/// the other units, and far fewer instructions.
 ///
 /// Numbers that are not finite spread to the other channels of their eight, as 0 · infinity is no number.
 ///

@@ -88,6 +88,11 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
     const bool works = first_channel + channel < cut.channels;
     // Of a part of the taps' rows: the row of the window that is row 0 of the part's.
     using PartH = UnitWindow<kTapRows, kStrideH, kPhaseH>;
+    // Of an odd number of shifts, those of the last one of two rows of g make a product, where a pair begins
+    // with an even row: so there are sums for each place of a pair among the rows that one of x meets.
+    constexpr bool kOdd = kWeight && kPlaces > kPairs;
+    constexpr int kLasts = !kOdd ? 1 : kDown == 1 ? PartH::kSpan + 1 : (PartH::kSpan + 1) / 2;
+    constexpr int kSums = kPairs > 0 ? kPairs : 1;
     const int down = PartH::kLow - WindowH::kLow - tap_group * (kTapRows / kStrideH);
     const int owner_row = -work.owner_h - WindowH::kLow;  // of the window
     const int owner_group = kTapGroups > 1 ? work.owner_h * kStrideH / kTapRows : 0;
@@ -105,6 +110,7 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
     ShiftPlaces<Tile, kSpan, kRepeat> to_input, to_weight;
     if constexpr (kInput) to_input.template find<false>(chunk, g_place);
     if constexpr (kWeight) to_weight.template find<true>(chunk, g_place);
+    if constexpr (kOdd) to_weight.last += lane / 8 % 2 * Sizes::kGRowBytes;
     const int mate = lane % 16;
     const unsigned my_x = Tile::at(
         mate / Tile::kColumns * kStrideH * Sizes::kXColumns + Tile::column_of(block) + mate % Tile::kColumns,
@@ -135,18 +141,24 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
       const int image = item.image + Tile::image_of(block), images = Tile::images_of(cut, image);
 #pragma unroll
       for (int p = 0; p < kReach - 1; ++p) wait_for_page();
-      float sums[kWeight ? kTapRows : 1][kStrideW][kPlaces][kEights][4], total[kEights][4];
+      float sums[kWeight ? kTapRows : 1][kStrideW][kSums][kEights][4],
+          lasts[kStrideH][kLasts][kStrideW][kEights][4], total[kEights][4];
 #pragma unroll
       for (int e = 0; e < kEights; ++e)
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           total[e][i] = 0;
 #pragma unroll
-          for (int k = 0; k < (kWeight ? kTapRows : 1); ++k)
+          for (int b = 0; b < kStrideW; ++b) {
 #pragma unroll
-            for (int b = 0; b < kStrideW; ++b)
+            for (int k = 0; k < (kWeight ? kTapRows : 1); ++k)
 #pragma unroll
-              for (int p = 0; p < kPlaces; ++p) sums[k][b][p][e][i] = 0;
+              for (int p = 0; p < kSums; ++p) sums[k][b][p][e][i] = 0;
+#pragma unroll
+            for (int a = 0; a < kStrideH; ++a)
+#pragma unroll
+              for (int n = 0; n < kLasts; ++n) lasts[a][n][b][e][i] = 0;
+          }
         }
       int out_row = work.h.origin(item.class_h) + (item.row * kStrideH + kPhaseH) * work.h.input_step;
       const int out_column =
@@ -183,11 +195,11 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
 #pragma unroll 1
         for (int n = 0; works && n < images; ++n) {
           const int of_page = Tile::image_of(block) + n;
-          unsigned page[kReach];  // where the image's rows of g begin
+          unsigned page[kReach];  // where the image's row 0 of g would be, if the page had all rows
 #pragma unroll
           for (int p = 0; p < kReach; ++p) {
             const int slot = cursor.slot + p >= kPages ? cursor.slot + p - kPages : cursor.slot + p;
-            page[p] = pages + slot * Sizes::kPageBytes + of_page * Sizes::kGImageBytes;
+            page[p] = pages + slot * Sizes::kPageBytes + (of_page - p) * Sizes::kGImageBytes;
           }
           const unsigned to = result + n * Sizes::kResultImageBytes,
                          from_x = pages + cursor.slot * Sizes::kPageBytes + Sizes::kGBytes +
@@ -225,21 +237,22 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
 #pragma unroll
           for (int j = 0; j < (Tile::kRows - 1) * kDown + PartH::kSpan; ++j) {
             const int row = j + down;
-            if (kTapGroups > 1 && row < 0) continue;
-            // A product's second row may lie in the next page.
-            unsigned from = page[0];
+            const bool is_first_of_two = kOdd && j % 2 == 0;
+            if (kTapGroups > 1 && row + (is_first_of_two ? 1 : 0) < 0) continue;
+            // Rows of a product may lie in two pages.
+            const auto of_lane = [&](int further) {
+              unsigned from[3];
 #pragma unroll
-            for (int p = 1; p < kReach; ++p) from = row / Sizes::kPageRows == p ? page[p] : from;
-            from += row % Sizes::kPageRows * Sizes::kGRowBytes;
-            const auto of_lane = [&](int second) {
-              if (kDown == 1 || second == 0 || row % Sizes::kPageRows + 1 < Sizes::kPageRows) return from;
-              unsigned next = page[0];
+              for (int i = 0; i < 3; ++i) {
+                from[i] = page[0];
 #pragma unroll
-              for (int p = 1; p < kReach; ++p) next = row / Sizes::kPageRows + 1 == p ? page[p] : next;
-              return next - Sizes::kGRowBytes;
+                for (int p = 1; p < kReach; ++p)
+                  if (row + i >= p * Sizes::kPageRows) from[i] = page[p];
+              }
+              return (further == 0 ? from[0] : further == 1 ? from[1] : from[2]) + row * Sizes::kGRowBytes;
             };
             if constexpr (kInput) {
-              const unsigned mine = of_lane(lane % 16 / Tile::kColumns);
+              const unsigned mine = of_lane(kDown == 1 ? 0 : lane % 16 / Tile::kColumns);
 #pragma unroll
               for (int p = 0; p < kPlaces; ++p) {
                 // Shifts 2 · p and 2 · p + 1, of which the last may be alone; or shift p.
@@ -287,14 +300,21 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
               }
             }
             if constexpr (kWeight) {
-              const unsigned mine = of_lane((lane % 8 + lane / 16 * 8) / Tile::kColumns);
+              const int down_of_pixel = kDown == 1 ? 0 : (lane % 8 + lane / 16 * 8) / Tile::kColumns;
+              const unsigned ones = static_cast<unsigned>(narrow<T>(1.0f).bits) * 0x10001u;
+              // Each gradient counts once: for the unit whose it is.
+              const int bias_column = -work.owner_w - WindowW::kLow;
+              const auto is_own = [&](int of) {
+                const int own = of - owner_row;
+                return own >= 0 && own % kDown == 0 && own < Tile::kStepRows && tap_group == owner_group;
+              };
+              const unsigned mine = of_lane(down_of_pixel);
 #pragma unroll
-              for (int p = 0; p < kPlaces; ++p) {
+              for (int p = 0; p < kPairs; ++p) {
+                if (kTapGroups > 1 && row < 0) continue;
                 unsigned g[kEights][4];
 #pragma unroll
-                for (int e = 0; e < kEights; ++e)
-                  load_matrices_transposed(g[e], mine + (p < kPairs ? to_weight.pair[p < kPairs ? p : 0][e]
-                                                                    : to_weight.last ^ 16 * e));
+                for (int e = 0; e < kEights; ++e) load_matrices_transposed(g[e], mine + to_weight.pair[p][e]);
 #pragma unroll
                 for (int r = 0; r < Tile::kRows; ++r) {
 #pragma unroll
@@ -305,7 +325,7 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
                     for (int b = 0; b < kStrideW; ++b) {
                       const int first = WindowW::tap(b, kShifts * p),
                                 second = WindowW::tap(b, kShifts * p + 1);
-                      const bool has_second = kRepeat == 1 && p < kPairs && second >= 0 && second < K::kW;
+                      const bool has_second = kRepeat == 1 && second >= 0 && second < K::kW;
                       if ((first < 0 || first >= K::kW) && !has_second) continue;
 #pragma unroll
                       for (int e = 0; e < kEights; ++e)
@@ -315,22 +335,58 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
                   }
                 }
                 if constexpr (kBias) {
-                  // Each gradient counts once: for the unit whose it is.
-                  const int own = row - owner_row, column = -work.owner_w - WindowW::kLow;
-                  if (own >= 0 && own % kDown == 0 && own < Tile::kStepRows && tap_group == owner_group &&
-                      column / kShifts == p) {
-                    const unsigned ones = static_cast<unsigned>(narrow<T>(1.0f).bits) * 0x10001u;
+                  if (is_own(row) && bias_column / kShifts == p) {
 #pragma unroll
                     for (int e = 0; e < kEights; ++e) {
                       // Of two shifts one, the halves of the pixels one below the other. To index by it would
                       // keep all of g in memory.
-                      const bool second = column % 2 == 1;
+                      const bool second = bias_column % 2 == 1;
                       if constexpr (kRepeat == 1)
                         multiply_add(total[e], second ? g[e][1] : g[e][0], second ? g[e][3] : g[e][2], ones,
                                      T{});
                       else
                         multiply_add(total[e], g[e][0], g[e][1], g[e][2], g[e][3], ones, ones, T{});
                     }
+                  }
+                }
+              }
+              if (is_first_of_two) {
+                // What is loaded behind the last row meets no tap, nor does what stands in for row -1.
+                const int second = lane / 8 % 2;
+                const unsigned from = of_lane(down_of_pixel + second) +
+                                      (kTapGroups > 1 && row < 0 && second == 0 ? Sizes::kGRowBytes : 0);
+                unsigned g[kEights][4];
+#pragma unroll
+                for (int e = 0; e < kEights; ++e)
+                  load_matrices_transposed(g[e], from + (to_weight.last ^ 16 * e));
+#pragma unroll
+                for (int r = 0; r < Tile::kRows; ++r) {
+                  const int first = j - r * kDown;  // rows that one of x meets
+#pragma unroll
+                  for (int a = 0; a < kStrideH; ++a) {
+                    const int upper = PartH::tap(a, first), lower = PartH::tap(a, first + 1);
+                    const bool has_upper = first >= 0 && upper >= 0 && upper < kTapRows,
+                               has_lower = first + 1 >= 0 && lower >= 0 && lower < kTapRows;
+                    if (!has_upper && !has_lower) continue;
+#pragma unroll
+                    for (int b = 0; b < kStrideW; ++b) {
+                      const int kw = WindowW::tap(b, kSpan - 1);
+                      if (kw < 0 || kw >= K::kW) continue;
+#pragma unroll
+                      for (int e = 0; e < kEights; ++e)
+                        multiply_add(lasts[a][kDown == 1 ? first + 1 : first / 2][b][e], g[e][0], g[e][1],
+                                     g[e][2], g[e][3], x[r][a][b][2 * e], x[r][a][b][2 * e + 1], T{});
+                    }
+                  }
+                }
+                if constexpr (kBias) {
+                  if (bias_column == kSpan - 1) {
+#pragma unroll
+                    for (int second = 0; second < 2; ++second)
+                      if (is_own(row + second))
+#pragma unroll
+                        for (int e = 0; e < kEights; ++e)
+                          multiply_add(total[e], g[e][second], g[e][2 + second], ones, T{});
                   }
                 }
               }
@@ -407,12 +463,31 @@ __device__ __forceinline__ void walk_boxes(const BoxWork& boxes, int number_of_b
 #pragma unroll
               for (int b = 0; b < kStrideW; ++b)
 #pragma unroll
-                for (int q = 0; q < kSpan; ++q) {
+                for (int q = 0; q < kPairs * kShifts; ++q) {
                   const int kw = WindowW::tap(b, q);
                   if (kw < 0 || kw >= K::kW) continue;
                   mine[(kh * K::kW + kw) * kGChannels + e * 8 * kRepeat] +=
                       wanted(sums[k][b][q / kShifts][e], q % kShifts);
                 }
+            }
+            if constexpr (kOdd) {
+#pragma unroll
+              for (int a = 0; a < kStrideH; ++a)
+#pragma unroll
+                for (int n = 0; n < kLasts; ++n)
+#pragma unroll
+                  for (int lower = 0; lower < 2; ++lower) {
+                    const int first = kDown == 1 ? n - 1 : 2 * n, k = PartH::tap(a, first + lower),
+                              kh = tap_group * kTapRows + k;
+                    if (first + lower < 0 || k < 0 || k >= kTapRows || (kTapGroups > 1 && kh >= K::kH))
+                      continue;
+#pragma unroll
+                    for (int b = 0; b < kStrideW; ++b) {
+                      const int kw = WindowW::tap(b, kSpan - 1);
+                      if (kw < 0 || kw >= K::kW) continue;
+                      mine[(kh * K::kW + kw) * kGChannels + e * 8] += wanted(lasts[a][n][b][e], lower);
+                    }
+                  }
             }
             if (kBias && tap_group == owner_group)
               mine[K::kTaps * kGChannels + e * 8 * kRepeat] +=

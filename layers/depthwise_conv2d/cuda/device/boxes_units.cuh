@@ -87,6 +87,9 @@ struct BackwardBoxes {
   static_assert(Tile::kPages >= kReach && !(Tile::kByRows && K::kStrideW * K::kRepeat > 1) &&
                 K::kRepeat <= 2);
   static_assert(Tile::kTapRows == K::kH || (!kInput && Tile::kTapRows % K::kStrideH == 0));
+  /// A row that is read behind the last one of g (backward_boxes) is of no use, but must be there.
+  static_assert(!kWeight || kSharedBytes - 1024 - (Tile::kPages - 1) * kPageBytes >=
+                                Tile::kImages * kGImageBytes + kGRowBytes);
 };
 
 }  // namespace lamella::depthwise

@@ -23,7 +23,8 @@
 /// quarter of a load meet different banks: of x, as its box's rows are two pixels more than a multiple of
 /// four; of g, as lanes with the same bank have the same pixel.
 ///
-/// Numbers that are not finite spread to other taps of their channel, as 0 · infinity is no number.
+/// Numbers that are not finite spread to other taps of their channel, as 0 · infinity is no number, and to
+/// the biases of its eight.
 namespace lamella::depthwise {
 
 /// What a kernel is made of. The sixteen columns of a product are neighbours (kColumns_ = 16), or eight of
@@ -32,18 +33,19 @@ namespace lamella::depthwise {
 /// same rows of both, and the rows of g before them are those of the pages before.
 ///
 /// kKeeps_: a lane keeps what it has joined of g for all rows of x that meet it; else it loads that for each
-/// of them. kBlocks_, kChannels_, kPages_ and kImages_ as of BoxTile; a warp has eight channels.
+/// of them. kLate_: a block adds up so few products that its sums stay in registers to its end, and then take
+/// the place of pages. kBlocks_, kChannels_, kPages_ and kImages_ as of BoxTile; a warp has eight channels.
 template <int kColumns_, int kBlocks_, int kShiftRows_, int kXBlocks_, int kGBlocks_, int kLead_,
-          int kChannels_, int kPages_, bool kWhole_, bool kKeeps_, int kImages_ = 1>
+          int kChannels_, int kPages_, bool kWhole_, bool kKeeps_, int kImages_ = 1, bool kLate_ = false>
 struct HankelTile : BoxTile<kColumns_, kBlocks_, 1, kChannels_, 8, 1, kPages_, kWhole_, 0, kImages_> {
   static constexpr int kShiftRows = kShiftRows_, kXBlocks = kXBlocks_, kGBlocks = kGBlocks_, kLead = kLead_;
-  static constexpr bool kKeeps = kKeeps_;
+  static constexpr bool kKeeps = kKeeps_, kLate = kLate_;
   static constexpr int kAtOnce = kColumns_ == 8 ? 2 : 1;  ///< images of a product
   static constexpr int kXRows = kXBlocks * kShiftRows, kGRows = kGBlocks * 4;
   static constexpr int kPerX = kShiftRows / 4;  ///< blocks of g as high as one of x
   static_assert(kShiftRows == 4 || kShiftRows == 8);
   static_assert(kColumns_ == 16 || (kWhole_ && kImages_ / kBlocks_ % 2 == 0));
-  static_assert(kWhole_ || (kLead == 0 && kGRows == kXRows));
+  static_assert(kWhole_ || (kLead == 0 && kGRows == kXRows && !kLate));
 };
 
 template <class K, class Tile>
@@ -68,13 +70,15 @@ struct HankelBoxes {
   static constexpr int kPageBytes = kXBytes + kGBytes;
   static constexpr int kBarriers = Tile::kPages * kPageBytes;
   static constexpr int kConsumers = Tile::kBlocks * Tile::kWarpGroups, kThreads = 32 * (kConsumers + 1);
-  static constexpr int kTapSums = kBarriers + 16 * Tile::kPages;
-  static constexpr int kSharedBytes = 1024 + kTapSums + kConsumers * kLaneSums * 128;
+  static constexpr int kSumBytes = kConsumers * kLaneSums * 128;
+  static constexpr int kTapSums = Tile::kLate ? 0 : kBarriers + 16 * Tile::kPages;
+  static constexpr int kSharedBytes = 1024 + kBarriers + 16 * Tile::kPages + (Tile::kLate ? 0 : kSumBytes);
   static_assert(K::kStrideH == 1 && K::kStrideW == 1 && K::kRepeat == 1);
   static_assert(K::kW <= 32 / Tile::kShiftRows);  // twice the shifts of x
   static_assert(kXColumns % 4 == 2 && kGColumns % 2 == 0);
   static_assert(kSums > 0 && kBefore <= Tile::kGBlocks && (Tile::kWhole || kLow > -Tile::kPerX));
   static_assert(Tile::kWhole || Tile::kKeeps || Tile::kPages > 1);
+  static_assert(!Tile::kLate || kSumBytes <= kBarriers);
 };
 
 /// One of eight channels of two pixels.
@@ -92,7 +96,6 @@ __device__ __forceinline__ void weigh_hankel_boxes(const BoxWork& boxes, int num
   constexpr int kBefore = Sizes::kBefore, kSums = Sizes::kSums, kPerX = Tile::kPerX;
   constexpr int kShiftRows = Tile::kShiftRows, kXBlocks = Tile::kXBlocks, kGBlocks = Tile::kGBlocks;
   constexpr int kReach = (K::kW - 1) / 2 * 2;  // of the shifts of x
-  constexpr int kLongestChain = 32;            // products that the matrix units add up
   extern __shared__ uint4 shared[];
   const PixelWork& work = boxes.work;
   const PixelCut& cut = work.cut;
@@ -171,8 +174,11 @@ __device__ __forceinline__ void weigh_hankel_boxes(const BoxWork& boxes, int num
     const unsigned ones = static_cast<unsigned>(narrow<T>(1.0f).bits) * 0x10001u;
 
     float* const mine = tap_sums + warp * Sizes::kLaneSums * 32 + lane;
+    if constexpr (!Tile::kLate) {
 #pragma unroll 1
-    for (int i = 0; i < Sizes::kLaneSums; ++i) mine[i * 32] = 0;
+      for (int i = 0; i < Sizes::kLaneSums; ++i) mine[i * 32] = 0;
+      synchronize_warp();  // a bias's sums are another lane's
+    }
     float sums[kSums][8][4], total[4];
     const auto clear = [&] {
 #pragma unroll
@@ -185,8 +191,14 @@ __device__ __forceinline__ void weigh_hankel_boxes(const BoxWork& boxes, int num
       for (int i = 0; i < 4; ++i) total[i] = 0;
     };
     clear();
-    // The matrix units do not round sums to nearest: long sums are kept elsewhere. Tiles that a lane has no
-    // tap of a group in are not wanted, as are those above the last tap.
+    // The matrix units do not round sums to nearest: long sums are kept elsewhere (kLongestChain). Tiles that
+    // a lane has no tap of a group in are not wanted, as are those above the last tap.
+    const auto add_sum = [&](int to, float sum) {
+      if constexpr (Tile::kLate)
+        mine[to * 32] = sum;
+      else
+        mine[to * 32] += sum;
+    };
     const int first_group = Axis::floor(Tile::kLead + x_row - lane % 4, 4) + Sizes::kLow;
     const auto end_chain = [&] {
 #pragma unroll
@@ -198,12 +210,15 @@ __device__ __forceinline__ void weigh_hankel_boxes(const BoxWork& boxes, int num
             float sum = 0;
 #pragma unroll
             for (int d = 0; d < kSums; ++d) sum = first_group == m - d ? sums[d][e][i] : sum;
-            mine[((m * 8 + e) * 4 + i) * 32] += sum;
+            add_sum((m * 8 + e) * 4 + i, sum);
           }
       // Of rows that are no shift of g: sums of the channels of two columns, and both halves of a product.
       if (kBias && of_factor % 2 == 0)
 #pragma unroll
-        for (int i = 0; i < 2; ++i) mine[(Sizes::kLaneSums - 1) * 32 + 4 * i] += total[i] + total[2 + i];
+        for (int i = 0; i < 2; ++i) {
+          float& sum = mine[(Sizes::kLaneSums - 1) * 32 + 4 * i];
+          sum = (Tile::kLate ? 0 : sum) + total[i] + total[2 + i];
+        }
       clear();
     };
     // A block of g: pairs of columns of both halves of a product.
@@ -332,10 +347,11 @@ __device__ __forceinline__ void weigh_hankel_boxes(const BoxWork& boxes, int num
         else
           give_back(), page_before = page;
         cursor.next();
-        if (works && chain >= kLongestChain) end_chain(), chain = 0;
+        if (!Tile::kLate && works && chain >= kLongestChain) end_chain(), chain = 0;
       }
       if (kBefore > 0 && !Tile::kKeeps) give_back();
     }
+    if constexpr (Tile::kLate) synchronize_some(1, 32 * kConsumers);  // nobody reads pages any more
     if (works) end_chain();
   }
 

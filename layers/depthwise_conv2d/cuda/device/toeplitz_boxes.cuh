@@ -78,8 +78,8 @@ struct ForwardToeplitzBoxes {
   static constexpr int kStagingBytes = kStagedBytes > kTapPageBytes ? kStagedBytes : kTapPageBytes;
   static constexpr int kTables = Tile::kPages * kPageBytes + kStagingBytes;
   static constexpr int kBarriers = kTables + Tile::kChunks * kChunkBytes;
-  static constexpr int kNext = kBarriers + 16 * Tile::kPages;
-  static constexpr int kSharedBytes = 1024 + kNext + (Tile::kAsks ? 32 : 0);
+  static constexpr int kNext = kBarriers + 16 * Tile::kPages, kNextBytes = 32;
+  static constexpr int kSharedBytes = 1024 + kNext + (Tile::kAsks ? kNextBytes : 0);
   static constexpr int kConsumers = Tile::kGroups * Tile::kChunks,
                        kThreads = 32 * (kConsumers + (Tile::kAsks ? 0 : 1));
   static_assert(kStrideH <= 2 && kStrideW <= 2 && kRepeat <= 2 && K::kW <= 15);
@@ -220,6 +220,7 @@ __device__ __forceinline__ void multiply_toeplitz_boxes(const BoxWork& boxes, in
     PagePlace place;
     PageCursor<kPages> cursor;
   };
+  static_assert(sizeof(Next) <= Sizes::kNextBytes && kReach >= kAdvance);
   Next& next = *reinterpret_cast<Next*>(reinterpret_cast<char*>(shared) + (pages - base) + Sizes::kNext);
   const bool asks = Tile::kAsks && threadIdx.x == 0;
   const auto ask = [&](int room, bool is_first) {
@@ -234,6 +235,7 @@ __device__ __forceinline__ void multiply_toeplitz_boxes(const BoxWork& boxes, in
     next.place = walk.at, next.cursor = asked;
   };
   ask(kPages, true);
+  synchronize_warp();  // one lane was away
   // The first pages are on their way.
   unsigned* const tables =
       reinterpret_cast<unsigned*>(reinterpret_cast<char*>(shared) + (pages - base) + Sizes::kTables);

@@ -56,6 +56,8 @@ LAMELLA_ANYWHERE inline Units units_of(const Axis& axis, int residue, int stride
   return units;
 }
 
+/// Products that backward_hankel_boxes leaves to the matrix units to add up.
+inline constexpr int kLongestChain = 32;
 /// Columns c of a class for backward_hankel_boxes: those of its products of x[c + shift] and g[c - 0 or 1],
 /// shifts of 0 to `reach`, that have both. `owns`: and all of g.
 LAMELLA_ANYWHERE inline Units product_columns(const Axis& axis, int residue, int reach, bool owns) {
